@@ -1,0 +1,91 @@
+"""Array kernels: ndarrays in, ndarrays out. No Tensor, no autograd.
+
+Two back ends offer the same functions (listed in ``FUNCTIONS``):
+
+    numba      compiled, parallel, the default (``fast.py`` gathers them)
+    reference  plain NumPy, explicit im2col, to be read line by line (``reference/``)
+
+Images are NHWC views, (N, H, W, C) C-contiguous; convolution weights are (KH, KW, I, O). See ``layout.py``.
+A kernel is reached as an attribute of this package, ``kernels.conv2d(x, w, …)``, and runs on the back end in force.
+"""
+
+import threading
+from contextlib import contextmanager
+from importlib import import_module
+
+from ..errors import ConfigError, nearest
+from .buffers import empty, empty_like, zeros
+from .layout import nchw, nhwc, to_channels_last
+from .threads import get_num_threads, set_num_threads
+
+FUNCTIONS = (
+    "add",
+    "add_relu",
+    "augment_batch",
+    "avg_pool2d",
+    "avg_pool2d_grad",
+    "batch_norm",
+    "batch_norm_grad",
+    "batch_norm_stats",
+    "conv2d",
+    "conv2d_input_grad",
+    "conv2d_weight_grad",
+    "cross_entropy",
+    "cross_entropy_grad",
+    "matmul",
+    "max_pool2d",
+    "max_pool2d_grad",
+    "relu",
+    "relu_grad",
+    "sgd_step",
+)
+BACKENDS = {"numba": "fast", "reference": "reference"}  # name -> module in this package
+_local = threading.local()
+
+
+def get_backend():
+    """The name of the back end in force in this thread: ``"numba"`` or ``"reference"``."""
+    return getattr(_local, "backend", "numba")
+
+
+@contextmanager
+def backend(name):
+    """Run kernels on another back end inside the ``with``: ``"numba"`` (fast) or ``"reference"`` (readable).
+
+    Raises ConfigError for an unknown name.
+
+    >>> with backend("reference"):
+    ...     get_backend()
+    'reference'
+    """
+    if name not in BACKENDS:
+        raise ConfigError(f"unknown back end {name!r}{nearest(name, BACKENDS)}: choose one of {', '.join(BACKENDS)}")
+    before = get_backend()
+    _local.backend = name
+    try:
+        yield
+    finally:
+        _local.backend = before
+
+
+def __getattr__(name):
+    """``kernels.conv2d`` is conv2d of the back end in force. Numba is imported with the first fast kernel, not before."""
+    if name not in FUNCTIONS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{BACKENDS[get_backend()]}", __name__), name)
+
+
+__all__ = [
+    "FUNCTIONS",
+    "backend",
+    "empty",
+    "empty_like",
+    "get_backend",
+    "get_num_threads",
+    "nchw",
+    "nhwc",
+    "set_num_threads",
+    "to_channels_last",
+    "zeros",
+    *FUNCTIONS,
+]

@@ -1,0 +1,103 @@
+"""Arrays whose memory is used again. A fresh 8 MB array costs as much in page faults as a kernel that fills it.
+
+``empty`` hands out an ndarray over pooled memory. The memory goes back to the pool when the last array that looks at it,
+views included, has been collected: never earlier, so an output, a gradient or a view that somebody keeps never changes.
+"""
+
+import threading
+from collections import OrderedDict, deque
+
+import numpy as np
+
+SMALLEST = 1 << 16  # bytes; below this malloc is as good
+ALIGNMENT = 64
+
+
+class _Lease(np.ndarray):
+    """Owns one piece of memory for as long as any array looks at it (NumPy keeps ``base`` alive), then gives it back.
+
+    Its own base is a memoryview: from a view of an ndarray NumPy would take the inner array as base and drop the lease.
+    """
+
+    def __del__(self):
+        pool = getattr(_Lease, "pool", None)  # None while the interpreter shuts down
+        if pool is not None and self.base is not None:
+            pool.give_back(self.base)
+
+
+def _aligned(size):
+    """Memory that begins on a cache line (and a whole vector): loads that straddle two lines cost double."""
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memoryview(memory)[start : start + size]
+
+
+class Pool:
+    """Free memory by size. It never holds more than the most that was ever in use at once, and a quarter."""
+
+    def __init__(self):
+        self.lock = threading.RLock()  # reentrant: a collection inside the lock may run _Lease.__del__
+        self.free = OrderedDict()  # size in bytes -> deque of memoryviews; least recently used size first
+        self.free_bytes = self.used_bytes = self.most_used = 0
+
+    def take(self, size):
+        with self.lock:
+            self.used_bytes += size
+            self.most_used = max(self.most_used, self.used_bytes)
+            same = self.free.get(size)
+            if same:
+                self.free.move_to_end(size)
+                self.free_bytes -= size
+                memory = same.pop()
+            else:
+                self._trim(self.most_used * 5 // 4 - self.used_bytes)
+                memory = _aligned(size)
+        return _Lease((size,), np.uint8, memory)
+
+    def give_back(self, memory):
+        with self.lock:
+            self.used_bytes -= memory.nbytes
+            self.free.setdefault(memory.nbytes, deque()).append(memory)
+            self.free_bytes += memory.nbytes
+
+    def _trim(self, allowed):
+        for size in list(self.free):
+            while self.free[size] and self.free_bytes > allowed:
+                self.free[size].pop()
+                self.free_bytes -= size
+            if not self.free[size]:
+                del self.free[size]
+
+    def clear(self):
+        """Give all free memory back to the system."""
+        with self.lock:
+            self._trim(0)
+            self.most_used = self.used_bytes
+
+
+pool = _Lease.pool = Pool()
+
+
+def empty(shape, dtype):
+    """An uninitialised C-contiguous array over pooled memory."""
+    dtype = np.dtype(dtype)
+    size = dtype.itemsize
+    for n in shape:
+        size *= n
+    if size < SMALLEST:
+        return np.empty(shape, dtype)
+    return np.ndarray(shape, dtype, pool.take((size + 4095) & ~4095))
+
+
+def zeros(shape, dtype):
+    """A C-contiguous array of zeros over pooled memory."""
+    array = empty(shape, dtype)
+    array[...] = 0
+    return array
+
+
+def empty_like(x):
+    """An uninitialised array of x's shape, dtype and memory order (channels-last stays channels-last)."""
+    order = sorted(range(x.ndim), key=lambda axis: (-abs(x.strides[axis]), axis)) if x.ndim else []
+    array = empty(tuple(x.shape[axis] for axis in order), x.dtype)
+    return array.transpose(np.argsort(order)) if order else array

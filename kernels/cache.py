@@ -1,0 +1,110 @@
+"""``njit`` with a cache folder of minires' own, and the announcement of the first compile.
+
+The folder's name is a hash of the kernels' sources, the Numba version and the target: an edit, an upgrade or another CPU
+never runs stale machine code (Numba's own check does not notice an edit of another file whose function was inlined).
+Numba's setting is changed only while a kernel is being decorated, so the caches of other packages are untouched.
+"""
+
+import hashlib
+import os
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import llvmlite
+import numba
+import platformdirs
+from numba.core import config, event
+
+from . import target
+
+
+def source_hash():
+    """Twelve hexadecimal digits for the sources of this package, the versions of Numba and llvmlite, and the target."""
+    digest = hashlib.sha256(repr((numba.__version__, llvmlite.__version__, sys.version_info[:2])).encode())
+    digest.update(repr((target.TRIPLE, target.CPU_NAME, target.CPU_FEATURES)).encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _choose_folder():
+    """The first writable of $MINIRES_CACHE_DIR, $NUMBA_CACHE_DIR/minires, the user's cache folder and a temporary folder."""
+    bases = [os.environ.get("MINIRES_CACHE_DIR")]
+    bases += [config.CACHE_DIR and os.path.join(config.CACHE_DIR, "minires"), platformdirs.user_cache_dir("minires")]
+    bases += [os.path.join(tempfile.gettempdir(), f"minires-{os.getuid() if hasattr(os, 'getuid') else 'user'}")]
+    name = f"kernels-{target.KIND}-{source_hash()}"
+    refused = []
+    for base in filter(None, bases):
+        folder = Path(base) / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                break
+        except OSError as error:
+            refused.append(f"{folder} ({error.strerror})")
+    else:
+        folder = None
+    if refused:
+        instead = f"{folder} is used instead" if folder else "kernels are compiled again in every process"
+        warnings.warn(
+            f"minires cannot write compiled kernels to {', '.join(refused)}: {instead}; "
+            "set MINIRES_CACHE_DIR to a writable folder",
+            stacklevel=2,
+        )
+    return folder
+
+
+FOLDER = _choose_folder()  # Path, or None where nothing is writable
+
+
+def njit(**options):
+    """``numba.njit``, cached in FOLDER and releasing the GIL."""
+
+    def decorate(function):
+        before, config.CACHE_DIR = config.CACHE_DIR, str(FOLDER or "")
+        try:
+            return numba.njit(nogil=True, cache=FOLDER is not None, error_model="numpy", **options)(function)
+        finally:
+            config.CACHE_DIR = before
+
+    return decorate
+
+
+class CompileWatch(event.Listener):
+    """Announces the first compile of a process on standard error, and adds up the time that compiling takes."""
+
+    def __init__(self):
+        self.seconds = 0.0
+        self.kernels = []
+        self.depth = 0
+        self.announce = True
+
+    def on_start(self, started):
+        if not started.data["dispatcher"].__module__.startswith(__package__):
+            return
+        if not self.depth:
+            self.began = time.perf_counter()
+            if self.announce:
+                self.announce = False
+                print(
+                    f"minires: compiling its kernels for {target.CPU_NAME}, once (about half a minute in all, as they are "
+                    f"first used; kept in {FOLDER}). `minires warmup` does it ahead.",
+                    file=sys.stderr,
+                )
+        self.depth += 1
+
+    def on_end(self, ended):
+        dispatcher = ended.data["dispatcher"]
+        if not dispatcher.__module__.startswith(__package__):
+            return
+        self.depth -= 1
+        if not self.depth:
+            self.seconds += time.perf_counter() - self.began
+            self.kernels.append(dispatcher.__name__)
+
+
+compiles = CompileWatch()
+event.register("numba:compile", compiles)

@@ -1,0 +1,103 @@
+"""ReLU and the residual addition, element by element. Arrays of any shape; the order in memory is kept."""
+
+import numpy as np
+from numba import prange
+
+from .buffers import empty_like
+from .cache import njit
+from .layout import contiguous
+from .threads import launch
+
+FEW = 1 << 14  # elements; below this a NumPy call costs less than waking the threads
+
+
+def has_no_gaps(x):
+    """Whether x's elements fill one stretch of memory, in whatever order of axes: ``flat(x)`` is then a view."""
+    return x.transpose(np.argsort([-stride for stride in x.strides], kind="stable")).flags.c_contiguous
+
+
+def flat(x):
+    """x as one row of elements in the order they stand in memory: a view, unless x has gaps."""
+    return contiguous(x.ravel(order="K"))
+
+
+def same_order(x, like):
+    """x, in the memory order of ``like``."""
+    if x.strides == like.strides:
+        return x
+    copy = empty_like(like)
+    np.copyto(copy, x)
+    return copy
+
+
+@njit()
+def part(n, t, threads):
+    """The t-th of ``threads`` stretches of n elements. A loop over a slice, from 0, is one that LLVM vectorises."""
+    return slice(t * n // threads, (t + 1) * n // threads)
+
+
+@njit(parallel=True)
+def _relu(x, y, threads):
+    for t in prange(threads):
+        mine = part(x.size, t, threads)
+        xs, ys = x[mine], y[mine]
+        for i in range(xs.size):
+            ys[i] = 0 if xs[i] <= 0 else xs[i]  # NaN stays NaN
+
+
+def relu(x):
+    """max(x, 0)."""
+    y = empty_like(x)
+    launch(_relu, flat(same_order(x, y)), flat(y))
+    return y
+
+
+@njit(parallel=True)
+def _relu_grad(dy, y, dx, threads):
+    for t in prange(threads):
+        mine = part(y.size, t, threads)
+        grads, ys, dxs = dy[mine], y[mine], dx[mine]
+        for i in range(ys.size):
+            dxs[i] = 0 if ys[i] <= 0 else grads[i]
+
+
+def relu_grad(dy, y):
+    """dy where y = relu(x) is above 0, else 0."""
+    dx = empty_like(y)
+    launch(_relu_grad, flat(same_order(dy, dx)), flat(same_order(y, dx)), flat(dx))
+    return dx
+
+
+@njit(parallel=True)
+def _add(a, b, y, threads):
+    for t in prange(threads):
+        mine = part(a.size, t, threads)
+        xs, zs, ys = a[mine], b[mine], y[mine]
+        for i in range(ys.size):
+            ys[i] = xs[i] + zs[i]
+
+
+def add(a, b, out=None):
+    """a + b of one shape; ``out`` may be a itself."""
+    y = empty_like(a) if out is None else out
+    if y.size < FEW or y.dtype.kind != "f" or not (y.flags.writeable and has_no_gaps(y)):
+        return np.add(a, b, out=y)
+    launch(_add, flat(same_order(a, y)), flat(same_order(b, y)), flat(y))
+    return y
+
+
+@njit(parallel=True)
+def _add_relu(a, b, y, threads):
+    for t in prange(threads):
+        mine = part(a.size, t, threads)
+        xs, zs, ys = a[mine], b[mine], y[mine]
+        for i in range(ys.size):
+            total = xs[i] + zs[i]
+            ys[i] = 0 if total <= 0 else total
+
+
+def add_relu(a, b):
+    """max(a + b, 0): where a residual block ends (He et al. 2015, Fig. 2). One shape."""
+    y = empty_like(a)
+    launch(_add_relu, flat(same_order(a, y)), flat(same_order(b, y)), flat(y))
+    return y

@@ -1,0 +1,65 @@
+"""Matrix products on the register tile. BLAS would change its bits with the number of threads; this does not."""
+
+import numpy as np
+from numba import prange
+
+from .buffers import empty, zeros
+from .cache import njit
+from .layout import contiguous
+from .products import panel_width, products
+from .threads import launch
+
+ROWS = 96  # of A in one item of work: a multiple of every tile's rows
+
+
+@njit()
+def _pack_columns(b, width, panels):
+    """b (K, N) as blocks of ``width`` columns, [block][k][column], the last one filled up with zeros."""
+    K, N = b.shape
+    at = 0
+    for n in range(0, N, width):
+        full = min(width, N - n)
+        for k in range(K):
+            for j in range(full):
+                panels[at + j] = b[k, n + j]
+            for j in range(full, width):
+                panels[at + j] = 0
+            at += width
+
+
+@njit(parallel=True)
+def _matmul(a, a_step, b, rows_at, out_at, width, panels, c, threads):
+    """c (batch, M, N) = a (batch, M·K, or K·M with a_step = M) · b (batch, K, N)."""
+    batch, M, N = c.shape
+    K = b.shape[1]
+    blocks = (M + ROWS - 1) // ROWS
+    origin = np.zeros(1, np.int64)
+    for n in range(batch):
+        _pack_columns(b[n], width, panels)
+        for t in prange(threads):
+            for block in range(t * blocks // threads, (t + 1) * blocks // threads):
+                i = block * ROWS
+                rows = min(ROWS, M - i)
+                products(
+                    a[n], 0, rows_at[i:], rows, a_step, origin, 1, K, panels, 0, K * width, width,
+                    c[n].reshape(-1), 0, out_at[i:], N, width, False,
+                )  # fmt: skip
+
+
+def matmul(a, b):
+    """a (…, M, K) · b (…, K, N) → (…, M, N); leading axes broadcast, as in np.matmul. One float dtype."""
+    (M, K), N = a.shape[-2:], b.shape[-1]
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    if not (M and K and N and all(lead)):
+        return zeros((*lead, M, N), a.dtype)
+    batch = int(np.prod(lead, dtype=int))
+    transposed = a.ndim == 2 and a.T.flags.carray and not a.flags.carray  # Aᵀ is read where it stands: dW = dyᵀ·x
+    left = contiguous(a.T if transposed else np.broadcast_to(a, (*lead, M, K)))
+    right = contiguous(np.broadcast_to(b, (*lead, K, N)))
+    rows_at = np.arange(M) * (a.itemsize * (1 if transposed else K))
+    width = panel_width(N, a.dtype)
+    panels = empty((-(-N // width) * K * width,), a.dtype)
+    c = empty((batch, M, N), a.dtype)
+    args = (left.reshape(batch, M * K), M if transposed else 1, right.reshape(batch, K, N), rows_at)
+    launch(_matmul, *args, np.arange(M) * (N * a.itemsize), width, panels, c)
+    return c.reshape(*lead, M, N)

@@ -1,0 +1,81 @@
+"""Random crop, mirror image, cutout and normalisation of a batch, image by image.
+
+What happens to a sample is a function of (seed, epoch, sample) alone: not of the batch, the order or the thread.
+"""
+
+import numpy as np
+
+from ...errors import ConfigError, DataError, DtypeError, ShapeError
+from ..keyed_random import key_of, scramble
+from ..layout import contiguous
+
+
+def augment_batch(images, indices, out, mean, std, pad=0, reflect=False, flip=False, cutout=0, seed=0, epoch=0):
+    """Fill ``out`` with the images at ``indices``, augmented and normalised, and return it.
+
+    out[b] = cutout(mirror(crop((images[indices[b]] / 255 − mean) / std)))
+    crop    a window of the image's size, anywhere in the image with ``pad`` more pixels on each side: mirrored at the
+            border where ``reflect`` says so (as in ``np.pad(mode="reflect")``), else zero
+    mirror  left and right are swapped for half of the images, where ``flip`` says so
+    cutout  a square of ``cutout`` pixels around any pixel is zero (DeVries and Taylor, 2017)
+
+    Zero is zero after normalisation: the data set's mean colour, as in He et al. (2015, section 4.2).
+    images is (N, H, W, C) uint8, indices (B,) integer, out (B, H, W, C) float32 or float64, mean and std are (C,).
+    Raises ShapeError, DtypeError, ConfigError (a setting out of range) and DataError (a sample that does not exist).
+    """
+    images, indices, table = prepare(images, indices, out, mean, std, pad, reflect, cutout)
+    _, H, W, C = images.shape
+    epoch_key = key_of("augment", seed, epoch)
+    for b, sample in enumerate(indices):
+        key = scramble(epoch_key, np.array([sample], np.uint64))
+
+        def below(draw, count, key=key):
+            bits = scramble(key, np.array([draw], np.uint64)) >> np.uint64(32)
+            return int(bits[0]) * count >> 32
+
+        image = table[images[sample], np.arange(C)]
+        border = ((pad, pad), (pad, pad), (0, 0))
+        padded = np.pad(image, border, mode="reflect") if reflect else np.pad(image, border)
+        top, left = below(0, 2 * pad + 1), below(1, 2 * pad + 1)
+        crop = padded[top : top + H, left : left + W]
+        if flip and below(2, 2) == 1:
+            crop = crop[:, ::-1]
+        out[b] = crop
+        top, left = below(3, H) - cutout // 2, below(4, W) - cutout // 2
+        out[b, max(top, 0) : max(top + cutout, 0), max(left, 0) : max(left + cutout, 0)] = 0
+    return out
+
+
+def prepare(images, indices, out, mean, std, pad, reflect, cutout):
+    """Check the arguments of augment_batch. Returns images and indices as kernels take them, and the table of values.
+
+    table[v, c] is the normalised value of byte v in channel c: (256, C), of out's dtype.
+    """
+    if images.ndim != 4 or out.ndim != 4 or out.shape[1:] != images.shape[1:] or indices.shape != out.shape[:1]:
+        raise ShapeError(
+            f"augment_batch: images {images.shape}, indices {indices.shape} and out {out.shape} do not fit: "
+            "they are (N, H, W, C), (B,) and (B, H, W, C)"
+        )
+    if images.dtype != np.uint8 or indices.dtype.kind not in "iu" or out.dtype not in (np.float32, np.float64):
+        raise DtypeError(
+            f"augment_batch: images are uint8, indices integers and out is float32 or float64, "
+            f"not {images.dtype}, {indices.dtype} and {out.dtype}"
+        )
+    if not out.flags.carray:
+        raise ShapeError("augment_batch: out is a C-contiguous, writeable array")
+    N, H, W, C = images.shape
+    mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+    if mean.shape != (C,) or std.shape != (C,):
+        raise ShapeError(
+            f"augment_batch: mean {mean.shape} and std {std.shape} of images with {C} channels: both are ({C},)"
+        )
+    if pad < 0 or cutout < 0:
+        raise ConfigError(f"pad and cutout are 0 or more pixels, not {pad} and {cutout}")
+    if reflect and pad >= min(H, W):
+        raise ConfigError(f"{pad} pixels cannot be mirrored from an image of {H}×{W}: pad is at most {min(H, W) - 1}")
+    indices = contiguous(indices.astype(np.int64, copy=False))
+    if len(indices) and not (0 <= indices.min() and indices.max() < N):
+        wrong = indices[(indices < 0) | (indices >= N)][0]
+        raise DataError(f"there is no sample {wrong} in a data set of {N} images")
+    table = (np.arange(256)[:, None] / 255 - mean) / std
+    return contiguous(images), indices, table.astype(out.dtype)

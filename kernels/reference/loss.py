@@ -1,0 +1,23 @@
+"""Softmax cross-entropy with label smoothing (Szegedy et al. 2015, section 7)."""
+
+import numpy as np
+
+
+def _target(labels, smoothing, like):
+    """q = (1 − smoothing)·onehot + smoothing/K, (N, K)."""
+    N, K = like.shape
+    q = np.full((N, K), smoothing / K, like.dtype)
+    q[np.arange(N), labels] += 1 - smoothing
+    return q
+
+
+def cross_entropy(logits, labels, smoothing):
+    """−Σ_k q_k·log p_k for p = softmax(logits): losses (N,) and p (N, K)."""
+    shifted = logits - logits.max(1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return -(_target(labels, smoothing, logits) * log_p).sum(1), np.exp(log_p)
+
+
+def cross_entropy_grad(p, labels, smoothing, dlosses):
+    """dlogits = (p − q)·dlosses."""
+    return (p - _target(labels, smoothing, p)) * dlosses[:, None]

@@ -1,0 +1,26 @@
+"""Batch normalisation over the last axis (Ioffe & Szegedy 2015, Algorithm 1)."""
+
+import numpy as np
+
+
+def batch_norm_stats(x):
+    """Mean and biased variance over all axes but the last: two float64 arrays (C,)."""
+    x = x.reshape(-1, x.shape[-1]).astype(np.float64)
+    return x.mean(0), x.var(0)
+
+
+def batch_norm(x, mean, scale, shift):
+    """(x − mean)·scale + shift."""
+    mean, scale, shift = (np.asarray(v, x.dtype) for v in (mean, scale, shift))
+    return (x - mean) * scale + shift
+
+
+def batch_norm_grad(dy, x, mean, inv_std, weight, training):
+    """dx, dweight, dbias; see the fast twin for the formulas."""
+    axes = tuple(range(x.ndim - 1))
+    x_hat = (x - mean) * inv_std  # float64, as mean is
+    dbias = dy.sum(axes, dtype=np.float64)
+    dweight = (dy * x_hat).sum(axes)
+    M = x.size // x.shape[-1]
+    dx = weight * inv_std * (dy - (dbias / M + x_hat * dweight / M if training else 0))
+    return dx.astype(x.dtype), dweight, dbias

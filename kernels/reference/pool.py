@@ -1,0 +1,61 @@
+"""Max and average pooling, one window tap at a time."""
+
+import numpy as np
+
+from .conv import col2im, out_size, tap
+
+
+def max_pool2d(x, kernel, stride, padding, dilation):
+    """The largest element of each window, and where it stands: y (N, OH, OW, C) and h·W + w as int32."""
+    N, H, W, C = x.shape
+    size = out_size((H, W), kernel, stride, padding, dilation)
+    border = ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0))
+    padded = np.pad(x, border, constant_values=-np.inf)
+    place = np.pad(np.arange(H * W, dtype=np.int32).reshape(H, W), (border[1], border[2]), constant_values=-1)
+    y, index = np.full((N, *size, C), -np.inf, x.dtype), np.full((N, *size, C), -1, np.int32)
+    for kh in range(kernel[0]):
+        for kw in range(kernel[1]):
+            rows, cols = tap(kh, kw, size, stride, dilation)
+            here, where = padded[:, rows, cols], place[rows, cols][None, :, :, None]
+            better = ((index < 0) | (here > y) | np.isnan(here)) & (where >= 0)  # the first of equals; NaN wins
+            y, index = np.where(better, here, y), np.where(better, where, index)
+    return y, index
+
+
+def max_pool2d_grad(dy, index, x_shape):
+    """dx (N, H, W, C): each dy goes to the element that was the largest of its window."""
+    N, H, W, C = x_shape
+    dx = np.zeros((N, H * W, C), dy.dtype)
+    image, channel = np.arange(N)[:, None, None, None], np.arange(C)
+    np.add.at(dx, (image, index, channel), dy)
+    return dx.reshape(x_shape)
+
+
+def _counts(size, kernel, stride, padding, count_padding):
+    """(OH, OW): what each window's sum is divided by. A window counts in [−p, n + p), or in [0, n)."""
+    counts = []
+    for n, k, s, p in zip(size, kernel, stride, padding):
+        start = np.arange((n + 2 * p - k) // s + 1) * s - p
+        low, high = (-p, n + p) if count_padding else (0, n)
+        counts.append(np.minimum(start + k, high) - np.maximum(start, low))
+    return np.outer(*counts)
+
+
+def avg_pool2d(x, kernel, stride, padding, count_padding):
+    """The mean of each window: x (N, H, W, C) → (N, OH, OW, C)."""
+    size = out_size(x.shape[1:3], kernel, stride, padding, (1, 1))
+    padded = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)))
+    y = np.zeros((len(x), *size, x.shape[3]), x.dtype)
+    for kh in range(kernel[0]):
+        for kw in range(kernel[1]):
+            y += padded[:, *tap(kh, kw, size, stride, (1, 1))]
+    counts = _counts(x.shape[1:3], kernel, stride, padding, count_padding)
+    return y / counts[:, :, None].astype(x.dtype)
+
+
+def avg_pool2d_grad(dy, x_shape, kernel, stride, padding, count_padding):
+    """dx (N, H, W, C): each dy is shared out evenly over its window."""
+    counts = _counts(x_shape[1:3], kernel, stride, padding, count_padding)
+    share = dy / counts[:, :, None].astype(dy.dtype)
+    columns = np.broadcast_to(share[:, :, :, None, None], (*share.shape[:3], *kernel, share.shape[3]))
+    return np.ascontiguousarray(col2im(columns, x_shape, stride, padding, (1, 1)))

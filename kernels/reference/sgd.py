@@ -1,0 +1,11 @@
+"""The SGD update with momentum."""
+
+
+def sgd_step(param, grad, velocity, lr, momentum, weight_decay, nesterov):
+    """g = grad + weight_decay·param;  v = momentum·v + g;  param −= lr·(g + momentum·v if nesterov else v). In place."""
+    g = grad + weight_decay * param
+    if velocity is not None:
+        velocity *= momentum
+        velocity += g
+        g = g + momentum * velocity if nesterov else velocity
+    param -= lr * g

@@ -1,0 +1,76 @@
+"""How many threads the parallel kernels use, and the one lock they run under.
+
+The default is the number of physical cores: two hyperthreads share one FMA unit. Numba's workqueue layer aborts the
+process when two Python threads enter parallel kernels, so all of them go through ``launch``.
+"""
+
+import glob
+import os
+import subprocess
+import sys
+import threading
+
+from ..errors import ConfigError
+
+LOCK = threading.RLock()
+_requested = None  # what set_num_threads was told
+
+
+def physical_cores():
+    """Physical cores that this process may run on."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    if sys.platform == "darwin":
+        try:
+            return int(subprocess.run(["sysctl", "-n", "hw.physicalcpu"], capture_output=True, check=True).stdout)
+        except (OSError, ValueError, subprocess.CalledProcessError):
+            return len(allowed)
+    cores = set()
+    for path in glob.glob("/sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list"):
+        cpu = int(path.split("/")[5][3:])
+        if cpu in allowed:
+            with open(path) as file:
+                cores.add(file.read().strip())
+    return len(cores) or len(allowed)
+
+
+def most_threads():
+    """The most threads Numba will start in this process (NUMBA_NUM_THREADS, else the logical cores)."""
+    import numba
+
+    return numba.config.NUMBA_NUM_THREADS
+
+
+def get_num_threads():
+    """The number of threads that parallel kernels run on."""
+    if _requested is not None:
+        return _requested
+    if "NUMBA_NUM_THREADS" in os.environ:
+        return most_threads()
+    return min(physical_cores(), most_threads())
+
+
+def set_num_threads(threads):
+    """Run parallel kernels on this many threads. Results do not depend on it, to the last bit.
+
+    Raises ConfigError when it is below 1 or above what Numba may start in this process.
+    """
+    global _requested
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        raise ConfigError(f"the number of threads is a whole number from 1 up, not {threads!r}")
+    if threads > most_threads():
+        raise ConfigError(
+            f"{threads} threads asked for, but Numba may start {most_threads()} in this process; "
+            f"set the environment variable NUMBA_NUM_THREADS={threads} before Python starts"
+        )
+    _requested = threads
+
+
+def launch(kernel, *args):
+    """Run a parallel kernel: one at a time, on the threads asked for. Its last argument is the number of threads."""
+    import numba
+
+    with LOCK:
+        threads = get_num_threads()
+        if numba.get_num_threads() != threads:
+            numba.set_num_threads(threads)
+        return kernel(*args, threads)

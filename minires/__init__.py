@@ -1,0 +1,43 @@
+"""minires: residual networks from scratch in NumPy, with Numba kernels, for learning and for training on a laptop CPU."""
+
+from pathlib import Path as _Path
+
+_checkout = _Path(__file__).resolve().parent.parent
+if (_checkout / "setup.cfg").exists() and (_checkout / "kernels" / "__init__.py").exists():
+    # In a checkout minires/ shadows an installed minires, and kernels/ stands beside it, not in it.
+    __path__.append(str(_checkout))
+
+from . import errors, functional, operators, random
+from .creation import from_numpy, tensor
+from .errors import MiniresError
+from .gradcheck import gradcheck
+from .kernels import backend, get_num_threads, set_num_threads
+from .random import manual_seed
+from .tensor import Tensor, enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+
+from . import data, models, nn, optim  # isort: skip
+
+__version__ = "0.1.0"
+__all__ = [
+    "MiniresError",
+    "Tensor",
+    "backend",
+    "data",
+    "enable_grad",
+    "errors",
+    "from_numpy",
+    "functional",
+    "get_num_threads",
+    "gradcheck",
+    "is_grad_enabled",
+    "manual_seed",
+    "models",
+    "nn",
+    "no_grad",
+    "operators",
+    "optim",
+    "random",
+    "set_grad_enabled",
+    "set_num_threads",
+    "tensor",
+]

@@ -1,0 +1,48 @@
+"""The ``minires`` command. What is heavy is imported inside the commands, so that ``--help`` comes at once."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from .doctor import doctor
+from .errors import run
+from .evaluate import evaluate
+from .train import train
+from .warmup import warmup
+
+app = typer.Typer(
+    help="Train residual networks on a CPU.\n\n`minires train` needs no option, no download and about a minute.",
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(train)
+app.command("eval")(evaluate)
+app.command()(doctor)
+app.command()(warmup)
+
+
+def _print_version(wanted: bool):
+    if wanted:
+        from .. import __version__
+
+        print(f"minires {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def minires(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say the version and stop.", callback=_print_version, is_eager=True)
+    ] = False,
+):
+    pass
+
+
+def main(args=None):
+    """The entry point of the ``minires`` command."""
+    sys.exit(run(app, args))
+
+
+__all__ = ["app", "main"]

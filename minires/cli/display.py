@@ -1,0 +1,284 @@
+"""How a training run looks: a live line in a terminal, plain lines elsewhere. Both print the same row an epoch."""
+
+import time
+from collections import deque
+from contextlib import contextmanager, nullcontext
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from ..training import Callback
+
+GOOD, DIM, NAME = "bold green", "dim", "cyan"
+PLAIN_EVERY = 10.0  # seconds between two lines of progress where the output is no terminal
+
+
+def console(stderr=False):
+    """Where commands print. Text is never taken for rich's markup, and numbers are not coloured one by one."""
+    return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
+
+
+def duration(seconds):
+    """
+    >>> duration(8.04), duration(68.2), duration(3720)
+    ('8.0 s', '1 min 08 s', '1 h 02 min')
+    """
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def percent(share):
+    return f"{100 * share:.2f} %"
+
+
+def pairs(rows, title=None):
+    """A small table of names and values, without lines."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style=DIM)
+    table.add_column(overflow="fold")
+    if title is not None:
+        table.title, table.title_justify, table.title_style = title, "left", "bold"
+    for name, value in rows:
+        table.add_row(f"  {name}", value)
+    return table
+
+
+def accuracy_line(accuracy):
+    return Text.assemble(("test accuracy ", "bold"), (percent(accuracy), GOOD))
+
+
+@contextmanager
+def bar(out, what, total):
+    """A progress bar while the block runs, in a terminal; yields ``advance(steps=1, what=None)``."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30, style="bright_black", complete_style="cyan", finished_style="cyan"),
+        console=out,
+        transient=True,
+        disable=not is_live(out),
+    ) as progress:
+        task = progress.add_task(what, total=total)
+
+        def advance(steps=1, what=None):
+            progress.update(task, advance=steps, description=what)
+
+        yield advance
+
+
+def spinner(out, what, quiet=False):
+    """Says what is being waited for while the block runs, in a terminal."""
+    return out.status(Text(what, DIM), spinner_style=NAME) if is_live(out) and not quiet else nullcontext()
+
+
+def is_live(out):
+    """Whether lines can be drawn over: a terminal that is not dumb."""
+    return out.is_terminal and not out.is_dumb_terminal
+
+
+class Pace:
+    """Steps and images a second over the last steps of this epoch, and from them the time left."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+        self.recent = deque(maxlen=32)  # (seconds, images) at the last steps
+        self.step_rate = self.image_rate = None
+        self.evaluation = None  # seconds that the evaluations of an epoch took
+
+    def start_epoch(self):
+        self.recent.clear()
+        self.steps = 0
+
+    def step(self, images):
+        self.steps += 1
+        self.recent.append((time.perf_counter(), images))
+        if len(self.recent) > 2:
+            (t0, images0), (t1, images1) = self.recent[1], self.recent[-1]  # the first step may have compiled
+            self.step_rate = (len(self.recent) - 2) / (t1 - t0)
+            self.image_rate = (images1 - images0) / (t1 - t0)
+
+    def end_epoch(self):
+        self.evaluation = time.perf_counter() - self.recent[-1][0]
+
+    @property
+    def left(self):
+        """Seconds until the last epoch is evaluated, or None before there is anything to tell it from."""
+        if self.step_rate is None:
+            return None
+        trainer = self.trainer
+        epochs = trainer.epochs - trainer.epoch
+        steps = epochs * len(trainer.train_loader) - self.steps
+        evaluation = self.evaluation
+        if evaluation is None:  # a forward pass is about a third of a step
+            loaders = [loader for loader in (trainer.test_loader, trainer.val_loader) if loader is not None]
+            evaluation = sum(map(len, loaders)) / (3 * self.step_rate)
+        return steps / self.step_rate + epochs * evaluation
+
+
+def watch(out):
+    """The display that suits where the output goes."""
+    return LiveDisplay(out) if is_live(out) else PlainDisplay(out)
+
+
+class PlainDisplay(Callback):
+    """A line an epoch, and one every few seconds in between."""
+
+    def __init__(self, out):
+        self.out = out
+
+    def on_start(self, trainer):
+        self.pace = Pace(trainer)
+        self.columns = [
+            ("epoch", 7),
+            ("lr", 7),
+            ("train loss", 10),
+            ("train acc", 9),
+            ("test loss", 9),
+            ("test acc", 8),
+        ]
+        if trainer.val_loader is not None:
+            self.columns.append(("val acc", 8))
+        self.columns += [("images/s", 8), ("time", 6)]
+        self.gap = " " if trainer.val_loader is not None else "  "  # either way 80 characters are enough
+        self.out.print(Text(self.gap.join(name.rjust(width) for name, width in self.columns), DIM))
+        self.printed = time.perf_counter()
+
+    def on_epoch_start(self, trainer):
+        self.pace.start_epoch()
+
+    def on_step(self, trainer, mean):
+        self.pace.step(mean.images)
+        if time.perf_counter() - self.printed >= PLAIN_EVERY:
+            self.printed = time.perf_counter()
+            share = self.pace.steps / len(trainer.train_loader)
+            self.out.print(f"epoch {trainer.epoch + 1}/{trainer.epochs}, {share:.0%}: {self.status(mean)}")
+
+    def on_epoch(self, trainer, row):
+        self.pace.end_epoch()
+        values = {
+            "epoch": f"{row['epoch']}/{trainer.epochs}",
+            "lr": f"{row['lr']:.3g}",
+            "train loss": f"{row['train_loss']:.4f}",
+            "train acc": percent(row["train_acc"]),
+            "test loss": f"{row['test_loss']:.4f}",
+            "test acc": percent(row["test_acc"]),
+            "val acc": percent(row.get("val_acc", 0)),
+            "images/s": f"{row['images_per_second']:,.0f}",
+            "time": f"{row['seconds']:.1f} s" if row["seconds"] < 9999 else duration(row["seconds"]),
+        }
+        best = row["test_acc"] >= max(r["test_acc"] for r in trainer.history)
+        line = Text()
+        for i, (name, width) in enumerate(self.columns):
+            style = GOOD if name == "test acc" and best else DIM if name in ("lr", "images/s", "time") else ""
+            line.append(self.gap * (i > 0) + values[name].rjust(width), style)
+        self.out.print(line)
+        self.printed = time.perf_counter()
+
+    def close(self):
+        """Give the terminal back: also when training ended in an error."""
+
+    def status(self, mean):
+        """Loss, accuracy, speed and time left of the epoch under way."""
+        text = f"loss {mean.loss:.3f}  acc {100 * mean.accuracy:.1f} %"
+        if self.pace.left is not None:
+            text += f"  {self.pace.image_rate:,.0f} images/s  {duration(self.pace.left)} left"
+        return text
+
+
+class LiveDisplay(PlainDisplay):
+    """The same rows, with one live line of progress below the last."""
+
+    def on_start(self, trainer):
+        super().on_start(trainer)
+        self.progress = Progress(
+            TextColumn("{task.description:>7}", style="bold"),
+            BarColumn(bar_width=18, style="bright_black", complete_style="cyan", finished_style="cyan"),
+            TextColumn("{task.fields[status]}"),
+            console=self.out,
+            transient=True,  # it gives way to the epoch's row; what others print to the terminal appears above it
+            refresh_per_second=8,
+        )
+        self.task = self.progress.add_task("", total=1, status="")
+        self.progress.start()
+
+    def on_epoch_start(self, trainer):
+        super().on_epoch_start(trainer)
+        self.update(
+            description=f"{trainer.epoch + 1}/{trainer.epochs}",
+            completed=0,
+            total=len(trainer.train_loader),
+            status="first step" if not trainer.step else "",
+        )
+
+    def on_step(self, trainer, mean):
+        self.pace.step(mean.images)
+        status = self.status(mean)
+        self.update(advance=1, status=f"{status}  stopping" if trainer.stopping else status)
+
+    def on_evaluation(self, trainer, split, mean):
+        loader = trainer.test_loader if split == "test" else trainer.val_loader
+        name = {"test": "testing", "val": "validating"}[split]
+        completed = self.evaluated + 1 if getattr(self, "evaluating", None) == split else 1
+        self.evaluating, self.evaluated = split, completed
+        self.update(completed=completed, total=len(loader), status=f"{name}  acc {100 * mean.accuracy:.1f} %")
+
+    def on_epoch(self, trainer, row):
+        self.evaluating = None
+        super().on_epoch(trainer, row)
+
+    def on_end(self, trainer):
+        self.close()
+
+    def close(self):
+        if hasattr(self, "progress"):
+            self.progress.stop()
+
+    def update(self, **changes):
+        self.progress.update(self.task, **changes)
+
+
+def print_header(out, trainer, recipe, folder):
+    """What is about to be trained, on what and how."""
+    from .. import __version__, kernels
+
+    train, test = trainer.train_loader.dataset, trainer.test_loader.dataset
+    images = f"{len(train):,} training, {len(test):,} test"
+    if trainer.val_loader is not None:
+        images += f", {len(trainer.val_loader.dataset):,} validation"
+    params = sum(p.size for p in trainer.model.parameters())
+    threads = kernels.get_num_threads()
+    out.print(Text.assemble(("minires ", "bold"), (__version__, DIM)))
+    out.print(
+        pairs(
+            [
+                ("model", Text.assemble((recipe.model, NAME), f", {params:,} parameters")),
+                ("data", Text.assemble((recipe.dataset, NAME), f": {images} images, {train.num_classes} classes")),
+                (
+                    "training",
+                    f"{trainer.epochs} × {len(trainer.train_loader)} steps of {recipe.batch_size} images, "
+                    f"{recipe.schedule}, lr {recipe.lr:g}, {threads} thread{'s' * (threads > 1)}",
+                ),
+                ("folder", str(folder)),
+            ]
+        )
+    )
+    out.print()
+
+
+def print_result(out, trainer, folder, quiet):
+    """The accuracy that was reached, and where everything is."""
+    row = trainer.history[-1]
+    result = accuracy_line(row["test_acc"])
+    if quiet:
+        out.print(result, Text(f"({folder})"))
+        return
+    seconds = sum(row["seconds"] for row in trainer.history)
+    out.print()
+    out.print(result, Text(f"after {len(trainer.history)} epochs, {duration(seconds)}", DIM))
+    rows = [("curves", str(folder.curves)), ("weights", str(folder.last))]
+    if trainer.val_loader is not None:
+        rows.append(("best on validation", str(folder.best)))
+    out.print(pairs([*rows, ("by class", f"minires eval {folder}")]))

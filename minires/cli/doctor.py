@@ -1,0 +1,88 @@
+"""``minires doctor``"""
+
+from .errors import Debug
+
+LIBRARIES = ("numpy", "numba", "llvmlite", "safetensors")
+TELLING = (
+    "avx512f",
+    "avx512bw",
+    "avx512dq",
+    "avx512vl",
+    "avx512vnni",
+    "avx512bf16",
+    "avx2",
+    "fma",
+    "f16c",
+    "neon",
+    "sve",
+)
+
+
+def doctor(debug: Debug = False):
+    """Say what minires runs on, and test its kernels. Exit code 1 when a test fails.
+
+    The fast kernels are compared with the readable ones, outputs and gradients, and one thread with several.
+    """
+    from rich.text import Text
+
+    from . import display
+
+    console = display.console()
+    console.print(display.pairs(_versions(), "versions"))
+    console.print()
+    console.print(display.pairs(_machine(), "machine"))
+    console.print()
+
+    from . import selftest
+
+    console.print(Text("self-test", "bold italic"))
+    failed = 0
+    for result in selftest.run():
+        failed += not result.passed
+        mark = ("  ✓ ", "green") if result.passed else ("  ✗ ", "bold red")
+        note = result.note or (f"{result.error:.1e}" if result.error or not result.passed else "exact")
+        console.print(Text.assemble(mark, f"{result.name:<42}", (note, display.DIM if result.passed else "red")))
+    console.print()
+    console.print(display.pairs([("threading layer", _threading_layer())]))
+    if failed:
+        console.print(Text(f"{failed} checks failed: results on this machine cannot be trusted.", "bold red"))
+        return 1
+    console.print(Text("All is well.", display.GOOD))
+    return 0
+
+
+def _versions():
+    import platform
+    from importlib.metadata import version
+
+    from .. import __version__
+
+    yield "minires", __version__
+    yield "Python", f"{platform.python_version()} on {platform.platform(terse=True)}"
+    for name in LIBRARIES:
+        yield name, version(name)
+
+
+def _machine():
+    from ..kernels import cache, target, threads
+
+    features = [name for name in TELLING if f"+{name}" in target.CPU_FEATURES.split(",")]
+    lanes = target.VECTOR_BYTES // 4
+    yield "CPU target", f"{target.CPU_NAME} ({target.TRIPLE})"
+    yield "features", ", ".join(features) or "none that the kernels use, by name"
+    yield (
+        "kernels",
+        f"{target.KIND}, {lanes} float32 lanes, {'fused' if target.HAS_FMA else 'separate'} multiply and add",
+    )
+    yield "threads", f"{threads.get_num_threads()} of {threads.physical_cores()} physical cores"
+    yield "cache folder", str(cache.FOLDER) if cache.FOLDER else "none is writable: compiled in every process"
+
+
+def _threading_layer():
+    """Known once a parallel kernel has run."""
+    import numba
+
+    try:
+        return numba.threading_layer()
+    except ValueError:
+        return "none, since no parallel kernel ran"

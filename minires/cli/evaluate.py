@@ -1,0 +1,71 @@
+"""``minires eval``"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import Debug
+
+MANY = 20  # classes; of more than that, the hardest ten are shown
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder of a run, or one of its checkpoints.", show_default=False)],
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the files of CIFAR are now, if they have moved.", show_default=False)
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="By default the number of physical cores.", show_default=False)
+    ] = None,
+    debug: Debug = False,
+):
+    """Test accuracy of a trained network, class by class.
+
+    `minires eval runs/resnet8-shapes-1`
+
+    `minires eval runs/resnet20-cifar10-1/best.safetensors`
+    """
+    from .. import kernels, training
+    from . import display
+
+    if threads is not None:
+        kernels.set_num_threads(threads)
+    console = display.console()
+    recipe, model, checkpoint = training.load_run(run)
+    if data_dir is not None:
+        recipe = recipe.with_settings(data_dir=str(data_dir.expanduser().absolute()))
+    _, test, _ = training.load_data(recipe)
+    params = sum(p.size for p in model.parameters())
+    console.print(f"{recipe.model}, {params:,} parameters, after epoch {checkpoint.info['epoch']}, on {recipe.dataset}")
+    loader = training.evaluation_loader(test, recipe)
+    result = training.Confusion(test.num_classes)
+    with display.bar(console, "testing", len(loader)) as advance:
+        training.evaluate(model, loader, on_batch=lambda mean: advance(), mean=result)
+    console.print(display.accuracy_line(result.accuracy), f"  loss {result.loss:.4f}, {len(test):,} images\n")
+    console.print(_table(result.counts, test.classes))
+
+
+def _table(counts, classes):
+    """A row a class: its accuracy, and what it is most often taken for."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from .display import DIM, percent
+
+    images, right = counts.sum(axis=1), counts.diagonal()
+    accuracy = right / images.clip(1)
+    order = range(len(classes)) if len(classes) <= MANY else accuracy.argsort(kind="stable")[:10]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style=DIM)
+    table.add_column("class" if len(classes) <= MANY else "hardest classes")
+    table.add_column("images", justify="right")
+    table.add_column("accuracy", justify="right")
+    table.add_column("")
+    table.add_column("most often taken for")
+    for c in order:
+        bar = Text("━" * round(20 * accuracy[c]), "cyan") + Text("━" * (20 - round(20 * accuracy[c])), "bright_black")
+        wrong = counts[c].copy()
+        wrong[c] = 0
+        mistaken = f"{classes[wrong.argmax()]} ({wrong.max()})" if wrong.any() else ""
+        table.add_row(classes[c], f"{images[c]:,}", percent(accuracy[c]), bar, mistaken)
+    return table

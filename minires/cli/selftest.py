@@ -1,0 +1,124 @@
+"""The self-test of ``minires doctor``: fast kernels against the readable ones, and one thread against several."""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import data, kernels, optim
+from .. import functional as F
+from ..tensor import Tensor
+
+TOLERANCE = {"float32": 2e-5, "float64": 1e-12}  # of the largest value; sums are taken in another order
+
+
+@dataclass
+class Result:
+    """One line of the self-test: what was compared, the largest relative difference, and whether it is small enough."""
+
+    name: str
+    error: float
+    passed: bool
+    note: str = ""
+
+
+def run():
+    """Yield a Result a check; what raises counts as failed."""
+    for dtype in TOLERANCE:
+        for name, function, shapes in _checks():
+            yield _compare(f"{name}, {dtype}", function, _arrays(shapes, dtype), TOLERANCE[dtype])
+    yield _compare("augmentation", _augmented, (), TOLERANCE["float32"])
+    yield _threads()
+
+
+def _checks():
+    """(name, function of tensors, shapes): outputs and all gradients are compared."""
+    labels = np.arange(24) % 10
+
+    def conv(stride=1, padding=0, dilation=1, groups=1):
+        return lambda x, w: F.conv2d(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
+
+    def batch_norm(x, w, b):
+        return F.batch_norm(x, np.zeros(x.shape[1], x.dtype), np.ones(x.shape[1], x.dtype), w, b, training=True)
+
+    yield "convolution 3×3", conv(padding=1), [(4, 16, 13, 13), (32, 16, 3, 3)]
+    yield "convolution 3×3, stride 2", conv(2, 1), [(4, 16, 16, 16), (32, 16, 3, 3)]
+    yield "convolution 1×1", conv(), [(4, 20, 9, 9), (12, 20, 1, 1)]
+    yield "convolution 7×7, stride 2", conv(2, 3), [(2, 3, 30, 30), (24, 3, 7, 7)]
+    yield "convolution, dilated, grouped", conv(1, 2, 2, 4), [(2, 16, 11, 11), (8, 4, 3, 3)]
+    yield "batch norm", batch_norm, [(8, 16, 7, 7), (16,), (16,)]
+    yield "ReLU", F.relu, [(8, 16, 7, 7)]
+    yield "residual addition and ReLU", F.add_relu, [(8, 16, 7, 7), (8, 16, 7, 7)]
+    yield "max pooling", lambda x: F.max_pool2d(x, 3, 2, 1), [(4, 16, 15, 15)]
+    yield "average pooling", lambda x: F.avg_pool2d(x, 2), [(4, 16, 14, 14)]
+    yield "linear", F.linear, [(24, 64), (10, 64), (10,)]
+    yield "cross-entropy", lambda x: F.cross_entropy(x, labels, label_smoothing=0.1), [(24, 10)]
+    yield "SGD step", _sgd, [(32, 16, 3, 3), (32, 16, 3, 3)]
+
+
+def _arrays(shapes, dtype):
+    rng = np.random.default_rng(0)
+    return [kernels.to_channels_last(rng.standard_normal(shape).astype(dtype)) for shape in shapes]
+
+
+def _sgd(w, dw):
+    """Two steps, so that momentum counts. Returns w, which needs no gradient of its own here."""
+    w = Tensor(w.data.copy(order="K"), requires_grad=True)
+    optimizer = optim.SGD([w], lr=0.1, momentum=0.9, weight_decay=1e-2, nesterov=True)
+    for _ in range(2):
+        w.grad = dw.data.copy(order="K")
+        optimizer.step()
+    return w.detach()
+
+
+def _augmented():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
+    dataset = data.Dataset(images, np.zeros(16, np.int64), ("one",), "self-test")
+    loader = data.Loader(dataset, 16, augment=data.Augmentation(cutout=8), prefetch=0)
+    return Tensor(next(iter(loader))[0])
+
+
+def _run(function, arrays):
+    """The output and the gradients of all inputs, as arrays."""
+    inputs = [Tensor(array, requires_grad=True) for array in arrays]
+    y = function(*inputs)
+    if y.requires_grad:
+        y.backward(np.random.default_rng(1).standard_normal(y.shape).astype(y.dtype))
+    return [y.data, *(x.grad for x in inputs if x.grad is not None)]
+
+
+def _compare(name, function, arrays, tolerance):
+    try:
+        with kernels.backend("reference"):
+            expected = _run(function, arrays)
+        with kernels.backend("numba"):
+            found = _run(function, arrays)
+    except Exception as error:  # a diagnosis must go on: the next check may tell more
+        return Result(name, np.inf, False, f"{type(error).__name__}: {error}")
+    error = max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(found, expected, strict=True))
+    return Result(name, error, error <= tolerance)
+
+
+def _threads():
+    """Whether one thread and several give the same bits."""
+    most = kernels.get_num_threads()
+    name = f"same bits on 1 and {most} threads" if most > 1 else "same bits (there is one thread only)"
+    try:
+        results = []
+        for threads in (1, most):
+            with _num_threads(threads):
+                results.append([a.tobytes() for _, f, s in _checks() for a in _run(f, _arrays(s, "float32"))])
+    except Exception as error:
+        return Result(name, np.inf, False, f"{type(error).__name__}: {error}")
+    return Result(name, 0.0, results[0] == results[1])
+
+
+@contextmanager
+def _num_threads(threads):
+    before = kernels.get_num_threads()
+    kernels.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        kernels.set_num_threads(before)

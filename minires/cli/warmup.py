@@ -1,0 +1,56 @@
+"""``minires warmup``: compile ahead what training would compile as it goes."""
+
+import time
+
+from .errors import Debug
+
+
+def warmup(debug: Debug = False):
+    """Compile all kernels that training needs, once, and keep them on disk.
+
+    Training does it by itself when it first needs one; after a warm-up it starts at full speed.
+    """
+    from ..kernels import cache
+    from . import display
+
+    console = display.console()
+    cache.compiles.announce = False
+    began = time.perf_counter()
+    tasks = list(_tasks())
+    with display.bar(console, "", len(tasks)) as advance:
+        for name, task in tasks:
+            advance(0, f"compiling: {name:<20}")
+            task()
+            advance()
+    seconds = display.duration(time.perf_counter() - began)
+    kept = f"kept in {cache.FOLDER}" if cache.FOLDER else "kept nowhere, since no cache folder is writable"
+    if cache.compiles.kernels:
+        console.print(f"compiled {len(cache.compiles.kernels)} kernels in {seconds}, {kept}")
+    else:
+        console.print(f"already warm: nothing to compile (checked in {seconds}), {kept}")
+
+
+def _tasks():
+    """(name, function) for each part of what training runs: every kernel, with the types it is called with."""
+    from .. import data, models
+    from ..optim import SGD
+    from ..training import Trainer
+
+    train, test = None, None
+
+    def images():
+        nonlocal train, test
+        train, test = data.shapes(0, train=24, test=12)
+
+    def step(name, **options):
+        model = models.create(name, num_classes=10, **options)
+        loader = data.Loader(train, 16, augment=data.Augmentation(cutout=4), prefetch=0)
+        optimizer = SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4)
+        Trainer(model, loader, data.Loader(test, 16, shuffle=False), optimizer).fit()
+
+    yield "drawing images", images
+    yield "resnet8", lambda: step("resnet8")
+    yield "resnet8, projections", lambda: step("resnet8", option="B")
+    yield "preresnet20", lambda: step("preresnet20")
+    yield "plain20", lambda: step("plain20")
+    yield "resnet18", lambda: step("resnet18")

@@ -1,0 +1,34 @@
+"""Making tensors from arrays and numbers."""
+
+import numpy as np
+
+from .errors import DtypeError
+from .kernels import to_channels_last
+from .tensor import Tensor
+
+
+def tensor(data, dtype=None, requires_grad=False):
+    """A Tensor with a copy of ``data``: a number, a nested sequence, an ndarray or a Tensor.
+
+    Python floats become float32; arrays keep their dtype; integers stay integers. Four axes are stored channels-last.
+
+    >>> tensor([1.0, 2.0]).dtype, tensor(np.zeros(2)).dtype, tensor([1, 2]).dtype
+    (dtype('float32'), dtype('float64'), dtype('int64'))
+    """
+    array = data.data if isinstance(data, Tensor) else data
+    keeps = isinstance(array, (np.ndarray, np.generic))
+    array = np.array(array, dtype=dtype, order="K")
+    if array.dtype.kind not in "fiub":
+        raise DtypeError(f"tensor: cannot hold {array.dtype}; minires has float32, float64, integers and booleans")
+    if dtype is None and not keeps and array.dtype == np.float64:
+        array = array.astype(np.float32)
+    if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
+        raise DtypeError(f"tensor: {array.dtype} is not supported; use float32 or float64")
+    return Tensor(to_channels_last(array), requires_grad)
+
+
+def from_numpy(array):
+    """A Tensor that shares the ndarray's memory: a change of one is seen in the other. DtypeError for anything else."""
+    if not isinstance(array, np.ndarray):
+        raise DtypeError(f"from_numpy: takes an ndarray, got {type(array).__name__}; mr.tensor(…) copies anything")
+    return Tensor(array)

@@ -1,0 +1,40 @@
+"""Data sets by name, augmentation, and the loader that makes batches of them."""
+
+from ..errors import ConfigError, nearest
+from .augmentation import Augmentation
+from .builtin import shapes
+from .cifar import cifar10, cifar100
+from .dataset import Dataset
+from .loader import Loader
+
+FROM_DISK = {"cifar10": cifar10, "cifar100": cifar100}
+
+
+def names():
+    """The names that ``load`` knows.
+
+    >>> names()
+    ['shapes', 'cifar10', 'cifar100']
+    """
+    return ["shapes", *FROM_DISK]
+
+
+def load(name, data_dir=None, seed=0):
+    """A data set by name: (training set, test set).
+
+    "shapes" is drawn by minires itself, from the seed; "cifar10" and "cifar100" are read from ``data_dir``
+    and have no use for a seed. Raises ConfigError for an unknown name, DataError when the files are not right.
+    """
+    if name in FROM_DISK:
+        return FROM_DISK[name](data_dir)
+    if name != "shapes":
+        raise ConfigError(f"unknown data set {name!r}{nearest(name, names())}: choose one of {', '.join(names())}")
+    if data_dir is not None:
+        raise ConfigError(
+            f"the built-in data set 'shapes' reads no files, so data_dir {str(data_dir)!r} is of no use: "
+            f"choose the data set it holds ({', '.join(FROM_DISK)}), or leave it out"
+        )
+    return shapes(seed)
+
+
+__all__ = ["Augmentation", "Dataset", "Loader", "cifar10", "cifar100", "load", "names", "shapes"]

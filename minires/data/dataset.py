@@ -1,0 +1,100 @@
+"""Labelled images in memory."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..errors import ConfigError, DataError, DtypeError
+from ..kernels.keyed_random import permutation
+from ..kernels.layout import contiguous
+
+
+@dataclass(eq=False, repr=False)
+class Dataset:
+    """Labelled images: bytes in NHWC order, and the colour statistics that normalise them.
+
+    images     (N, H, W, C) uint8, C-contiguous
+    labels     (N,) int64, numbers of classes
+    classes    the names of the classes
+    name       what `load` knows the data set by
+    mean, std  (C,) float32, of pixels scaled to [0, 1]; by default those of these images. A test set takes its
+               training set's.
+
+    Raises DataError or DtypeError for arrays that are no such thing.
+
+    >>> Dataset(np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 1, 1, 0]), ("cat", "dog"), "pets")
+    Dataset pets: 4 images of 8×8×3, 2 classes
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: tuple
+    name: str
+    mean: np.ndarray = field(default=None)
+    std: np.ndarray = field(default=None)
+
+    def __post_init__(self):
+        images, labels = np.asarray(self.images), np.asarray(self.labels)
+        if images.dtype != np.uint8 or labels.dtype.kind not in "iu":
+            raise DtypeError(f"a data set has uint8 images and integer labels, not {images.dtype} and {labels.dtype}")
+        if images.ndim != 4 or labels.shape != images.shape[:1] or not images.size:
+            raise DataError(
+                f"images of shape {images.shape} with labels of shape {labels.shape}: "
+                "they are (N, H, W, C) and (N,), with at least one image"
+            )
+        wrong = np.flatnonzero((labels < 0) | (labels >= len(self.classes)))
+        if wrong.size:
+            raise DataError(f"image {wrong[0]} has label {labels[wrong[0]]}; there are {len(self.classes)} classes")
+        self.images, self.labels = contiguous(images), labels.astype(np.int64)
+        self.classes = tuple(self.classes)
+        if self.mean is None or self.std is None:
+            self.mean, self.std = colour_statistics(self.images)
+        self.mean, self.std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __repr__(self):
+        N, H, W, C = self.images.shape
+        return f"Dataset {self.name}: {N} images of {H}×{W}×{C}, {self.num_classes} classes"
+
+    @property
+    def num_classes(self):
+        return len(self.classes)
+
+    def take(self, indices):
+        """The data set of the images at these places, with the same colour statistics."""
+        return replace(self, images=self.images[indices], labels=self.labels[indices])
+
+    def hold_out(self, count, seed=0):
+        """Split off ``count`` images chosen by the seed: (the rest, the held out), both in their old order.
+
+        The colour statistics of both are those of the rest: nothing is learnt from held-out images.
+        Raises ConfigError when nothing would be left on either side.
+        """
+        if not 0 < count < len(self):
+            raise ConfigError(f"{count} of {len(self)} images cannot be held out: choose 1 to {len(self) - 1}")
+        order = permutation(len(self), "hold out", seed)
+        held_out, rest = self.take(np.sort(order[:count])), self.take(np.sort(order[count:]))
+        mean, std = colour_statistics(rest.images)
+        return replace(rest, mean=mean, std=std), replace(held_out, mean=mean, std=std)
+
+
+def colour_statistics(images):
+    """Mean and standard deviation of every channel of (N, H, W, C) uint8 images scaled to [0, 1], float32.
+
+    The sums are whole numbers, hence exact and the same in any order. A channel of one value gets the deviation 1.
+    """
+    N, H, W, C = images.shape
+    total, squares = np.zeros((H, W, C), np.int64), np.zeros((H, W, C), np.int64)
+    for start in range(0, N, 512):
+        chunk = images[start : start + 512]  # 512 · 255² fits uint32
+        total += chunk.sum(axis=0, dtype=np.uint32)
+        squares += np.square(chunk, dtype=np.uint16).sum(axis=0, dtype=np.uint32)
+    count = N * H * W
+    mean, std = np.empty(C, np.float32), np.empty(C, np.float32)
+    for c in range(C):
+        s, q = int(total[..., c].sum()), int(squares[..., c].sum())
+        mean[c] = s / (255 * count)
+        std[c] = (count * q - s * s) ** 0.5 / (255 * count) or 1.0
+    return mean, std

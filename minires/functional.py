@@ -1,0 +1,99 @@
+"""Every differentiable function, under its PyTorch name. The maths stands in ``ops/``, one file a family."""
+
+from .ops.activation import (
+    add_relu,
+    dropout,
+    gelu,
+    leaky_relu,
+    log_softmax,
+    relu,
+    sigmoid,
+    softmax,
+    tanh,
+)
+from .ops.arithmetic import abs, add, clip, div, exp, log, mul, neg, pow, sqrt, sub
+from .ops.convolution import conv2d
+from .ops.linear import linear, matmul
+from .ops.loss import cross_entropy, mse_loss
+from .ops.normalization import batch_norm
+from .ops.pooling import avg_pool2d, global_avg_pool2d, global_max_pool2d, max_pool2d
+from .ops.reduction import max, mean, sum
+from .ops.shape import cat, flatten, getitem, pad, permute, reshape, stack, transpose
+
+# The steps that residual networks are written in. Each equals the composition that its docstring names, hooks included;
+# a back end may run the whole step at once where nobody looks between.
+
+
+def conv_bn(x, conv, bn):
+    """bn(conv(x)): modules ``conv`` and ``bn`` on a Tensor x (N, C, H, W)."""
+    return bn(conv(x))
+
+
+def conv_bn_relu(x, conv, bn):
+    """relu(bn(conv(x))): the first layers of a residual function (He et al. 2015, Fig. 5)."""
+    return relu(bn(conv(x)))
+
+
+def conv_bn_add_relu(x, conv, bn, shortcut):
+    """relu(bn(conv(x)) + shortcut): where a residual block ends (He et al. 2015, eq. 1)."""
+    return add_relu(bn(conv(x)), shortcut)
+
+
+def bn_relu(x, bn):
+    """relu(bn(x)): pre-activation (He et al. 2016, Fig. 1b)."""
+    return relu(bn(x))
+
+
+def bn_relu_conv(x, bn, conv):
+    """conv(relu(bn(x))): one layer of a pre-activation residual function (He et al. 2016, Fig. 1b)."""
+    return conv(relu(bn(x)))
+
+
+__all__ = [
+    "abs",
+    "add",
+    "add_relu",
+    "avg_pool2d",
+    "batch_norm",
+    "bn_relu",
+    "bn_relu_conv",
+    "cat",
+    "clip",
+    "conv2d",
+    "conv_bn",
+    "conv_bn_add_relu",
+    "conv_bn_relu",
+    "cross_entropy",
+    "div",
+    "dropout",
+    "exp",
+    "flatten",
+    "gelu",
+    "getitem",
+    "global_avg_pool2d",
+    "global_max_pool2d",
+    "leaky_relu",
+    "linear",
+    "log",
+    "log_softmax",
+    "matmul",
+    "max",
+    "max_pool2d",
+    "mean",
+    "mse_loss",
+    "mul",
+    "neg",
+    "pad",
+    "permute",
+    "pow",
+    "relu",
+    "reshape",
+    "sigmoid",
+    "softmax",
+    "sqrt",
+    "stack",
+    "sub",
+    "sum",
+    "tanh",
+    "transpose",
+]

@@ -1,0 +1,36 @@
+"""Residual networks by name: ``create("resnet20")``, or as functions: ``resnet20(num_classes=100, option="B")``."""
+
+from .blocks import BasicBlock, Bottleneck, BottleneckV1, PreActBasicBlock, PreActBottleneck, PreActBottleneckV1
+from .registry import MODELS, create, names
+from .resnet_cifar import CifarPreResNet, CifarResNet
+from .resnet_imagenet import ResNet, ResNetV2
+
+from .crossing import CrossingNet  # isort: skip (names() has it last)
+
+__all__ = [
+    "BasicBlock",
+    "Bottleneck",
+    "BottleneckV1",
+    "CifarPreResNet",
+    "CifarResNet",
+    "CrossingNet",
+    "PreActBasicBlock",
+    "PreActBottleneck",
+    "PreActBottleneckV1",
+    "ResNet",
+    "ResNetV2",
+    "create",
+    "names",
+    *MODELS,
+]
+
+
+def __getattr__(name):
+    """``models.resnet20`` is the constructor registered as "resnet20"."""
+    if name not in MODELS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return MODELS[name]
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,218 @@
+"""Shortcuts, residual blocks and stages: what every network here is assembled from.
+
+[1] "Deep Residual Learning for Image Recognition", He et al. 2015: y = relu(F(x) + Wₛx).
+[2] "Identity Mappings in Deep Residual Networks", He et al. 2016: y = x + F(x), with F = conv ∘ relu ∘ bn, twice or thrice.
+A block without any shortcut, y = relu(F(x)) or F(x), makes the plain networks of [1].
+"""
+
+from .. import functional as F
+from .. import nn
+from ..errors import ConfigError
+
+
+def conv3x3(in_channels, out_channels, stride=1):
+    """A 3×3 convolution that keeps height and width (but for its stride)."""
+    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+
+
+def conv1x1(in_channels, out_channels, stride=1):
+    """A 1×1 convolution."""
+    return nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+
+
+# --- shortcuts
+
+
+class ZeroPad(nn.Module):
+    """Option A of [1, §3.3]: every stride-th pixel, and zeros for the channels that x lacks, half before and half after."""
+
+    def __init__(self, in_channels, out_channels, stride):
+        self.stride = stride
+        self.before = (out_channels - in_channels) // 2
+        self.after = out_channels - in_channels - self.before
+
+    def forward(self, x):
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
+
+    def extra_repr(self):
+        return f"stride={self.stride}, channels=({self.before}, {self.after})"
+
+
+class Projection(nn.Sequential):
+    """Option B of [1, §3.3]: a 1×1 convolution and its batch norm."""
+
+    def __init__(self, in_channels, out_channels, stride):
+        super().__init__(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
+
+    def forward(self, x):
+        return F.conv_bn(x, self[0], self[1])
+
+
+class LinearProjection(nn.Sequential):
+    """Option B of [2]: a 1×1 convolution alone, since what it is given is normalised already."""
+
+    def __init__(self, in_channels, out_channels, stride):
+        super().__init__({"conv": conv1x1(in_channels, out_channels, stride)})
+
+
+def make_shortcut(option, projection, in_channels, out_channels, stride):
+    """The way around a block: option A or B where the shape changes, else the identity; None for a plain network."""
+    if option not in ("A", "B", None):
+        raise ConfigError(f"option is 'A' (zero channels), 'B' (projection) or None (no shortcuts), not {option!r}")
+    if option is None:
+        return None
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return (ZeroPad if option == "A" else projection)(in_channels, out_channels, stride)
+
+
+# --- blocks of [1]
+
+
+class BasicBlock(nn.Module):
+    """relu(x + F(x)), F = 3×3 → BN → relu → 3×3 → BN. [1, fig. 5 left]"""
+
+    expansion = 1
+
+    def __init__(self, in_channels, channels, stride=1, option="B"):
+        self.conv1 = conv3x3(in_channels, channels, stride)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = make_shortcut(option, Projection, in_channels, channels, stride)
+
+    def forward(self, x):
+        y = F.conv_bn_relu(x, self.conv1, self.bn1)
+        if self.downsample is None:
+            return F.conv_bn_relu(y, self.conv2, self.bn2)
+        return F.conv_bn_add_relu(y, self.conv2, self.bn2, self.downsample(x))
+
+
+class Bottleneck(nn.Module):
+    """relu(x + F(x)), F = 1×1 → BN → relu → 3×3 → BN → relu → 1×1 → BN, the last with 4 times the channels. [1, fig. 5]
+
+    The stride is on the 3×3 convolution ("v1.5"): the 1×1 would throw three pixels of four away unseen.
+    """
+
+    expansion = 4
+    stride_on_3x3 = True
+
+    def __init__(self, in_channels, channels, stride=1, option="B"):
+        first, second = (1, stride) if self.stride_on_3x3 else (stride, 1)
+        self.conv1 = conv1x1(in_channels, channels, first)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels, second)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = conv1x1(channels, 4 * channels)
+        self.bn3 = nn.BatchNorm2d(4 * channels)
+        self.downsample = make_shortcut(option, Projection, in_channels, 4 * channels, stride)
+
+    def forward(self, x):
+        y = F.conv_bn_relu(x, self.conv1, self.bn1)
+        y = F.conv_bn_relu(y, self.conv2, self.bn2)
+        if self.downsample is None:
+            return F.conv_bn_relu(y, self.conv3, self.bn3)
+        return F.conv_bn_add_relu(y, self.conv3, self.bn3, self.downsample(x))
+
+
+class BottleneckV1(Bottleneck):
+    """The bottleneck as [1] has it: the stride on the first 1×1 convolution."""
+
+    stride_on_3x3 = False
+
+
+# --- blocks of [2]
+
+
+class PreActBlock(nn.Module):
+    """x + F(x), F normalising and rectifying before each convolution. [2, fig. 4e]
+
+    Where the shape changes, the first BN and relu come before the fork: the shortcut takes what they give.
+    """
+
+    def fork(self, x):
+        """What the shortcut takes, and conv1(relu(norm1(x)))."""
+        if isinstance(self.downsample, ZeroPad | LinearProjection):
+            x = F.bn_relu(x, self.norm1)
+            return x, self.conv1(x)
+        return x, F.bn_relu_conv(x, self.norm1, self.conv1)
+
+    def join(self, x, y):
+        """The sum of both branches; of a plain network's, y alone."""
+        return y if self.downsample is None else self.downsample(x) + y
+
+
+class PreActBasicBlock(PreActBlock):
+    """x + F(x), F = BN → relu → 3×3, twice."""
+
+    expansion = 1
+
+    def __init__(self, in_channels, channels, stride=1, option="B"):
+        self.norm1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = conv3x3(in_channels, channels, stride)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels)
+        self.downsample = make_shortcut(option, LinearProjection, in_channels, channels, stride)
+
+    def forward(self, x):
+        x, y = self.fork(x)
+        y = F.bn_relu_conv(y, self.norm2, self.conv2)
+        return self.join(x, y)
+
+
+class PreActBottleneck(PreActBlock):
+    """x + F(x), F = BN → relu → 1×1, BN → relu → 3×3, BN → relu → 1×1. The stride is on the 3×3 convolution."""
+
+    expansion = 4
+    stride_on_3x3 = True
+
+    def __init__(self, in_channels, channels, stride=1, option="B"):
+        first, second = (1, stride) if self.stride_on_3x3 else (stride, 1)
+        self.norm1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = conv1x1(in_channels, channels, first)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels, second)
+        self.norm3 = nn.BatchNorm2d(channels)
+        self.conv3 = conv1x1(channels, 4 * channels)
+        self.downsample = make_shortcut(option, LinearProjection, in_channels, 4 * channels, stride)
+
+    def forward(self, x):
+        x, y = self.fork(x)
+        y = F.bn_relu_conv(y, self.norm2, self.conv2)
+        y = F.bn_relu_conv(y, self.norm3, self.conv3)
+        return self.join(x, y)
+
+
+class PreActBottleneckV1(PreActBottleneck):
+    """The stride on the first 1×1 convolution, as in the code that the authors of [2] published."""
+
+    stride_on_3x3 = False
+
+
+# --- what networks share
+
+
+def stage(block, in_channels, channels, depth, stride, option):
+    """``depth`` blocks, one after another; the first has the stride and goes from in_channels to channels·expansion."""
+    blocks = [block(in_channels, channels, stride, option)]
+    blocks += [block(channels * block.expansion, channels, 1, option) for _ in range(depth - 1)]
+    return nn.Sequential(*blocks)
+
+
+def global_pool(pool):
+    """The pooling over the whole image at the end: "avg" or "max"."""
+    if pool not in ("avg", "max"):
+        raise ConfigError(f"pool is 'avg' or 'max', the global pooling at the end, not {pool!r}")
+    return nn.AdaptiveAvgPool2d(1) if pool == "avg" else nn.AdaptiveMaxPool2d(1)
+
+
+def he_init(network):
+    """Convolutions ~ N(0, 2 / fan_out), the classifier's bias 0; batch norms start at γ = 1, β = 0.
+
+    "Delving Deep into Rectifiers", He et al. 2015, §2.2, the backward case, as the authors' code has it.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,54 @@
+"""A network of five layers whose two shortcuts cross, to look at how gradients flow where paths are not nested."""
+
+from .. import functional as F
+from .. import nn
+from .blocks import conv1x1, global_pool, he_init
+from .registry import register
+
+
+class CrossingNet(nn.Module):
+    """Two residual functions that overlap, each as in "Deep Residual Learning", He et al. 2015, eq. 2: y = F(x) + Wₛx.
+
+        x ─ conv1 ─► v1 ─ pool ─► v2 ─ conv2 ─► v3 ─ pool ─► v4 ─ conv3 ─► v5 ─ global pool ─ fc ─► logits
+                     └─────────│── shortcut_a ──┘                          │
+                               └──────────────── shortcut_b ───────────────┘
+
+    For 227×227×3: v1 55×55×96, v2 27×27×96, v3 27×27×256, v4 13×13×256, v5 13×13×384. Other sizes from 35×35 up work too.
+    Wₛ is linear: a 1×1 convolution at the centres of the pool's windows.
+    """
+
+    def __init__(self, num_classes=1000, in_channels=3, pool="avg"):
+        self.conv1 = nn.Conv2d(in_channels, 96, 11, stride=4, bias=False)
+        self.bn1 = nn.BatchNorm2d(96)
+        self.maxpool = nn.MaxPool2d(3, stride=2)
+        self.conv2 = nn.Conv2d(96, 256, 5, padding=2, bias=False)
+        self.bn2 = nn.BatchNorm2d(256)
+        self.conv3 = nn.Conv2d(256, 384, 3, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(384)
+        self.shortcut_a = conv1x1(96, 256)
+        self.shortcut_b = conv1x1(96, 384)
+        self.avgpool = global_pool(pool)
+        self.fc = nn.Linear(384, num_classes)
+        he_init(self)
+
+    def forward(self, x):
+        v5 = self.volumes(x)[-1]
+        return self.fc(F.flatten(self.avgpool(v5), 1))
+
+    def volumes(self, x):
+        """The five feature volumes."""
+        v1 = F.conv_bn_relu(x, self.conv1, self.bn1)
+        v2 = self.maxpool(v1)
+        v3 = F.conv_bn_add_relu(v2, self.conv2, self.bn2, self.shortcut_a(window_centres(v1)))
+        v4 = self.maxpool(v3)
+        v5 = F.conv_bn_add_relu(v4, self.conv3, self.bn3, self.shortcut_b(window_centres(v2)))
+        return v1, v2, v3, v4, v5
+
+
+def window_centres(x):
+    """What lies at the centres of 3×3 windows of stride 2: rows and columns 1, 3, 5 … but the last, which has no window
+    around it. Where the pooling leaves nothing over, as for 55 or 27 pixels, that is x[:, :, 1::2, 1::2]."""
+    return x[:, :, 1:-1:2, 1:-1:2]
+
+
+register("crossing", CrossingNet, "Five layers and two shortcuts that cross.", {})

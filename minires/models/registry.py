@@ -1,0 +1,56 @@
+"""The models by name."""
+
+import inspect
+
+from ..errors import ConfigError, nearest
+
+MODELS = {}  # name -> constructor
+
+
+def register(name, network, summary, fixed, **defaults):
+    """Make ``name(**options)`` stand for ``network(**fixed, **options)``, with some defaults of its own."""
+
+    def construct(**options):
+        return network(**fixed, **{**defaults, **options})
+
+    parameters = inspect.signature(network).parameters.values()
+    construct.__signature__ = inspect.Signature(
+        [
+            p.replace(kind=p.KEYWORD_ONLY, default=defaults.get(p.name, p.default))
+            for p in parameters
+            if p.name not in fixed
+        ]
+    )
+    construct.__name__ = construct.__qualname__ = name
+    construct.__doc__ = f"{summary} Options: those of {network.__name__}."
+    MODELS[name] = construct
+
+
+def names():
+    """The names of all models, families together, shallow before deep.
+
+    >>> names()[:4]
+    ['resnet8', 'resnet14', 'resnet20', 'resnet32']
+    """
+    return list(MODELS)
+
+
+def create(name, **options):
+    """Build the model of that name. Raises ConfigError for a name or an option that is not known.
+
+    >>> create("resnet20", num_classes=100).fc
+    Linear(in_features=64, out_features=100, bias=True)
+    >>> create("resnet21")
+    Traceback (most recent call last):
+        ...
+    minires.errors.ConfigError: unknown model 'resnet21' (did you mean resnet20, resnet32, resnet14?)
+    """
+    if name not in MODELS:
+        raise ConfigError(f"unknown model {name!r}{nearest(name, MODELS) or ': see minires.models.names()'}")
+    known = inspect.signature(MODELS[name]).parameters
+    for option in options:
+        if option not in known:
+            raise ConfigError(
+                f"{name} has no option {option!r}{nearest(option, known)}: its options are {', '.join(known)}"
+            )
+    return MODELS[name](**options)

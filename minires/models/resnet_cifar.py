@@ -1,0 +1,103 @@
+"""The networks for 32×32 images: three stages of 16, 32 and 64 channels at full, half and quarter size.
+
+CifarResNet: "Deep Residual Learning for Image Recognition", He et al. 2015, §4.2 [1].
+CifarPreResNet: "Identity Mappings in Deep Residual Networks", He et al. 2016 [2].
+"""
+
+from .. import functional as F
+from .. import nn
+from ..errors import ConfigError
+from .blocks import BasicBlock, PreActBasicBlock, PreActBottleneckV1, conv3x3, global_pool, he_init, stage
+from .registry import register
+
+
+class CifarResNet(nn.Module):
+    """[1, §4.2]: a 3×3 convolution, three stages of n basic blocks, global pooling, a classifier: 6n + 2 layers.
+
+    (N, in_channels, H, W) → logits (N, num_classes). option: "A" zero channels, "B" projections, None no shortcuts.
+    """
+
+    def __init__(self, depth, option="A", num_classes=10, in_channels=3, pool="avg"):
+        n = blocks_a_stage(depth, 2)
+        self.conv1 = conv3x3(in_channels, 16)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = stage(BasicBlock, 16, 16, n, 1, option)
+        self.layer2 = stage(BasicBlock, 16, 32, n, 2, option)
+        self.layer3 = stage(BasicBlock, 32, 64, n, 2, option)
+        self.avgpool = global_pool(pool)
+        self.fc = nn.Linear(64, num_classes)
+        he_init(self)
+
+    def forward(self, x):
+        x = F.conv_bn_relu(x, self.conv1, self.bn1)
+        x = self.layer1(x)
+        x = self.layer2(x)
+        x = self.layer3(x)
+        return self.fc(F.flatten(self.avgpool(x), 1))
+
+
+class CifarPreResNet(nn.Module):
+    """[2]: the same with pre-activation blocks and a last BN and relu; 6n + 2 layers, or 9n + 2 with bottlenecks.
+
+    (N, in_channels, H, W) → logits (N, num_classes). option: "A" zero channels, "B" projections, None no shortcuts.
+    """
+
+    def __init__(self, depth, block=PreActBasicBlock, option="A", num_classes=10, in_channels=3, pool="avg"):
+        n, wider = blocks_a_stage(depth, 2 if block.expansion == 1 else 3), block.expansion
+        self.stem = nn.Sequential({"conv": conv3x3(in_channels, 16)})
+        self.stages = nn.Sequential(
+            nn.Sequential({"blocks": stage(block, 16, 16, n, 1, option)}),
+            nn.Sequential({"blocks": stage(block, 16 * wider, 32, n, 2, option)}),
+            nn.Sequential({"blocks": stage(block, 32 * wider, 64, n, 2, option)}),
+        )
+        self.norm = nn.BatchNorm2d(64 * wider)
+        self.head = nn.Sequential(
+            {"pool": global_pool(pool), "flatten": nn.Flatten(), "fc": nn.Linear(64 * wider, num_classes)}
+        )
+        he_init(self)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = self.stages(x)
+        x = F.bn_relu(x, self.norm)
+        return self.head(x)
+
+
+def blocks_a_stage(depth, layers):
+    """n of a network with three stages of n blocks of so many layers: depth = 3·layers·n + 2."""
+    n, rest = divmod(depth - 2, 3 * layers)
+    if rest or n < 1:
+        raise ConfigError(
+            f"depth {depth} cannot be: three stages of n blocks of {layers} layers have depth {3 * layers}n + 2, "
+            f"such as {3 * layers * max(n, 1) + 2} or {3 * layers * (max(n, 1) + 1) + 2}"
+        )
+    return n
+
+
+DEPTHS = (8, 14, 20, 32, 44, 56, 110, 1202)
+for _d in DEPTHS:
+    register(f"resnet{_d}", CifarResNet, f"ResNet-{_d} for CIFAR.", {"depth": _d})
+for _d in DEPTHS:
+    register(f"plain{_d}", CifarResNet, f"The plain twin of resnet{_d}.", {"depth": _d, "option": None})
+for _d in DEPTHS:
+    register(
+        f"preresnet{_d}",
+        CifarPreResNet,
+        f"Pre-activation ResNet-{_d} for CIFAR.",
+        {"depth": _d, "block": PreActBasicBlock},
+    )
+for _d in (164, 1001):
+    register(
+        f"preresnet{_d}",
+        CifarPreResNet,
+        f"Pre-activation ResNet-{_d} for CIFAR, of bottlenecks.",
+        {"depth": _d, "block": PreActBottleneckV1},
+        option="B",
+    )
+for _d in (*DEPTHS, 164, 1001):
+    register(
+        f"preplain{_d}",
+        CifarPreResNet,
+        f"The plain twin of preresnet{_d}.",
+        {"depth": _d, "block": PreActBottleneckV1 if _d in (164, 1001) else PreActBasicBlock, "option": None},
+    )

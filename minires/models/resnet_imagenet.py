@@ -1,0 +1,87 @@
+"""The networks for large images: a 7×7 stem, a max pooling, four stages of 64 … 512 channels, at 1/4 … 1/32 of the size.
+
+ResNet: "Deep Residual Learning for Image Recognition", He et al. 2015, table 1 [1]. Names as in torchvision.
+ResNetV2: "Identity Mappings in Deep Residual Networks", He et al. 2016 [2]. Layout and names as in timm's resnetv2.
+"""
+
+from .. import functional as F
+from .. import nn
+from .blocks import BasicBlock, Bottleneck, BottleneckV1, PreActBottleneck, global_pool, he_init, stage
+from .registry import register
+
+
+class ResNet(nn.Module):
+    """[1, table 1]: (N, in_channels, H, W) of any size → logits (N, num_classes).
+
+    depths: the blocks of the stages C2 … C5. option: "A" zero channels, "B" projections, None no shortcuts.
+    v1: bottlenecks with the stride on the first 1×1 convolution, as in [1], not on the 3×3. (Basic blocks have but one
+    place for it.) pool: "avg" or "max", the global pooling.
+    """
+
+    def __init__(self, block, depths, option="B", v1=False, num_classes=1000, in_channels=3, pool="avg"):
+        if v1 and block is Bottleneck:
+            block = BottleneckV1
+        wider = block.expansion
+        self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = stage(block, 64, 64, depths[0], 1, option)
+        self.layer2 = stage(block, 64 * wider, 128, depths[1], 2, option)
+        self.layer3 = stage(block, 128 * wider, 256, depths[2], 2, option)
+        self.layer4 = stage(block, 256 * wider, 512, depths[3], 2, option)
+        self.avgpool = global_pool(pool)
+        self.fc = nn.Linear(512 * wider, num_classes)
+        he_init(self)
+
+    def forward(self, x):
+        x = F.conv_bn_relu(x, self.conv1, self.bn1)
+        x = self.maxpool(x)
+        x = self.layer1(x)
+        x = self.layer2(x)
+        x = self.layer3(x)
+        x = self.layer4(x)
+        return self.fc(F.flatten(self.avgpool(x), 1))
+
+
+class ResNetV2(nn.Module):
+    """[2]: (N, in_channels, H, W) of any size → logits (N, num_classes). Pre-activation bottlenecks.
+
+    The stem has neither norm nor relu, since the first block begins with them; a last norm and relu come before the global
+    pooling ("avg" or "max"). depths: the blocks of the four stages.
+    """
+
+    def __init__(self, depths, option="B", num_classes=1000, in_channels=3, pool="avg"):
+        conv = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+        self.stem = nn.Sequential({"conv": conv, "pool": nn.MaxPool2d(3, stride=2, padding=1)})
+        self.stages = nn.Sequential(
+            nn.Sequential({"blocks": stage(PreActBottleneck, 64, 64, depths[0], 1, option)}),
+            nn.Sequential({"blocks": stage(PreActBottleneck, 256, 128, depths[1], 2, option)}),
+            nn.Sequential({"blocks": stage(PreActBottleneck, 512, 256, depths[2], 2, option)}),
+            nn.Sequential({"blocks": stage(PreActBottleneck, 1024, 512, depths[3], 2, option)}),
+        )
+        self.norm = nn.BatchNorm2d(2048)
+        self.head = nn.Sequential(
+            {"pool": global_pool(pool), "flatten": nn.Flatten(), "fc": nn.Linear(2048, num_classes)}
+        )
+        he_init(self)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = self.stages(x)
+        x = F.bn_relu(x, self.norm)
+        return self.head(x)
+
+
+DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # [1, table 1]
+for _d, _depths in DEPTHS.items():
+    _block = BasicBlock if _d < 50 else Bottleneck
+    register(f"resnet{_d}", ResNet, f"ResNet-{_d} for ImageNet.", {"block": _block, "depths": _depths})
+for _d in (18, 34):
+    register(
+        f"plain{_d}",
+        ResNet,
+        f"The plain twin of resnet{_d}.",
+        {"block": BasicBlock, "depths": DEPTHS[_d], "option": None, "v1": False},
+    )
+for _d in (50, 101, 152):
+    register(f"resnet{_d}v2", ResNetV2, f"Pre-activation ResNet-{_d} for ImageNet.", {"depths": DEPTHS[_d]})

@@ -1,0 +1,65 @@
+"""Modules that hold modules."""
+
+from .module import Module
+
+
+class ModuleList(Module):
+    """A list of modules, found under the names 0, 1, 2 … It has no forward: index it and iterate over it."""
+
+    def __init__(self, modules=()):
+        self.extend(modules)
+
+    def append(self, module):
+        """Add one at the end; returns self."""
+        self.add_module(str(len(self)), module)
+        return self
+
+    def extend(self, modules):
+        """Add several at the end; returns self."""
+        for module in modules:
+            self.append(module)
+        return self
+
+    def __len__(self):
+        return len(self.children())
+
+    def __iter__(self):
+        return iter(self.children())
+
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return type(self)(self.children()[i])
+        return self.children()[i]
+
+    def __setitem__(self, i, module):
+        names = [name for name, _ in self.named_children()]
+        self.add_module(names[i], module)
+
+
+class Sequential(ModuleList):
+    """One module after another: f₁, f₂, … is x ↦ … f₂(f₁(x)). With a dict, each under its name.
+
+    >>> from minires.nn import Identity
+    >>> Sequential({"stem": Identity(), "head": Identity()})
+    Sequential(
+      (stem): Identity()
+      (head): Identity()
+    )
+    """
+
+    def __init__(self, *modules):
+        if len(modules) == 1 and isinstance(modules[0], dict):
+            for name, module in modules[0].items():
+                self.add_module(name, module)
+        else:
+            self.extend(modules)
+
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return Sequential(dict(self.named_children()[i]))
+        return super().__getitem__(i)
+
+    def forward(self, x):
+        for module in self.children():
+            x = module(x)
+        return x

@@ -1,0 +1,175 @@
+"""Convolution, linear layer, activations, dropout, flatten."""
+
+import math
+
+import numpy as np
+
+from .. import functional as F
+from ..errors import ConfigError
+from ..kernels.layout import oihw
+from . import init
+from .module import Module, Parameter
+
+
+def pair(value, name, least=0):
+    """A setting that is one integer, or one for each of height and width, as two integers.
+
+    Raises ConfigError when it is neither, or below ``least``.
+    """
+    both = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(both) != 2 or not all(isinstance(v, int | np.integer) and v >= least for v in both):
+        raise ConfigError(f"{name} is an integer from {least} up, or two of them (height, width), not {value!r}")
+    return int(both[0]), int(both[1])
+
+
+class Identity(Module):
+    """y = x."""
+
+    def forward(self, x):
+        return x
+
+
+class Linear(Module):
+    """y = x wᵀ + b: (…, in_features) → (…, out_features). weight (out_features, in_features), bias (out_features,)."""
+
+    def __init__(self, in_features, out_features, bias=True):
+        if in_features < 1 or out_features < 1:
+            raise ConfigError(f"Linear: needs one feature or more, not {in_features} in and {out_features} out")
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = Parameter(np.empty((out_features, in_features), np.float32))
+        self.bias = Parameter(np.empty(out_features, np.float32)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """Draw new values: all ~ U[-1/√fan_in, 1/√fan_in)."""
+        _default_init(self)
+
+    def forward(self, x):
+        return F.linear(x, self.weight, self.bias)
+
+    def extra_repr(self):
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class Conv2d(Module):
+    """y[n, o] = Σᵢ x[n, i] ⋆ w[o, i] + b[o]: (N, in_channels, H, W) → (N, out_channels, OH, OW).
+
+    OH = ⌊(H + 2·padding - dilation·(KH - 1) - 1) / stride⌋ + 1. weight (out_channels, in_channels/groups, KH, KW), stored
+    (KH, KW, I, O). kernel_size, stride, padding and dilation are integers or (height, width).
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True):
+        if in_channels < 1 or out_channels < 1 or groups < 1 or in_channels % groups or out_channels % groups:
+            raise ConfigError(
+                f"Conv2d: groups must divide the channels, and groups={groups} does not go with "
+                f"in_channels={in_channels}, out_channels={out_channels}"
+            )
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size = pair(kernel_size, "Conv2d: kernel_size", 1)
+        self.stride = pair(stride, "Conv2d: stride", 1)
+        self.padding = pair(padding, "Conv2d: padding")
+        self.dilation = pair(dilation, "Conv2d: dilation", 1)
+        stored = np.empty((*self.kernel_size, in_channels // groups, out_channels), np.float32)
+        self.weight = Parameter(oihw(stored))
+        self.bias = Parameter(np.empty(out_channels, np.float32)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """Draw new values: all ~ U[-1/√fan_in, 1/√fan_in)."""
+        _default_init(self)
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def extra_repr(self):
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        if self.padding != (0, 0):
+            text += f", padding={self.padding}"
+        if self.dilation != (1, 1):
+            text += f", dilation={self.dilation}"
+        if self.groups != 1:
+            text += f", groups={self.groups}"
+        return text if self.bias is not None else text + ", bias=False"
+
+
+def _default_init(layer):
+    """PyTorch's: Kaiming with a = √5, which is U[-1/√fan_in, 1/√fan_in) for weight and bias alike."""
+    init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
+    if layer.bias is not None:
+        bound = 1 / math.sqrt(init.fans(layer.weight.shape)[0])
+        init.uniform_(layer.bias, -bound, bound)
+
+
+class ReLU(Module):
+    """y = max(x, 0)."""
+
+    def forward(self, x):
+        return F.relu(x)
+
+
+class LeakyReLU(Module):
+    """y = x where x > 0, else negative_slope·x."""
+
+    def __init__(self, negative_slope=0.01):
+        self.negative_slope = negative_slope
+
+    def forward(self, x):
+        return F.leaky_relu(x, self.negative_slope)
+
+    def extra_repr(self):
+        return f"negative_slope={self.negative_slope}"
+
+
+class GELU(Module):
+    """y = x·Φ(x), Φ the normal distribution's cumulative function; approximate="tanh" for its usual approximation."""
+
+    def __init__(self, approximate="none"):
+        self.approximate = approximate
+
+    def forward(self, x):
+        return F.gelu(x, self.approximate)
+
+    def extra_repr(self):
+        return f"approximate={self.approximate!r}"
+
+
+class Sigmoid(Module):
+    """y = 1 / (1 + e⁻ˣ)."""
+
+    def forward(self, x):
+        return F.sigmoid(x)
+
+
+class Tanh(Module):
+    """y = tanh(x)."""
+
+    def forward(self, x):
+        return F.tanh(x)
+
+
+class Dropout(Module):
+    """In training: each element is 0 with probability p, else x / (1 - p). In evaluation: x."""
+
+    def __init__(self, p=0.5):
+        if not 0 <= p <= 1:
+            raise ConfigError(f"Dropout: p is a probability from 0 to 1, not {p}")
+        self.p = p
+
+    def forward(self, x):
+        return F.dropout(x, self.p, self.training)
+
+    def extra_repr(self):
+        return f"p={self.p}"
+
+
+class Flatten(Module):
+    """(N, C, H, W) → (N, C·H·W): all dimensions from start_dim on become one, in logical order."""
+
+    def __init__(self, start_dim=1):
+        self.start_dim = start_dim
+
+    def forward(self, x):
+        return F.flatten(x, self.start_dim)
+
+    def extra_repr(self):
+        return f"start_dim={self.start_dim}"

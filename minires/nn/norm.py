@@ -1,0 +1,57 @@
+"""Batch normalisation."""
+
+import numpy as np
+
+from .. import functional as F
+from ..errors import ShapeError
+from .module import Module, Parameter
+
+
+class BatchNorm2d(Module):
+    """y = γ·(x - μ)/√(σ² + ε) + β for each channel of (N, C, H, W). weight is γ, bias is β, both (C,).
+
+    In training μ and σ² are the batch's, and the running ones move towards them: r ← (1 - momentum)·r + momentum·new, the
+    variance unbiased. momentum=None: the plain average over all batches. In evaluation μ and σ² are the running ones; with
+    track_running_stats=False the batch's, always. "Batch Normalization", Ioffe & Szegedy 2015, algorithms 1 and 2.
+    """
+
+    def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True):
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.affine, self.track_running_stats = affine, track_running_stats
+        self.weight = Parameter(np.ones(num_features, np.float32)) if affine else None
+        self.bias = Parameter(np.zeros(num_features, np.float32)) if affine else None
+        self.register_buffer("running_mean", np.zeros(num_features, np.float32) if track_running_stats else None)
+        self.register_buffer("running_var", np.ones(num_features, np.float32) if track_running_stats else None)
+        self.register_buffer("num_batches_tracked", np.array(0, np.int64) if track_running_stats else None)
+
+    def reset_running_stats(self):
+        """Forget the running statistics: mean 0, variance 1, no batches."""
+        if self.track_running_stats:
+            self.running_mean[...], self.running_var[...], self.num_batches_tracked[...] = 0, 1, 0
+
+    def forward(self, x):
+        if x.ndim != 4:
+            raise ShapeError(f"BatchNorm2d: takes (N, C, H, W), not shape {x.shape}")
+        update = self.training and self.track_running_stats
+        momentum = self.momentum
+        if momentum is None:
+            momentum = 1.0 / (int(self.num_batches_tracked) + 1) if update else 0.0
+        y = F.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            training=self.training or not self.track_running_stats,
+            momentum=momentum,
+            eps=self.eps,
+        )
+        if update:
+            self.num_batches_tracked += 1
+        return y
+
+    def extra_repr(self):
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"track_running_stats={self.track_running_stats}"
+        )

@@ -1,0 +1,71 @@
+"""Pooling over windows, and over the whole image."""
+
+from .. import functional as F
+from ..errors import ConfigError
+from .layers import pair
+from .module import Module
+
+
+class MaxPool2d(Module):
+    """y = the largest value of each window: (N, C, H, W) → (N, C, OH, OW). stride is kernel_size when left out.
+
+    Padding counts as -∞. All settings are integers or (height, width).
+    """
+
+    def __init__(self, kernel_size, stride=None, padding=0, dilation=1):
+        self.kernel_size = pair(kernel_size, "MaxPool2d: kernel_size", 1)
+        self.stride = self.kernel_size if stride is None else pair(stride, "MaxPool2d: stride", 1)
+        self.padding = pair(padding, "MaxPool2d: padding")
+        self.dilation = pair(dilation, "MaxPool2d: dilation", 1)
+
+    def forward(self, x):
+        return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation)
+
+    def extra_repr(self):
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, dilation={self.dilation}"
+
+
+class AvgPool2d(Module):
+    """y = the mean of each window: (N, C, H, W) → (N, C, OH, OW). stride is kernel_size when left out.
+
+    count_include_pad: padding counts as zeros; if not, it does not count.
+    """
+
+    def __init__(self, kernel_size, stride=None, padding=0, count_include_pad=True):
+        self.kernel_size = pair(kernel_size, "AvgPool2d: kernel_size", 1)
+        self.stride = self.kernel_size if stride is None else pair(stride, "AvgPool2d: stride", 1)
+        self.padding = pair(padding, "AvgPool2d: padding")
+        self.count_include_pad = count_include_pad
+
+    def forward(self, x):
+        return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.count_include_pad)
+
+    def extra_repr(self):
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class _GlobalPool2d(Module):
+    def __init__(self, output_size=1):
+        if output_size not in (1, (1, 1), [1, 1]):
+            raise ConfigError(
+                f"{type(self).__name__}: only output size 1, the whole image, is there, not {output_size!r}; "
+                "for windows use AvgPool2d or MaxPool2d"
+            )
+        self.output_size = output_size
+
+    def extra_repr(self):
+        return f"output_size={self.output_size}"
+
+
+class AdaptiveAvgPool2d(_GlobalPool2d):
+    """y = the mean over the image, whatever its size: (N, C, H, W) → (N, C, 1, 1). Only output size 1."""
+
+    def forward(self, x):
+        return F.global_avg_pool2d(x)
+
+
+class AdaptiveMaxPool2d(_GlobalPool2d):
+    """y = the largest value of the image, whatever its size: (N, C, H, W) → (N, C, 1, 1). Only output size 1."""
+
+    def forward(self, x):
+        return F.global_max_pool2d(x)

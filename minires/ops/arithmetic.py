@@ -1,0 +1,248 @@
+"""Element-wise arithmetic with broadcasting. Where an input was broadcast, its gradient is summed over the copies."""
+
+import numpy as np
+
+from .. import kernels
+from ..errors import ShapeError
+from ..tensor import Op, Tensor
+from .checks import as_tensor, same_dtype
+
+
+def unbroadcast(dy, shape):
+    """Sum dy down to ``shape``, the shape that was broadcast: the transpose of broadcasting."""
+    if dy.shape == shape:
+        return dy
+    dy = dy.sum(axis=tuple(range(dy.ndim - len(shape))))
+    stretched = tuple(axis for axis, n in enumerate(shape) if n == 1 and dy.shape[axis] != 1)
+    return dy.sum(axis=stretched, keepdims=True)
+
+
+class Binary(Op):
+    """An operation on two arrays that broadcast against each other."""
+
+    def apply(self, a, b):
+        a, b = (a, as_tensor(b, a)) if isinstance(a, Tensor) else (as_tensor(a, b), b)
+        same_dtype(self.name, a, b)
+        try:
+            np.broadcast_shapes(a.shape, b.shape)
+        except ValueError:
+            raise ShapeError(f"{self.name}: shapes {a.shape} and {b.shape} do not broadcast") from None
+        return super().apply(a, b)
+
+
+class Add(Binary):
+    """y = a + b. da = dy, db = dy: an addition hands the same gradient to both branches."""
+
+    aliases = True
+
+    def forward(self, a, b):
+        self.shapes = a.shape, b.shape
+        return kernels.add(a, b) if a.shape == b.shape else a + b
+
+    def backward(self, dy, needs):
+        return tuple(unbroadcast(dy, shape) if need else None for shape, need in zip(self.shapes, needs))
+
+
+class Sub(Binary):
+    """y = a − b. da = dy, db = −dy."""
+
+    aliases = True
+
+    def forward(self, a, b):
+        self.shapes = a.shape, b.shape
+        return a - b
+
+    def backward(self, dy, needs):
+        return (
+            unbroadcast(dy, self.shapes[0]) if needs[0] else None,
+            unbroadcast(-dy, self.shapes[1]) if needs[1] else None,
+        )
+
+
+class Mul(Binary):
+    """y = a·b. da = dy·b, db = dy·a."""
+
+    def forward(self, a, b):
+        self.a, self.b = a, b
+        return a * b
+
+    def backward(self, dy, needs):
+        return (
+            unbroadcast(dy * self.b, self.a.shape) if needs[0] else None,
+            unbroadcast(dy * self.a, self.b.shape) if needs[1] else None,
+        )
+
+
+class Div(Binary):
+    """y = a/b. da = dy/b, db = −dy·a/b²."""
+
+    def forward(self, a, b):
+        self.a, self.b = a, b
+        return a / b
+
+    def backward(self, dy, needs):
+        return (
+            unbroadcast(dy / self.b, self.a.shape) if needs[0] else None,
+            unbroadcast(-dy * self.a / (self.b * self.b), self.b.shape) if needs[1] else None,
+        )
+
+
+class Pow(Binary):
+    """y = aᵇ. da = dy·b·aᵇ⁻¹, db = dy·aᵇ·ln a."""
+
+    def forward(self, a, b):
+        self.a, self.b = a, b
+        self.y = a**b
+        return self.y
+
+    def backward(self, dy, needs):
+        a, b = self.a, self.b
+        da = db = None
+        if needs[0]:
+            exponent = b - (b != 0)  # 0⁰ has slope 0, not 0·0⁻¹
+            da = unbroadcast(dy * b * a**exponent, a.shape)
+        if needs[1]:
+            log = np.log(np.where(a == 0, 1, a)).astype(a.dtype, copy=False)
+            db = unbroadcast(dy * self.y * log, b.shape)
+        return da, db
+
+
+class Unary(Op):
+    """An element-wise function y = f(x) with dx = dy·f′(x); ``slope()`` is f′(x)."""
+
+    def apply(self, x):
+        same_dtype(self.name, x)
+        return super().apply(x)
+
+    def backward(self, dy, needs):
+        return (dy * self.slope(),)
+
+    def slope(self):
+        raise NotImplementedError
+
+
+class Neg(Unary):
+    """y = −x. dx = −dy."""
+
+    def forward(self, x):
+        return -x
+
+    def backward(self, dy, needs):
+        return (-dy,)
+
+
+class Exp(Unary):
+    """y = eˣ. dx = dy·y."""
+
+    def forward(self, x):
+        self.y = np.exp(x)
+        return self.y
+
+    def slope(self):
+        return self.y
+
+
+class Log(Unary):
+    """y = ln x. dx = dy/x."""
+
+    def forward(self, x):
+        self.x = x
+        return np.log(x)
+
+    def backward(self, dy, needs):
+        return (dy / self.x,)
+
+
+class Sqrt(Unary):
+    """y = √x. dx = dy/(2y)."""
+
+    def forward(self, x):
+        self.y = np.sqrt(x)
+        return self.y
+
+    def backward(self, dy, needs):
+        return (dy / (2 * self.y),)
+
+
+class Abs(Unary):
+    """y = |x|. dx = dy·sign(x), 0 at the kink."""
+
+    def forward(self, x):
+        self.x = x
+        return np.abs(x)
+
+    def slope(self):
+        return np.sign(self.x)
+
+
+class Clip(Unary):
+    """y = min(max(x, low), high). dx = dy where low ≤ x ≤ high, else 0."""
+
+    def __init__(self, low, high):
+        self.low, self.high = low, high
+
+    def forward(self, x):
+        self.inside = np.ones(x.shape, bool)
+        if self.low is not None:
+            self.inside = self.inside & (x >= self.low)
+        if self.high is not None:
+            self.inside = self.inside & (x <= self.high)
+        return np.clip(x, self.low, self.high)
+
+    def backward(self, dy, needs):
+        return (np.where(self.inside, dy, 0).astype(dy.dtype, copy=False),)
+
+
+def add(a, b):
+    """a + b with broadcasting. Tensors of one float dtype; a Python or NumPy scalar takes the tensor's dtype."""
+    return Add().apply(a, b)
+
+
+def sub(a, b):
+    """a − b with broadcasting."""
+    return Sub().apply(a, b)
+
+
+def mul(a, b):
+    """a · b with broadcasting."""
+    return Mul().apply(a, b)
+
+
+def div(a, b):
+    """a / b with broadcasting."""
+    return Div().apply(a, b)
+
+
+def pow(a, b):
+    """aᵇ with broadcasting; the gradient by b needs a ≥ 0."""
+    return Pow().apply(a, b)
+
+
+def neg(x):
+    """−x."""
+    return Neg().apply(x)
+
+
+def exp(x):
+    """eˣ."""
+    return Exp().apply(x)
+
+
+def log(x):
+    """The natural logarithm."""
+    return Log().apply(x)
+
+
+def sqrt(x):
+    """√x."""
+    return Sqrt().apply(x)
+
+
+def abs(x):
+    """|x|; the slope at 0 is 0, as in PyTorch."""
+    return Abs().apply(x)
+
+
+def clip(x, min=None, max=None):
+    """x limited to [min, max]; either bound may be None. The gradient passes on the bounds, as in PyTorch."""
+    return Clip(min, max).apply(x)

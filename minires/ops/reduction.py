@@ -1,0 +1,85 @@
+"""Sums, means and maxima over axes. Backward spreads a gradient over what was reduced."""
+
+import numpy as np
+
+from ..kernels import to_channels_last
+from ..tensor import Op
+from .checks import axis_in, same_dtype
+
+
+class Reduce(Op):
+    """A reduction over ``axes``; ``spread`` undoes the shape."""
+
+    def __init__(self, dim, keepdim):
+        self.dim, self.keepdim = dim, keepdim
+
+    def apply(self, x):
+        name = self.name
+        same_dtype(name, x)
+        dims = range(x.ndim) if self.dim is None else self.dim if isinstance(self.dim, (tuple, list)) else (self.dim,)
+        self.axes = tuple(sorted(axis_in(name, d, x.ndim) for d in dims))
+        return super().apply(x)
+
+    def kept(self, dy):
+        """dy with the reduced axes back, of length 1."""
+        return dy if self.keepdim else np.expand_dims(dy, self.axes)
+
+    def spread(self, dy):
+        return to_channels_last(np.broadcast_to(self.kept(dy), self.shape))
+
+
+class Sum(Reduce):
+    """y = Σ x. dx = dy, spread."""
+
+    aliases = True  # a broadcast view is nothing to add into
+
+    def forward(self, x):
+        self.shape = x.shape
+        return np.asarray(x.sum(axis=self.axes, keepdims=self.keepdim))
+
+    def backward(self, dy, needs):
+        return (self.spread(dy),)
+
+
+class Mean(Reduce):
+    """y = Σ x / n. dx = dy/n, spread."""
+
+    aliases = True
+
+    def forward(self, x):
+        self.shape = x.shape
+        y = np.asarray(x.mean(axis=self.axes, keepdims=self.keepdim))
+        self.count = x.size // (y.size or 1)
+        return y
+
+    def backward(self, dy, needs):
+        return (self.spread(dy / self.count),)
+
+
+class Max(Reduce):
+    """y = max x. dx = dy at the maximum, shared evenly among equals (PyTorch's amax)."""
+
+    def forward(self, x):
+        self.shape = x.shape
+        y = x.max(axis=self.axes, keepdims=True)
+        self.mask = x == y
+        return np.asarray(y if self.keepdim else y.squeeze(self.axes))
+
+    def backward(self, dy, needs):
+        ties = self.mask.sum(axis=self.axes, keepdims=True)
+        return ((self.mask * (self.kept(dy) / ties)).astype(dy.dtype, copy=False),)
+
+
+def sum(x, dim=None, keepdim=False):
+    """Σ over ``dim`` (an int, a tuple, or None for all)."""
+    return Sum(dim, keepdim).apply(x)
+
+
+def mean(x, dim=None, keepdim=False):
+    """The mean over ``dim`` (an int, a tuple, or None for all)."""
+    return Mean(dim, keepdim).apply(x)
+
+
+def max(x, dim=None, keepdim=False):
+    """The maximum over ``dim`` (an int, a tuple, or None for all): values alone, as torch.amax."""
+    return Max(dim, keepdim).apply(x)

@@ -1,0 +1,191 @@
+"""Operations that move elements: reshape, transpose, slice, concatenate, pad. Backward moves them back.
+
+Results with four axes come out channels-last, whatever NumPy would have made of the memory order.
+"""
+
+import numbers
+
+import numpy as np
+
+from ..errors import ConfigError, ShapeError
+from ..kernels import to_channels_last, zeros
+from ..tensor import Op
+from .checks import axis_in, needs_tensor, same_dtype
+
+
+def zeros_like(shape, dtype):
+    """Zeros of a logical shape; channels-last for four axes."""
+    if len(shape) == 4:
+        N, C, H, W = shape
+        return zeros((N, H, W, C), dtype).transpose(0, 3, 1, 2)
+    return zeros(shape, dtype)
+
+
+class Reshape(Op):
+    """y = x in another shape. dx = dy in the old one."""
+
+    aliases = True
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    def forward(self, x):
+        self.before = x.shape
+        try:
+            return to_channels_last(x.reshape(self.shape))
+        except ValueError:
+            raise ShapeError(f"reshape: {x.size} elements of shape {x.shape} do not fill shape {self.shape}") from None
+
+    def backward(self, dy, needs):
+        return (to_channels_last(dy.reshape(self.before)),)
+
+
+class Permute(Op):
+    """y = x with its axes in another order. dx = dy with them put back."""
+
+    aliases = True
+
+    def __init__(self, dims):
+        self.dims = dims
+
+    def forward(self, x):
+        return to_channels_last(x.transpose(self.dims))
+
+    def backward(self, dy, needs):
+        return (to_channels_last(dy.transpose(np.argsort(self.dims))),)
+
+
+class Slice(Op):
+    """y = x[index]. dx = 0, but dy at the index, summed where the index repeats."""
+
+    def __init__(self, index):
+        self.index = index
+
+    def forward(self, x):
+        self.shape, self.dtype = x.shape, x.dtype
+        try:
+            y = x[self.index]
+        except IndexError as error:
+            raise ShapeError(f"index: {error} (tensor of shape {x.shape})") from None
+        y = to_channels_last(np.asarray(y))
+        return y.copy(order="K") if np.may_share_memory(y, x) else y
+
+    def backward(self, dy, needs):
+        dx = zeros_like(self.shape, self.dtype)
+        parts = self.index if isinstance(self.index, tuple) else (self.index,)
+        if all(isinstance(p, (slice, numbers.Integral, type(None), type(Ellipsis))) for p in parts):
+            dx[self.index] = dy  # a basic index meets each element once
+        else:
+            np.add.at(dx, self.index, dy)
+        return (dx,)
+
+
+class Concatenate(Op):
+    """y = the inputs, one after another along ``dim``. Each dx is its stretch of dy."""
+
+    aliases = True
+
+    def __init__(self, dim):
+        self.dim = dim
+
+    def forward(self, *xs):
+        self.ends = np.cumsum([x.shape[self.dim] for x in xs])[:-1]
+        return to_channels_last(np.concatenate(xs, axis=self.dim))
+
+    def backward(self, dy, needs):
+        return tuple(to_channels_last(dx) for dx in np.split(dy, self.ends, axis=self.dim))
+
+
+class Pad(Op):
+    """y = x with a border of ``value``. dx = dy without it."""
+
+    aliases = True
+
+    def __init__(self, widths, value):
+        self.widths, self.value = widths, value
+
+    def forward(self, x):
+        self.inner = tuple(slice(before, before + n) for (before, _), n in zip(self.widths, x.shape))
+        shape = tuple(before + n + after for (before, after), n in zip(self.widths, x.shape))
+        y = zeros_like(shape, x.dtype)
+        if self.value:
+            y[...] = self.value
+        y[self.inner] = x
+        return y
+
+    def backward(self, dy, needs):
+        return (to_channels_last(dy[self.inner]),)
+
+
+def reshape(x, *shape):
+    """x in another shape; one length may be −1."""
+    shape = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], numbers.Integral) else shape
+    return Reshape(shape).apply(x)
+
+
+def flatten(x, start_dim=0):
+    """All axes from ``start_dim`` on made one, in the logical order (C, H, W)."""
+    start = axis_in("flatten", start_dim, x.ndim)
+    return Reshape((*x.shape[:start], int(np.prod(x.shape[start:], dtype=int)))).apply(x)
+
+
+def permute(x, *dims):
+    """x with its axes in the order ``dims``."""
+    dims = tuple(dims[0]) if len(dims) == 1 and not isinstance(dims[0], numbers.Integral) else dims
+    axes = tuple(axis_in("permute", d, x.ndim) for d in dims)
+    if sorted(axes) != list(range(x.ndim)):
+        raise ShapeError(f"permute: {dims} is no order of the {x.ndim} axes of shape {x.shape}")
+    return Permute(axes).apply(x)
+
+
+def transpose(x, dim0, dim1):
+    """x with two axes exchanged."""
+    dims = list(range(x.ndim))
+    a, b = axis_in("transpose", dim0, x.ndim), axis_in("transpose", dim1, x.ndim)
+    dims[a], dims[b] = dims[b], dims[a]
+    return Permute(tuple(dims)).apply(x)
+
+
+def getitem(x, index):
+    """x[index]: integers, slices, None, Ellipsis, integer or boolean arrays."""
+    return Slice(index).apply(x)
+
+
+def cat(tensors, dim=0):
+    """The tensors one after another along ``dim``; all other lengths must agree."""
+    tensors = tuple(tensors)
+    needs_tensor("cat", *tensors)
+    same_dtype("cat", *tensors)
+    axis = axis_in("cat", dim, tensors[0].ndim)
+    shapes = [x.shape for x in tensors]
+    if len({s[:axis] + s[axis + 1 :] for s in shapes}) > 1:
+        raise ShapeError(f"cat: shapes {' and '.join(map(str, shapes))} differ in an axis other than {axis}")
+    return Concatenate(axis).apply(*tensors)
+
+
+def stack(tensors, dim=0):
+    """The tensors, of one shape, along a new axis ``dim``."""
+    tensors = tuple(tensors)
+    needs_tensor("stack", *tensors)
+    axis = axis_in("stack", dim, tensors[0].ndim + 1)
+    if len({x.shape for x in tensors}) > 1:
+        raise ShapeError(f"stack: shapes {' and '.join(str(x.shape) for x in tensors)} differ")
+    return cat([reshape(x, (*x.shape[:axis], 1, *x.shape[axis:])) for x in tensors], axis)
+
+
+def pad(x, pad, value=0.0):
+    """A border of ``value``. ``pad`` has a pair (before, after) for each axis, the last axis first, as in PyTorch.
+
+    >>> import minires as mr
+    >>> mr.functional.pad(mr.tensor([[1.0, 2.0]]), (1, 0)).numpy()
+    array([[0., 1., 2.]], dtype=float32)
+    """
+    if len(pad) % 2 or len(pad) > 2 * x.ndim or not all(isinstance(p, numbers.Integral) and p >= 0 for p in pad):
+        raise ConfigError(
+            f"pad: {tuple(pad)} is no list of pairs (before, after) ≥ 0, last axis first, for a tensor of shape {x.shape}"
+        )
+    pairs = [(0, 0)] * (x.ndim - len(pad) // 2) + [tuple(pad[i : i + 2]) for i in range(len(pad) - 2, -1, -2)]
+    return Pad(pairs, value).apply(x)
+
+
+__all__ = ["cat", "flatten", "getitem", "pad", "permute", "reshape", "stack", "transpose"]

@@ -1,0 +1,22 @@
+"""Optimizers and learning-rate schedules."""
+
+from .schedules import (
+    CosineAnnealingLR,
+    LinearWarmup,
+    LRSchedule,
+    MultiStepLR,
+    OneCycleLR,
+    PiecewiseLinearLR,
+)
+from .sgd import SGD, split_decay
+
+__all__ = [
+    "SGD",
+    "CosineAnnealingLR",
+    "LRSchedule",
+    "LinearWarmup",
+    "MultiStepLR",
+    "OneCycleLR",
+    "PiecewiseLinearLR",
+    "split_decay",
+]

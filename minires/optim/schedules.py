@@ -1,0 +1,178 @@
+"""Learning-rate schedules, each a formula in the step number.
+
+Whether a step is an iteration or an epoch is decided by who calls ``step()``. Since nothing but the position counts, a
+schedule resumes from one number, ``lr_at(t)`` can be plotted ahead, and schedules compose.
+"""
+
+import math
+from bisect import bisect_right
+from itertools import pairwise
+
+import numpy as np
+
+from ..errors import ConfigError
+
+
+class LRSchedule:
+    """Sets ``group["lr"]`` of an optimizer's groups to ``formula(t, lr₀)``, lr₀ being the group's lr when it was made.
+
+    Subclasses have the formula. ``step()`` goes from position t to t + 1.
+    """
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+        self.position = 0
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+        self._set()
+
+    def formula(self, t, base):
+        """The learning rate at position t of a group whose initial learning rate is ``base``."""
+        raise NotImplementedError
+
+    def lr_at(self, t, group=0):
+        """The learning rate at any position t."""
+        return float(self.formula(t, self.base_lrs[group]))
+
+    def get_last_lr(self):
+        """The learning rate in force, for each parameter group."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def step(self):
+        """Go on by one step."""
+        self.position += 1
+        self._set()
+
+    def _set(self):
+        for i, group in enumerate(self.optimizer.param_groups):
+            group["lr"] = self.lr_at(self.position, i)
+
+    def state_dict(self):
+        """Plain values: the position, and the initial learning rates."""
+        return {"position": self.position, "base_lrs": list(self.base_lrs)}
+
+    def load_state_dict(self, state):
+        """Go to the position of a saved state, and set the learning rates of there."""
+        if len(state["base_lrs"]) != len(self.base_lrs):
+            raise ConfigError(
+                f"{type(self).__name__}.load_state_dict: the state is of {len(state['base_lrs'])} parameter groups, and "
+                f"the optimizer has {len(self.base_lrs)}"
+            )
+        self.position, self.base_lrs = int(state["position"]), list(state["base_lrs"])
+        self._set()
+
+
+class MultiStepLR(LRSchedule):
+    """lr₀ · γᵏ, k being the number of milestones reached."""
+
+    def __init__(self, optimizer, milestones, gamma=0.1):
+        self.milestones, self.gamma = sorted(milestones), gamma
+        super().__init__(optimizer)
+
+    def formula(self, t, base):
+        return base * self.gamma ** bisect_right(self.milestones, t)
+
+
+class CosineAnnealingLR(LRSchedule):
+    """η + (lr₀ - η)(1 + cos(πt/T))/2: from lr₀ to η = eta_min in T = T_max steps. "SGDR", Loshchilov & Hutter 2017."""
+
+    def __init__(self, optimizer, T_max, eta_min=0.0):
+        self.T_max, self.eta_min = _positive("CosineAnnealingLR", "T_max", T_max), eta_min
+        super().__init__(optimizer)
+
+    def formula(self, t, base):
+        return self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * t / self.T_max)) / 2
+
+
+class OneCycleLR(LRSchedule):
+    """From max_lr / div_factor up to max_lr, and down to its last value in total_steps; stays there.
+
+    The last value is max_lr / div_factor / final_div_factor, reached at position total_steps - 1. Cosines, or straight
+    lines with anneal_strategy="linear". PyTorch's with cycle_momentum=False. max_lr may be a list, one a group.
+    "Super-Convergence", Smith & Topin 2017.
+    """
+
+    def __init__(
+        self,
+        optimizer,
+        max_lr,
+        total_steps,
+        pct_start=0.3,
+        anneal_strategy="cos",
+        div_factor=25.0,
+        final_div_factor=1e4,
+    ):
+        if anneal_strategy not in ("cos", "linear"):
+            raise ConfigError(f"OneCycleLR: anneal_strategy is 'cos' or 'linear', not {anneal_strategy!r}")
+        if not 0 <= pct_start <= 1:
+            raise ConfigError(f"OneCycleLR: pct_start is a part of the cycle from 0 to 1, not {pct_start}")
+        groups = optimizer.param_groups
+        peaks = list(max_lr) if isinstance(max_lr, list | tuple) else [max_lr] * len(groups)
+        if len(peaks) != len(groups):
+            raise ConfigError(f"OneCycleLR: {len(peaks)} values of max_lr for {len(groups)} parameter groups")
+        self.total_steps = _positive("OneCycleLR", "total_steps", total_steps)
+        self.up = pct_start * total_steps - 1  # the position of the peak
+        self.anneal_strategy, self.div_factor, self.final_div_factor = anneal_strategy, div_factor, final_div_factor
+        for group, peak in zip(groups, peaks):
+            group["initial_lr"] = peak / div_factor
+        super().__init__(optimizer)
+
+    def formula(self, t, base):
+        peak, last, down = base * self.div_factor, base / self.final_div_factor, self.total_steps - 1 - self.up
+        if t <= self.up:
+            return self._anneal(base, peak, t / self.up if self.up else 1.0)
+        return self._anneal(peak, last, min((t - self.up) / down, 1.0) if down else 1.0)
+
+    def _anneal(self, start, end, part):
+        if self.anneal_strategy == "linear":
+            return start + (end - start) * part
+        return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
+
+
+class PiecewiseLinearLR(LRSchedule):
+    """lr₀ times a polyline: factors[i] at position milestones[i], straight between, level before and after.
+
+    ``PiecewiseLinearLR(opt, [0, 5, 24], [0, 1, 0])``: up to the optimizer's lr in 5 steps, down to 0 at the 24th.
+    """
+
+    def __init__(self, optimizer, milestones, factors):
+        self.milestones, self.factors = list(milestones), list(factors)
+        if len(self.milestones) != len(self.factors) or not self.milestones:
+            raise ConfigError(
+                f"PiecewiseLinearLR: one factor a milestone, not {len(self.factors)} for {len(self.milestones)}"
+            )
+        if not all(a < b for a, b in pairwise(self.milestones)):
+            raise ConfigError(f"PiecewiseLinearLR: milestones must rise, not {self.milestones}")
+        super().__init__(optimizer)
+
+    def formula(self, t, base):
+        return base * np.interp(t, self.milestones, self.factors)
+
+
+class LinearWarmup(LRSchedule):
+    """Another schedule, put off by ``steps`` steps, in which lr rises in a straight line to where that schedule begins.
+
+    The rise begins at start_factor times that value. Step this one, not the one inside.
+    "Accurate, Large Minibatch SGD", Goyal et al. 2017, §2.2.
+
+        schedule = LinearWarmup(CosineAnnealingLR(opt, T_max=95), steps=5)
+    """
+
+    def __init__(self, schedule, steps, start_factor=0.1):
+        self.schedule, self.steps, self.start_factor = schedule, steps, start_factor
+        if steps < 0:
+            raise ConfigError(f"LinearWarmup: steps must be 0 or more, not {steps}")
+        super().__init__(schedule.optimizer)
+
+    def formula(self, t, base):
+        if t >= self.steps:
+            return self.schedule.formula(t - self.steps, base)
+        factor = self.start_factor + (1 - self.start_factor) * t / self.steps
+        return factor * self.schedule.formula(0, base)
+
+
+def _positive(where, name, value):
+    if not value > 0:
+        raise ConfigError(f"{where}: {name} must be above 0, not {value}")
+    return value

@@ -1,0 +1,141 @@
+"""Stochastic gradient descent with momentum, Nesterov's momentum, weight decay and parameter groups."""
+
+import numpy as np
+
+from .. import kernels
+from ..errors import ConfigError, ShapeError, nearest
+from ..tensor import Tensor
+
+
+class SGD:
+    """g = dw + λw;  v ← μv + g;  w ← w - lr·v, or with Nesterov w ← w - lr·(g + μv). PyTorch's convention: lr outside v.
+
+    params: tensors, or dicts such as ``{"params": [...], "weight_decay": 0}`` whose other keys override the defaults.
+    A parameter without a gradient is left alone. Raises ConfigError for settings that cannot work.
+
+    >>> w = Tensor(np.array([1.0, 2.0]), requires_grad=True)
+    >>> opt = SGD([w], lr=0.5)
+    >>> w.grad = np.array([1.0, -2.0])
+    >>> opt.step()
+    >>> w.data
+    array([0.5, 3. ])
+    """
+
+    def __init__(self, params, lr, momentum=0.0, weight_decay=0.0, nesterov=False):
+        self.defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
+        self.param_groups = []
+        self.velocity = {}  # id(parameter) -> v, an ndarray in the parameter's memory order
+        params = [params] if isinstance(params, dict) else list(params)
+        if not params:
+            raise ConfigError("SGD: there are no parameters to optimise")
+        for group in params if isinstance(params[0], dict) else [{"params": params}]:
+            self.add_param_group(group)
+
+    def add_param_group(self, group):
+        """Optimise the tensors in ``group["params"]`` too; settings that the group does not have are the defaults."""
+        group = {**self.defaults, **group}
+        params = group["params"]
+        group["params"] = [params] if isinstance(params, Tensor) else list(params)
+        _check(group, self.defaults)
+        known = {id(p) for g in self.param_groups for p in g["params"]}
+        for p in group["params"]:
+            if id(p) in known:
+                raise ConfigError(f"SGD: a parameter of shape {p.shape} is given twice; each may be in one group only")
+            known.add(id(p))
+        self.param_groups.append(group)
+
+    def zero_grad(self):
+        """Forget the gradients of all parameters (``.grad`` becomes None)."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad = None
+
+    def step(self):
+        """One update of every parameter that has a gradient, in place."""
+        for group in self.param_groups:
+            lr, momentum = float(group["lr"]), float(group["momentum"])
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                v = self._velocity(p) if momentum else None
+                kernels.sgd_step(p.data, p.grad, v, lr, momentum, float(group["weight_decay"]), bool(group["nesterov"]))
+
+    def _velocity(self, p):
+        v = self.velocity.get(id(p))
+        if v is None:  # starting from v = 0, the first step gives v = g, as PyTorch has it
+            v = self.velocity[id(p)] = np.zeros_like(p.data)
+        return v
+
+    def state_dict(self):
+        """``{"state": {i: {"momentum_buffer": v}}, "param_groups": [{"lr": …, "params": [i, …]}, …]}``, as in PyTorch.
+
+        i numbers the parameters in the order of the groups. The arrays are those in use, not copies.
+        """
+        params = [p for group in self.param_groups for p in group["params"]]
+        index = {id(p): i for i, p in enumerate(params)}
+        state = {i: {"momentum_buffer": self.velocity[id(p)]} for i, p in enumerate(params) if id(p) in self.velocity}
+        groups = [{**group, "params": [index[id(p)] for p in group["params"]]} for group in self.param_groups]
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state):
+        """Take over settings and velocities that ``state_dict`` gave, for the same parameters in the same groups.
+
+        Velocities are copied. Raises ConfigError when groups differ in number or size, ShapeError when a velocity does
+        not fit its parameter; then nothing has changed.
+        """
+        sizes = [len(group["params"]) for group in self.param_groups]
+        saved = [len(group["params"]) for group in state["param_groups"]]
+        if sizes != saved:
+            raise ConfigError(
+                f"SGD.load_state_dict: the state has groups of {saved} parameters, and this optimizer has {sizes}: "
+                "build it with the groups that the state was saved from"
+            )
+        params = [p for group in self.param_groups for p in group["params"]]
+        velocity = {}
+        for i, entry in state["state"].items():
+            if int(i) >= len(params):
+                raise ConfigError(f"SGD.load_state_dict: a velocity for parameter {i}, and there are {len(params)}")
+            p, v = params[int(i)], np.asarray(entry["momentum_buffer"])
+            if v.shape != p.shape:
+                raise ShapeError(
+                    f"SGD.load_state_dict: velocity of shape {v.shape} for parameter {i} of shape {p.shape}"
+                )
+            velocity[id(p)] = np.zeros_like(p.data)
+            velocity[id(p)][...] = v
+        groups = [{**new, "params": old["params"]} for new, old in zip(state["param_groups"], self.param_groups)]
+        for group in groups:
+            _check(group, self.defaults)
+        self.velocity = velocity
+        for old, new in zip(self.param_groups, groups):
+            old.update(new)
+
+
+def _check(group, defaults):
+    known = {*defaults, "params", "initial_lr"}  # a schedule notes initial_lr
+    for name in group:
+        if name not in known:
+            raise ConfigError(f"SGD: unknown setting {name!r}{nearest(name, known)} of a parameter group")
+    for name, least in (("lr", 0), ("momentum", 0), ("weight_decay", 0)):
+        if not group[name] >= least:
+            raise ConfigError(f"SGD: {name} must be {least} or more, not {group[name]}")
+    if group["nesterov"] and not group["momentum"]:
+        raise ConfigError("SGD: nesterov needs a momentum above 0: give one, or leave nesterov off")
+    for p in group["params"]:
+        if not isinstance(p, Tensor) or p.op is not None:
+            raise ConfigError(f"SGD: optimises leaf tensors, such as model.parameters(), not {type(p).__name__}")
+
+
+def split_decay(model, weight_decay):
+    """Two parameter groups: weights of convolutions and linear layers decay, those of norms and all biases do not.
+
+    What decays is told by its shape: a vector of one number a channel scales or shifts, and decaying it does not limit
+    the size of a function ("Bag of Tricks", He et al. 2018, §3.1).
+
+        SGD(split_decay(model, 5e-4), lr=0.1, momentum=0.9)
+    """
+    params = list(model.parameters())
+    groups = [
+        {"params": [p for p in params if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

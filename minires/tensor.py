@@ -1,0 +1,289 @@
+"""The tape: a Tensor remembers the operation that made it, and backward() walks the operations in reverse.
+
+This is all of automatic differentiation. An ``Op`` maps arrays to an array and knows how to map the gradient of its
+output to the gradients of its inputs (the vector-Jacobian product). ``Op.apply`` records it; ``Tensor.backward`` sums the
+gradients over every path. Nothing here knows what a convolution is, and ops never see a Tensor: only the tape does.
+"""
+
+import threading
+from contextlib import ContextDecorator
+
+import numpy as np
+
+from . import kernels
+from .errors import DtypeError, GraphError, ShapeError
+
+_mode = threading.local()  # .recording: does Op.apply record?
+
+
+def is_grad_enabled():
+    """Whether operations are being recorded in this thread."""
+    return getattr(_mode, "recording", True)
+
+
+class set_grad_enabled(ContextDecorator):
+    """Record operations (True) or not (False); a context manager and a decorator."""
+
+    def __init__(self, enabled):
+        self.enabled = bool(enabled)
+        self.before = []  # a stack: one decorated function may call itself
+
+    def __enter__(self):
+        self.before.append(is_grad_enabled())
+        _mode.recording = self.enabled
+
+    def __exit__(self, *exc):
+        _mode.recording = self.before.pop()
+
+
+class no_grad(set_grad_enabled):
+    """Operations inside are not recorded: nothing is kept for a backward pass.
+
+    >>> with no_grad():
+    ...     y = Tensor(np.ones(3), requires_grad=True) * 2
+    >>> y.requires_grad
+    False
+    """
+
+    def __init__(self):
+        super().__init__(False)
+
+
+class enable_grad(set_grad_enabled):
+    """Operations inside are recorded, even within ``no_grad``."""
+
+    def __init__(self):
+        super().__init__(True)
+
+
+class Op:
+    """One differentiable operation. ``forward`` keeps on ``self`` what ``backward`` will need.
+
+    forward(*arrays) -> array
+    backward(dy, needs) -> a tuple with one gradient an input, or None where ``needs[i]`` is False.
+
+    ``aliases``: backward may hand out dy itself or a view of it, so that the tape must not add into it in place.
+    """
+
+    aliases = False
+    freed = False
+    label = None  # what error messages call it; the class's name in lower case unless set
+
+    def forward(self, *arrays):
+        raise NotImplementedError
+
+    def backward(self, dy, needs):
+        raise NotImplementedError
+
+    @property
+    def name(self):
+        return self.label or type(self).__name__.lower()
+
+    def release(self):
+        """Let go of the inputs and of everything kept for backward."""
+        self.__dict__.clear()
+        self.freed = True
+
+    def apply(self, *inputs):
+        """Run ``forward`` on the inputs' arrays; record the operation when a gradient may be asked for."""
+        y = Tensor(self.forward(*[x.data for x in inputs]))
+        if is_grad_enabled() and any(x.requires_grad for x in inputs):
+            self.inputs = inputs
+            self.needs = tuple(x.requires_grad for x in inputs)
+            y.op, y.requires_grad = self, True
+        else:
+            self.release()
+        return y
+
+
+class Tensor:
+    """An n-dimensional array that can be differentiated.
+
+    data: the ndarray, float32 or float64 (integers may be carried, not differentiated). Shape (N, C, H, W) for images,
+    stored channels-last. grad: an ndarray of the same shape, or None. op: the operation that made it; None for a leaf.
+
+    >>> x = Tensor(np.array([3.0]), requires_grad=True)
+    >>> (x * x + x).backward()
+    >>> x.grad
+    array([7.])
+    """
+
+    __slots__ = ("__weakref__", "data", "grad", "hooks", "op", "requires_grad", "retains_grad")
+    __array_ufunc__ = None  # ndarray + Tensor asks Tensor.__radd__, not NumPy's broadcasting
+
+    def __init__(self, data, requires_grad=False):
+        self.data = data if isinstance(data, np.ndarray) else np.asarray(data)
+        self.grad = None
+        self.op = None
+        self.hooks = None
+        self.retains_grad = False
+        self.requires_grad = bool(requires_grad)
+        if requires_grad and self.data.dtype.kind != "f":
+            raise DtypeError(f"only float32 and float64 tensors can require a gradient, not {self.data.dtype}")
+
+    shape = property(lambda self: self.data.shape)
+    dtype = property(lambda self: self.data.dtype)
+    ndim = property(lambda self: self.data.ndim)
+    size = property(lambda self: self.data.size)
+    is_leaf = property(lambda self: self.op is None)
+
+    def numpy(self):
+        """The values, shape ``self.shape``: a view, not a copy."""
+        return self.data
+
+    def item(self):
+        """The one value of a tensor with a single element, as a Python number."""
+        if self.data.size != 1:
+            raise ShapeError(f"item: needs a tensor with one element, got shape {self.shape}")
+        return self.data.item()
+
+    def detach(self):
+        """The same values, sharing memory, cut from the graph."""
+        return Tensor(self.data)
+
+    def requires_grad_(self, requires_grad=True):
+        """Switch gradients on or off for a leaf; returns self."""
+        if self.op is not None and not requires_grad:
+            raise GraphError("only a leaf can stop requiring a gradient; use detach() for the output of an operation")
+        if requires_grad and self.data.dtype.kind != "f":
+            raise DtypeError(f"only float32 and float64 tensors can require a gradient, not {self.dtype}")
+        self.requires_grad = bool(requires_grad)
+        return self
+
+    def retain_grad(self):
+        """Keep ``.grad`` of this inner tensor too, not only of leaves."""
+        if not self.requires_grad:
+            raise GraphError("retain_grad: this tensor does not require a gradient")
+        self.retains_grad = True
+
+    def register_hook(self, hook):
+        """Call ``hook(grad)`` when the whole gradient of this tensor (an ndarray) is known; what it returns, if anything,
+        replaces it. Returns a handle: ``handle.remove()``."""
+        if not self.requires_grad:
+            raise GraphError("register_hook: this tensor does not require a gradient")
+        if self.hooks is None:
+            self.hooks = {}
+        return Handle(self.hooks, hook)
+
+    def backward(self, grad=None, retain_graph=False):
+        """Accumulate d(self)/d(leaf) · grad into ``.grad`` of every leaf that requires it.
+
+        grad: ndarray (or Tensor) of this shape; may be left out for a single element, where it is 1.
+        retain_graph: keep what the operations saved, so that backward() can run again.
+        Raises GraphError when there is no graph, or when an earlier backward() freed it.
+        """
+        if not self.requires_grad:
+            raise GraphError("backward: this tensor does not require a gradient (was it made under no_grad()?)")
+        backward([self], [self._seed(grad)], retain_graph)
+
+    def _seed(self, grad):
+        if grad is None:
+            if self.data.size != 1:
+                raise GraphError(
+                    f"backward: a gradient can be left out only for a single element, and this shape is {self.shape}; "
+                    "reduce it first (.sum(), .mean()) or pass backward(grad)"
+                )
+            return np.ones_like(self.data)
+        grad = grad.data if isinstance(grad, Tensor) else np.asarray(grad, dtype=self.dtype)
+        if grad.shape != self.shape:
+            raise ShapeError(f"backward: gradient of shape {grad.shape} for a tensor of shape {self.shape}")
+        if grad.dtype != self.dtype:
+            raise DtypeError(f"backward: gradient of dtype {grad.dtype} for a tensor of dtype {self.dtype}")
+        return grad
+
+    def __repr__(self):
+        made_by = f", op={self.op.name}" if self.op else (", requires_grad=True" if self.requires_grad else "")
+        return f"tensor({np.array2string(self.data, prefix='tensor(', precision=4)}, dtype={self.dtype}{made_by})"
+
+    def __len__(self):
+        if not self.data.ndim:
+            raise TypeError("len() of a 0-d tensor")
+        return self.data.shape[0]
+
+    def __bool__(self):
+        return bool(self.data)
+
+
+class Handle:
+    """What registering a hook returns; ``remove()`` unregisters it, and so does leaving it as a context."""
+
+    def __init__(self, hooks, hook):
+        self.hooks = hooks
+        hooks[id(self)] = hook
+
+    def remove(self):
+        self.hooks.pop(id(self), None)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.remove()
+
+
+def backward(outputs, grads, retain_graph=False):
+    """Walk the graph above ``outputs`` once, in reverse topological order, starting with ``grads`` (ndarrays)."""
+    order = _topological(outputs)
+    totals = {}  # id(tensor) -> [gradient so far, does the tape own it?]
+    for y, dy in zip(outputs, grads):
+        _add(totals, y, dy, owned=False)
+    while order:  # popping lets go of each tensor as the walk passes it
+        y = order.pop()  # every consumer of y has been walked: its gradient is complete
+        if id(y) not in totals:
+            continue
+        dy, owned = totals.pop(id(y))
+        for hook in list(y.hooks.values()) if y.hooks else ():
+            replaced = hook(dy)
+            if replaced is not None:
+                dy, owned = np.asarray(replaced), False
+        if y.op is None or y.retains_grad:
+            _accumulate(y, dy, owned and y.op is None)
+        if y.op is None:
+            continue
+        op = y.op
+        for x, dx in zip(op.inputs, op.backward(dy, op.needs)):
+            if dx is not None and x.requires_grad:
+                _add(totals, x, dx, owned=not op.aliases)
+        if not retain_graph:
+            op.release()
+
+
+def _topological(outputs):
+    """The tensors that require a gradient, inputs before outputs. Iterative: a ResNet-1202 is deeper than the stack."""
+    order, seen, stack = [], set(), [(y, False) for y in outputs]
+    while stack:
+        y, expanded = stack.pop()
+        if expanded:
+            order.append(y)
+            continue
+        if id(y) in seen or not y.requires_grad:
+            continue
+        seen.add(id(y))
+        stack.append((y, True))
+        if y.op is not None:
+            if y.op.freed:
+                raise GraphError(
+                    "backward: this graph was already walked, and what its operations had saved was freed. "
+                    "Run the forward pass again, or call the first backward with retain_graph=True"
+                )
+            stack.extend((x, False) for x in y.op.inputs)
+    return order
+
+
+def _add(totals, x, dx, owned):
+    """Fan-out sums gradients: ∂L/∂x = Σ over the uses of x. In place only into an array that the tape itself made."""
+    entry = totals.get(id(x))
+    if entry is None:
+        totals[id(x)] = [dx, owned]
+    elif entry[1]:
+        kernels.add(entry[0], dx, out=entry[0])
+    else:
+        totals[id(x)] = [kernels.add(entry[0], dx), True]
+
+
+def _accumulate(x, dx, owned):
+    """Add to ``x.grad``. The array kept there is nobody else's: what an op may have shared is copied."""
+    if x.grad is not None:
+        x.grad = x.grad + dx
+    else:
+        x.grad = dx if owned else dx.copy(order="K")

@@ -1,0 +1,32 @@
+"""Training: recipes, the trainer, run folders and checkpoints.
+
+>>> from minires.training import Recipe
+>>> Recipe.for_dataset("cifar10", epochs=10).model
+'resnet20'
+"""
+
+from .build import build_trainer, evaluation_loader, load_data
+from .checkpoint import Checkpoint
+from .curves import draw_curves
+from .metrics import Confusion, Mean, read_metrics
+from .recipe import Recipe
+from .run import Recorder, RunFolder, load_run
+from .trainer import Callback, Trainer, evaluate
+
+__all__ = [
+    "Callback",
+    "Checkpoint",
+    "Confusion",
+    "Mean",
+    "Recipe",
+    "Recorder",
+    "RunFolder",
+    "Trainer",
+    "build_trainer",
+    "draw_curves",
+    "evaluate",
+    "evaluation_loader",
+    "load_data",
+    "load_run",
+    "read_metrics",
+]

@@ -1,0 +1,88 @@
+"""From a Recipe to the objects that it describes."""
+
+from dataclasses import replace
+
+from .. import data, kernels, models, optim
+from ..errors import ConfigError
+from ..random import manual_seed
+from .trainer import Trainer
+
+DATA_SEED = 0  # the built-in images are the same whatever a run's seed, so that runs can be compared
+
+
+def build_trainer(recipe, callbacks=()):
+    """The Trainer of a recipe: data, model, optimizer and schedule. Sets the random seed and the number of threads.
+
+    Raises ConfigError or DataError for what cannot be built.
+    """
+    if recipe.threads is not None:
+        kernels.set_num_threads(recipe.threads)
+    train, test, val = load_data(recipe)
+    manual_seed(recipe.seed)
+    model = build_model(recipe, train.num_classes)
+    augmentation = data.Augmentation(recipe.crop, recipe.reflect, recipe.flip, recipe.cutout)
+    train_loader = data.Loader(train, recipe.batch_size, shuffle=True, augment=augmentation, seed=recipe.seed)
+    optimizer = build_optimizer(recipe, model)
+    return Trainer(
+        model,
+        train_loader,
+        evaluation_loader(test, recipe),
+        optimizer,
+        build_schedule(recipe, optimizer, len(train_loader)),
+        epochs=recipe.epochs,
+        label_smoothing=recipe.label_smoothing,
+        val_loader=evaluation_loader(val, recipe) if val else None,
+        callbacks=tuple(callbacks),
+    )
+
+
+def load_data(recipe):
+    """(training, test, validation) sets; the last is None without ``val``. All are normalised by the training set."""
+    train, test = data.load(recipe.dataset, recipe.data_dir, seed=DATA_SEED)
+    if not recipe.val:
+        return train, test, None
+    if recipe.val >= len(train):
+        raise ConfigError(
+            f"val = {recipe.val} leaves nothing of the {len(train)} training images of {recipe.dataset}: "
+            f"hold out at most {len(train) - 1}"
+        )
+    train, val = train.hold_out(recipe.val, recipe.seed)
+    return train, replace(test, mean=train.mean, std=train.std), val
+
+
+def evaluation_loader(dataset, recipe):
+    """Batches of a data set in its own order, normalised and nothing else."""
+    return data.Loader(dataset, recipe.batch_size, shuffle=False)
+
+
+def build_model(recipe, num_classes):
+    """The model with freshly initialised weights."""
+    try:
+        return models.create(recipe.model, **{"num_classes": num_classes, **recipe.model_options})
+    except TypeError as error:  # a keyword that its constructor does not have
+        raise ConfigError(f"{recipe.model} cannot be made with the options {recipe.model_options}: {error}") from error
+
+
+def build_optimizer(recipe, model):
+    """SGD over the model's parameters."""
+    groups = model.parameters() if recipe.decay_norms else optim.split_decay(model, recipe.weight_decay)
+    return optim.SGD(groups, recipe.lr, recipe.momentum, recipe.weight_decay, recipe.nesterov)
+
+
+def build_schedule(recipe, optimizer, steps_per_epoch):
+    """The learning rate as a function of the step. ``lr`` is its peak, and ``warmup`` the part of the run before it."""
+    steps = recipe.epochs * steps_per_epoch
+    rise = round(recipe.warmup * steps)
+    match recipe.schedule:
+        case "one-cycle":
+            return optim.OneCycleLR(optimizer, recipe.lr, steps, pct_start=recipe.warmup)
+        case "linear":  # from step -1, where it is 0, so that the first step moves the weights
+            milestones, factors = ([-1, rise, steps], [0.0, 1.0, 0.0]) if rise else ([0, steps], [1.0, 0.0])
+            return optim.PiecewiseLinearLR(optimizer, milestones, factors)
+        case "cosine":
+            schedule = optim.CosineAnnealingLR(optimizer, steps - rise)
+        case "multi-step":
+            schedule = optim.MultiStepLR(optimizer, [round(m * steps) - rise for m in recipe.milestones], recipe.gamma)
+        case "constant":
+            schedule = optim.MultiStepLR(optimizer, [])
+    return optim.LinearWarmup(schedule, rise) if rise else schedule

@@ -1,0 +1,125 @@
+"""Checkpoints: safetensors files, written so that a crash at any moment leaves the old file or the new one, whole.
+
+Model weights stand under their plain names (torchvision's), so that any reader of safetensors can use them. The state
+of the optimizer stands under ``optimizer/``. Everything that is no array (which epoch, the recipe) is JSON in the one
+metadata entry ``minires``: with more than one entry safetensors writes them in random order, and two equal checkpoints
+would differ as files. Nothing is ever pickled.
+"""
+
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from ..errors import DataError
+
+STATE = "optimizer"  # the prefix of every array that is not one of the model's
+
+
+@dataclass
+class Checkpoint:
+    """What a run needs to go on, or a model to be used.
+
+    model: the model's ``state_dict()``. optimizer: its ``state_dict()``, nested dicts and lists of ndarrays and plain
+    values. info: plain values: the recipe, epoch, step, the schedule's state, minires_version and more (``run.py``).
+    """
+
+    model: dict
+    optimizer: dict = field(default_factory=dict)
+    info: dict = field(default_factory=dict)
+
+    def save(self, path):
+        """Write the file, atomically. Equal checkpoints give equal bytes."""
+        arrays = {}
+        tree = _split(self.optimizer, STATE, arrays)
+        clash = sorted(set(arrays) & set(self.model))
+        if clash:
+            raise DataError(f"{path}: the model's weight {clash[0]} has a name that belongs to the optimizer's state")
+        arrays.update(self.model)
+        # safetensors copies raw memory, so that anything but C order would be scrambled. asarray keeps 0-d arrays 0-d.
+        arrays = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
+        info = json.dumps({**self.info, STATE: tree}, sort_keys=True, ensure_ascii=False)
+        data = save(arrays, metadata={"minires": info})
+        with atomic_write(path) as file:
+            file.write(data)
+
+    @classmethod
+    def load(cls, path):
+        """Read the file. Raises DataError when it is missing, cut off, corrupt or not written by minires."""
+        path = Path(path)
+        if not path.is_file():
+            raise DataError(f"there is no checkpoint {path}")
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            info = json.loads(metadata["minires"])
+            model = {name: a for name, a in arrays.items() if not name.startswith(f"{STATE}/")}
+            return cls(model, _join(info.pop(STATE, {}), arrays), info)
+        except KeyError as error:
+            raise DataError(f"{path} is no checkpoint of minires: it lacks {error.args[0]!r}") from error
+        except (SafetensorError, ValueError, OSError) as error:
+            raise DataError(f"{path} ({path.stat().st_size:,} bytes) is cut off or corrupt: {error}") from error
+
+
+def _split(tree, name, arrays):
+    """The tree in JSON's types, each ndarray moved into ``arrays`` and replaced by {"array": its name there}."""
+    if isinstance(tree, np.ndarray):
+        arrays[name] = tree
+        return {"array": name}
+    if isinstance(tree, dict):
+        return {"dict": [[key, _split(value, f"{name}/{key}", arrays)] for key, value in tree.items()]}
+    if isinstance(tree, list | tuple):
+        return {"list": [_split(value, f"{name}/{i}", arrays) for i, value in enumerate(tree)]}
+    return {"value": tree.item() if isinstance(tree, np.generic) else tree}
+
+
+def _join(tree, arrays):
+    """The inverse of ``_split``; a tuple comes back as a list, and a dict's integer keys as integers."""
+    if not tree:
+        return {}
+    [(kind, content)] = tree.items()
+    if kind == "array":
+        return arrays[content]
+    if kind == "dict":
+        return {key: _join(value, arrays) for key, value in content}
+    if kind == "list":
+        return [_join(value, arrays) for value in content]
+    return content
+
+
+@contextmanager
+def atomic_write(path, mode="wb"):
+    """A file to write that takes ``path``'s place when the block ends well; after an error ``path`` is as it was.
+
+    Written beside it, flushed to disk, renamed over it: a reader, or a crash, sees the old file or the new one, whole.
+    One writer at a time; what a killed one leaves behind is overwritten by the next.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder):
+    """Make a rename or a new file in ``folder`` survive a power cut, where the system can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,74 @@
+"""``curves.png``: loss and accuracy by epoch, drawn from the rows of ``metrics.jsonl``."""
+
+import io
+import math
+
+from .checkpoint import atomic_write
+
+INK, GRID = "#22272e", "#e3e6ea"
+SPLITS = {  # colours that stay apart for colour-blind eyes; drawn in this order
+    "train": {"color": "#8a94a3", "linewidth": 1.6},
+    "test": {"color": "#0b6bcb", "linewidth": 2.2},
+    "val": {"color": "#e07b00", "linewidth": 1.6, "linestyle": "--"},
+}
+
+
+def draw_curves(rows, path, title=""):
+    """Write a PNG with two panels, loss and accuracy in percent; each curve ends with its name and last value."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported only when something is drawn
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)  # no pyplot: no global state, no display needed
+    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "acc")):
+        _panel(axes, rows, quantity)
+    figure.suptitle(title, x=0.012, ha="left", color=INK, fontsize=11, fontweight="bold")
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    with atomic_write(path) as file:
+        file.write(png.getvalue())
+
+
+def _panel(axes, rows, quantity):
+    scale = 100 if quantity == "acc" else 1
+    epochs = [row["epoch"] for row in rows]
+    ends = []
+    for split, style in SPLITS.items():
+        values = [row.get(f"{split}_{quantity}") for row in rows]
+        values = [math.nan if value is None else scale * value for value in values]
+        if all(map(math.isnan, values)):
+            continue
+        axes.plot(epochs, values, marker="o" if len(rows) <= 30 else "", markersize=3.5, label=split, **style)
+        text = f"{split} {values[-1]:.2f} %" if quantity == "acc" else f"{split} {values[-1]:.3f}"
+        ends.append((values[-1], text, style["color"]))
+    axes.set_title("accuracy, %" if quantity == "acc" else "loss", loc="left", fontsize=10, color=INK)
+    axes.set_xlabel("epoch", color=INK, fontsize=9)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.tick_params(colors=INK, labelsize=9, length=0)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(GRID)
+    axes.margins(x=0.03)
+    _label_ends(axes, epochs, ends)
+
+
+def _label_ends(axes, epochs, ends):
+    """Name each curve to the right of its last point, from the top down, moved apart where they would overlap."""
+    ends = sorted((end for end in ends if math.isfinite(end[0])), reverse=True)
+    low, high = axes.get_ylim()
+    apart = (high - low) / 16
+    top = math.inf
+    for value, text, color in ends:
+        top = min(value, top - apart)
+        axes.annotate(
+            text,
+            (1.015, top),
+            xycoords=axes.get_yaxis_transform(),
+            color=color,
+            fontsize=9,
+            fontweight="bold",
+            va="center",
+            annotation_clip=False,
+        )

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from minires.errors import DataError
+from minires.training import Checkpoint
+from minires.training.checkpoint import atomic_write
+
+
+def example():
+    weight = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1)  # not in C order
+    model = {"conv1.weight": weight, "bn1.num_batches_tracked": np.array(7), "fc.bias": np.arange(3.0)}
+    optimizer = {
+        "state": {0: {"momentum_buffer": weight * 2}, 10: {"momentum_buffer": np.ones(2, np.float32)}},
+        "param_groups": [{"lr": 0.1, "nesterov": True, "params": [0, 10]}, {"lr": np.float64(0.2), "params": []}],
+    }
+    return Checkpoint(model, optimizer, {"epoch": 3, "recipe": {"model": "resnet8", "note": "ä"}})
+
+
+def assert_equal(a, b):
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert list(a) == list(b)
+        for key in a:
+            assert_equal(a[key], b[key])
+    elif isinstance(a, list):
+        assert len(a) == len(b)
+        for x, y in zip(a, b):
+            assert_equal(x, y)
+    elif isinstance(a, np.ndarray):
+        assert a.dtype == b.dtype
+        assert a.shape == b.shape
+        np.testing.assert_array_equal(a, b)
+    else:
+        assert a == b
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    saved = example()
+    saved.save(tmp_path / "a.safetensors")
+    loaded = Checkpoint.load(tmp_path / "a.safetensors")
+    assert loaded.info == saved.info
+    saved.optimizer["param_groups"][1]["lr"] = 0.2  # NumPy scalars come back as Python's
+    assert_equal(loaded.optimizer, saved.optimizer)
+    assert_equal(dict(sorted(loaded.model.items())), dict(sorted(saved.model.items())))
+
+
+def test_equal_checkpoints_are_equal_files(tmp_path):
+    for name in "ab":
+        example().save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_weights_are_there_for_any_reader_of_safetensors(tmp_path):
+    example().save(tmp_path / "a.safetensors")
+    arrays = load_file(tmp_path / "a.safetensors")
+    for name, array in example().model.items():
+        np.testing.assert_array_equal(arrays[name], array)
+    assert all(name.startswith("optimizer/") for name in set(arrays) - set(example().model))
+
+
+def test_a_weight_cannot_hide_in_the_optimizer(tmp_path):
+    checkpoint = example()
+    checkpoint.model["optimizer/state/0/momentum_buffer"] = np.zeros(1)
+    with pytest.raises(DataError, match="belongs to the optimizer"):
+        checkpoint.save(tmp_path / "a")
+
+
+def test_a_file_cut_anywhere_is_refused_by_name(tmp_path):
+    path = tmp_path / "a.safetensors"
+    example().save(path)
+    whole = path.read_bytes()
+    for length in [0, 1, 7, 8, 9, 100, len(whole) // 2, len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError, match=rf"a.safetensors \({length:,} bytes\) is cut off or corrupt"):
+            Checkpoint.load(path)
+
+
+def test_other_files_are_refused_by_name(tmp_path):
+    with pytest.raises(DataError, match="there is no checkpoint"):
+        Checkpoint.load(tmp_path / "nowhere.safetensors")
+    save_file({"x": np.zeros(2)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(DataError, match=r"foreign.safetensors is no checkpoint of minires: it lacks 'minires'"):
+        Checkpoint.load(tmp_path / "foreign.safetensors")
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    def write_half():
+        with atomic_write(path) as file:
+            file.write(b"ne")
+            raise error
+
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(error):
+        write_half()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_behind_is_overwritten(tmp_path):
+    (tmp_path / ".file.tmp").write_bytes(b"a long beginning of something")
+    with atomic_write(tmp_path / "file") as file:
+        file.write(b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,60 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from minires.errors import DataError
+from minires.training import Confusion, Mean, draw_curves, read_metrics
+from minires.training.metrics import append_metrics, write_summary
+
+
+def test_means_are_weighted_by_the_images_of_a_batch():
+    mean = Mean()
+    assert math.isnan(mean.loss)
+    assert math.isnan(mean.accuracy)
+    mean.add(1.0, np.eye(3, dtype=np.float32), np.array([0, 1, 2]))
+    mean.add(5.0, np.eye(3, dtype=np.float32)[:1], np.array([2]))
+    assert (mean.loss, mean.accuracy, mean.images) == (2.0, 0.75, 4)
+
+
+def test_confusion_counts_which_was_taken_for_which():
+    confusion = Confusion(3)
+    confusion.add(1.0, np.eye(3, dtype=np.float32)[[0, 1, 1, 1]], np.array([0, 2, 2, 1]))
+    np.testing.assert_array_equal(confusion.counts, [[1, 0, 0], [0, 1, 0], [0, 2, 0]])
+    assert confusion.accuracy == 0.5
+
+
+def test_metrics_are_appended_and_read(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    append_metrics(path, {"epoch": 1, "train_loss": 1.23456789, "lr": 1e-9})
+    append_metrics(path, {"epoch": 2, "train_loss": math.nan, "lr": math.inf})
+    assert read_metrics(path) == [
+        {"epoch": 1, "train_loss": 1.23457, "lr": 1e-9},
+        {"epoch": 2, "train_loss": None, "lr": None},  # JSON has no NaN
+    ]
+
+
+def test_a_torn_line_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"epoch": 1}\n{"epo')
+    with pytest.raises(DataError, match=r"metrics.jsonl, line 2, is no JSON object"):
+        read_metrics(path)
+
+
+def test_summary(tmp_path):
+    write_summary(tmp_path / "summary.json", {"model": "resnet8", "final_test_acc": 0.5})
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"model": "resnet8", "final_test_acc": 0.5}
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 40])
+@pytest.mark.parametrize("val", [False, True])
+def test_curves(tmp_path, epochs, val):
+    rows = []
+    for epoch in range(1, epochs + 1):
+        row = {"epoch": epoch, "train_loss": 1 / epoch, "train_acc": 0.5, "test_loss": None, "test_acc": 0.4}
+        rows.append({**row, "val_loss": 0.1, "val_acc": 0.3} if val else row)
+    draw_curves(rows, tmp_path / "curves.png", "resnet8 on shapes")
+    data = (tmp_path / "curves.png").read_bytes()
+    assert data.startswith(b"\x89PNG")
+    assert len(data) > 10_000

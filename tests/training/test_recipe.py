@@ -1,0 +1,104 @@
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from minires import data, models
+from minires.errors import ConfigError
+from minires.training import Recipe
+from minires.training.recipe import DEFAULTS, SCHEDULES
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"model": "preresnet20", "model_options": {"option": "B", "num_classes": 7}, "threads": 2, "nesterov": False},
+        {"data_dir": 'C:\\new "data"\tä/\x7f', "lr": 1e-7, "weight_decay": 0.1 + 0.2, "milestones": (0.1, 0.2, 0.9)},
+    ],
+)
+def test_toml_reads_back_to_the_same_recipe(settings, tmp_path):
+    recipe = Recipe(**settings)
+    path = tmp_path / "config.toml"
+    path.write_text(recipe.to_toml("0.1.0"), "utf-8")
+    assert Recipe.read(path) == recipe
+
+
+def test_recipes_of_the_package():
+    for name in data.names():
+        recipe = Recipe.for_dataset(name)
+        assert (DEFAULTS / f"{name}.toml").is_file()
+        assert recipe.dataset == name
+        assert recipe.model in models.names()
+    assert {path.name for path in Path(str(DEFAULTS)).iterdir()} == {f"{name}.toml" for name in data.names()}
+
+
+def test_settings_win_over_the_recipe_of_the_dataset():
+    recipe = Recipe.for_dataset("cifar10", epochs=3, model="plain20")
+    assert (recipe.epochs, recipe.model, recipe.dataset) == (3, "plain20", "cifar10")
+
+
+def test_a_new_schedule_brings_its_warmup():
+    recipe = Recipe(schedule="one-cycle", warmup=0.25)
+    assert recipe.with_settings(schedule="one-cycle").warmup == 0.25
+    for name, warmup in SCHEDULES.items():
+        if name != "one-cycle":
+            assert recipe.with_settings(schedule=name).warmup == warmup
+            assert recipe.with_settings(schedule=name, warmup=0.1).warmup == 0.1
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"epochs": -1}, "epochs must be a whole number from 1 up, not -1"),
+        ({"epochs": 0}, "not 0"),
+        ({"epochs": 2.5}, "not 2.5"),
+        ({"epochs": True}, "not True"),
+        ({"batch_size": 0}, "batch_size must be a whole number from 1 up"),
+        ({"threads": 0}, "threads"),
+        ({"val": -5}, "val must be a whole number from 0 up, not -5"),
+        ({"seed": -1}, "seed"),
+        ({"lr": 0.0}, "lr must be a number above 0, not 0.0"),
+        ({"lr": float("nan")}, "not nan"),
+        ({"lr": "fast"}, "'fast'"),
+        ({"momentum": 1.0}, "momentum must be a number from 0 up and below 1, not 1.0"),
+        ({"momentum": 0.0}, "nesterov needs a momentum above 0"),
+        ({"weight_decay": -1e-4}, "weight_decay"),
+        ({"label_smoothing": 1}, "label_smoothing"),
+        ({"warmup": 1.0}, "warmup"),
+        ({"schedule": "onecycle"}, "did you mean one-cycle?"),
+        ({"milestones": [0.75, 0.5]}, "milestones"),
+        ({"milestones": (0.5, 1.0)}, "milestones"),
+        ({"milestones": 0.5}, "milestones must be a list, not 0.5"),
+        ({"flip": "yes"}, "flip must be true or false, not 'yes'"),
+        ({"model": 20}, "model must be a text, not 20"),
+        ({"data_dir": 1}, "data_dir"),
+        ({"crop": -1}, "crop"),
+    ],
+)
+def test_values_that_cannot_work(settings, said):
+    with pytest.raises(ConfigError) as caught:
+        Recipe().with_settings(**settings)
+    assert said in str(caught.value)
+
+
+def test_an_unknown_setting_is_named_with_its_neighbours(tmp_path):
+    with pytest.raises(ConfigError, match=r"unknown setting 'epoch' \(did you mean epochs"):
+        Recipe.for_dataset("shapes", epoch=3)
+    with pytest.raises(ConfigError, match=r"'weightdecay' in my.toml \(did you mean weight_decay"):
+        Recipe.parse("weightdecay = 0.1", "my.toml")
+
+
+def test_a_file_that_is_no_recipe_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"my.toml is not valid TOML: .*line 1"):
+        Recipe.parse("epochs = = 3", "my.toml")
+    with pytest.raises(ConfigError, match=r"my.toml: epochs must be"):
+        Recipe.parse("epochs = 0", "my.toml")
+    with pytest.raises(ConfigError, match=r"cannot read .*nowhere.toml: No such file"):
+        Recipe.read(tmp_path / "nowhere.toml")
+
+
+def test_every_setting_is_written():
+    written = Recipe(data_dir="x", threads=1, model_options={"option": "B"}).to_toml("0.1.0")
+    for name in asdict(Recipe()):
+        assert f"{name} = " in written or f"[{name}]" in written
