@@ -4,19 +4,19 @@
 views included, has been collected: never earlier, so an output, a gradient or a view that somebody keeps never changes.
 """
 
+import mmap
 import threading
 from collections import OrderedDict, deque
 
 import numpy as np
 
 SMALLEST = 1 << 16  # bytes; below this malloc is as good
-ALIGNMENT = 64
 
 
 class _Lease(np.ndarray):
     """Owns one piece of memory for as long as any array looks at it (NumPy keeps ``base`` alive), then gives it back.
 
-    Its own base is a memoryview: from a view of an ndarray NumPy would take the inner array as base and drop the lease.
+    Its own base is an mmap: were it an ndarray, arrays made from the lease would hold that one and drop the lease.
     """
 
     def __del__(self):
@@ -25,11 +25,12 @@ class _Lease(np.ndarray):
             pool.give_back(self.base)
 
 
-def _aligned(size):
-    """Memory that begins on a cache line (and a whole vector): loads that straddle two lines cost double."""
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memoryview(memory)[start : start + size]
+def _map(size):
+    """Fresh memory, beginning on a page: vector loads never straddle two cache lines."""
+    memory = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)  # fewer page faults, where the system grants it
+    return memory
 
 
 class Pool:
@@ -37,7 +38,7 @@ class Pool:
 
     def __init__(self):
         self.lock = threading.RLock()  # reentrant: a collection inside the lock may run _Lease.__del__
-        self.free = OrderedDict()  # size in bytes -> deque of memoryviews; least recently used size first
+        self.free = OrderedDict()  # size in bytes -> deque of mmaps; least recently used size first
         self.free_bytes = self.used_bytes = self.most_used = 0
 
     def take(self, size):
@@ -51,14 +52,15 @@ class Pool:
                 memory = same.pop()
             else:
                 self._trim(self.most_used * 5 // 4 - self.used_bytes)
-                memory = _aligned(size)
+                memory = _map(size)
         return _Lease((size,), np.uint8, memory)
 
     def give_back(self, memory):
         with self.lock:
-            self.used_bytes -= memory.nbytes
-            self.free.setdefault(memory.nbytes, deque()).append(memory)
-            self.free_bytes += memory.nbytes
+            size = len(memory)
+            self.used_bytes -= size
+            self.free.setdefault(size, deque()).append(memory)
+            self.free_bytes += size
 
     def _trim(self, allowed):
         for size in list(self.free):

@@ -14,21 +14,31 @@ from .layout import contiguous
 from .products import panel_width, products
 from .threads import get_num_threads, launch
 
+DENSE_BYTES = 128  # from one pixel to the next: measured, packing pays beyond
+
 
 @njit()
-def pack_band(source, image, first, left, packed, at, rows, width):
-    """Copy ``rows`` rows of an image, beginning with row ``first`` (may be < 0), between zero borders, to packed[at:]."""
+def pack_band(source, image, first, packing, packed, at):
+    """Copy rows of an image, beginning with row ``first`` (may be < 0), between zero borders, to packed[at:]."""
     H, W, C = source.shape[1:]
-    copied = max(0, min(W, width - left))  # the right border, or what of the image no tap reaches
-    for r in range(rows):
-        row = packed[at + r * width * C : at + (r + 1) * width * C]
+    pitch, left = packing.pitch, packing.left
+    copied = max(0, min(W, packing.width - left))  # the right border, or what of the image no tap reaches
+    for r in range(packing.height):
+        row = packed[at + r * packing.width * pitch : at + (r + 1) * packing.width * pitch]
         h = first + r
         if h < 0 or h >= H:
             row[:] = 0
             continue
-        row[: left * C] = 0
-        row[left * C : (left + copied) * C] = source[image, h].reshape(-1)[: copied * C]
-        row[(left + copied) * C :] = 0
+        row[: left * pitch] = 0
+        row[(left + copied) * pitch :] = 0
+        pixels = source[image, h].reshape(-1)
+        if pitch == C:
+            row[left * C : (left + copied) * C] = pixels[: copied * C]
+        else:
+            for w in range(copied):
+                pixel, to = pixels[w * C : (w + 1) * C], row[(left + w) * pitch : (left + w) * pitch + C]
+                for c in range(C):
+                    to[c] = pixel[c]
 
 
 @njit()
@@ -53,10 +63,9 @@ def pack_panels(w, taps, groups, ins, outs, transposed, width, panels, at):
 def pack_item(source, item, packing, packed):
     """Pack the image, images or band of one item."""
     image, q = item // packing.bands * packing.images, item % packing.bands * packing.band
-    size = packing.height * packing.width * source.shape[3]
+    size = packing.height * packing.width * packing.pitch
     for n in range(min(packing.images, source.shape[0] - image)):
-        first = q * packing.step - packing.top
-        pack_band(source, image + n, first, packing.left, packed, n * size, packing.height, packing.width)
+        pack_band(source, image + n, q * packing.step - packing.top, packing, packed, n * size)
 
 
 @njit()
@@ -83,7 +92,8 @@ def convolve_phase(f, item, source, packed, panels, panel_at, out, groups, packi
     for g in range(groups):
         a_at, b_at, c_at = at + g * (C // groups), panel_at + g * panel, first + g * columns
         products(
-            a, a_at, rows_at, positions, 1, runs_at, runs, run, panels, b_at, block, width, y, c_at, out_at, columns, width, False
+            a, a_at, rows_at, positions, 1, runs_at, runs, run, panels, b_at, block, width,
+            y, c_at, out_at, columns, width, False,
         )  # fmt: skip
 
 
@@ -117,7 +127,7 @@ def _run_plan(plan, source, w, out, groups, transposed):
 
 def scratch_for(packing, source):
     """A packed item for each thread, (threads, elements)."""
-    item = 0 if packing.direct else packing.images * packing.height * packing.width * source.shape[3]
+    item = 0 if packing.direct else packing.images * packing.height * packing.width * packing.pitch
     return empty((get_num_threads(), item), source.dtype)
 
 
@@ -171,13 +181,17 @@ def _weight_grad_item(item, x, dy, total, groups, packing, rows_at, first_row, r
     pixels = grid_rows * OW
     a = x.reshape(-1) if packing.direct else packed
     at = (image * x.shape[1] + q * packing.step) * x.shape[2] * C if packing.direct else 0
-    step = packing.column_step * C
+    step = packing.column_step * packing.pitch
     out_at = np.arange(first_row, first_row + rows) * (O * x.itemsize)
+    first = (image * OH + q) * OW
     for g in range(groups):
-        _pack_columns(dy.reshape(-1, O), (image * OH + q) * OW, pixels, g * columns, columns, width, panels)
-        a_at = at + g * (C // groups)
+        if panels.size:
+            _pack_columns(dy.reshape(-1, O), first, pixels, g * columns, columns, width, panels)
+            b, b_at, block, b_step = panels, 0, pixels * width, width
+        else:
+            b, b_at, block, b_step = dy.reshape(-1), first * O + g * columns, width, O
         products(
-            a, a_at, rows_at[first_row:], rows, step, runs_at, grid_rows, OW, panels, 0, pixels * width, width,
+            a, at + g * (C // groups), rows_at[first_row:], rows, step, runs_at, grid_rows, OW, b, b_at, block, b_step,
             total, g * columns, out_at, columns, width, True,
         )  # fmt: skip
 
@@ -213,7 +227,10 @@ def conv2d_weight_grad(x, dy, w_shape, stride, padding, dilation, groups):
     plan = weight_grad_plan(geometry(x.shape, w_shape, stride, padding, dilation, groups), x.itemsize)
     columns = w_shape[3] // groups
     width = panel_width(columns, x.dtype)
-    panel = plan.packing.images * plan.packing.band * dy.shape[2] * -(-columns // width) * width
+    # dy is read where it stands if its columns are whole vectors and its pixels not so far apart that they share a few
+    # sets of the cache
+    as_it_is = columns % width == 0 and w_shape[3] * x.itemsize <= DENSE_BYTES
+    panel = 0 if as_it_is else plan.packing.images * plan.packing.band * dy.shape[2] * -(-columns // width) * width
     dw = empty(w_shape, x.dtype)
     totals = empty((plan.chunks, dw.size), x.dtype)
     scratch, panels = scratch_for(plan.packing, x), empty((get_num_threads(), panel), x.dtype)

@@ -22,7 +22,7 @@ from . import target
 
 PACKED_BYTES = 128 << 10  # of a packed band of an image: it shares the L2 cache with the weights
 FEW_POSITIONS = 256  # small images are taken several at a time, so that tiles are full
-WEIGHT_POSITIONS = 256  # a weight gradient's tile walks over a cache line of x and of dy for each position: half of L1 each
+WEIGHT_POSITIONS = 192  # a weight gradient's tile walks over a cache line of x and of dy for each position
 
 
 class Geometry(NamedTuple):
@@ -63,6 +63,7 @@ class Packing(NamedTuple):
     left: int  # zero columns before it
     height: int  # rows of the packed band of one image
     width: int  # its columns
+    pitch: int  # elements from one pixel to the next: the channels, or a few more
 
 
 class Tables(NamedTuple):
@@ -91,24 +92,28 @@ class WeightPlan(NamedTuple):
     splits: int  # parts that the rows are cut into, where a part of the sum would be large
 
 
-def _packing(g, source, channels, grid, step, origin, reach, itemsize, most_positions=1 << 62):
+def _packing(g, source, pitch, spread, grid, step, origin, reach, itemsize, most_positions):
     """Pack ``grid`` positions whose taps reach from ``origin`` (≤ 0: above and left of the image) over ``reach`` pixels."""
     needed = [(n - 1) * s + r for n, s, r in zip(grid, step, reach)]
-    direct = origin == (0, 0) and all(n <= have for n, have in zip(needed, source))
+    direct = not spread and origin == (0, 0) and all(n <= have for n, have in zip(needed, source))
     width = source[1] if direct else needed[1]
-    row_bytes = width * channels * itemsize
+    row_bytes = width * pitch * itemsize
     band = grid[0]
-    if needed[0] * row_bytes > PACKED_BYTES or grid[0] * grid[1] > most_positions:
-        band = max(1, min(band, (PACKED_BYTES // row_bytes - reach[0]) // step[0] + 1, most_positions // grid[1]))
+    if needed[0] * row_bytes > PACKED_BYTES:
+        band = max(1, min(band, (PACKED_BYTES // row_bytes - reach[0]) // step[0] + 1))
+    if grid[0] * grid[1] > most_positions < FEW_POSITIONS:
+        band = max(1, min(band, most_positions // grid[1]))
+    if band < grid[0]:
         band = -(-grid[0] // -(-grid[0] // band))  # bands of nearly the same height
     bands = -(-grid[0] // band)
     images = 1
     if bands == 1:
-        fits = max(1, PACKED_BYTES // (needed[0] * row_bytes))
-        images = max(1, min(FEW_POSITIONS // (grid[0] * grid[1]), fits if not direct else g.images, -(-g.images // 8)))
+        few = most_positions // (grid[0] * grid[1])
+        fits = g.images if direct else PACKED_BYTES // (needed[0] * row_bytes)
+        images = max(1, min(few, fits, -(-g.images // 8)))
     height = source[0] if direct else (band - 1) * step[0] + reach[0]
     items = -(-g.images // images) * bands
-    return Packing(int(direct), images, band, bands, items, *step, -origin[0], -origin[1], height, width)
+    return Packing(int(direct), images, band, bands, items, *step, -origin[0], -origin[1], height, width, pitch)
 
 
 def _positions(packing, columns, row_step, column_step, image_step):
@@ -173,7 +178,7 @@ def forward_plan(g, itemsize):
     reach = tuple(d * (k - 1) + 1 for d, k in zip(g.dilation, g.kernel))
     origin = tuple(-p for p in g.padding)
     grid = g.out_size
-    packing = _packing(g, g.size, g.channels, grid, g.stride, origin, reach, itemsize)
+    packing = _packing(g, g.size, g.channels, False, grid, g.stride, origin, reach, itemsize, FEW_POSITIONS)
     out_at = _positions(packing, grid[1], grid[1], 1, grid[0] * grid[1])
     taps = [(kh, kw) for kh in range(g.kernel[0]) for kw in range(g.kernel[1])]
     tap_rows, tap_columns = [kh * g.dilation[0] for kh, _ in taps], [kw * g.dilation[1] for _, kw in taps]
@@ -195,7 +200,7 @@ def input_grad_plan(g, itemsize):
     low = tuple(min([0, *s.values()]) for s in shifts)
     reach = tuple(max([0, *s.values()]) - lowest + 1 for s, lowest in zip(shifts, low))
     grid = tuple(-(-n // s) for n, s in zip(g.size, g.stride))
-    packing = _packing(g, g.out_size, g.filters, grid, (1, 1), low, reach, itemsize)
+    packing = _packing(g, g.out_size, g.filters, False, grid, (1, 1), low, reach, itemsize, FEW_POSITIONS)
     height, width = g.size
     phases = []
     for ph in axis_phases[0]:
@@ -216,11 +221,13 @@ def weight_grad_plan(g, itemsize):
     """Tables for dw[(kh, kw, i), :] = Σ over output pixels of x[pixel·stride + (kh, kw)·dilation, i] · dy[pixel, :]."""
     reach = tuple(d * (k - 1) + 1 for d, k in zip(g.dilation, g.kernel))
     origin = tuple(-p for p in g.padding)
-    packing = _packing(g, g.size, g.channels, g.out_size, g.stride, origin, reach, itemsize, WEIGHT_POSITIONS)
+    # Pixels a multiple of 256 bytes apart share a few sets of the L1 cache, and the tile walks over them one by one.
+    spread = g.channels * itemsize % 256 == 0
+    pitch = g.channels + (64 // itemsize if spread else 0)
+    packing = _packing(g, g.size, pitch, spread, g.out_size, g.stride, origin, reach, itemsize, WEIGHT_POSITIONS)
     kh, kw, i = np.ogrid[: g.kernel[0], : g.kernel[1], : g.channels // g.groups]
-    rows_at = ((kh * g.dilation[0] * packing.width + kw * g.dilation[1]) * g.channels + i).astype(np.int64).ravel()
-    row = packing.step * packing.width * g.channels
-    runs_at = _positions(packing, 1, row, 0, packing.height * packing.width * g.channels)
+    rows_at = ((kh * g.dilation[0] * packing.width + kw * g.dilation[1]) * pitch + i).astype(np.int64).ravel()
+    runs_at = _positions(packing, 1, packing.step * packing.width * pitch, 0, packing.height * packing.width * pitch)
     weight_bytes = rows_at.size * g.filters * itemsize
     chunks = max(1, min(16, packing.items, (32 << 20) // weight_bytes))
     splits = max(1, min(16 // chunks, rows_at.size // target.WIDE_ROWS))

@@ -53,7 +53,7 @@ def matmul(a, b):
     if not (M and K and N and all(lead)):
         return zeros((*lead, M, N), a.dtype)
     batch = int(np.prod(lead, dtype=int))
-    transposed = a.ndim == 2 and a.T.flags.carray and not a.flags.carray  # Aᵀ is read where it stands: dW = dyᵀ·x
+    transposed = a.ndim == b.ndim == 2 and a.T.flags.carray and not a.flags.carray  # Aᵀ is read where it stands: dW = dyᵀ·x
     left = contiguous(a.T if transposed else np.broadcast_to(a, (*lead, M, K)))
     right = contiguous(np.broadcast_to(b, (*lead, K, N)))
     rows_at = np.arange(M) * (a.itemsize * (1 if transposed else K))

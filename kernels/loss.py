@@ -20,7 +20,9 @@ def _cross_entropy(logits, labels, smoothing, losses, p):
             total += p[n, k]
             spread += logits[n, k] - top
         log_total = np.log(total)
-        losses[n] = log_total - (1 - smoothing) * (logits[n, labels[n]] - top) - smoothing * spread / K
+        losses[n] = log_total - (1 - smoothing) * (logits[n, labels[n]] - top)
+        if smoothing > 0:  # without it a class may be ruled out by −∞: 0·∞ is not 0
+            losses[n] -= smoothing * spread / K
         for k in range(K):
             p[n, k] /= total
 

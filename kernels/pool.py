@@ -66,7 +66,8 @@ def _max_pool_grad(dy, index, dx, threads):
                 for ow in range(OW):
                     for c in range(C):
                         at = index[n, oh, ow, c]
-                        dx[n, at // W, at % W, c] += dy[n, oh, ow, c]
+                        if at >= 0:  # −1: a dilated window that lies in the padding alone
+                            dx[n, at // W, at % W, c] += dy[n, oh, ow, c]
 
 
 def max_pool2d_grad(dy, index, x_shape):

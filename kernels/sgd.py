@@ -1,10 +1,11 @@
 """The SGD update with momentum, in place, in one pass over the parameter."""
 
+import numpy as np
 from numba import prange
 
 from ..errors import ShapeError
 from .cache import njit
-from .elementwise import flat, has_no_gaps, part, same_order
+from .elementwise import flat, part, same_order
 from .threads import launch
 
 
@@ -32,8 +33,11 @@ def sgd_step(param, grad, velocity, lr, momentum, weight_decay, nesterov):
     """
     if velocity is None:
         velocity, momentum = param, 0.0  # not touched
-    if not (has_no_gaps(param) and has_no_gaps(velocity)):
-        raise ShapeError("sgd_step: a parameter and its velocity are updated in place and must fill their memory without gaps")
+    order = np.argsort([-stride for stride in param.strides], kind="stable")
+    if not (param.transpose(order).flags.c_contiguous and velocity.transpose(order).flags.c_contiguous):
+        raise ShapeError(
+            "sgd_step: a parameter and its velocity are updated in place: both fill their memory, in one order of axes"
+        )
     kind = param.dtype.type
     args = (flat(param), flat(same_order(grad, param)), flat(velocity))
     now, ahead = (1, momentum) if nesterov else (0, 1)  # the step is now·g + ahead·v

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import cache
 
 from ..errors import ConfigError
 
@@ -16,6 +17,7 @@ LOCK = threading.RLock()
 _requested = None  # what set_num_threads was told
 
 
+@cache
 def physical_cores():
     """Physical cores that this process may run on."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))

@@ -15,7 +15,10 @@ def cross_entropy(logits, labels, smoothing):
     """−Σ_k q_k·log p_k for p = softmax(logits): losses (N,) and p (N, K)."""
     shifted = logits - logits.max(1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return -(_target(labels, smoothing, logits) * log_p).sum(1), np.exp(log_p)
+    losses = -(1 - smoothing) * log_p[np.arange(len(labels)), labels]
+    if smoothing:  # without it a class may be ruled out by −∞: 0·∞ is not 0
+        losses -= smoothing * log_p.mean(1)
+    return losses, np.exp(log_p)
 
 
 def cross_entropy_grad(p, labels, smoothing, dlosses):

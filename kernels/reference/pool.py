@@ -27,7 +27,7 @@ def max_pool2d_grad(dy, index, x_shape):
     N, H, W, C = x_shape
     dx = np.zeros((N, H * W, C), dy.dtype)
     image, channel = np.arange(N)[:, None, None, None], np.arange(C)
-    np.add.at(dx, (image, index, channel), dy)
+    np.add.at(dx, (image, index, channel), np.where(index < 0, 0, dy))  # −1: a dilated window in the padding alone
     return dx.reshape(x_shape)
 
 

@@ -14,7 +14,7 @@ from .warmup import warmup
 app = typer.Typer(
     help="Train residual networks on a CPU.\n\n`minires train` needs no option, no download and about a minute.",
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(train)

@@ -6,7 +6,6 @@ from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
 from rich.text import Text
 
 from ..training import Callback
@@ -16,12 +15,15 @@ PLAIN_EVERY = 10.0  # seconds between two lines of progress where the output is 
 
 
 def console(stderr=False):
-    """Where commands print. Text is never taken for rich's markup, and numbers are not coloured one by one."""
-    return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
+    """Where commands print: text is never taken for rich's markup. Lines are wrapped in a terminal, nowhere else."""
+    out = Console(stderr=stderr, highlight=False, markup=False)
+    out.soft_wrap = not out.is_terminal
+    return out
 
 
 def duration(seconds):
-    """
+    """A span of time in words.
+
     >>> duration(8.04), duration(68.2), duration(3720)
     ('8.0 s', '1 min 08 s', '1 h 02 min')
     """
@@ -35,16 +37,11 @@ def percent(share):
     return f"{100 * share:.2f} %"
 
 
-def pairs(rows, title=None):
-    """A small table of names and values, without lines."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style=DIM)
-    table.add_column(overflow="fold")
-    if title is not None:
-        table.title, table.title_justify, table.title_style = title, "left", "bold"
-    for name, value in rows:
-        table.add_row(f"  {name}", value)
-    return table
+def pairs(rows):
+    """Names and values, one pair a line. Lines are as long as they are: a path stays in one piece."""
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows)
+    return Text("\n").join(Text.assemble("  ", (name.ljust(width + 2), DIM), value) for name, value in rows)
 
 
 def accuracy_line(accuracy):
@@ -141,7 +138,7 @@ class PlainDisplay(Callback):
         ]
         if trainer.val_loader is not None:
             self.columns.append(("val acc", 8))
-        self.columns += [("images/s", 8), ("time", 6)]
+        self.columns += [("img/s", 6), ("time", 7)]
         self.gap = " " if trainer.val_loader is not None else "  "  # either way 80 characters are enough
         self.out.print(Text(self.gap.join(name.rjust(width) for name, width in self.columns), DIM))
         self.printed = time.perf_counter()
@@ -166,13 +163,13 @@ class PlainDisplay(Callback):
             "test loss": f"{row['test_loss']:.4f}",
             "test acc": percent(row["test_acc"]),
             "val acc": percent(row.get("val_acc", 0)),
-            "images/s": f"{row['images_per_second']:,.0f}",
-            "time": f"{row['seconds']:.1f} s" if row["seconds"] < 9999 else duration(row["seconds"]),
+            "img/s": f"{row['images_per_second']:,.0f}",
+            "time": f"{row['seconds']:.1f} s" if row["seconds"] < 999 else f"{row['seconds'] / 60:.0f} min",
         }
         best = row["test_acc"] >= max(r["test_acc"] for r in trainer.history)
         line = Text()
         for i, (name, width) in enumerate(self.columns):
-            style = GOOD if name == "test acc" and best else DIM if name in ("lr", "images/s", "time") else ""
+            style = GOOD if name == "test acc" and best else DIM if name in ("lr", "img/s", "time") else ""
             line.append(self.gap * (i > 0) + values[name].rjust(width), style)
         self.out.print(line)
         self.printed = time.perf_counter()
@@ -194,7 +191,7 @@ class LiveDisplay(PlainDisplay):
     def on_start(self, trainer):
         super().on_start(trainer)
         self.progress = Progress(
-            TextColumn("{task.description:>7}", style="bold"),
+            TextColumn("{task.description}", style="bold"),
             BarColumn(bar_width=18, style="bright_black", complete_style="cyan", finished_style="cyan"),
             TextColumn("{task.fields[status]}"),
             console=self.out,
@@ -207,7 +204,7 @@ class LiveDisplay(PlainDisplay):
     def on_epoch_start(self, trainer):
         super().on_epoch_start(trainer)
         self.update(
-            description=f"{trainer.epoch + 1}/{trainer.epochs}",
+            description=f"{trainer.epoch + 1}/{trainer.epochs}".rjust(self.columns[0][1]),
             completed=0,
             total=len(trainer.train_loader),
             status="first step" if not trainer.step else "",

@@ -31,7 +31,8 @@ def explain(error):
         return str(error)
     if isinstance(error, UsageError):
         context = getattr(error, "ctx", None)
-        return error.format_message() + (f" See `{context.command_path} --help`." if context else "")
+        sentence = f"{error.format_message().rstrip('.')}."
+        return f"{sentence} See `{context.command_path} --help`." if context else sentence
     if isinstance(error, MemoryError):
         return f"the machine's memory is not enough: {error}" if str(error) else "the machine's memory is not enough"
     if isinstance(error, OSError) and error.strerror:

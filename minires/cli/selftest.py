@@ -7,6 +7,7 @@ import numpy as np
 
 from .. import data, kernels, optim
 from .. import functional as F
+from ..kernels.threads import most_threads
 from ..tensor import Tensor
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}  # of the largest value; sums are taken in another order
@@ -14,21 +15,31 @@ TOLERANCE = {"float32": 2e-5, "float64": 1e-12}  # of the largest value; sums ar
 
 @dataclass
 class Result:
-    """One line of the self-test: what was compared, the largest relative difference, and whether it is small enough."""
+    """One line of the self-test. note: the largest relative difference by dtype, or what was raised."""
 
     name: str
-    error: float
     passed: bool
     note: str = ""
 
 
 def run():
     """Yield a Result a check; what raises counts as failed."""
-    for dtype in TOLERANCE:
-        for name, function, shapes in _checks():
-            yield _compare(f"{name}, {dtype}", function, _arrays(shapes, dtype), TOLERANCE[dtype])
-    yield _compare("augmentation", _augmented, (), TOLERANCE["float32"])
-    yield _threads()
+    for name, function, shapes in _checks():
+        yield _check(name, lambda f=function, s=shapes: _differences(f, s))
+    yield _check("augmentation", lambda: {"float32": _difference(_augmented, [])})
+    most = most_threads()
+    yield _check(f"same bits on 1 and {most} threads", lambda: {"": 0.0 if _bits(1) == _bits(most) else np.inf})
+
+
+def _check(name, measure):
+    """measure() → {dtype: largest relative difference}."""
+    try:
+        found = measure()
+    except Exception as error:  # a diagnosis must go on: the next check may tell more
+        return Result(name, False, f"{type(error).__name__}: {error}")
+    notes = [f"{dtype} {'exact' if error == 0 else f'{error:.1e}'}".strip() for dtype, error in found.items()]
+    note = "   ".join(f"{text:<15}" for text in notes).rstrip()
+    return Result(name, all(error <= TOLERANCE.get(dtype, 0) for dtype, error in found.items()), note)
 
 
 def _checks():
@@ -88,30 +99,23 @@ def _run(function, arrays):
     return [y.data, *(x.grad for x in inputs if x.grad is not None)]
 
 
-def _compare(name, function, arrays, tolerance):
-    try:
-        with kernels.backend("reference"):
-            expected = _run(function, arrays)
-        with kernels.backend("numba"):
-            found = _run(function, arrays)
-    except Exception as error:  # a diagnosis must go on: the next check may tell more
-        return Result(name, np.inf, False, f"{type(error).__name__}: {error}")
-    error = max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(found, expected, strict=True))
-    return Result(name, error, error <= tolerance)
+def _differences(function, shapes):
+    return {dtype: _difference(function, _arrays(shapes, dtype)) for dtype in TOLERANCE}
 
 
-def _threads():
-    """Whether one thread and several give the same bits."""
-    most = kernels.get_num_threads()
-    name = f"same bits on 1 and {most} threads" if most > 1 else "same bits (there is one thread only)"
-    try:
-        results = []
-        for threads in (1, most):
-            with _num_threads(threads):
-                results.append([a.tobytes() for _, f, s in _checks() for a in _run(f, _arrays(s, "float32"))])
-    except Exception as error:
-        return Result(name, np.inf, False, f"{type(error).__name__}: {error}")
-    return Result(name, 0.0, results[0] == results[1])
+def _difference(function, arrays):
+    """The largest difference between the back ends, over outputs and gradients, relative to the largest value."""
+    with kernels.backend("reference"):
+        expected = _run(function, arrays)
+    with kernels.backend("numba"):
+        found = _run(function, arrays)
+    return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(found, expected, strict=True))
+
+
+def _bits(threads):
+    """All outputs and gradients in float32, as bytes."""
+    with _num_threads(threads):
+        return [a.tobytes() for _, function, shapes in _checks() for a in _run(function, _arrays(shapes, "float32"))]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ def warmup(debug: Debug = False):
 
     console = display.console()
     cache.compiles.announce = False
+    before = len(cache.compiles.kernels)
     began = time.perf_counter()
     tasks = list(_tasks())
     with display.bar(console, "", len(tasks)) as advance:
@@ -24,8 +25,9 @@ def warmup(debug: Debug = False):
             advance()
     seconds = display.duration(time.perf_counter() - began)
     kept = f"kept in {cache.FOLDER}" if cache.FOLDER else "kept nowhere, since no cache folder is writable"
-    if cache.compiles.kernels:
-        console.print(f"compiled {len(cache.compiles.kernels)} kernels in {seconds}, {kept}")
+    compiled = len(cache.compiles.kernels) - before
+    if compiled:
+        console.print(f"compiled {compiled} kernels in {seconds}, {kept}")
     else:
         console.print(f"already warm: nothing to compile (checked in {seconds}), {kept}")
 

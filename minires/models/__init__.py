@@ -5,7 +5,7 @@ from .registry import MODELS, create, names
 from .resnet_cifar import CifarPreResNet, CifarResNet
 from .resnet_imagenet import ResNet, ResNetV2
 
-from .crossing import CrossingNet  # isort: skip (names() has it last)
+from .crossing_net import CrossingNet  # isort: skip (names() has it last)
 
 __all__ = [
     "BasicBlock",

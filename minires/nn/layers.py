@@ -7,19 +7,9 @@ import numpy as np
 from .. import functional as F
 from ..errors import ConfigError
 from ..kernels.layout import oihw
+from ..ops.checks import pair
 from . import init
 from .module import Module, Parameter
-
-
-def pair(value, name, least=0):
-    """A setting that is one integer, or one for each of height and width, as two integers.
-
-    Raises ConfigError when it is neither, or below ``least``.
-    """
-    both = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    if len(both) != 2 or not all(isinstance(v, int | np.integer) and v >= least for v in both):
-        raise ConfigError(f"{name} is an integer from {least} up, or two of them (height, width), not {value!r}")
-    return int(both[0]), int(both[1])
 
 
 class Identity(Module):
@@ -65,10 +55,10 @@ class Conv2d(Module):
                 f"in_channels={in_channels}, out_channels={out_channels}"
             )
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size = pair(kernel_size, "Conv2d: kernel_size", 1)
-        self.stride = pair(stride, "Conv2d: stride", 1)
-        self.padding = pair(padding, "Conv2d: padding")
-        self.dilation = pair(dilation, "Conv2d: dilation", 1)
+        self.kernel_size = pair("Conv2d", "kernel_size", kernel_size)
+        self.stride = pair("Conv2d", "stride", stride)
+        self.padding = pair("Conv2d", "padding", padding, least=0)
+        self.dilation = pair("Conv2d", "dilation", dilation)
         stored = np.empty((*self.kernel_size, in_channels // groups, out_channels), np.float32)
         self.weight = Parameter(oihw(stored))
         self.bias = Parameter(np.empty(out_channels, np.float32)) if bias else None

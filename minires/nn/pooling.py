@@ -2,7 +2,7 @@
 
 from .. import functional as F
 from ..errors import ConfigError
-from .layers import pair
+from ..ops.checks import pair
 from .module import Module
 
 
@@ -13,10 +13,10 @@ class MaxPool2d(Module):
     """
 
     def __init__(self, kernel_size, stride=None, padding=0, dilation=1):
-        self.kernel_size = pair(kernel_size, "MaxPool2d: kernel_size", 1)
-        self.stride = self.kernel_size if stride is None else pair(stride, "MaxPool2d: stride", 1)
-        self.padding = pair(padding, "MaxPool2d: padding")
-        self.dilation = pair(dilation, "MaxPool2d: dilation", 1)
+        self.kernel_size = pair("MaxPool2d", "kernel_size", kernel_size)
+        self.stride = self.kernel_size if stride is None else pair("MaxPool2d", "stride", stride)
+        self.padding = pair("MaxPool2d", "padding", padding, least=0)
+        self.dilation = pair("MaxPool2d", "dilation", dilation)
 
     def forward(self, x):
         return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation)
@@ -32,9 +32,9 @@ class AvgPool2d(Module):
     """
 
     def __init__(self, kernel_size, stride=None, padding=0, count_include_pad=True):
-        self.kernel_size = pair(kernel_size, "AvgPool2d: kernel_size", 1)
-        self.stride = self.kernel_size if stride is None else pair(stride, "AvgPool2d: stride", 1)
-        self.padding = pair(padding, "AvgPool2d: padding")
+        self.kernel_size = pair("AvgPool2d", "kernel_size", kernel_size)
+        self.stride = self.kernel_size if stride is None else pair("AvgPool2d", "stride", stride)
+        self.padding = pair("AvgPool2d", "padding", padding, least=0)
         self.count_include_pad = count_include_pad
 
     def forward(self, x):

@@ -49,11 +49,12 @@ class RunFolder:
                     )
             with open(folder.config, "x", encoding="utf-8") as file:
                 file.write(recipe.to_toml(__version__))
-        except (FileExistsError, NotADirectoryError) as error:
-            raise ConfigError(f"{error.filename} is a file, not a folder: choose another place for the run") from error
         except OSError as error:
+            path = Path(error.filename or path)
+            for file in (p for p in (path, *path.parents) if p.is_file()):
+                raise ConfigError(f"{file} is a file, not a folder: choose another place for the run") from error
             raise ConfigError(
-                f"cannot write the run to {error.filename} ({error.strerror}): choose a folder that you may write to"
+                f"cannot write the run to {path} ({error.strerror}): choose a folder that you may write to"
             ) from error
         return folder
 

@@ -1,0 +1,1 @@
+"""minires against its peers, side by side in one run: ``python -m benchmarks.train_step``, ``python -m benchmarks.startup``."""

@@ -1,0 +1,176 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from minires.training import Checkpoint, Recipe, read_metrics
+
+
+def test_train_prints_a_line_an_epoch_and_fills_the_folder(minires, small_run, tmp_path):
+    code, out, err = minires(*small_run, "--out", "my/run")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert any(re.match(r" +model +resnet8, 75,290 parameters", line) for line in lines)
+    assert any(re.match(r" +data +cifar10: 40 training, 24 test images, 10 classes", line) for line in lines)
+    assert [line.split()[0] for line in lines if re.match(r" +\d/2 ", line)] == ["1/2", "2/2"]
+    assert re.search(r"test accuracy \d+\.\d\d % after 2 epochs", out)
+    for name in ("config.toml", "metrics.jsonl", "summary.json", "last.safetensors", "curves.png"):
+        assert (tmp_path / "my/run" / name).exists()
+    assert str(Path("my/run/curves.png")) in out
+
+
+def test_quiet_is_one_line(minires, small_run):
+    code, out, err = minires(*small_run, "--epochs", 1, "--quiet")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"test accuracy \d+\.\d\d % \(runs.resnet8-cifar10-1\)\n", out)
+
+
+def test_options_reach_the_recipe(minires, small_run, cifar):
+    options = "--lr 0.05 --schedule multi-step --milestones 0.4,0.8 --gamma 0.5 --momentum 0.8 --no-nesterov "
+    options += (
+        "--weight-decay 1e-3 --decay-norms --label-smoothing 0.1 --crop 2 --reflect --no-flip --cutout 3 --val 8 "
+    )
+    options += "--seed 3 --threads 1 --model-option option=B --out run --quiet"
+    assert minires(*small_run, *options.split())[0] == 0
+    assert Recipe.read("run/config.toml") == Recipe(
+        model="resnet8",
+        model_options={"option": "B"},
+        dataset="cifar10",
+        data_dir=str(cifar),
+        val=8,
+        epochs=2,
+        batch_size=16,
+        seed=3,
+        threads=1,
+        lr=0.05,
+        momentum=0.8,
+        nesterov=False,
+        weight_decay=1e-3,
+        decay_norms=True,
+        label_smoothing=0.1,
+        schedule="multi-step",
+        warmup=0.0,
+        milestones=(0.4, 0.8),
+        gamma=0.5,
+        crop=2,
+        reflect=True,
+        flip=False,
+        cutout=3,
+    )
+    assert "best_val_acc" in json.loads(Path("run/summary.json").read_text())
+    assert Path("run/best.safetensors").exists()
+
+
+def test_no_augment_leaves_what_is_asked_for(minires, small_run):
+    minires(*small_run, "--epochs", 1, "--no-augment", "--flip", "--out", "run", "-q")
+    recipe = Recipe.read("run/config.toml")
+    assert (recipe.crop, recipe.flip, recipe.cutout) == (0, True, 0)
+
+
+def test_the_same_command_gives_the_same_bits(minires, small_run):
+    for out in ("a", "b"):
+        minires(*small_run, "--out", out, "-q")
+    assert Path("a/last.safetensors").read_bytes() == Path("b/last.safetensors").read_bytes()
+
+
+BAD = [
+    (["--model", "resnet21"], "unknown model 'resnet21' (did you mean resnet"),
+    (["--dataset", "cifar11"], "unknown data set 'cifar11' (did you mean cifar10"),
+    (["--schedule", "cosin"], "unknown schedule 'cosin' (did you mean cosine"),
+    (["--epochs", "-1"], "epochs must be a whole number from 1 up, not -1"),
+    (["--epochs", "many"], "'--epochs'"),
+    (["--batch-size", "0"], "batch_size must be a whole number from 1 up, not 0"),
+    (["--lr", "-0.1"], "lr must be a number above 0, not -0.1"),
+    (["--lr", "nan"], "lr must be a number above 0, not nan"),
+    (["--val", "40"], "val = 40 leaves nothing of the 40 training images"),
+    (["--threads", "0"], "threads must be a whole number from 1 up, not 0"),
+    (["--threads", "5000"], "5000 threads asked for"),
+    (["--milestones", "0.5;0.7"], "--milestones takes numbers"),
+    (["--model-option", "B"], "--model-option takes NAME=VALUE, such as option=B, not 'B'"),
+    (["--model-option", "optoin=B"], "no option 'optoin' (did you mean option?)"),
+    (["--data-dir", "nowhere"], "nowhere does not exist"),
+    (["--data-dir", "."], "holds no cifar10"),
+    (["--epoch", "3"], "--epochs"),
+    (["extra"], "extra"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), BAD, ids=[" ".join(options) for options, _ in BAD])
+def test_bad_input_is_answered_in_a_sentence(minires, small_run, tmp_path, options, said):
+    code, out, err = minires(*small_run, *options)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert said in err
+    assert "Traceback" not in err
+    assert len(err) < 500
+    assert not list(tmp_path.iterdir())  # no folder of a run that never was
+
+
+def test_a_folder_with_a_run_is_refused(minires, small_run):
+    minires(*small_run, "--epochs", 1, "--out", "run", "-q")
+    before = Path("run/last.safetensors").read_bytes()
+    code, _, err = minires(*small_run, "--out", "run")
+    assert code == 2
+    assert err.startswith("error: run already holds a run (config.toml): choose another folder")
+    assert Path("run/last.safetensors").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_refused(minires, small_run):
+    Path("file").touch()
+    code, _, err = minires(*small_run, "--out", "file/run")
+    assert code == 2
+    assert "is a file, not a folder" in err
+
+
+def test_a_full_disk_is_a_sentence(minires, small_run, monkeypatch):
+    def full(self, path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Checkpoint, "save", full)
+    code, _, err = minires(*small_run, "--out", "run", "-q")
+    assert code == 2
+    assert re.search(r"error: No space left on device: run.last.safetensors", err)
+
+
+def test_debug_shows_the_traceback(small_run):
+    from minires.cli import main
+    from minires.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="epochs"):
+        main([*small_run, "--epochs", "0", "--debug"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise")
+def test_ctrl_c_ends_with_a_sentence_and_keeps_the_last_epoch(small_run, tmp_path):
+    command = [*small_run, "--epochs", "100000", "--out", str(tmp_path / "run")]
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", "from minires.cli import main; main()", *command],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = tmp_path / "run/metrics.jsonl"
+    for _ in range(600):
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= 2:
+            break
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    said = re.search(r"Interrupted in epoch (\d+): the weights after epoch (\d+) are in .*last.safetensors", out)
+    assert said, out
+    epoch = Checkpoint.load(tmp_path / "run/last.safetensors").info["epoch"]
+    assert epoch == int(said[2]) == int(said[1]) - 1 == len(read_metrics(metrics))
+    assert (tmp_path / "run/curves.png").exists()
+    assert not (tmp_path / "run/summary.json").exists()

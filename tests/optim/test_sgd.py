@@ -1,0 +1,126 @@
+import copy
+
+import numpy as np
+import pytest
+
+import minires as mr
+from minires import nn
+from minires.errors import ConfigError, ShapeError
+from minires.optim import SGD, split_decay
+
+SETTINGS = [
+    {},
+    {"momentum": 0.9},
+    {"momentum": 0.9, "weight_decay": 0.1},
+    {"momentum": 0.9, "weight_decay": 0.1, "nesterov": True},
+    {"weight_decay": 0.1},
+]
+
+
+def params(dtype=np.float64):
+    rng = np.random.default_rng(0)
+    conv = rng.standard_normal((3, 3, 4, 5)).astype(dtype).transpose(3, 2, 0, 1)  # as kernels store it
+    return [nn.Parameter(conv), nn.Parameter(rng.standard_normal(7).astype(dtype))]
+
+
+def give_grads(parameters, seed):
+    rng = np.random.default_rng(seed)
+    for p in parameters:
+        p.grad = np.empty_like(p.data)
+        p.grad[...] = rng.standard_normal(p.shape)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+def test_steps_are_torchs(settings, backend):
+    torch = pytest.importorskip("torch")
+    ours = params()
+    theirs = [torch.tensor(p.data, requires_grad=True) for p in ours]
+    a, b = SGD(ours, lr=0.1, **settings), torch.optim.SGD(theirs, lr=0.1, **settings)
+    for step in range(4):
+        give_grads(ours, step)
+        for p, q in zip(ours, theirs):
+            q.grad = torch.tensor(p.grad)
+        if step == 2:  # a parameter without a gradient is left alone
+            ours[1].grad = theirs[1].grad = None
+        with mr.backend(backend):
+            a.step()
+        b.step()
+        for p, q in zip(ours, theirs):
+            np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=1e-12)
+    a.zero_grad()
+    assert all(p.grad is None for p in ours)
+
+
+def test_groups_have_settings_of_their_own():
+    w, b = params()
+    opt = SGD([{"params": [w]}, {"params": b, "lr": 0.5, "weight_decay": 0.0}], lr=0.1, weight_decay=0.1)
+    give_grads([w, b], 0)
+    before = [w.data.copy(), b.data.copy()]
+    opt.step()
+    np.testing.assert_allclose(w.data, before[0] - 0.1 * (w.grad + 0.1 * before[0]))
+    np.testing.assert_allclose(b.data, before[1] - 0.5 * b.grad)
+
+
+def test_split_decay_spares_norms_and_biases():
+    model = mr.models.resnet20()
+    decayed, spared = split_decay(model, 5e-4)
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (5e-4, 0.0)
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert {names[id(p)].split(".")[-2][:2] for p in decayed["params"]} == {"co", "fc"}
+    assert {names[id(p)].split(".")[-2][:2] for p in spared["params"]} == {"bn", "fc"}
+    assert len(decayed["params"]) + len(spared["params"]) == len(names)
+    SGD(split_decay(model, 5e-4), lr=0.1)
+
+
+def test_a_saved_state_goes_on_with_the_same_bits():
+    ours = params(np.float32)
+    opt = SGD(ours, lr=0.1, momentum=0.9, nesterov=True)
+    give_grads(ours, 0)
+    opt.step()
+    twins = copy.deepcopy(ours)
+    state = copy.deepcopy(opt.state_dict())
+    state["state"] = {
+        str(i): {"momentum_buffer": np.ascontiguousarray(s["momentum_buffer"])} for i, s in state["state"].items()
+    }
+    again = SGD(twins, lr=1.0)
+    again.load_state_dict(state)
+    assert again.param_groups[0]["lr"] == 0.1
+    assert again.param_groups[0]["nesterov"]
+    for o, parameters in ((opt, ours), (again, twins)):
+        give_grads(parameters, 1)
+        o.step()
+    assert all(np.array_equal(p.data, q.data) for p, q in zip(ours, twins))
+    assert again.velocity[id(twins[0])].strides == twins[0].data.strides
+
+
+def test_a_state_that_does_not_fit_is_refused():
+    ours = params()
+    opt = SGD(ours, lr=0.1, momentum=0.9)
+    give_grads(ours, 0)
+    opt.step()
+    with pytest.raises(ConfigError, match=r"groups of \[2\] parameters, and this optimizer has \[1\]"):
+        SGD(ours[:1], lr=0.1).load_state_dict(opt.state_dict())
+    with pytest.raises(ShapeError, match=r"velocity of shape \(5, 4, 3, 3\) for parameter 0 of shape \(7,\)"):
+        SGD(ours[::-1], lr=0.1, momentum=0.9).load_state_dict(opt.state_dict())
+    state = opt.state_dict()
+    with pytest.raises(ConfigError, match="velocity for parameter 5"):
+        opt.load_state_dict({**state, "state": {5: state["state"][0]}})
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda w, b: SGD([], lr=0.1), "no parameters"),
+        (lambda w, b: SGD([w, w], lr=0.1), "given twice"),
+        (lambda w, b: SGD([w], lr=-1), "lr must be 0 or more, not -1"),
+        (lambda w, b: SGD([w], lr=0.1, momentum=float("nan")), "momentum must be 0 or more, not nan"),
+        (lambda w, b: SGD([w], lr=0.1, nesterov=True), "nesterov needs a momentum"),
+        (lambda w, b: SGD([{"params": [w], "weigth_decay": 0}], lr=0.1), "did you mean weight_decay"),
+        (lambda w, b: SGD([w.data], lr=0.1), "leaf tensors.* not ndarray"),
+        (lambda w, b: SGD([w * 2], lr=0.1), "leaf tensors"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(make, says):
+    with pytest.raises(ConfigError, match=says):
+        make(*params())
