@@ -7,6 +7,7 @@ views included, has been collected: never earlier, so an output, a gradient or a
 import mmap
 import threading
 from collections import OrderedDict, deque
+from contextlib import suppress
 
 import numpy as np
 
@@ -29,7 +30,8 @@ def _map(size):
     """Fresh memory, beginning on a page: vector loads never straddle two cache lines."""
     memory = mmap.mmap(-1, size)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)  # fewer page faults, where the system grants it
+        with suppress(OSError):  # fewer page faults, where the system grants it
+            memory.madvise(mmap.MADV_HUGEPAGE)
     return memory
 
 

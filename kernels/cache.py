@@ -60,8 +60,18 @@ def _choose_folder():
 FOLDER = _choose_folder()  # Path, or None where nothing is writable
 
 
-def njit(**options):
-    """``numba.njit``, cached in FOLDER and releasing the GIL."""
+# What parallel=True would also do is look for parallelism in every array expression, at twice the compile time.
+PRANGE_ALONE = dict.fromkeys(
+    ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion"), False
+)
+
+
+def njit(parallel=False):
+    """``numba.njit``, cached in FOLDER and releasing the GIL; with ``parallel``, ``prange`` runs on threads.
+
+    A parallel function compiles slowly: it should hold a prange and the call of a serial function, no more.
+    """
+    options = {"parallel": {**PRANGE_ALONE, "prange": True}} if parallel else {}
 
     def decorate(function):
         before, config.CACHE_DIR = config.CACHE_DIR, str(FOLDER or "")

@@ -97,18 +97,38 @@ def convolve_phase(f, item, source, packed, panels, panel_at, out, groups, packi
         )  # fmt: skip
 
 
+@njit()
+def _convolve_part(
+    t, threads, source, panels, panel_at, out, groups, packing, tables, out_row, out_pixels, width, packed
+):
+    for item in range(t * packing.items // threads, (t + 1) * packing.items // threads):
+        if packing.direct == 0:
+            pack_item(source, item, packing, packed)
+        for f in range(tables.grid.shape[0]):
+            convolve_phase(
+                f, item, source, packed, panels, panel_at[f], out, groups, packing, tables, out_row, out_pixels, width
+            )
+
+
 @njit(parallel=True)
-def convolve(source, panels, panel_at, out, groups, packing, tables, out_row, out_pixels, width, scratch, threads):
+def _convolve(source, panels, panel_at, out, groups, packing, tables, out_row, out_pixels, width, scratch, threads):
     """out = Σ over taps of source · panels, item by item: the forward pass and the input gradient."""
     for t in prange(threads):
-        packed = scratch[t]
-        for item in range(t * packing.items // threads, (t + 1) * packing.items // threads):
-            if packing.direct == 0:
-                pack_item(source, item, packing, packed)
-            for f in range(tables.grid.shape[0]):
-                convolve_phase(
-                    f, item, source, packed, panels, panel_at[f], out, groups, packing, tables, out_row, out_pixels, width
-                )
+        _convolve_part(
+            np.int64(t),
+            threads,
+            source,
+            panels,
+            panel_at,
+            out,
+            groups,
+            packing,
+            tables,
+            out_row,
+            out_pixels,
+            width,
+            scratch[t],
+        )
 
 
 def _run_plan(plan, source, w, out, groups, transposed):
@@ -121,7 +141,7 @@ def _run_plan(plan, source, w, out, groups, transposed):
         if len(taps):
             pack_panels(w, taps, groups, ins, outs, transposed, width, panels, at)
     args = (source, panels, panel_at, out, groups, plan.packing, plan.tables, plan.out_row, plan.out_pixels, width)
-    launch(convolve, *args, scratch_for(plan.packing, source))
+    launch(_convolve, *args, scratch_for(plan.packing, source))
     return out
 
 
@@ -196,29 +216,47 @@ def _weight_grad_item(item, x, dy, total, groups, packing, rows_at, first_row, r
         )  # fmt: skip
 
 
-@njit(parallel=True)
-def _weight_grad(x, dy, dw, totals, groups, packing, rows_at, runs_at, splits, width, scratch, panels, threads):
-    """totals[chunk] = the part of the sum over the chunk's items; dw = Σ totals, in the order of the chunks."""
+@njit()
+def _weight_grad_part(t, threads, x, dy, totals, groups, packing, rows_at, runs_at, splits, width, packed, panels):
     chunks, rows, O = totals.shape[0], rows_at.size, dy.shape[3]
     work = chunks * splits
+    for part in range(t * work // threads, (t + 1) * work // threads):
+        chunk, split = part // splits, part % splits
+        first, last = split * rows // splits, (split + 1) * rows // splits
+        total = totals[chunk]
+        total[first * O : last * O] = 0
+        for item in range(chunk * packing.items // chunks, (chunk + 1) * packing.items // chunks):
+            if packing.direct == 0:
+                pack_item(x, item, packing, packed)
+            _weight_grad_item(
+                item, x, dy, total, groups, packing, rows_at, first, last - first, runs_at, packed, panels, width
+            )
+
+
+@njit()
+def _sum_chunks(t, threads, totals, dw):
+    """dw = Σ totals, in the order of the chunks."""
+    chunks = totals.shape[0]
+    for i in range(t * dw.size // threads, (t + 1) * dw.size // threads):
+        value = totals[0, i]
+        for chunk in range(1, chunks):
+            value += totals[chunk, i]
+        dw[i] = value
+
+
+@njit(parallel=True)
+def _weight_grad(x, dy, totals, groups, packing, rows_at, runs_at, splits, width, scratch, panels, threads):
+    """totals[chunk] = the part of the sum over the chunk's items."""
     for t in prange(threads):
-        for part in range(t * work // threads, (t + 1) * work // threads):
-            chunk, split = part // splits, part % splits
-            first, last = split * rows // splits, (split + 1) * rows // splits
-            total = totals[chunk]
-            total[first * O : last * O] = 0
-            for item in range(chunk * packing.items // chunks, (chunk + 1) * packing.items // chunks):
-                if packing.direct == 0:
-                    pack_item(x, item, packing, scratch[t])
-                _weight_grad_item(
-                    item, x, dy, total, groups, packing, rows_at, first, last - first, runs_at, scratch[t], panels[t], width
-                )
+        _weight_grad_part(
+            np.int64(t), threads, x, dy, totals, groups, packing, rows_at, runs_at, splits, width, scratch[t], panels[t]
+        )
+
+
+@njit(parallel=True)
+def _sum(totals, dw, threads):
     for t in prange(threads):
-        for i in range(t * dw.size // threads, (t + 1) * dw.size // threads):
-            value = totals[0, i]
-            for chunk in range(1, chunks):
-                value += totals[chunk, i]
-            dw[i] = value
+        _sum_chunks(np.int64(t), threads, totals, dw)
 
 
 def conv2d_weight_grad(x, dy, w_shape, stride, padding, dilation, groups):
@@ -235,5 +273,6 @@ def conv2d_weight_grad(x, dy, w_shape, stride, padding, dilation, groups):
     totals = empty((plan.chunks, dw.size), x.dtype)
     scratch, panels = scratch_for(plan.packing, x), empty((get_num_threads(), panel), x.dtype)
     tables = (groups, plan.packing, plan.rows_at, plan.runs_at, plan.splits, width)
-    launch(_weight_grad, x, dy, dw.reshape(-1), totals, *tables, scratch, panels)
+    launch(_weight_grad, x, dy, totals, *tables, scratch, panels)
+    launch(_sum, totals, dw.reshape(-1))
     return dw

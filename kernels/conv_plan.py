@@ -86,7 +86,9 @@ class ConvPlan(NamedTuple):
 
 class WeightPlan(NamedTuple):
     packing: Packing
-    rows_at: np.ndarray  # (KH·KW·I,) int64, bytes: where row (kh, kw, i) starts in the packed image, for the first group
+    rows_at: (
+        np.ndarray
+    )  # (KH·KW·I,) int64, bytes: where row (kh, kw, i) starts in the packed image, for the first group
     runs_at: np.ndarray  # (grid rows of an item,) int64, bytes: where each grid row starts
     chunks: int  # parts that the sum over items is cut into, whatever the number of threads
     splits: int  # parts that the rows are cut into, where a part of the sum would be large
@@ -207,7 +209,9 @@ def input_grad_plan(g, itemsize):
         for pw in axis_phases[1]:
             phase_grid = (-(-(height - ph) // g.stride[0]), -(-(width - pw) // g.stride[1]))
             whole = packing._replace(band=phase_grid[0]) if packing.bands == 1 else packing
-            out_at = _positions(whole, phase_grid[1], g.stride[0] * width, g.stride[1], height * width) + ph * width + pw
+            out_at = (
+                _positions(whole, phase_grid[1], g.stride[0] * width, g.stride[1], height * width) + ph * width + pw
+            )
             taps = [(kh, kw) for kh, _ in reaching(0, ph) for kw, _ in reaching(1, pw)]
             tap_rows = [shifts[0][kh] - low[0] for kh, _ in taps]
             tap_columns = [shifts[1][kw] - low[1] for _, kw in taps]

@@ -39,7 +39,7 @@ def part(n, t, threads):
 @njit(parallel=True)
 def _relu(x, y, threads):
     for t in prange(threads):
-        mine = part(x.size, t, threads)
+        mine = part(x.size, np.int64(t), threads)
         xs, ys = x[mine], y[mine]
         for i in range(xs.size):
             ys[i] = 0 if xs[i] <= 0 else xs[i]  # NaN stays NaN
@@ -55,7 +55,7 @@ def relu(x):
 @njit(parallel=True)
 def _relu_grad(dy, y, dx, threads):
     for t in prange(threads):
-        mine = part(y.size, t, threads)
+        mine = part(y.size, np.int64(t), threads)
         grads, ys, dxs = dy[mine], y[mine], dx[mine]
         for i in range(ys.size):
             dxs[i] = 0 if ys[i] <= 0 else grads[i]
@@ -71,7 +71,7 @@ def relu_grad(dy, y):
 @njit(parallel=True)
 def _add(a, b, y, threads):
     for t in prange(threads):
-        mine = part(a.size, t, threads)
+        mine = part(a.size, np.int64(t), threads)
         xs, zs, ys = a[mine], b[mine], y[mine]
         for i in range(ys.size):
             ys[i] = xs[i] + zs[i]
@@ -89,7 +89,7 @@ def add(a, b, out=None):
 @njit(parallel=True)
 def _add_relu(a, b, y, threads):
     for t in prange(threads):
-        mine = part(a.size, t, threads)
+        mine = part(a.size, np.int64(t), threads)
         xs, zs, ys = a[mine], b[mine], y[mine]
         for i in range(ys.size):
             total = xs[i] + zs[i]

@@ -27,23 +27,28 @@ def _pack_columns(b, width, panels):
             at += width
 
 
-@njit(parallel=True)
-def _matmul(a, a_step, b, rows_at, out_at, width, panels, c, threads):
-    """c (batch, M, N) = a (batch, M·K, or K·M with a_step = M) · b (batch, K, N)."""
-    batch, M, N = c.shape
-    K = b.shape[1]
+@njit()
+def _matmul_part(t, threads, a, a_step, panels, rows_at, out_at, K, N, width, c):
+    M = rows_at.size
     blocks = (M + ROWS - 1) // ROWS
     origin = np.zeros(1, np.int64)
-    for n in range(batch):
+    for block in range(t * blocks // threads, (t + 1) * blocks // threads):
+        i = block * ROWS
+        products(
+            a, 0, rows_at[i:], min(ROWS, M - i), a_step, origin, 1, K, panels, 0, K * width, width,
+            c, 0, out_at[i:], N, width, False,
+        )  # fmt: skip
+
+
+@njit(parallel=True)
+def _matmul(a, a_step, b, rows_at, out_at, width, panels, c, threads):
+    """c (batch, M·N) = a (batch, M·K, or K·M with a_step = M) · b (batch, K, N)."""
+    for n in range(b.shape[0]):
         _pack_columns(b[n], width, panels)
         for t in prange(threads):
-            for block in range(t * blocks // threads, (t + 1) * blocks // threads):
-                i = block * ROWS
-                rows = min(ROWS, M - i)
-                products(
-                    a[n], 0, rows_at[i:], rows, a_step, origin, 1, K, panels, 0, K * width, width,
-                    c[n].reshape(-1), 0, out_at[i:], N, width, False,
-                )  # fmt: skip
+            _matmul_part(
+                np.int64(t), threads, a[n], a_step, panels, rows_at, out_at, b.shape[1], b.shape[2], width, c[n]
+            )
 
 
 def matmul(a, b):
@@ -53,7 +58,9 @@ def matmul(a, b):
     if not (M and K and N and all(lead)):
         return zeros((*lead, M, N), a.dtype)
     batch = int(np.prod(lead, dtype=int))
-    transposed = a.ndim == b.ndim == 2 and a.T.flags.carray and not a.flags.carray  # Aᵀ is read where it stands: dW = dyᵀ·x
+    transposed = (
+        a.ndim == b.ndim == 2 and a.T.flags.carray and not a.flags.carray
+    )  # Aᵀ is read where it stands: dW = dyᵀ·x
     left = contiguous(a.T if transposed else np.broadcast_to(a, (*lead, M, K)))
     right = contiguous(np.broadcast_to(b, (*lead, K, N)))
     rows_at = np.arange(M) * (a.itemsize * (1 if transposed else K))
@@ -61,5 +68,5 @@ def matmul(a, b):
     panels = empty((-(-N // width) * K * width,), a.dtype)
     c = empty((batch, M, N), a.dtype)
     args = (left.reshape(batch, M * K), M if transposed else 1, right.reshape(batch, K, N), rows_at)
-    launch(_matmul, *args, np.arange(M) * (N * a.itemsize), width, panels, c)
+    launch(_matmul, *args, np.arange(M) * (N * a.itemsize), width, panels, c.reshape(batch, M * N))
     return c.reshape(*lead, M, N)

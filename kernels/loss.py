@@ -13,8 +13,7 @@ def _cross_entropy(logits, labels, smoothing, losses, p):
         top = logits[n, 0]
         for k in range(1, K):
             top = max(top, logits[n, k])
-        total = logits[n, 0] * 0  # of the logits' dtype
-        spread = total
+        total = spread = smoothing * 0  # of the logits' dtype
         for k in range(K):
             p[n, k] = np.exp(logits[n, k] - top)
             total += p[n, k]
@@ -49,5 +48,5 @@ def _cross_entropy_grad(p, labels, smoothing, dlosses, dlogits):
 def cross_entropy_grad(p, labels, smoothing, dlosses):
     """dlogits (N, K) = (p − q)·dlosses, from dlosses (N,)."""
     dlogits = np.empty(p.shape, p.dtype)
-    _cross_entropy_grad(p, contiguous(labels), p.dtype.type(smoothing), contiguous(dlosses), dlogits)
+    _cross_entropy_grad(contiguous(p), contiguous(labels), p.dtype.type(smoothing), contiguous(dlosses), dlogits)
     return dlogits

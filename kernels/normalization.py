@@ -28,23 +28,28 @@ def _fold(x):
     return rows // fold, fold * C
 
 
-@njit(parallel=True)
-def _partial_moments(x, first, sums, squares, threads):
+@njit()
+def _partial_moments_part(t, threads, x, first, sums, squares):
     """Of every block: its first long row, Σ (x − first) and Σ (x − first)², element by element of the long row."""
     rows, length = x.shape
     blocks = sums.shape[0]
-    for t in prange(threads):
-        for block in range(t * blocks // threads, (t + 1) * blocks // threads):
-            origin, s, q = first[block], sums[block], squares[block]
-            start = block * BLOCK
+    for block in range(t * blocks // threads, (t + 1) * blocks // threads):
+        origin, s, q = first[block], sums[block], squares[block]
+        start = block * BLOCK
+        for i in range(length):
+            origin[i], s[i], q[i] = x[start, i], 0, 0
+        for r in range(start + 1, min(start + BLOCK, rows)):
+            row = x[r]
             for i in range(length):
-                origin[i], s[i], q[i] = x[start, i], 0, 0
-            for r in range(start + 1, min(start + BLOCK, rows)):
-                row = x[r]
-                for i in range(length):
-                    d = row[i] - origin[i]
-                    s[i] += d
-                    q[i] += d * d
+                d = row[i] - origin[i]
+                s[i] += d
+                q[i] += d * d
+
+
+@njit(parallel=True)
+def _partial_moments(x, first, sums, squares, threads):
+    for t in prange(threads):
+        _partial_moments_part(np.int64(t), threads, x, first, sums, squares)
 
 
 def batch_norm_stats(x):
@@ -71,14 +76,19 @@ def _tile(values, length, dtype):
     return np.tile(np.asarray(values, dtype), length // len(values))
 
 
+@njit()
+def _normalise_part(t, threads, x, mean, scale, shift, y):
+    rows, length = x.shape
+    for r in range(t * rows // threads, (t + 1) * rows // threads):
+        row, out = x[r], y[r]
+        for i in range(length):
+            out[i] = (row[i] - mean[i]) * scale[i] + shift[i]
+
+
 @njit(parallel=True)
 def _normalise(x, mean, scale, shift, y, threads):
-    rows, length = x.shape
     for t in prange(threads):
-        for r in range(t * rows // threads, (t + 1) * rows // threads):
-            row, out = x[r], y[r]
-            for i in range(length):
-                out[i] = (row[i] - mean[i]) * scale[i] + shift[i]
+        _normalise_part(np.int64(t), threads, x, mean, scale, shift, y)
 
 
 def batch_norm(x, mean, scale, shift):
@@ -91,31 +101,41 @@ def batch_norm(x, mean, scale, shift):
     return y
 
 
-@njit(parallel=True)
-def _partial_grads(dy, x, mean, sums, products, threads):
+@njit()
+def _partial_grads_part(t, threads, dy, x, mean, sums, products):
     """Of every block: Σ dy and Σ dy·(x − mean)."""
     rows, length = x.shape
     blocks = sums.shape[0]
+    for block in range(t * blocks // threads, (t + 1) * blocks // threads):
+        s, q = sums[block], products[block]
+        s[:] = 0
+        q[:] = 0
+        for r in range(block * BLOCK, min(block * BLOCK + BLOCK, rows)):
+            grad, row = dy[r], x[r]
+            for i in range(length):
+                s[i] += grad[i]
+                q[i] += grad[i] * (row[i] - mean[i])
+
+
+@njit(parallel=True)
+def _partial_grads(dy, x, mean, sums, products, threads):
     for t in prange(threads):
-        for block in range(t * blocks // threads, (t + 1) * blocks // threads):
-            s, q = sums[block], products[block]
-            s[:] = 0
-            q[:] = 0
-            for r in range(block * BLOCK, min(block * BLOCK + BLOCK, rows)):
-                grad, row = dy[r], x[r]
-                for i in range(length):
-                    s[i] += grad[i]
-                    q[i] += grad[i] * (row[i] - mean[i])
+        _partial_grads_part(np.int64(t), threads, dy, x, mean, sums, products)
+
+
+@njit()
+def _input_grad_part(t, threads, dy, x, mean, a, b, d, dx):
+    rows, length = x.shape
+    for r in range(t * rows // threads, (t + 1) * rows // threads):
+        grad, row, out = dy[r], x[r], dx[r]
+        for i in range(length):
+            out[i] = a[i] * grad[i] + b[i] * (row[i] - mean[i]) + d[i]
 
 
 @njit(parallel=True)
 def _input_grad(dy, x, mean, a, b, d, dx, threads):
-    rows, length = x.shape
     for t in prange(threads):
-        for r in range(t * rows // threads, (t + 1) * rows // threads):
-            grad, row, out = dy[r], x[r], dx[r]
-            for i in range(length):
-                out[i] = a[i] * grad[i] + b[i] * (row[i] - mean[i]) + d[i]
+        _input_grad_part(np.int64(t), threads, dy, x, mean, a, b, d, dx)
 
 
 def batch_norm_grad(dy, x, mean, inv_std, weight, training):

@@ -11,7 +11,9 @@ from .threads import launch
 
 def pooled_size(size, kernel, stride, padding, dilation=(1, 1)):
     """(OH, OW) of a pooling over (H, W)."""
-    return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, kernel, stride, padding, dilation))
+    return tuple(
+        (n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, kernel, stride, padding, dilation)
+    )
 
 
 @njit()
@@ -38,12 +40,17 @@ def _max_pool_image(x, kernel, stride, padding, dilation, y, index):
                             where[c] = at
 
 
+@njit()
+def _max_pool_part(t, threads, x, kernel, stride, padding, dilation, y, index):
+    N = x.shape[0]
+    for n in range(t * N // threads, (t + 1) * N // threads):
+        _max_pool_image(x[n], kernel, stride, padding, dilation, y[n], index[n])
+
+
 @njit(parallel=True)
 def _max_pool(x, kernel, stride, padding, dilation, y, index, threads):
-    N = x.shape[0]
     for t in prange(threads):
-        for n in range(t * N // threads, (t + 1) * N // threads):
-            _max_pool_image(x[n], kernel, stride, padding, dilation, y[n], index[n])
+        _max_pool_part(np.int64(t), threads, x, kernel, stride, padding, dilation, y, index)
 
 
 def max_pool2d(x, kernel, stride, padding, dilation):
@@ -55,25 +62,30 @@ def max_pool2d(x, kernel, stride, padding, dilation):
     return y, index
 
 
-@njit(parallel=True)
-def _max_pool_grad(dy, index, dx, threads):
+@njit()
+def _max_pool_grad_part(t, threads, dy, index, dx):
     N, OH, OW, C = dy.shape
     W = dx.shape[2]
+    for n in range(t * N // threads, (t + 1) * N // threads):
+        dx[n] = 0
+        for oh in range(OH):
+            for ow in range(OW):
+                for c in range(C):
+                    at = index[n, oh, ow, c]
+                    if at >= 0:  # −1: a dilated window that lies in the padding alone
+                        dx[n, at // W, at % W, c] += dy[n, oh, ow, c]
+
+
+@njit(parallel=True)
+def _max_pool_grad(dy, index, dx, threads):
     for t in prange(threads):
-        for n in range(t * N // threads, (t + 1) * N // threads):
-            dx[n] = 0
-            for oh in range(OH):
-                for ow in range(OW):
-                    for c in range(C):
-                        at = index[n, oh, ow, c]
-                        if at >= 0:  # −1: a dilated window that lies in the padding alone
-                            dx[n, at // W, at % W, c] += dy[n, oh, ow, c]
+        _max_pool_grad_part(np.int64(t), threads, dy, index, dx)
 
 
 def max_pool2d_grad(dy, index, x_shape):
     """dx (N, H, W, C): each dy goes to the element that was the largest of its window."""
     dx = empty(x_shape, dy.dtype)
-    launch(_max_pool_grad, contiguous(dy), index, dx)
+    launch(_max_pool_grad, contiguous(dy), contiguous(index), dx)
     return dx
 
 
@@ -84,26 +96,31 @@ def _window(o, k, s, p, n):
     return max(start, 0), min(start + k, n), min(start + k, n + p) - start
 
 
-@njit(parallel=True)
-def _avg_pool(x, kernel, stride, padding, count_padding, y, threads):
+@njit()
+def _avg_pool_part(t, threads, x, kernel, stride, padding, count_padding, y):
     N, H, W, C = x.shape
     OH, OW = y.shape[1:3]
+    for n in range(t * N // threads, (t + 1) * N // threads):
+        for oh in range(OH):
+            h0, h1, padded_h = _window(oh, kernel[0], stride[0], padding[0], H)
+            for ow in range(OW):
+                w0, w1, padded_w = _window(ow, kernel[1], stride[1], padding[1], W)
+                total = y[n, oh, ow]
+                total[:] = 0
+                for h in range(h0, h1):
+                    for w in range(w0, w1):
+                        pixel = x[n, h, w]
+                        for c in range(C):
+                            total[c] += pixel[c]
+                count = padded_h * padded_w if count_padding else (h1 - h0) * (w1 - w0)
+                for c in range(C):
+                    total[c] /= count
+
+
+@njit(parallel=True)
+def _avg_pool(x, kernel, stride, padding, count_padding, y, threads):
     for t in prange(threads):
-        for n in range(t * N // threads, (t + 1) * N // threads):
-            for oh in range(OH):
-                h0, h1, padded_h = _window(oh, kernel[0], stride[0], padding[0], H)
-                for ow in range(OW):
-                    w0, w1, padded_w = _window(ow, kernel[1], stride[1], padding[1], W)
-                    total = y[n, oh, ow]
-                    total[:] = 0
-                    for h in range(h0, h1):
-                        for w in range(w0, w1):
-                            pixel = x[n, h, w]
-                            for c in range(C):
-                                total[c] += pixel[c]
-                    count = padded_h * padded_w if count_padding else (h1 - h0) * (w1 - w0)
-                    for c in range(C):
-                        total[c] /= count
+        _avg_pool_part(np.int64(t), threads, x, kernel, stride, padding, count_padding, y)
 
 
 def avg_pool2d(x, kernel, stride, padding, count_padding):
@@ -114,24 +131,29 @@ def avg_pool2d(x, kernel, stride, padding, count_padding):
     return y
 
 
-@njit(parallel=True)
-def _avg_pool_grad(dy, kernel, stride, padding, count_padding, dx, threads):
+@njit()
+def _avg_pool_grad_part(t, threads, dy, kernel, stride, padding, count_padding, dx):
     N, OH, OW, C = dy.shape
     H, W = dx.shape[1:3]
+    for n in range(t * N // threads, (t + 1) * N // threads):
+        dx[n] = 0
+        for oh in range(OH):
+            h0, h1, padded_h = _window(oh, kernel[0], stride[0], padding[0], H)
+            for ow in range(OW):
+                w0, w1, padded_w = _window(ow, kernel[1], stride[1], padding[1], W)
+                count = padded_h * padded_w if count_padding else (h1 - h0) * (w1 - w0)
+                grad = dy[n, oh, ow]
+                for h in range(h0, h1):
+                    for w in range(w0, w1):
+                        pixel = dx[n, h, w]
+                        for c in range(C):
+                            pixel[c] += grad[c] / count
+
+
+@njit(parallel=True)
+def _avg_pool_grad(dy, kernel, stride, padding, count_padding, dx, threads):
     for t in prange(threads):
-        for n in range(t * N // threads, (t + 1) * N // threads):
-            dx[n] = 0
-            for oh in range(OH):
-                h0, h1, padded_h = _window(oh, kernel[0], stride[0], padding[0], H)
-                for ow in range(OW):
-                    w0, w1, padded_w = _window(ow, kernel[1], stride[1], padding[1], W)
-                    count = padded_h * padded_w if count_padding else (h1 - h0) * (w1 - w0)
-                    grad = dy[n, oh, ow]
-                    for h in range(h0, h1):
-                        for w in range(w0, w1):
-                            pixel = dx[n, h, w]
-                            for c in range(C):
-                                pixel[c] += grad[c] / count
+        _avg_pool_grad_part(np.int64(t), threads, dy, kernel, stride, padding, count_padding, dx)
 
 
 def avg_pool2d_grad(dy, x_shape, kernel, stride, padding, count_padding):

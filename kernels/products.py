@@ -33,7 +33,9 @@ def _tile(wide, add, a, rows_at, a_step, runs_at, runs, run, b, b_step, c, out_a
 
 
 @njit()
-def products(a, a_at, rows_at, rows, a_step, runs_at, runs, run, b, b_at, block, b_step, c, c_at, out_at, columns, width, add):
+def products(
+    a, a_at, rows_at, rows, a_step, runs_at, runs, run, b, b_at, block, b_step, c, c_at, out_at, columns, width, add
+):
     """C[out_at[i], :columns] (+)= Σ_r Σ_k A[rows_at[i] + runs_at[r] + k·a_step] · B[r·run + k, :].
 
     a, b, c: 1-d arrays of one float dtype; a_at, b_at, c_at the elements where A, B and C begin; the tables are int64, in

@@ -12,7 +12,7 @@ from .threads import launch
 @njit(parallel=True)
 def _sgd(param, grad, velocity, lr, momentum, weight_decay, now, ahead, threads):
     for t in prange(threads):
-        mine = part(param.size, t, threads)
+        mine = part(param.size, np.int64(t), threads)
         ws, gs, vs = param[mine], grad[mine], velocity[mine]
         if momentum == 0:
             for i in range(ws.size):

@@ -80,7 +80,9 @@ def _phi(builder, kind, start, block):
 
 
 @intrinsic(prefer_literal=True)
-def accumulate_tile(typingctx, dtype, MR, NV, ADD, a, row_offset, a_step, run_offset, runs, K, b, b_step, c, out_offset):
+def accumulate_tile(
+    typingctx, dtype, MR, NV, ADD, a, row_offset, a_step, run_offset, runs, K, b, b_step, c, out_offset
+):
     """C (+)= Σ A·B as above, MR rows × NV vectors; ADD = 1 adds to C, 0 overwrites it. runs and K are at least 1.
 
     dtype is float32 or float64. row_offset, run_offset and out_offset are addresses of int64 tables.

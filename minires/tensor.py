@@ -209,10 +209,11 @@ class Handle:
 
     def __init__(self, hooks, hook):
         self.hooks = hooks
-        hooks[id(self)] = hook
+        self.key = object()  # the handle itself may be thrown away, and its id used again
+        hooks[self.key] = hook
 
     def remove(self):
-        self.hooks.pop(id(self), None)
+        self.hooks.pop(self.key, None)
 
     def __enter__(self):
         return self
@@ -235,7 +236,7 @@ def backward(outputs, grads, retain_graph=False):
         for hook in list(y.hooks.values()) if y.hooks else ():
             replaced = hook(dy)
             if replaced is not None:
-                dy, owned = np.asarray(replaced), False
+                dy, owned = y._seed(replaced), False  # of y's shape and dtype, or an error
         if y.op is None or y.retains_grad:
             _accumulate(y, dy, owned and y.op is None)
         if y.op is None:

@@ -38,7 +38,9 @@ def assert_close(found, expected, bound, factor=16):
 def convolutions(draw, most_kernel, most_channels, most_extra, most_images=4):
     """(x shape, w shape, (stride, padding, dilation, groups)) of a convolution that has an output, in the kernels' order."""
     kernel, stride = draw(pairs(1, most_kernel)), draw(pairs(1, 3))
-    dilation = draw(pairs(1, 3)) if most_kernel <= 5 else draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (2, 2), (3, 3)]))
+    dilation = (
+        draw(pairs(1, 3)) if most_kernel <= 5 else draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (2, 2), (3, 3)]))
+    )
     padding = draw(pairs(0, 4))
     reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation)]
     size = [max(1, r - 2 * p) + draw(st.integers(0, most_extra)) for r, p in zip(reach, padding)]

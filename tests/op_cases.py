@@ -62,7 +62,7 @@ def apart(*shapes):
 X = (2, 3, 5, 4)  # an image
 
 
-def unary(name, inputs=normal(X), **settings):
+def unary(name, inputs=(("normal", X),), **settings):
     """The same name and settings in both libraries."""
 
     def theirs(torch, x):
@@ -192,12 +192,16 @@ CASES = {
     "log": [unary("log", positive(X))],
     "sqrt": [unary("sqrt", positive(X))],
     "abs": [unary("abs", apart(X))],
-    "clip": [unary("clip", apart(X), min=-2.0, max=3.0), unary("clip", apart(X), min=0.0), unary("clip", apart(X), max=1)],
+    "clip": [
+        unary("clip", apart(X), min=-2.0, max=3.0),
+        unary("clip", apart(X), min=0.0),
+        unary("clip", apart(X), max=1),
+    ],
     # activations
-    "relu": [unary("relu", apart(X)), unary("relu", apart((7,)))],
+    "relu": [unary("relu", apart(X)), unary("relu", apart((7,)))._replace(label="1-d")],
     "add_relu": [
-        Case("same shape", F.add_relu, lambda torch, a, b: torch.relu(a + b), (*apart(X), *apart(X))),
-        Case("broadcast", F.add_relu, lambda torch, a, b: torch.relu(a + b), (*normal(X), *normal((3, 1, 1)))),
+        Case("same shape", F.add_relu, lambda torch, a, b: torch.relu(a + b), normal(X, X)),
+        Case("broadcast", F.add_relu, lambda torch, a, b: torch.relu(a + b), normal(X, (3, 1, 1))),
     ],
     "leaky_relu": [unary("leaky_relu", apart(X)), unary("leaky_relu", apart(X), negative_slope=0.2)],
     "gelu": [unary("gelu"), unary("gelu", approximate="tanh")],
@@ -234,6 +238,7 @@ CASES = {
             ("batch, 2-d", (2, 4, 5), (5, 3)),
             ("2-d, batch", (4, 5), (2, 5, 3)),
             ("batches that broadcast", (2, 1, 4, 5), (3, 5, 2)),
+            ("4-d", (2, 3, 4, 5), (2, 3, 5, 2)),
         ]
     ],
     "batch_norm": [

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from minires.kernels import empty_like
+from minires.kernels.layout import hwio, is_channels_last, nchw, nhwc, oihw, to_channels_last
 from op_cases import EVERY, IDS, draw
 
 import minires as mr
 from minires import functional as F
-from minires.kernels import empty_like
-from minires.kernels.layout import hwio, is_channels_last, nchw, nhwc, oihw, to_channels_last
 
 every_case = pytest.mark.parametrize(("name", "case"), EVERY, ids=IDS)
 
@@ -99,6 +99,7 @@ class TestHelpers:
         for axes in ([*range(len(shape))], [*range(len(shape))][::-1]):
             x = base.transpose(axes)
             y = empty_like(x)
-            assert (y.shape, y.dtype, y.strides) == (x.shape, x.dtype, x.strides)
+            assert (y.shape, y.dtype) == (x.shape, x.dtype)
+            assert [s for s, n in zip(y.strides, y.shape) if n > 1] == [s for s, n in zip(x.strides, x.shape) if n > 1]
         if len(shape) == 4:
             assert is_channels_last(empty_like(to_channels_last(base)))

@@ -139,8 +139,8 @@ class Dropout(Op):
 
     def forward(self, x):
         keep = random.generator().random(x.shape, dtype=np.float32) >= self.p
-        self.scale = (keep / (1 - self.p) if self.p < 1 else keep * 0.0).astype(x.dtype)
-        y = kernels.empty_like(x)
+        self.scale, y = kernels.empty_like(x), kernels.empty_like(x)  # in x's memory order
+        self.scale[...] = keep / (1 - self.p) if self.p < 1 else 0
         np.multiply(x, self.scale, out=y)
         return y
 

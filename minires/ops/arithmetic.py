@@ -30,6 +30,12 @@ class Binary(Op):
         return super().apply(a, b)
 
 
+def elementwise(function, a, b):
+    """function(a, b); where they broadcast to images, NumPy would take whatever order in memory."""
+    y = function(a, b)
+    return y if a.shape == b.shape else kernels.to_channels_last(y)
+
+
 class Add(Binary):
     """y = a + b. da = dy, db = dy: an addition hands the same gradient to both branches."""
 
@@ -37,7 +43,7 @@ class Add(Binary):
 
     def forward(self, a, b):
         self.shapes = a.shape, b.shape
-        return kernels.add(a, b) if a.shape == b.shape else a + b
+        return kernels.add(a, b) if a.shape == b.shape else elementwise(np.add, a, b)
 
     def backward(self, dy, needs):
         return tuple(unbroadcast(dy, shape) if need else None for shape, need in zip(self.shapes, needs))
@@ -50,7 +56,7 @@ class Sub(Binary):
 
     def forward(self, a, b):
         self.shapes = a.shape, b.shape
-        return a - b
+        return elementwise(np.subtract, a, b)
 
     def backward(self, dy, needs):
         return (
@@ -64,7 +70,7 @@ class Mul(Binary):
 
     def forward(self, a, b):
         self.a, self.b = a, b
-        return a * b
+        return elementwise(np.multiply, a, b)
 
     def backward(self, dy, needs):
         return (
@@ -78,7 +84,7 @@ class Div(Binary):
 
     def forward(self, a, b):
         self.a, self.b = a, b
-        return a / b
+        return elementwise(np.divide, a, b)
 
     def backward(self, dy, needs):
         return (
@@ -92,7 +98,7 @@ class Pow(Binary):
 
     def forward(self, a, b):
         self.a, self.b = a, b
-        self.y = a**b
+        self.y = elementwise(np.power, a, b)
         return self.y
 
     def backward(self, dy, needs):
@@ -182,7 +188,7 @@ class Clip(Unary):
         self.low, self.high = low, high
 
     def forward(self, x):
-        self.inside = np.ones(x.shape, bool)
+        self.inside = np.ones_like(x, bool)
         if self.low is not None:
             self.inside = self.inside & (x >= self.low)
         if self.high is not None:

@@ -9,17 +9,22 @@ from .arithmetic import unbroadcast
 from .checks import needs_tensor, same_dtype
 
 
+def product(a, b):
+    """a·b; with four axes stored channels-last, as everything is."""
+    return kernels.to_channels_last(kernels.matmul(a, b))
+
+
 class MatMul(Op):
     """y = a·b. da = dy·bᵀ, db = aᵀ·dy; leading axes broadcast."""
 
     def forward(self, a, b):
         self.a, self.b = a, b
-        return kernels.matmul(a, b)
+        return product(a, b)
 
     def backward(self, dy, needs):
         a, b = self.a, self.b
-        da = unbroadcast(kernels.matmul(dy, b.swapaxes(-1, -2)), a.shape) if needs[0] else None
-        db = unbroadcast(kernels.matmul(a.swapaxes(-1, -2), dy), b.shape) if needs[1] else None
+        da = unbroadcast(product(dy, b.swapaxes(-1, -2)), a.shape) if needs[0] else None
+        db = unbroadcast(product(a.swapaxes(-1, -2), dy), b.shape) if needs[1] else None
         return da, db
 
 

@@ -67,7 +67,7 @@ class Max(Reduce):
 
     def backward(self, dy, needs):
         ties = self.mask.sum(axis=self.axes, keepdims=True)
-        return ((self.mask * (self.kept(dy) / ties)).astype(dy.dtype, copy=False),)
+        return (to_channels_last((self.mask * (self.kept(dy) / ties)).astype(dy.dtype, copy=False)),)
 
 
 def sum(x, dim=None, keepdim=False):

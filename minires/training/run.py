@@ -50,7 +50,7 @@ class RunFolder:
             with open(folder.config, "x", encoding="utf-8") as file:
                 file.write(recipe.to_toml(__version__))
         except OSError as error:
-            path = Path(error.filename or path)
+            path = Path(error.filename or path or "runs")
             for file in (p for p in (path, *path.parents) if p.is_file()):
                 raise ConfigError(f"{file} is a file, not a folder: choose another place for the run") from error
             raise ConfigError(

@@ -5,6 +5,8 @@ import minires as mr
 from minires.cli import main
 from minires.data import shapes
 
+collect_ignore = ["conftest.py"]  # else pytest takes it for a module of doctests, whose name is not unique
+
 
 @pytest.fixture(scope="session")
 def cifar(tmp_path_factory):
@@ -47,4 +49,4 @@ def minires(capsys, tmp_path, monkeypatch):
 def small_run(cifar):
     """Options that make `minires train` a matter of a second."""
     options = ["train", "--dataset", "cifar10", "--model", "resnet8", "--epochs", "2", "--batch-size", "16"]
-    return [*options, "--data-dir", str(cifar)]
+    return [*options, "--data-dir", str(cifar), "--threads", "1"]

@@ -94,7 +94,9 @@ def test_layers_of_real_networks(name, dtype):
 @pytest.mark.parametrize("channels", range(1, 35))
 def test_any_number_of_channels(channels):
     """Around every multiple of the lanes, in and out, where tiles are cut off."""
-    check((2, 5, 6, channels), (3, 3, channels, 35 - channels), (ONE, ONE, ONE, 1), np.float32, channels, fast, reference)
+    check(
+        (2, 5, 6, channels), (3, 3, channels, 35 - channels), (ONE, ONE, ONE, 1), np.float32, channels, fast, reference
+    )
 
 
 @pytest.mark.parametrize("positions", [*range(1, 30), 55, 64, 97])

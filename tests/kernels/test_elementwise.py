@@ -45,7 +45,7 @@ def test_relu_and_addition_are_exact(shape, dtype, seed):
 @pytest.mark.parametrize("shape", [(150, 3, 40), (3, 70, 7, 16), (20_011,)])
 def test_orders_in_memory_make_no_difference(module, shape):
     """Large enough for the parallel path of ``add``."""
-    a, b, dy = arrays(0, np.float32, shape, shape, shape)
+    a, b = arrays(0, np.float32, shape, shape)
     for name_a, left in foreign_orders(a).items():
         for name_b, right in foreign_orders(b).items():
             names = f"{name_a}, {name_b}"
