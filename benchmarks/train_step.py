@@ -76,7 +76,9 @@ def main():
     names = ["minires", *[name for name in args.peers if name != "minires"]]
     seconds = measure(args.model, args.batch_size, args.threads, names, args.rounds, args.steps)
     turns = len(seconds["minires"])
-    print(f"{args.model}, batch {args.batch_size}, {args.threads} threads, {platform.machine()}, medians of {turns} steps")
+    print(
+        f"{args.model}, batch {args.batch_size}, {args.threads} threads, {platform.machine()}, medians of {turns} steps"
+    )
     print(table(seconds))
     if args.json:
         with open(args.json, "w") as file:

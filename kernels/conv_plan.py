@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import target
+from .layout import out_size
 
 PACKED_BYTES = 128 << 10  # of a packed band of an image: it shares the L2 cache with the weights
 FEW_POSITIONS = 256  # small images are taken several at a time, so that tiles are full
@@ -40,10 +41,7 @@ class Geometry(NamedTuple):
 
     @property
     def out_size(self):
-        return tuple(
-            (n + 2 * p - d * (k - 1) - 1) // s + 1
-            for n, k, s, p, d in zip(self.size, self.kernel, self.stride, self.padding, self.dilation)
-        )
+        return out_size(self.size, self.kernel, self.stride, self.padding, self.dilation)
 
 
 class Packing(NamedTuple):
@@ -86,16 +84,17 @@ class ConvPlan(NamedTuple):
 
 class WeightPlan(NamedTuple):
     packing: Packing
-    rows_at: (
-        np.ndarray
-    )  # (KH·KW·I,) int64, bytes: where row (kh, kw, i) starts in the packed image, for the first group
+    rows_at: np.ndarray  # (KH·KW·I,) int64, bytes: where row (kh, kw, i) of the first group starts in the packed image
     runs_at: np.ndarray  # (grid rows of an item,) int64, bytes: where each grid row starts
     chunks: int  # parts that the sum over items is cut into, whatever the number of threads
     splits: int  # parts that the rows are cut into, where a part of the sum would be large
 
 
-def _packing(g, source, pitch, spread, grid, step, origin, reach, itemsize, most_positions):
-    """Pack ``grid`` positions whose taps reach from ``origin`` (≤ 0: above and left of the image) over ``reach`` pixels."""
+def _packing(g, source, pitch, spread, grid, step, origin, reach, itemsize, most=None):
+    """Pack ``grid`` positions whose taps reach from ``origin`` (≤ 0: above and left of the image) over ``reach`` pixels.
+
+    spread: pixels are to stand ``pitch`` elements apart, so that packing is needed. most: positions in an item, at most.
+    """
     needed = [(n - 1) * s + r for n, s, r in zip(grid, step, reach)]
     direct = not spread and origin == (0, 0) and all(n <= have for n, have in zip(needed, source))
     width = source[1] if direct else needed[1]
@@ -103,14 +102,14 @@ def _packing(g, source, pitch, spread, grid, step, origin, reach, itemsize, most
     band = grid[0]
     if needed[0] * row_bytes > PACKED_BYTES:
         band = max(1, min(band, (PACKED_BYTES // row_bytes - reach[0]) // step[0] + 1))
-    if grid[0] * grid[1] > most_positions < FEW_POSITIONS:
-        band = max(1, min(band, most_positions // grid[1]))
+    if most is not None:
+        band = max(1, min(band, most // grid[1]))
     if band < grid[0]:
         band = -(-grid[0] // -(-grid[0] // band))  # bands of nearly the same height
     bands = -(-grid[0] // band)
     images = 1
     if bands == 1:
-        few = most_positions // (grid[0] * grid[1])
+        few = (most or FEW_POSITIONS) // (grid[0] * grid[1])
         fits = g.images if direct else PACKED_BYTES // (needed[0] * row_bytes)
         images = max(1, min(few, fits, -(-g.images // 8)))
     height = source[0] if direct else (band - 1) * step[0] + reach[0]
@@ -180,7 +179,7 @@ def forward_plan(g, itemsize):
     reach = tuple(d * (k - 1) + 1 for d, k in zip(g.dilation, g.kernel))
     origin = tuple(-p for p in g.padding)
     grid = g.out_size
-    packing = _packing(g, g.size, g.channels, False, grid, g.stride, origin, reach, itemsize, FEW_POSITIONS)
+    packing = _packing(g, g.size, g.channels, False, grid, g.stride, origin, reach, itemsize)
     out_at = _positions(packing, grid[1], grid[1], 1, grid[0] * grid[1])
     taps = [(kh, kw) for kh in range(g.kernel[0]) for kw in range(g.kernel[1])]
     tap_rows, tap_columns = [kh * g.dilation[0] for kh, _ in taps], [kw * g.dilation[1] for _, kw in taps]
@@ -202,7 +201,7 @@ def input_grad_plan(g, itemsize):
     low = tuple(min([0, *s.values()]) for s in shifts)
     reach = tuple(max([0, *s.values()]) - lowest + 1 for s, lowest in zip(shifts, low))
     grid = tuple(-(-n // s) for n, s in zip(g.size, g.stride))
-    packing = _packing(g, g.out_size, g.filters, False, grid, (1, 1), low, reach, itemsize, FEW_POSITIONS)
+    packing = _packing(g, g.out_size, g.filters, False, grid, (1, 1), low, reach, itemsize)
     height, width = g.size
     phases = []
     for ph in axis_phases[0]:

@@ -45,3 +45,10 @@ def is_channels_last(x):
 def to_channels_last(x):
     """A 4-d (N, C, H, W) array in channels-last storage (itself when it is already); other arrays unchanged."""
     return x if x.ndim != 4 or is_channels_last(x) else nchw(nhwc(x))
+
+
+def out_size(size, kernel, stride, padding, dilation=(1, 1)):
+    """(OH, OW) of a window that slides over (H, W)."""
+    return tuple(
+        (n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, kernel, stride, padding, dilation)
+    )

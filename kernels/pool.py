@@ -5,15 +5,8 @@ from numba import prange
 
 from .buffers import empty
 from .cache import njit
-from .layout import contiguous
+from .layout import contiguous, out_size
 from .threads import launch
-
-
-def pooled_size(size, kernel, stride, padding, dilation=(1, 1)):
-    """(OH, OW) of a pooling over (H, W)."""
-    return tuple(
-        (n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, kernel, stride, padding, dilation)
-    )
 
 
 @njit()
@@ -56,7 +49,7 @@ def _max_pool(x, kernel, stride, padding, dilation, y, index, threads):
 def max_pool2d(x, kernel, stride, padding, dilation):
     """The largest element of each window, and where it stands: y (N, OH, OW, C) and h·W + w as int32, same shape."""
     x = contiguous(x)
-    shape = (x.shape[0], *pooled_size(x.shape[1:3], kernel, stride, padding, dilation), x.shape[3])
+    shape = (x.shape[0], *out_size(x.shape[1:3], kernel, stride, padding, dilation), x.shape[3])
     y, index = empty(shape, x.dtype), empty(shape, np.int32)
     launch(_max_pool, x, kernel, stride, padding, dilation, y, index)
     return y, index
@@ -126,7 +119,7 @@ def _avg_pool(x, kernel, stride, padding, count_padding, y, threads):
 def avg_pool2d(x, kernel, stride, padding, count_padding):
     """The mean of each window: x (N, H, W, C) → (N, OH, OW, C). ``count_padding``: zeros of the border count."""
     x = contiguous(x)
-    y = empty((x.shape[0], *pooled_size(x.shape[1:3], kernel, stride, padding), x.shape[3]), x.dtype)
+    y = empty((x.shape[0], *out_size(x.shape[1:3], kernel, stride, padding), x.shape[3]), x.dtype)
     launch(_avg_pool, x, kernel, stride, padding, count_padding, y)
     return y
 

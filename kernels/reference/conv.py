@@ -2,12 +2,7 @@
 
 import numpy as np
 
-
-def out_size(size, kernel, stride, padding, dilation):
-    """(OH, OW) of a convolution over (H, W)."""
-    return tuple(
-        (n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, kernel, stride, padding, dilation)
-    )
+from ..layout import out_size
 
 
 def tap(kh, kw, size, stride, dilation):

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .conv import col2im, out_size, tap
+from ..layout import out_size
+from .conv import col2im, tap
 
 
 def max_pool2d(x, kernel, stride, padding, dilation):

@@ -78,7 +78,9 @@ def linear(x, weight, bias=None):
     needs_tensor("linear", *inputs)
     same_dtype("linear", *inputs)
     if weight.ndim != 2 or not x.ndim or x.shape[-1] != weight.shape[1]:
-        raise ShapeError(f"linear: input of shape {x.shape} and weight of shape {weight.shape} (O, I) do not go together")
+        raise ShapeError(
+            f"linear: input of shape {x.shape} and weight of shape {weight.shape} (O, I) do not go together"
+        )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"linear: bias of shape {bias.shape} for weight of shape {weight.shape}")
     if x.ndim == 1:

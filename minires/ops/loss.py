@@ -47,7 +47,9 @@ def cross_entropy(logits, target, label_smoothing=0.0, reduction="mean"):
     needs_tensor("cross_entropy", logits)
     labels = target.data if isinstance(target, Tensor) else np.asarray(target)
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-        raise ShapeError(f"cross_entropy: logits of shape {logits.shape} (N, K) need labels of shape (N,), got {labels.shape}")
+        raise ShapeError(
+            f"cross_entropy: logits of shape {logits.shape} (N, K) need labels of shape (N,), got {labels.shape}"
+        )
     if labels.dtype.kind not in "iu":
         raise DtypeError(f"cross_entropy: labels are integers, got {labels.dtype}; use labels.astype(np.int64)")
     if not len(labels):

@@ -46,7 +46,9 @@ def _windows(op, x, kernel_size, stride, padding, dilation=1):
     stride = kernel if stride is None else pair(op, "stride", stride)
     padding, dilation = pair(op, "padding", padding, least=0), pair(op, "dilation", dilation)
     if any(2 * p > k for p, k in zip(padding, kernel)):
-        raise ConfigError(f"{op}: padding {padding} is more than half of the kernel {kernel}: a window could see nothing")
+        raise ConfigError(
+            f"{op}: padding {padding} is more than half of the kernel {kernel}: a window could see nothing"
+        )
     for size, k, p, d in zip(x.shape[2:], kernel, padding, dilation):
         if size + 2 * p < d * (k - 1) + 1:
             raise ShapeError(f"{op}: window {kernel} is larger than the input of shape {x.shape} padded by {padding}")
