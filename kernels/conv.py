@@ -11,20 +11,18 @@ from .buffers import empty
 from .cache import njit
 from .conv_plan import Geometry, forward_plan, input_grad_plan, weight_grad_plan
 from .layout import contiguous
-from .products import panel_width, products
+from .products import products
 from .threads import get_num_threads, launch
-
-DENSE_BYTES = 128  # from one pixel to the next: measured, packing pays beyond
 
 
 @njit()
-def pack_band(source, image, first, packing, packed, at):
+def pack_band(source, image, first, layout, packed, at):
     """Copy rows of an image, beginning with row ``first`` (may be < 0), between zero borders, to packed[at:]."""
     H, W, C = source.shape[1:]
-    pitch, left = packing.pitch, packing.left
-    copied = max(0, min(W, packing.width - left))  # the right border, or what of the image no tap reaches
-    for r in range(packing.height):
-        row = packed[at + r * packing.width * pitch : at + (r + 1) * packing.width * pitch]
+    pitch, left = layout.pitch, layout.left
+    copied = max(0, min(W, layout.width - left))  # the right border, or what of the image no tap reaches
+    for r in range(layout.height):
+        row = packed[at + r * layout.width * pitch : at + (r + 1) * layout.width * pitch]
         h = first + r
         if h < 0 or h >= H:
             row[:] = 0
@@ -60,95 +58,68 @@ def pack_panels(w, taps, groups, ins, outs, transposed, width, panels, at):
 
 
 @njit()
-def pack_item(source, item, packing, packed):
+def pack_item(source, item, layout, packed):
     """Pack the image, images or band of one item."""
-    image, q = item // packing.bands * packing.images, item % packing.bands * packing.band
-    size = packing.height * packing.width * packing.pitch
-    for n in range(min(packing.images, source.shape[0] - image)):
-        pack_band(source, image + n, q * packing.step - packing.top, packing, packed, n * size)
+    image, q = item // layout.bands * layout.images, item % layout.bands * layout.band
+    size = layout.height * layout.width * layout.pitch
+    for n in range(min(layout.images, source.shape[0] - image)):
+        pack_band(source, image + n, q * layout.step - layout.top, layout, packed, n * size)
 
 
 @njit()
-def convolve_phase(f, item, source, packed, panels, panel_at, out, groups, packing, tables, out_row, out_pixels, width):
+def convolve_phase(f, item, source, packed, panels, out, layout, phases, rows_at, out_at, runs_at):
     """One phase of one item, which is packed already, or read where it stands."""
-    image, q = item // packing.bands * packing.images, item % packing.bands * packing.band
-    images = min(packing.images, source.shape[0] - image)
-    columns_of_grid = tables.grid[f, 1]
-    positions = images * min(packing.band, tables.grid[f, 0] - q) * columns_of_grid
-    runs, run = tables.runs[f]
+    image, q = item // layout.bands * layout.images, item % layout.bands * layout.band
+    images = min(layout.images, source.shape[0] - image)
+    grid_rows, grid_columns, runs, run, panel_at = phases[f]
+    positions = images * min(layout.band, grid_rows - q) * grid_columns
     C, O = source.shape[3], out.shape[3]
-    first = (image * out_pixels + q * out_row) * O
-    y, out_at = out.reshape(-1), tables.out_at[f]
+    y, first = out.reshape(-1), (image * layout.out_pixels + q * layout.out_row) * O
     if runs == 0:
         for p in range(positions):
-            at = first + out_at[p] // out.itemsize
+            at = first + out_at[f, p] // out.itemsize
             y[at : at + O] = 0
         return
-    a = source.reshape(-1) if packing.direct else packed
-    at = (image * source.shape[1] + q * packing.step) * source.shape[2] * C if packing.direct else 0
-    rows_at, runs_at, columns = tables.rows_at[f], tables.runs_at[f], O // groups
+    a = source.reshape(-1) if layout.direct else packed
+    at = (image * source.shape[1] + q * layout.step) * source.shape[2] * C if layout.direct else 0
+    columns, width = layout.columns, layout.tile
     block = runs * run * width
-    panel = (columns + width - 1) // width * block
-    for g in range(groups):
-        a_at, b_at, c_at = at + g * (C // groups), panel_at + g * panel, first + g * columns
+    for g in range(layout.groups):
+        a_at, c_at = at + g * (C // layout.groups), first + g * columns
+        b_at = panel_at + g * ((columns + width - 1) // width * block)
         products(
-            a, a_at, rows_at, positions, 1, runs_at, runs, run, panels, b_at, block, width,
-            y, c_at, out_at, columns, width, False,
+            a, a_at, rows_at[f], positions, 1, runs_at[f], runs, run, panels, b_at, block, width,
+            y, c_at, out_at[f], columns, width, False,
         )  # fmt: skip
 
 
 @njit()
-def _convolve_part(
-    t, threads, source, panels, panel_at, out, groups, packing, tables, out_row, out_pixels, width, packed
-):
-    for item in range(t * packing.items // threads, (t + 1) * packing.items // threads):
-        if packing.direct == 0:
-            pack_item(source, item, packing, packed)
-        for f in range(tables.grid.shape[0]):
-            convolve_phase(
-                f, item, source, packed, panels, panel_at[f], out, groups, packing, tables, out_row, out_pixels, width
-            )
+def _convolve_part(t, threads, source, panels, out, record, phases, rows_at, out_at, runs_at, packed):
+    layout = record[0]
+    for item in range(t * layout.items // threads, (t + 1) * layout.items // threads):
+        if layout.direct == 0:
+            pack_item(source, item, layout, packed)
+        for f in range(len(phases)):
+            convolve_phase(f, item, source, packed, panels, out, layout, phases, rows_at, out_at, runs_at)
 
 
 @njit(parallel=True)
-def _convolve(source, panels, panel_at, out, groups, packing, tables, out_row, out_pixels, width, scratch, threads):
+def _convolve(source, panels, out, record, phases, rows_at, out_at, runs_at, scratch, threads):
     """out = Σ over taps of source · panels, item by item: the forward pass and the input gradient."""
     for t in prange(threads):
-        _convolve_part(
-            np.int64(t),
-            threads,
-            source,
-            panels,
-            panel_at,
-            out,
-            groups,
-            packing,
-            tables,
-            out_row,
-            out_pixels,
-            width,
-            scratch[t],
-        )
+        _convolve_part(np.int64(t), threads, source, panels, out, record, phases, rows_at, out_at, runs_at, scratch[t])
 
 
-def _run_plan(plan, source, w, out, groups, transposed):
-    ins, outs = (w.shape[2], w.shape[3] // groups) if not transposed else (w.shape[3] // groups, w.shape[2])
-    width = panel_width(outs, w.dtype)
-    phase_size = [groups * -(-outs // width) * len(taps) * ins * width for taps in plan.taps]
-    panel_at = np.cumsum([0, *phase_size[:-1]])
-    panels = empty((sum(phase_size),), w.dtype)
-    for at, taps in zip(panel_at, plan.taps):
+def _run_plan(plan, source, w, out, transposed):
+    groups = plan.layout.groups
+    ins, outs = (w.shape[3] // groups, w.shape[2]) if transposed else (w.shape[2], w.shape[3] // groups)
+    panels = empty((plan.panels,), w.dtype)
+    for at, taps in zip(plan.phases[:, 4], plan.taps):
         if len(taps):
-            pack_panels(w, taps, groups, ins, outs, transposed, width, panels, at)
-    args = (source, panels, panel_at, out, groups, plan.packing, plan.tables, plan.out_row, plan.out_pixels, width)
-    launch(_convolve, *args, scratch_for(plan.packing, source))
+            pack_panels(w, taps, groups, ins, outs, transposed, plan.layout.tile, panels, at)
+    tables = plan.record, plan.phases, plan.rows_at, plan.out_at, plan.runs_at
+    launch(_convolve, source, panels, out, *tables, empty((get_num_threads(), plan.layout.packed_size), w.dtype))
     return out
-
-
-def scratch_for(packing, source):
-    """A packed item for each thread, (threads, elements)."""
-    item = 0 if packing.direct else packing.images * packing.height * packing.width * packing.pitch
-    return empty((get_num_threads(), item), source.dtype)
 
 
 def geometry(x_shape, w_shape, stride, padding, dilation, groups):
@@ -167,14 +138,14 @@ def conv2d(x, w, stride, padding, dilation, groups):
     x, w = contiguous(x), contiguous(w)
     g = geometry(x.shape, w.shape, stride, padding, dilation, groups)
     out = empty((g.images, *g.out_size, g.filters), x.dtype)
-    return _run_plan(forward_plan(g, x.itemsize), x, w, out, groups, False)
+    return _run_plan(forward_plan(g, x.itemsize), x, w, out, False)
 
 
 def conv2d_input_grad(dy, w, x_shape, stride, padding, dilation, groups):
     """dx (N, H, W, C) = x_shape of y = x ∗ w, from dy (N, OH, OW, O)."""
     dy, w = contiguous(dy), contiguous(w)
     g = geometry(x_shape, w.shape, stride, padding, dilation, groups)
-    return _run_plan(input_grad_plan(g, dy.itemsize), dy, w, empty(x_shape, dy.dtype), groups, True)
+    return _run_plan(input_grad_plan(g, dy.itemsize), dy, w, empty(x_shape, dy.dtype), True)
 
 
 @njit()
@@ -192,45 +163,50 @@ def _pack_columns(dy, first, pixels, first_column, columns, width, panels):
 
 
 @njit()
-def _weight_grad_item(item, x, dy, total, groups, packing, rows_at, first_row, rows, runs_at, packed, panels, width):
-    image, q = item // packing.bands * packing.images, item % packing.bands * packing.band
-    images = min(packing.images, x.shape[0] - image)
+def _weight_grad_item(item, x, dy, total, layout, rows_at, first_row, rows, runs_at, packed, panels):
+    image, q = item // layout.bands * layout.images, item % layout.bands * layout.band
+    images = min(layout.images, x.shape[0] - image)
     OH, OW, O = dy.shape[1:]
-    C, columns = x.shape[3], O // groups
-    grid_rows = images * min(packing.band, OH - q)
+    grid_rows = images * min(layout.band, OH - q)
     pixels = grid_rows * OW
-    a = x.reshape(-1) if packing.direct else packed
-    at = (image * x.shape[1] + q * packing.step) * x.shape[2] * C if packing.direct else 0
-    step = packing.column_step * packing.pitch
+    a = x.reshape(-1) if layout.direct else packed
+    at = (image * x.shape[1] + q * layout.step) * x.shape[2] * x.shape[3] if layout.direct else 0
+    step, columns, width = layout.column_step * layout.pitch, layout.columns, layout.tile
     out_at = np.arange(first_row, first_row + rows) * (O * x.itemsize)
     first = (image * OH + q) * OW
-    for g in range(groups):
+    for g in range(layout.groups):
         if panels.size:
             _pack_columns(dy.reshape(-1, O), first, pixels, g * columns, columns, width, panels)
             b, b_at, block, b_step = panels, 0, pixels * width, width
         else:
             b, b_at, block, b_step = dy.reshape(-1), first * O + g * columns, width, O
+        a_at = at + g * (x.shape[3] // layout.groups)
         products(
-            a, at + g * (C // groups), rows_at[first_row:], rows, step, runs_at, grid_rows, OW, b, b_at, block, b_step,
+            a, a_at, rows_at[first_row:], rows, step, runs_at, grid_rows, OW, b, b_at, block, b_step,
             total, g * columns, out_at, columns, width, True,
         )  # fmt: skip
 
 
 @njit()
-def _weight_grad_part(t, threads, x, dy, totals, groups, packing, rows_at, runs_at, splits, width, packed, panels):
-    chunks, rows, O = totals.shape[0], rows_at.size, dy.shape[3]
-    work = chunks * splits
-    for part in range(t * work // threads, (t + 1) * work // threads):
+def _weight_grad_part(t, threads, x, dy, totals, record, rows_at, runs_at, packed, panels):
+    layout, rows, O = record[0], rows_at.size, dy.shape[3]
+    chunks, splits = layout.chunks, layout.splits
+    for part in range(t * chunks * splits // threads, (t + 1) * chunks * splits // threads):
         chunk, split = part // splits, part % splits
         first, last = split * rows // splits, (split + 1) * rows // splits
         total = totals[chunk]
         total[first * O : last * O] = 0
-        for item in range(chunk * packing.items // chunks, (chunk + 1) * packing.items // chunks):
-            if packing.direct == 0:
-                pack_item(x, item, packing, packed)
-            _weight_grad_item(
-                item, x, dy, total, groups, packing, rows_at, first, last - first, runs_at, packed, panels, width
-            )
+        for item in range(chunk * layout.items // chunks, (chunk + 1) * layout.items // chunks):
+            if layout.direct == 0:
+                pack_item(x, item, layout, packed)
+            _weight_grad_item(item, x, dy, total, layout, rows_at, first, last - first, runs_at, packed, panels)
+
+
+@njit(parallel=True)
+def _weight_grad(x, dy, totals, record, rows_at, runs_at, scratch, panels, threads):
+    """totals[chunk] = the part of the sum over the chunk's items."""
+    for t in prange(threads):
+        _weight_grad_part(np.int64(t), threads, x, dy, totals, record, rows_at, runs_at, scratch[t], panels[t])
 
 
 @njit()
@@ -245,15 +221,6 @@ def _sum_chunks(t, threads, totals, dw):
 
 
 @njit(parallel=True)
-def _weight_grad(x, dy, totals, groups, packing, rows_at, runs_at, splits, width, scratch, panels, threads):
-    """totals[chunk] = the part of the sum over the chunk's items."""
-    for t in prange(threads):
-        _weight_grad_part(
-            np.int64(t), threads, x, dy, totals, groups, packing, rows_at, runs_at, splits, width, scratch[t], panels[t]
-        )
-
-
-@njit(parallel=True)
 def _sum(totals, dw, threads):
     for t in prange(threads):
         _sum_chunks(np.int64(t), threads, totals, dw)
@@ -263,16 +230,9 @@ def conv2d_weight_grad(x, dy, w_shape, stride, padding, dilation, groups):
     """dw (KH, KW, C/groups, O) = w_shape of y = x ∗ w, from x (N, H, W, C) and dy (N, OH, OW, O)."""
     x, dy = contiguous(x), contiguous(dy)
     plan = weight_grad_plan(geometry(x.shape, w_shape, stride, padding, dilation, groups), x.itemsize)
-    columns = w_shape[3] // groups
-    width = panel_width(columns, x.dtype)
-    # dy is read where it stands if its columns are whole vectors and its pixels not so far apart that they share a few
-    # sets of the cache
-    as_it_is = columns % width == 0 and w_shape[3] * x.itemsize <= DENSE_BYTES
-    panel = 0 if as_it_is else plan.packing.images * plan.packing.band * dy.shape[2] * -(-columns // width) * width
     dw = empty(w_shape, x.dtype)
-    totals = empty((plan.chunks, dw.size), x.dtype)
-    scratch, panels = scratch_for(plan.packing, x), empty((get_num_threads(), panel), x.dtype)
-    tables = (groups, plan.packing, plan.rows_at, plan.runs_at, plan.splits, width)
-    launch(_weight_grad, x, dy, totals, *tables, scratch, panels)
+    totals = empty((plan.layout.chunks, dw.size), x.dtype)
+    scratch, panels = (empty((get_num_threads(), size), x.dtype) for size in (plan.layout.packed_size, plan.panel))
+    launch(_weight_grad, x, dy, totals, plan.record, plan.rows_at, plan.runs_at, scratch, panels)
     launch(_sum, totals, dw.reshape(-1))
     return dw

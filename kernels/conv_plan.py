@@ -24,6 +24,7 @@ from .layout import out_size
 PACKED_BYTES = 128 << 10  # of a packed band of an image: it shares the L2 cache with the weights
 FEW_POSITIONS = 256  # small images are taken several at a time, so that tiles are full
 WEIGHT_POSITIONS = 192  # a weight gradient's tile walks over a cache line of x and of dy for each position
+DENSE_BYTES = 128  # from one pixel of dy to the next; beyond, packing pays (measured)
 
 
 class Geometry(NamedTuple):
@@ -44,10 +45,12 @@ class Geometry(NamedTuple):
         return out_size(self.size, self.kernel, self.stride, self.padding, self.dilation)
 
 
-class Packing(NamedTuple):
-    """How bands of an image are copied, with their zero border, into a buffer that stays in cache. All int.
+class Layout(NamedTuple):
+    """How a convolution is cut into items of work, and how the images of an item are packed. All int.
 
-    An item is a group of whole images, or a band of grid rows of one image.
+    An item is a group of whole images, or a band of grid rows of one image. It is copied with its zero border into a
+    buffer that stays in cache. Kernels get the layout as a record array (``Layout.record``): as one argument, where
+    a tuple would be unpacked into twenty, at ten times the compile time.
     """
 
     direct: int  # 1: no border is needed, the image is read where it is
@@ -62,35 +65,46 @@ class Packing(NamedTuple):
     height: int  # rows of the packed band of one image
     width: int  # its columns
     pitch: int  # elements from one pixel to the next: the channels, or a few more
+    groups: int
+    columns: int  # of the product: output channels of one group
+    tile: int  # columns of the register tile
+    out_row: int = 0  # output pixels from one grid row to the next
+    out_pixels: int = 0  # output pixels of one image
+    chunks: int = 0  # weight gradient: parts that the sum over items is cut into, whatever the number of threads
+    splits: int = 0  # weight gradient: parts that its rows are cut into, where a part of the sum would be large
 
+    def record(self):
+        """The same as an array of one record, with the fields' names."""
+        return np.array([tuple(self)], [(name, np.int64) for name in self._fields])
 
-class Tables(NamedTuple):
-    """The phases of a convolution, one row each: a grid of positions and the taps they sum over. int64, offsets in bytes."""
-
-    grid: np.ndarray  # (phases, 2): rows and columns of the whole image's grid
-    rows_at: np.ndarray  # (phases, positions of an item): where a position's row of the im2col matrix starts
-    out_at: np.ndarray  # (phases, positions of an item): where its output pixel stands, from the item's first pixel
-    runs_at: np.ndarray  # (phases, most runs): where each run of neighbouring taps starts
-    runs: np.ndarray  # (phases, 2): runs, and elements in a run
+    @property
+    def packed_size(self):
+        """Elements of the buffer that an item is packed into."""
+        return 0 if self.direct else self.images * self.height * self.width * self.pitch
 
 
 class ConvPlan(NamedTuple):
-    packing: Packing
-    tables: Tables
+    """Forward pass or input gradient. Tables are int64; their rows are phases, their offsets bytes."""
+
+    layout: Layout
+    record: np.ndarray
+    phases: np.ndarray  # (phases, 5): grid rows, grid columns, runs, elements in a run, where its panels begin
+    rows_at: np.ndarray  # (phases, positions of an item): where a position's row of the im2col matrix starts
+    out_at: np.ndarray  # (phases, positions of an item): where its output pixel stands, from the item's first pixel
+    runs_at: np.ndarray  # (phases, most runs): where each run of neighbouring taps starts
     taps: tuple  # a phase's (taps, 2) array of (kh, kw), in the order in which its weights are packed
-    out_row: int  # output pixels from one grid row to the next
-    out_pixels: int  # output pixels of one image
+    panels: int  # elements of all packed weights
 
 
 class WeightPlan(NamedTuple):
-    packing: Packing
+    layout: Layout
+    record: np.ndarray
     rows_at: np.ndarray  # (KH·KW·I,) int64, bytes: where row (kh, kw, i) of the first group starts in the packed image
     runs_at: np.ndarray  # (grid rows of an item,) int64, bytes: where each grid row starts
-    chunks: int  # parts that the sum over items is cut into, whatever the number of threads
-    splits: int  # parts that the rows are cut into, where a part of the sum would be large
+    panel: int  # elements of an item's dy, packed; 0 if dy is read where it stands
 
 
-def _packing(g, source, pitch, spread, grid, step, origin, reach, itemsize, most=None):
+def _layout(g, source, pitch, columns, spread, grid, step, origin, reach, itemsize, most=None):
     """Pack ``grid`` positions whose taps reach from ``origin`` (≤ 0: above and left of the image) over ``reach`` pixels.
 
     spread: pixels are to stand ``pitch`` elements apart, so that packing is needed. most: positions in an item, at most.
@@ -114,12 +128,14 @@ def _packing(g, source, pitch, spread, grid, step, origin, reach, itemsize, most
         images = max(1, min(few, fits, -(-g.images // 8)))
     height = source[0] if direct else (band - 1) * step[0] + reach[0]
     items = -(-g.images // images) * bands
-    return Packing(int(direct), images, band, bands, items, *step, -origin[0], -origin[1], height, width, pitch)
+    item = int(direct), images, band, bands, items
+    packing = *step, -origin[0], -origin[1], height, width, pitch
+    return Layout(*item, *packing, g.groups, columns, target.tile_columns(columns, itemsize))
 
 
-def _positions(packing, columns, row_step, column_step, image_step):
+def _positions(layout, columns, row_step, column_step, image_step):
     """Σ image·image_step + row·row_step + column·column_step over the positions of one item, in order."""
-    image, row = np.arange(packing.images), np.arange(packing.band)
+    image, row = np.arange(layout.images), np.arange(layout.band)
     column = np.arange(columns) * column_step
     return (image[:, None, None] * image_step + row[:, None] * row_step + column).astype(np.int64).ravel()
 
@@ -144,32 +160,40 @@ class _Phase(NamedTuple):
     taps: np.ndarray
 
 
-def _phase(g, packing, grid, column_step, channels, out_at, taps, tap_rows, tap_columns):
+def _phase(g, layout, grid, column_step, channels, out_at, taps, tap_rows, tap_columns):
     """Tap t of ``taps`` reads the packed image at row tap_rows[t] and column tap_columns[t] from the position."""
-    row = packing.step * packing.width * channels
-    rows_at = _positions(packing, grid[1], row, column_step * channels, packing.height * packing.width * channels)
+    row = layout.step * layout.width * channels
+    rows_at = _positions(layout, grid[1], row, column_step * channels, layout.height * layout.width * channels)
     taps = np.array(taps, np.int64).reshape(-1, 2)
     if not len(taps):  # no tap reaches this phase (a 1×1 kernel with stride 2): its gradient is zero
         return _Phase(grid, rows_at, out_at, np.zeros(0, np.int64), 1, taps)
-    offsets = (np.array(tap_rows) * packing.width + np.array(tap_columns)) * channels
+    offsets = (np.array(tap_rows) * layout.width + np.array(tap_columns)) * channels
     if g.groups > 1:  # a group's channels are a stretch of each pixel's: its taps are no neighbours
         return _Phase(grid, rows_at, out_at, offsets, channels // g.groups, taps)
     return _Phase(grid, rows_at, out_at, *_runs(offsets, taps, channels))
 
 
-def _tables(phases, out_channels, itemsize):
+def _plan(layout, phases, ins, out_channels, itemsize):
+    """The ConvPlan of some phases, whose products sum over ``ins`` channels of each group."""
+
     def stack(rows, scale):
         table = np.zeros((len(rows), max([1, *map(len, rows)])), np.int64)
         for row, values in zip(table, rows):
             row[: len(values)] = values
         return table * scale
 
-    return Tables(
-        np.array([p.grid for p in phases], np.int64),
+    tiles = layout.groups * -(-layout.columns // layout.tile) * layout.tile
+    ends = np.cumsum([tiles * ins * len(p.taps) for p in phases])
+    table = [(*p.grid, len(p.runs_at), p.run, at) for p, at in zip(phases, [0, *ends[:-1]])]
+    return ConvPlan(
+        layout,
+        layout.record(),
+        np.array(table, np.int64),
         stack([p.rows_at for p in phases], itemsize),
         stack([p.out_at for p in phases], out_channels * itemsize),
         stack([p.runs_at for p in phases], itemsize),
-        np.array([(len(p.runs_at), p.run) for p in phases], np.int64),
+        tuple(p.taps for p in phases),
+        int(ends[-1]),
     )
 
 
@@ -179,12 +203,13 @@ def forward_plan(g, itemsize):
     reach = tuple(d * (k - 1) + 1 for d, k in zip(g.dilation, g.kernel))
     origin = tuple(-p for p in g.padding)
     grid = g.out_size
-    packing = _packing(g, g.size, g.channels, False, grid, g.stride, origin, reach, itemsize)
-    out_at = _positions(packing, grid[1], grid[1], 1, grid[0] * grid[1])
+    layout = _layout(g, g.size, g.channels, g.filters // g.groups, False, grid, g.stride, origin, reach, itemsize)
+    layout = layout._replace(out_row=grid[1], out_pixels=grid[0] * grid[1])
+    out_at = _positions(layout, grid[1], grid[1], 1, grid[0] * grid[1])
     taps = [(kh, kw) for kh in range(g.kernel[0]) for kw in range(g.kernel[1])]
     tap_rows, tap_columns = [kh * g.dilation[0] for kh, _ in taps], [kw * g.dilation[1] for _, kw in taps]
-    phase = _phase(g, packing, grid, g.stride[1], g.channels, out_at, taps, tap_rows, tap_columns)
-    return ConvPlan(packing, _tables([phase], g.filters, itemsize), (phase.taps,), grid[1], grid[0] * grid[1])
+    phase = _phase(g, layout, grid, g.stride[1], g.channels, out_at, taps, tap_rows, tap_columns)
+    return _plan(layout, [phase], g.channels // g.groups, g.filters, itemsize)
 
 
 @lru_cache(maxsize=512)
@@ -201,22 +226,20 @@ def input_grad_plan(g, itemsize):
     low = tuple(min([0, *s.values()]) for s in shifts)
     reach = tuple(max([0, *s.values()]) - lowest + 1 for s, lowest in zip(shifts, low))
     grid = tuple(-(-n // s) for n, s in zip(g.size, g.stride))
-    packing = _packing(g, g.out_size, g.filters, False, grid, (1, 1), low, reach, itemsize)
     height, width = g.size
+    layout = _layout(g, g.out_size, g.filters, g.channels // g.groups, False, grid, (1, 1), low, reach, itemsize)
+    layout = layout._replace(out_row=g.stride[0] * width, out_pixels=height * width)
     phases = []
     for ph in axis_phases[0]:
         for pw in axis_phases[1]:
             phase_grid = (-(-(height - ph) // g.stride[0]), -(-(width - pw) // g.stride[1]))
-            whole = packing._replace(band=phase_grid[0]) if packing.bands == 1 else packing
-            out_at = (
-                _positions(whole, phase_grid[1], g.stride[0] * width, g.stride[1], height * width) + ph * width + pw
-            )
+            whole = layout._replace(band=phase_grid[0]) if layout.bands == 1 else layout
+            out_at = _positions(whole, phase_grid[1], layout.out_row, g.stride[1], height * width) + ph * width + pw
             taps = [(kh, kw) for kh, _ in reaching(0, ph) for kw, _ in reaching(1, pw)]
             tap_rows = [shifts[0][kh] - low[0] for kh, _ in taps]
             tap_columns = [shifts[1][kw] - low[1] for _, kw in taps]
             phases.append(_phase(g, whole, phase_grid, 1, g.filters, out_at, taps, tap_rows, tap_columns))
-    tables = _tables(phases, g.channels, itemsize)
-    return ConvPlan(packing, tables, tuple(p.taps for p in phases), g.stride[0] * width, height * width)
+    return _plan(layout, phases, g.filters // g.groups, g.channels, itemsize)
 
 
 @lru_cache(maxsize=512)
@@ -227,11 +250,15 @@ def weight_grad_plan(g, itemsize):
     # Pixels a multiple of 256 bytes apart share a few sets of the L1 cache, and the tile walks over them one by one.
     spread = g.channels * itemsize % 256 == 0
     pitch = g.channels + (64 // itemsize if spread else 0)
-    packing = _packing(g, g.size, pitch, spread, g.out_size, g.stride, origin, reach, itemsize, WEIGHT_POSITIONS)
+    columns = g.filters // g.groups
+    layout = _layout(g, g.size, pitch, columns, spread, g.out_size, g.stride, origin, reach, itemsize, WEIGHT_POSITIONS)
     kh, kw, i = np.ogrid[: g.kernel[0], : g.kernel[1], : g.channels // g.groups]
-    rows_at = ((kh * g.dilation[0] * packing.width + kw * g.dilation[1]) * pitch + i).astype(np.int64).ravel()
-    runs_at = _positions(packing, 1, packing.step * packing.width * pitch, 0, packing.height * packing.width * pitch)
-    weight_bytes = rows_at.size * g.filters * itemsize
-    chunks = max(1, min(16, packing.items, (32 << 20) // weight_bytes))
+    rows_at = ((kh * g.dilation[0] * layout.width + kw * g.dilation[1]) * pitch + i).astype(np.int64).ravel()
+    runs_at = _positions(layout, 1, layout.step * layout.width * pitch, 0, layout.height * layout.width * pitch)
+    chunks = max(1, min(16, layout.items, (32 << 20) // (rows_at.size * g.filters * itemsize)))
     splits = max(1, min(16 // chunks, rows_at.size // target.WIDE_ROWS))
-    return WeightPlan(packing, rows_at * itemsize, runs_at * itemsize, chunks, splits)
+    layout = layout._replace(chunks=chunks, splits=splits)
+    # dy is read where it stands if its columns are whole tiles, and its pixels no such distance apart either.
+    dense = columns % layout.tile == 0 and g.filters * itemsize <= DENSE_BYTES
+    panel = layout.images * layout.band * g.out_size[1] * -(-columns // layout.tile) * layout.tile
+    return WeightPlan(layout, layout.record(), rows_at * itemsize, runs_at * itemsize, 0 if dense else panel)

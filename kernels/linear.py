@@ -6,7 +6,8 @@ from numba import prange
 from .buffers import empty, zeros
 from .cache import njit
 from .layout import contiguous
-from .products import panel_width, products
+from .products import products
+from .target import tile_columns
 from .threads import launch
 
 ROWS = 96  # of A in one item of work: a multiple of every tile's rows
@@ -64,7 +65,7 @@ def matmul(a, b):
     left = contiguous(a.T if transposed else np.broadcast_to(a, (*lead, M, K)))
     right = contiguous(np.broadcast_to(b, (*lead, K, N)))
     rows_at = np.arange(M) * (a.itemsize * (1 if transposed else K))
-    width = panel_width(N, a.dtype)
+    width = tile_columns(N, a.itemsize)
     panels = empty((-(-N // width) * K * width,), a.dtype)
     c = empty((batch, M, N), a.dtype)
     args = (left.reshape(batch, M * K), M if transposed else 1, right.reshape(batch, K, N), rows_at)

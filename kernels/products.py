@@ -10,16 +10,6 @@ VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, ta
 MOST_ROWS = max(WIDE_ROWS, NARROW_ROWS)
 
 
-def lanes(dtype):
-    """Elements of one vector register."""
-    return target.VECTOR_BYTES // np.dtype(dtype).itemsize
-
-
-def panel_width(columns, dtype):
-    """Columns of the register tile that a product with so many columns uses: one vector for few, two for more."""
-    return lanes(dtype) if columns <= lanes(dtype) else 2 * lanes(dtype)
-
-
 @njit()
 def _tile(wide, add, a, rows_at, a_step, runs_at, runs, run, b, b_step, c, out_at, dtype):
     if wide and add:
@@ -39,7 +29,7 @@ def products(
     """C[out_at[i], :columns] (+)= Σ_r Σ_k A[rows_at[i] + runs_at[r] + k·a_step] · B[r·run + k, :].
 
     a, b, c: 1-d arrays of one float dtype; a_at, b_at, c_at the elements where A, B and C begin; the tables are int64, in
-    bytes; a_step and b_step in elements. Columns are taken ``width`` at a time (``panel_width``): block n of B begins
+    bytes; a_step and b_step in elements. Columns are taken ``width`` at a time (``target.tile_columns``): block n of B begins
     n·block elements after B. B's rows must be readable over the whole width, C's are written over ``columns`` alone.
     """
     size = a.itemsize
