@@ -8,25 +8,3 @@ from .loss import cross_entropy, cross_entropy_grad
 from .normalization import batch_norm, batch_norm_grad, batch_norm_stats
 from .pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
 from .sgd import sgd_step
-
-__all__ = [
-    "add",
-    "add_relu",
-    "augment_batch",
-    "avg_pool2d",
-    "avg_pool2d_grad",
-    "batch_norm",
-    "batch_norm_grad",
-    "batch_norm_stats",
-    "conv2d",
-    "conv2d_input_grad",
-    "conv2d_weight_grad",
-    "cross_entropy",
-    "cross_entropy_grad",
-    "matmul",
-    "max_pool2d",
-    "max_pool2d_grad",
-    "relu",
-    "relu_grad",
-    "sgd_step",
-]
