@@ -28,7 +28,10 @@ class _Lease(np.ndarray):
 
 def _map(size):
     """Fresh memory, beginning on a page: vector loads never straddle two cache lines."""
-    memory = mmap.mmap(-1, size)
+    if hasattr(mmap, "MAP_PRIVATE"):  # not shared with a process that is forked off, which is the default
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    else:
+        memory = mmap.mmap(-1, size)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # fewer page faults, where the system grants it
             memory.madvise(mmap.MADV_HUGEPAGE)

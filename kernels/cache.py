@@ -5,6 +5,7 @@ never runs stale machine code (Numba's own check does not notice an edit of anot
 Numba's setting is changed only while a kernel is being decorated, so the caches of other packages are untouched.
 """
 
+import errno
 import hashlib
 import os
 import sys
@@ -30,6 +31,14 @@ def source_hash():
     return digest.hexdigest()[:12]
 
 
+def _refuse_strangers(base):
+    """Machine code is loaded from here: in the shared temporary folder, nobody else may have put it there."""
+    if Path(tempfile.gettempdir()) == base.parent and hasattr(os, "getuid"):
+        status = base.stat()
+        if status.st_uid != os.getuid() or status.st_mode & 0o022:
+            raise PermissionError(errno.EPERM, "it belongs to, or can be written by, somebody else")
+
+
 def _choose_folder():
     """The first writable of $MINIRES_CACHE_DIR, $NUMBA_CACHE_DIR/minires, the user's cache folder and a temporary folder."""
     bases = [os.environ.get("MINIRES_CACHE_DIR")]
@@ -40,7 +49,8 @@ def _choose_folder():
     for base in filter(None, bases):
         folder = Path(base) / name
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _refuse_strangers(Path(base))
             with tempfile.TemporaryFile(dir=folder):
                 break
         except OSError as error:

@@ -9,10 +9,11 @@ from numba import prange
 
 from .buffers import empty
 from .cache import njit
+from .checks import fits, one_dtype
 from .conv_plan import Geometry, forward_plan, input_grad_plan, weight_grad_plan
 from .layout import contiguous
 from .products import products
-from .threads import get_num_threads, launch
+from .threads import LOCK, get_num_threads, launch
 
 
 @njit()
@@ -118,7 +119,9 @@ def _run_plan(plan, source, w, out, transposed):
         if len(taps):
             pack_panels(w, taps, groups, ins, outs, transposed, plan.layout.tile, panels, at)
     tables = plan.record, plan.phases, plan.rows_at, plan.out_at, plan.runs_at
-    launch(_convolve, source, panels, out, *tables, empty((get_num_threads(), plan.layout.packed_size), w.dtype))
+    with LOCK:  # a buffer for each thread, and no change of their number between
+        scratch = empty((get_num_threads(), plan.layout.packed_size), w.dtype)
+        launch(_convolve, source, panels, out, *tables, scratch)
     return out
 
 
@@ -135,6 +138,8 @@ def conv2d(x, w, stride, padding, dilation, groups):
 
     x (N, H, W, C), w (KH, KW, C/groups, O) of one float dtype → (N, OH, OW, O); pairs are (height, width).
     """
+    one_dtype("conv2d", x, w)
+    fits("conv2d", x.shape[3] == w.shape[2] * groups and w.shape[3] % groups == 0, x, w)
     x, w = contiguous(x), contiguous(w)
     g = geometry(x.shape, w.shape, stride, padding, dilation, groups)
     out = empty((g.images, *g.out_size, g.filters), x.dtype)
@@ -143,8 +148,10 @@ def conv2d(x, w, stride, padding, dilation, groups):
 
 def conv2d_input_grad(dy, w, x_shape, stride, padding, dilation, groups):
     """dx (N, H, W, C) = x_shape of y = x ∗ w, from dy (N, OH, OW, O)."""
+    one_dtype("conv2d_input_grad", dy, w)
     dy, w = contiguous(dy), contiguous(w)
     g = geometry(x_shape, w.shape, stride, padding, dilation, groups)
+    fits("conv2d_input_grad", dy.shape == (g.images, *g.out_size, g.filters), dy, w)
     return _run_plan(input_grad_plan(g, dy.itemsize), dy, w, empty(x_shape, dy.dtype), True)
 
 
@@ -228,11 +235,15 @@ def _sum(totals, dw, threads):
 
 def conv2d_weight_grad(x, dy, w_shape, stride, padding, dilation, groups):
     """dw (KH, KW, C/groups, O) = w_shape of y = x ∗ w, from x (N, H, W, C) and dy (N, OH, OW, O)."""
+    one_dtype("conv2d_weight_grad", x, dy)
     x, dy = contiguous(x), contiguous(dy)
-    plan = weight_grad_plan(geometry(x.shape, w_shape, stride, padding, dilation, groups), x.itemsize)
+    g = geometry(x.shape, w_shape, stride, padding, dilation, groups)
+    fits("conv2d_weight_grad", dy.shape == (g.images, *g.out_size, g.filters), x, dy)
+    plan = weight_grad_plan(g, x.itemsize)
     dw = empty(w_shape, x.dtype)
     totals = empty((plan.layout.chunks, dw.size), x.dtype)
-    scratch, panels = (empty((get_num_threads(), size), x.dtype) for size in (plan.layout.packed_size, plan.panel))
-    launch(_weight_grad, x, dy, totals, plan.record, plan.rows_at, plan.runs_at, scratch, panels)
+    with LOCK:
+        scratch, panels = (empty((get_num_threads(), size), x.dtype) for size in (plan.layout.packed_size, plan.panel))
+        launch(_weight_grad, x, dy, totals, plan.record, plan.rows_at, plan.runs_at, scratch, panels)
     launch(_sum, totals, dw.reshape(-1))
     return dw

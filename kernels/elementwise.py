@@ -5,6 +5,7 @@ from numba import prange
 
 from .buffers import empty_like
 from .cache import njit
+from .checks import alike
 from .layout import contiguous
 from .threads import launch
 
@@ -63,6 +64,7 @@ def _relu_grad(dy, y, dx, threads):
 
 def relu_grad(dy, y):
     """dy where y = relu(x) is above 0, else 0."""
+    alike("relu_grad", dy, y)
     dx = empty_like(y)
     launch(_relu_grad, flat(same_order(dy, dx)), flat(same_order(y, dx)), flat(dx))
     return dx
@@ -80,8 +82,9 @@ def _add(a, b, y, threads):
 def add(a, b, out=None):
     """a + b of one shape; ``out`` may be a itself."""
     y = empty_like(a) if out is None else out
-    if y.size < FEW or y.dtype.kind != "f" or not (y.flags.writeable and has_no_gaps(y)):
+    if y.size < FEW or y.dtype.kind != "f" or not (y.flags.behaved and has_no_gaps(y)):
         return np.add(a, b, out=y)
+    alike("add", a, b, y)
     launch(_add, flat(same_order(a, y)), flat(same_order(b, y)), flat(y))
     return y
 
@@ -98,6 +101,7 @@ def _add_relu(a, b, y, threads):
 
 def add_relu(a, b):
     """max(a + b, 0): where a residual block ends (He et al. 2015, Fig. 2). One shape."""
+    alike("add_relu", a, b)
     y = empty_like(a)
     launch(_add_relu, flat(same_order(a, y)), flat(same_order(b, y)), flat(y))
     return y

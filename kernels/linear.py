@@ -5,6 +5,7 @@ from numba import prange
 
 from .buffers import empty, zeros
 from .cache import njit
+from .checks import fits, one_dtype
 from .layout import contiguous
 from .products import products
 from .target import tile_columns
@@ -54,14 +55,15 @@ def _matmul(a, a_step, b, rows_at, out_at, width, panels, c, threads):
 
 def matmul(a, b):
     """a (…, M, K) · b (…, K, N) → (…, M, N); leading axes broadcast, as in np.matmul. One float dtype."""
+    one_dtype("matmul", a, b)
     (M, K), N = a.shape[-2:], b.shape[-1]
+    fits("matmul", b.shape[-2] == K, a, b)
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     if not (M and K and N and all(lead)):
         return zeros((*lead, M, N), a.dtype)
     batch = int(np.prod(lead, dtype=int))
-    transposed = (
-        a.ndim == b.ndim == 2 and a.T.flags.carray and not a.flags.carray
-    )  # Aᵀ is read where it stands: dW = dyᵀ·x
+    # Aᵀ is read where it stands: dW = dyᵀ·x
+    transposed = a.ndim == b.ndim == 2 and a.T.flags.carray and not a.flags.carray
     left = contiguous(a.T if transposed else np.broadcast_to(a, (*lead, M, K)))
     right = contiguous(np.broadcast_to(b, (*lead, K, N)))
     rows_at = np.arange(M) * (a.itemsize * (1 if transposed else K))

@@ -3,6 +3,7 @@
 import numpy as np
 
 from .cache import njit
+from .checks import fits, labels_in, one_dtype
 from .layout import contiguous
 
 
@@ -31,6 +32,9 @@ def cross_entropy(logits, labels, smoothing):
 
     logits (N, K), labels (N,) int64 in [0, K) → losses (N,) and p (N, K), of the logits' dtype.
     """
+    one_dtype("cross_entropy", logits)
+    fits("cross_entropy", logits.ndim == 2 and labels.shape == logits.shape[:1], logits, labels)
+    labels_in("cross_entropy", labels, logits.shape[1])
     losses, p = np.empty(len(logits), logits.dtype), np.empty(logits.shape, logits.dtype)
     _cross_entropy(contiguous(logits), contiguous(labels), logits.dtype.type(smoothing), losses, p)
     return losses, p

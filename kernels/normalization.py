@@ -11,6 +11,7 @@ from numba import prange
 
 from .buffers import empty_like
 from .cache import njit
+from .checks import alike, fits
 from .layout import contiguous
 from .threads import launch
 
@@ -71,7 +72,13 @@ def batch_norm_stats(x):
     return mean, deviation.sum(0) / (x.size // C) + ((means - mean) ** 2).mean(0)
 
 
-def _tile(values, length, dtype):
+def _split(mean, dtype):
+    """The mean as the kernels subtract it, rounded to their dtype, and what the rounding left, in float64."""
+    near = np.asarray(mean, dtype).astype(np.float64)
+    return near, np.asarray(mean, np.float64) - near
+
+
+def _repeat(values, length, dtype):
     """Per-channel values (C,), repeated along the long row."""
     return np.tile(np.asarray(values, dtype), length // len(values))
 
@@ -94,9 +101,12 @@ def _normalise(x, mean, scale, shift, y, threads):
 def batch_norm(x, mean, scale, shift):
     """(x − mean)·scale + shift, channel by channel. Subtracting first keeps the digits when the mean is large."""
     x = contiguous(x)
+    mean, scale, shift = (np.asarray(v) for v in (mean, scale, shift))
+    fits("batch_norm", mean.shape == scale.shape == shift.shape == x.shape[-1:], x, mean, scale, shift)
     rows, length = _fold(x)
     y = empty_like(x)
-    params = [_tile(v, length, x.dtype) for v in (mean, scale, shift)]
+    near, rest = _split(mean, x.dtype)
+    params = [_repeat(v, length, x.dtype) for v in (near, scale, shift - rest * scale)]
     launch(_normalise, x.reshape(rows, length), *params, y.reshape(rows, length))
     return y
 
@@ -147,17 +157,20 @@ def batch_norm_grad(dy, x, mean, inv_std, weight, training):
 
     dy, x (…, C); mean, inv_std, weight (C,) float64; M = x.size / C. dweight, dbias: (C,) float64.
     """
+    alike("batch_norm_grad", dy, x)
+    fits("batch_norm_grad", mean.shape == inv_std.shape == weight.shape == x.shape[-1:], x, mean, inv_std, weight)
     dy, x = contiguous(dy), contiguous(x)
     C = x.shape[-1]
     rows, length = _fold(x)
+    near, rest = _split(mean, x.dtype)
     sums, products = np.empty((2, -(-rows // BLOCK), length), x.dtype)
-    folded = dy.reshape(rows, length), x.reshape(rows, length), _tile(mean, length, x.dtype)
+    folded = dy.reshape(rows, length), x.reshape(rows, length), _repeat(near, length, x.dtype)
     launch(_partial_grads, *folded, sums, products)
     dbias = sums.sum(0, dtype=np.float64).reshape(-1, C).sum(0)
-    dweight = products.sum(0, dtype=np.float64).reshape(-1, C).sum(0) * inv_std
+    dweight = (products.sum(0, dtype=np.float64).reshape(-1, C).sum(0) - rest * dbias) * inv_std
     M = x.size // C
     a = weight * inv_std
     b, d = (-a * inv_std * dweight / M, -a * dbias / M) if training else (np.zeros(C), np.zeros(C))
     dx = empty_like(x)
-    launch(_input_grad, *folded, *[_tile(v, length, x.dtype) for v in (a, b, d)], dx.reshape(rows, length))
+    launch(_input_grad, *folded, *[_repeat(v, length, x.dtype) for v in (a, b, d - b * rest)], dx.reshape(rows, length))
     return dx, dweight, dbias

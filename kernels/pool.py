@@ -5,6 +5,7 @@ from numba import prange
 
 from .buffers import empty
 from .cache import njit
+from .checks import fits
 from .layout import contiguous, out_size
 from .threads import launch
 
@@ -77,6 +78,7 @@ def _max_pool_grad(dy, index, dx, threads):
 
 def max_pool2d_grad(dy, index, x_shape):
     """dx (N, H, W, C): each dy goes to the element that was the largest of its window."""
+    fits("max_pool2d_grad", dy.shape == index.shape, dy, index)
     dx = empty(x_shape, dy.dtype)
     launch(_max_pool_grad, contiguous(dy), contiguous(index), dx)
     return dx

@@ -37,6 +37,7 @@ def products(
     step = WIDE_ROWS if wide else NARROW_ROWS
     edge = np.empty((MOST_ROWS, width), a.dtype)  # a tile that sticks out over the last row or column lands here first
     edge_rows, edge_out = np.empty(MOST_ROWS, np.int64), np.arange(MOST_ROWS) * (width * size)
+    flat_edge = edge.reshape(-1)
     pa, pc = a.ctypes.data + a_at * size, c.ctypes.data + c_at * size
     p_rows, p_out, p_runs = rows_at.ctypes.data, out_at.ctypes.data, runs_at.ctypes.data
     p_edge, p_edge_rows, p_edge_out = edge.ctypes.data, edge_rows.ctypes.data, edge_out.ctypes.data
@@ -55,5 +56,7 @@ def products(
             _tile(wide, False, pa, p_edge_rows, a_bytes, p_runs, runs, run, pb, b_bytes, p_edge, p_edge_out, a.dtype)
             for j in range(min(step, rows - i)):
                 first = c_at + out_at[i + j] // size + n * width
+                # Read through edge_out: Numba frees an array after its last use, whoever still has its address.
+                tile_row = flat_edge[edge_out[j] // size :]
                 for k in range(full):
-                    c[first + k] = c[first + k] + edge[j, k] if add else edge[j, k]
+                    c[first + k] = c[first + k] + tile_row[k] if add else tile_row[k]

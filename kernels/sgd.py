@@ -5,6 +5,7 @@ from numba import prange
 
 from ..errors import ShapeError
 from .cache import njit
+from .checks import alike
 from .elementwise import flat, part, same_order
 from .threads import launch
 
@@ -33,10 +34,12 @@ def sgd_step(param, grad, velocity, lr, momentum, weight_decay, nesterov):
     """
     if velocity is None:
         velocity, momentum = param, 0.0  # not touched
+    alike("sgd_step", param, grad, velocity)
     order = np.argsort([-stride for stride in param.strides], kind="stable")
-    if not (param.transpose(order).flags.c_contiguous and velocity.transpose(order).flags.c_contiguous):
+    if not (param.transpose(order).flags.carray and velocity.transpose(order).flags.carray):
         raise ShapeError(
-            "sgd_step: a parameter and its velocity are updated in place: both fill their memory, in one order of axes"
+            "sgd_step: a parameter and its velocity are updated in place: both are writeable and fill their memory, in "
+            "one order of axes"
         )
     kind = param.dtype.type
     args = (flat(param), flat(same_order(grad, param)), flat(velocity))

@@ -5,6 +5,7 @@ process when two Python threads enter parallel kernels, so all of them go throug
 """
 
 import glob
+import numbers
 import os
 import subprocess
 import sys
@@ -60,14 +61,15 @@ def set_num_threads(threads):
     Raises ConfigError when it is below 1 or above what Numba may start in this process.
     """
     global _requested
-    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+    if not isinstance(threads, numbers.Integral) or isinstance(threads, bool) or threads < 1:
         raise ConfigError(f"the number of threads is a whole number from 1 up, not {threads!r}")
     if threads > most_threads():
         raise ConfigError(
             f"{threads} threads asked for, but Numba may start {most_threads()} in this process; "
             f"set the environment variable NUMBA_NUM_THREADS={threads} before Python starts"
         )
-    _requested = threads
+    with LOCK:
+        _requested = int(threads)
 
 
 @cache
@@ -103,6 +105,8 @@ def launch(kernel, *args):
         before = numba.get_num_threads()
         small = max(a.nbytes for a in args if isinstance(a, np.ndarray)) < SMALL
         threads = 1 if small else get_num_threads()
+        if threads == before:
+            return kernel(*args, threads)
         numba.set_num_threads(threads)
         try:
             return kernel(*args, threads)

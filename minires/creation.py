@@ -22,6 +22,8 @@ def tensor(data, dtype=None, requires_grad=False):
         raise DtypeError(f"tensor: cannot hold {array.dtype}; minires has float32, float64, integers and booleans")
     if dtype is None and not keeps and array.dtype == np.float64:
         array = array.astype(np.float32)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
         raise DtypeError(f"tensor: {array.dtype} is not supported; use float32 or float64")
     return Tensor(to_channels_last(array), requires_grad)

@@ -19,6 +19,10 @@ class ShapeError(MiniresError, ValueError):
         return f"{self.args[0]} (in {self.path})" if self.path else self.args[0]
 
 
+class IndexShapeError(ShapeError, IndexError):
+    """An index outside a tensor: also an IndexError, so that Python's own loops over a tensor end."""
+
+
 class DtypeError(MiniresError, TypeError):
     """Arrays whose dtypes do not go together."""
 

@@ -1,24 +1,8 @@
 """Binds operators and methods to Tensor, explicitly: what ``x + y`` and ``x.mean()`` call stands here, line by line."""
 
-import numpy as np
-
 from .ops import activation, arithmetic, linear, reduction, shape
 from .ops.checks import as_tensor
-from .tensor import Op, Tensor
-
-
-class Cast(Op):
-    """y = x in another float dtype. dx = dy in x's."""
-
-    def __init__(self, dtype):
-        self.dtype = np.dtype(dtype)
-
-    def forward(self, x):
-        self.before = x.dtype
-        return x.astype(self.dtype, order="K")
-
-    def backward(self, dy, needs):
-        return (dy.astype(self.before, order="K"),)
+from .tensor import Tensor
 
 
 def _method(function):
@@ -63,4 +47,4 @@ Tensor.sigmoid = activation.sigmoid
 Tensor.tanh = activation.tanh
 Tensor.softmax = activation.softmax
 Tensor.log_softmax = activation.log_softmax
-Tensor.astype = lambda self, dtype: Cast(dtype).apply(self)
+Tensor.astype = arithmetic.astype

@@ -21,12 +21,12 @@ def is_grad_enabled():
     return getattr(_mode, "recording", True)
 
 
-class set_grad_enabled(ContextDecorator):
-    """Record operations (True) or not (False); a context manager and a decorator."""
+class _Recording(ContextDecorator):
+    """Sets whether operations are recorded, for the length of a ``with`` or of a decorated function."""
 
     def __init__(self, enabled):
         self.enabled = bool(enabled)
-        self.before = []  # a stack: one decorated function may call itself
+        self.before = []  # a stack: a context may be entered within itself
 
     def __enter__(self):
         self.before.append(is_grad_enabled())
@@ -35,9 +35,12 @@ class set_grad_enabled(ContextDecorator):
     def __exit__(self, *exc):
         _mode.recording = self.before.pop()
 
+    def _recreate_cm(self):  # of ContextDecorator: every call of a decorated function, in whatever thread, has its own
+        return _Recording(self.enabled)
 
-class no_grad(set_grad_enabled):
-    """Operations inside are not recorded: nothing is kept for a backward pass.
+
+class no_grad(_Recording):
+    """Operations inside are not recorded: nothing is kept for a backward pass. A context manager and a decorator.
 
     >>> with no_grad():
     ...     y = Tensor(np.ones(3), requires_grad=True) * 2
@@ -49,11 +52,22 @@ class no_grad(set_grad_enabled):
         super().__init__(False)
 
 
-class enable_grad(set_grad_enabled):
-    """Operations inside are recorded, even within ``no_grad``."""
+class enable_grad(_Recording):
+    """Operations inside are recorded, even within ``no_grad``. A context manager and a decorator."""
 
     def __init__(self):
         super().__init__(True)
+
+
+class set_grad_enabled(_Recording):
+    """Record operations (True) or not (False): from here on in this thread, or inside a ``with``."""
+
+    def __init__(self, enabled):
+        super().__init__(enabled)
+        super().__enter__()
+
+    def __enter__(self):
+        pass  # entered by being made
 
 
 class Op:
@@ -118,7 +132,7 @@ class Tensor:
         self.hooks = None
         self.retains_grad = False
         self.requires_grad = bool(requires_grad)
-        if requires_grad and self.data.dtype.kind != "f":
+        if requires_grad and self.data.dtype not in (np.float32, np.float64):
             raise DtypeError(f"only float32 and float64 tensors can require a gradient, not {self.data.dtype}")
 
     shape = property(lambda self: self.data.shape)
@@ -130,6 +144,10 @@ class Tensor:
     def numpy(self):
         """The values, shape ``self.shape``: a view, not a copy."""
         return self.data
+
+    def __array__(self, dtype=None, copy=None):
+        """np.asarray(tensor): the values; a view unless asked otherwise."""
+        return np.array(self.data, dtype=dtype, copy=copy)
 
     def item(self):
         """The one value of a tensor with a single element, as a Python number."""
@@ -145,7 +163,7 @@ class Tensor:
         """Switch gradients on or off for a leaf; returns self."""
         if self.op is not None and not requires_grad:
             raise GraphError("only a leaf can stop requiring a gradient; use detach() for the output of an operation")
-        if requires_grad and self.data.dtype.kind != "f":
+        if requires_grad and self.dtype not in (np.float32, np.float64):
             raise DtypeError(f"only float32 and float64 tensors can require a gradient, not {self.dtype}")
         self.requires_grad = bool(requires_grad)
         return self
@@ -184,7 +202,8 @@ class Tensor:
                     "reduce it first (.sum(), .mean()) or pass backward(grad)"
                 )
             return np.ones_like(self.data)
-        grad = grad.data if isinstance(grad, Tensor) else np.asarray(grad, dtype=self.dtype)
+        grad = grad.data if isinstance(grad, Tensor) else grad
+        grad = grad if isinstance(grad, np.ndarray) else np.asarray(grad, dtype=self.dtype)
         if grad.shape != self.shape:
             raise ShapeError(f"backward: gradient of shape {grad.shape} for a tensor of shape {self.shape}")
         if grad.dtype != self.dtype:

@@ -343,7 +343,7 @@ CASES = {
         functional("pad", (1, 2, 0, 3), inputs=normal(X))._replace(label="image"),
         Case(
             "channels, value",
-            lambda x: F.pad(x, (0, 0, 1, 0, 2, 1), 0.5),
+            lambda x: F.pad(x, (0, 0, 1, 0, 2, 1), value=0.5),
             lambda t, x: t.nn.functional.pad(x, (0, 0, 1, 0, 2, 1), value=0.5),
             normal(X),
         ),

@@ -1,8 +1,11 @@
 """The SGD update with momentum."""
 
+from ..checks import alike
+
 
 def sgd_step(param, grad, velocity, lr, momentum, weight_decay, nesterov):
     """g = grad + weight_decay·param;  v = momentum·v + g;  param −= lr·(g + momentum·v if nesterov else v). In place."""
+    alike("sgd_step", *[a for a in (param, grad, velocity) if a is not None])
     g = grad + weight_decay * param
     if velocity is not None:
         velocity *= momentum

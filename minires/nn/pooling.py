@@ -31,14 +31,14 @@ class AvgPool2d(Module):
     count_include_pad: padding counts as zeros; if not, it does not count.
     """
 
-    def __init__(self, kernel_size, stride=None, padding=0, count_include_pad=True):
+    def __init__(self, kernel_size, stride=None, padding=0, *, count_include_pad=True):
         self.kernel_size = pair("AvgPool2d", "kernel_size", kernel_size)
         self.stride = self.kernel_size if stride is None else pair("AvgPool2d", "stride", stride)
         self.padding = pair("AvgPool2d", "padding", padding, least=0)
         self.count_include_pad = count_include_pad
 
     def forward(self, x):
-        return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.count_include_pad)
+        return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding, count_include_pad=self.count_include_pad)
 
     def extra_repr(self):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"

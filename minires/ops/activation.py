@@ -8,7 +8,7 @@ from .. import kernels, random
 from ..errors import ConfigError
 from ..tensor import Op
 from .arithmetic import Binary, Unary, unbroadcast
-from .checks import axis_in, same_dtype
+from .checks import axis_in, needs_tensor, same_dtype
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])  # NumPy has none; gelu is here for comparison, not for speed
 
@@ -32,7 +32,9 @@ class AddReLU(Binary):
 
     def forward(self, a, b):
         self.shapes = a.shape, b.shape
-        self.y = kernels.add_relu(*np.broadcast_arrays(a, b)) if a.shape != b.shape else kernels.add_relu(a, b)
+        if a.shape != b.shape:
+            a, b = map(kernels.to_channels_last, np.broadcast_arrays(a, b))
+        self.y = kernels.add_relu(a, b)
         return self.y
 
     def backward(self, dy, needs):
@@ -179,7 +181,7 @@ def tanh(x):
 
 
 def gelu(x, approximate="none"):
-    """x·Φ(x) (Hendrycks & Gimpel 2016); ``approximate="tanh"`` is the cheaper form. ConfigError for another word."""
+    """x·Φ(x) (Hendrycks & Gimpel 2016); ``approximate="tanh"`` is by far the cheaper form. ConfigError for another word."""
     if approximate not in ("none", "tanh"):
         raise ConfigError(f"gelu: approximate is 'none' or 'tanh', not {approximate!r}")
     return GELU(approximate).apply(x)
@@ -187,12 +189,14 @@ def gelu(x, approximate="none"):
 
 def softmax(x, dim=-1):
     """eˣ/Σeˣ along ``dim``."""
+    needs_tensor("softmax", x)
     same_dtype("softmax", x)
     return Softmax(axis_in("softmax", dim, x.ndim)).apply(x)
 
 
 def log_softmax(x, dim=-1):
     """ln softmax(x) along ``dim``, without the overflow."""
+    needs_tensor("log_softmax", x)
     same_dtype("log_softmax", x)
     return LogSoftmax(axis_in("log_softmax", dim, x.ndim)).apply(x)
 
@@ -204,5 +208,6 @@ def dropout(x, p=0.5, training=True):
     """
     if not 0 <= p <= 1:
         raise ConfigError(f"dropout: p is a probability, from 0 to 1, not {p!r}")
+    needs_tensor("dropout", x)
     same_dtype("dropout", x)
     return Dropout(p).apply(x) if training and p > 0 else x

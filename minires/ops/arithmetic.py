@@ -3,25 +3,31 @@
 import numpy as np
 
 from .. import kernels
-from ..errors import ShapeError
+from ..errors import DtypeError, ShapeError
 from ..tensor import Op, Tensor
-from .checks import as_tensor, same_dtype
+from .checks import as_tensor, needs_tensor, same_dtype
 
 
 def unbroadcast(dy, shape):
     """Sum dy down to ``shape``, the shape that was broadcast: the transpose of broadcasting."""
     if dy.shape == shape:
         return dy
-    dy = dy.sum(axis=tuple(range(dy.ndim - len(shape))))
-    stretched = tuple(axis for axis, n in enumerate(shape) if n == 1 and dy.shape[axis] != 1)
-    return dy.sum(axis=stretched, keepdims=True)
+    lead = dy.ndim - len(shape)
+    stretched = tuple(axis + lead for axis, n in enumerate(shape) if n == 1 and dy.shape[axis + lead] != 1)
+    # In float64: along leading axes NumPy adds one by one, and a million terms lose three digits of float32.
+    total = dy.sum(axis=(*range(lead), *stretched), keepdims=True, dtype=np.float64)
+    return total.reshape(shape).astype(dy.dtype)
 
 
 class Binary(Op):
     """An operation on two arrays that broadcast against each other."""
 
     def apply(self, a, b):
-        a, b = (a, as_tensor(b, a)) if isinstance(a, Tensor) else (as_tensor(a, b), b)
+        if isinstance(a, Tensor):
+            b = as_tensor(b, a)
+        else:
+            needs_tensor(self.name, b)
+            a = as_tensor(a, b)
         same_dtype(self.name, a, b)
         try:
             np.broadcast_shapes(a.shape, b.shape)
@@ -117,6 +123,7 @@ class Unary(Op):
     """An element-wise function y = f(x) with dx = dy·f′(x); ``slope()`` is f′(x)."""
 
     def apply(self, x):
+        needs_tensor(self.name, x)
         same_dtype(self.name, x)
         return super().apply(x)
 
@@ -199,6 +206,20 @@ class Clip(Unary):
         return (np.where(self.inside, dy, 0).astype(dy.dtype, copy=False),)
 
 
+class Cast(Unary):
+    """y = x in another float dtype. dx = dy in x's."""
+
+    def __init__(self, dtype):
+        self.dtype = np.dtype(dtype)
+
+    def forward(self, x):
+        self.before = x.dtype
+        return x.astype(self.dtype, order="K")
+
+    def backward(self, dy, needs):
+        return (dy.astype(self.before, order="K"),)
+
+
 def add(a, b):
     """a + b with broadcasting. Tensors of one float dtype; a Python or NumPy scalar takes the tensor's dtype."""
     return Add().apply(a, b)
@@ -252,3 +273,16 @@ def abs(x):
 def clip(x, min=None, max=None):
     """x limited to [min, max]; either bound may be None. The gradient passes on the bounds, as in PyTorch."""
     return Clip(min, max).apply(x)
+
+
+def astype(x, dtype):
+    """x in another dtype. Between float32 and float64 gradients pass, in x's dtype; integers end the graph.
+
+    DtypeError for a dtype that minires does not compute in, such as float16.
+    """
+    dtype = np.dtype(dtype)
+    if dtype.kind not in "iub" and dtype not in (np.float32, np.float64):
+        raise DtypeError(f"astype: {dtype} is not supported; use float32, float64 or an integer dtype")
+    if dtype.kind != "f" or x.dtype.kind != "f":
+        return Tensor(x.data.astype(dtype, order="K"))
+    return Cast(dtype).apply(x)

@@ -24,7 +24,7 @@ def same_dtype(op, *tensors):
         raise DtypeError(
             f"{op}: arrays of different dtypes, {' and '.join(map(str, dtypes))}; convert one of them (x.astype(…))"
         )
-    if dtypes[0].kind != "f" or dtypes[0].itemsize not in (4, 8):
+    if dtypes[0] not in (np.float32, np.float64):
         raise DtypeError(f"{op}: needs float32 or float64, got {dtypes[0]}")
 
 
@@ -43,7 +43,7 @@ def image(op, x):
 
 def pair(op, name, value, least=1):
     """An int or a pair of ints, each ≥ least, as a pair."""
-    values = (value, value) if isinstance(value, numbers.Integral) else tuple(value)
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(values) != 2 or not all(isinstance(v, numbers.Integral) and v >= least for v in values):
         raise ConfigError(f"{op}: {name} is a whole number from {least} up, or a pair of them, not {value!r}")
     return tuple(int(v) for v in values)

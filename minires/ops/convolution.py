@@ -1,9 +1,12 @@
 """Two-dimensional convolution (cross-correlation, as in every deep-learning library)."""
 
+import numbers
+
 from .. import kernels
 from ..errors import ConfigError, ShapeError
 from ..kernels.layout import hwio, nchw, nhwc, oihw
 from ..tensor import Op
+from .arithmetic import unbroadcast
 from .checks import image, needs_tensor, pair, same_dtype
 
 
@@ -28,7 +31,7 @@ class Conv2d(Op):
         if needs[1]:
             dw = oihw(kernels.conv2d_weight_grad(self.x, dy, self.w.shape, *self.geometry))
         if needs[2:] == (True,):
-            db = dy.reshape(-1, dy.shape[3]).sum(0)
+            db = unbroadcast(dy, dy.shape[3:])
         return dx, dw, db
 
 
@@ -53,7 +56,7 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
     padding = pair("conv2d", "padding", padding, least=0)
     C, (O, I, *kernel) = x.shape[1], weight.shape
-    if not isinstance(groups, int) or groups < 1:
+    if not isinstance(groups, numbers.Integral) or groups < 1:
         raise ConfigError(f"conv2d: groups is a whole number from 1 up, not {groups!r}")
     if I * groups != C or O % groups:
         raise ShapeError(

@@ -33,7 +33,7 @@ class Linear(Op):
 
     def forward(self, x, w, b=None):
         self.x, self.w = x, w
-        y = kernels.matmul(x, w.T)  # (…, I)·(I, O) → (…, O)
+        y = product(x, w.T)  # (…, I)·(I, O) → (…, O)
         if b is not None:
             y += b
         return y
@@ -42,11 +42,11 @@ class Linear(Op):
         dx = dw = db = None
         rows = dy.reshape(-1, dy.shape[-1])  # (rows, O)
         if needs[0]:
-            dx = kernels.matmul(dy, self.w)
+            dx = product(dy, self.w)
         if needs[1]:
             dw = kernels.matmul(rows.T, self.x.reshape(-1, self.x.shape[-1]))
         if needs[2:] == (True,):
-            db = rows.sum(0)
+            db = unbroadcast(rows, rows.shape[1:])
         return dx, dw, db
 
 

@@ -3,10 +3,11 @@
 import numpy as np
 
 from .. import kernels
-from ..errors import ConfigError, DataError, DtypeError, ShapeError
+from ..errors import ConfigError, DtypeError, ShapeError
+from ..kernels.checks import labels_in
 from ..tensor import Op, Tensor
 from . import arithmetic, reduction
-from .checks import needs_tensor
+from .checks import needs_tensor, same_dtype
 
 
 class CrossEntropy(Op):
@@ -33,7 +34,7 @@ def _reduce(op, losses, reduction_name):
     raise ConfigError(f"{op}: reduction is 'mean', 'sum' or 'none', not {reduction_name!r}")
 
 
-def cross_entropy(logits, target, label_smoothing=0.0, reduction="mean"):
+def cross_entropy(logits, target, *, label_smoothing=0.0, reduction="mean"):
     """Softmax cross-entropy of logits (N, K) with integer labels (N,): an ndarray or a Tensor.
 
     label_smoothing ε gives each wrong class ε/K (Szegedy et al. 2015, section 7). reduction: "mean", "sum" or "none".
@@ -45,6 +46,7 @@ def cross_entropy(logits, target, label_smoothing=0.0, reduction="mean"):
     2.3026
     """
     needs_tensor("cross_entropy", logits)
+    same_dtype("cross_entropy", logits)
     labels = target.data if isinstance(target, Tensor) else np.asarray(target)
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ShapeError(
@@ -56,16 +58,11 @@ def cross_entropy(logits, target, label_smoothing=0.0, reduction="mean"):
         raise ShapeError(f"cross_entropy: an empty batch of shape {logits.shape} has no mean loss")
     if not 0 <= label_smoothing <= 1:
         raise ConfigError(f"cross_entropy: label_smoothing is from 0 to 1, not {label_smoothing!r}")
-    outside = np.flatnonzero((labels < 0) | (labels >= logits.shape[1]))
-    if len(outside):
-        raise DataError(
-            f"cross_entropy: label {labels[outside[0]]} of sample {outside[0]} is outside [0, {logits.shape[1]}), "
-            f"the classes of logits of shape {logits.shape}"
-        )
+    labels_in("cross_entropy", labels, logits.shape[1])
     return _reduce("cross_entropy", CrossEntropy(labels.astype(np.int64), label_smoothing).apply(logits), reduction)
 
 
-def mse_loss(x, target, reduction="mean"):
+def mse_loss(x, target, *, reduction="mean"):
     """(x − target)², reduced. x and target have the same shape, exactly; ShapeError names both when they do not."""
     needs_tensor("mse_loss", x)
     target = target if isinstance(target, Tensor) else Tensor(np.asarray(target))

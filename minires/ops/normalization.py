@@ -3,9 +3,9 @@
 import numpy as np
 
 from .. import kernels
-from ..errors import ShapeError
+from ..errors import ConfigError, ShapeError
 from ..kernels.layout import nchw, nhwc
-from ..tensor import Op
+from ..tensor import Op, Tensor
 from .checks import needs_tensor, same_dtype
 
 
@@ -61,9 +61,11 @@ def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=Fa
     for name, value in named.items():
         if value is not None and value.shape != (C,):
             raise ShapeError(f"batch_norm: {name} of shape {value.shape} for input of shape {x.shape}; it needs ({C},)")
-    weight = type(x)(np.ones(C, x.dtype)) if weight is None else weight
-    bias = type(x)(np.zeros(C, x.dtype)) if bias is None else bias
+    weight = Tensor(np.ones(C, x.dtype)) if weight is None else weight
+    bias = Tensor(np.zeros(C, x.dtype)) if bias is None else bias
     same_dtype("batch_norm", x, weight, bias)
+    if (running_mean is None) != (running_var is None):
+        raise ConfigError("batch_norm: running_mean and running_var come together, or neither")
     use_batch = training or running_mean is None
     count = x.size // max(C, 1)
     if use_batch and count < 2:

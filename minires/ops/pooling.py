@@ -63,7 +63,7 @@ def max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1):
     return MaxPool2d(*_windows("max_pool2d", x, kernel_size, stride, padding, dilation)).apply(x)
 
 
-def avg_pool2d(x, kernel_size, stride=None, padding=0, count_include_pad=True):
+def avg_pool2d(x, kernel_size, stride=None, padding=0, *, count_include_pad=True):
     """The mean of each window: x (N, C, H, W) → (N, C, OH, OW). The stride defaults to the kernel."""
     kernel, stride, padding, _ = _windows("avg_pool2d", x, kernel_size, stride, padding)
     return AvgPool2d(kernel, stride, padding, bool(count_include_pad)).apply(x)

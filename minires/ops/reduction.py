@@ -4,7 +4,7 @@ import numpy as np
 
 from ..kernels import to_channels_last
 from ..tensor import Op
-from .checks import axis_in, same_dtype
+from .checks import axis_in, needs_tensor, same_dtype
 
 
 class Reduce(Op):
@@ -15,6 +15,7 @@ class Reduce(Op):
 
     def apply(self, x):
         name = self.name
+        needs_tensor(name, x)
         same_dtype(name, x)
         dims = range(x.ndim) if self.dim is None else self.dim if isinstance(self.dim, (tuple, list)) else (self.dim,)
         self.axes = tuple(sorted(axis_in(name, d, x.ndim) for d in dims))
@@ -29,13 +30,13 @@ class Reduce(Op):
 
 
 class Sum(Reduce):
-    """y = Σ x. dx = dy, spread."""
+    """y = Σ x, added up in float64. dx = dy, spread."""
 
     aliases = True  # a broadcast view is nothing to add into
 
     def forward(self, x):
         self.shape = x.shape
-        return np.asarray(x.sum(axis=self.axes, keepdims=self.keepdim))
+        return np.asarray(x.sum(axis=self.axes, keepdims=self.keepdim, dtype=np.float64)).astype(x.dtype)
 
     def backward(self, dy, needs):
         return (self.spread(dy),)
@@ -48,7 +49,7 @@ class Mean(Reduce):
 
     def forward(self, x):
         self.shape = x.shape
-        y = np.asarray(x.mean(axis=self.axes, keepdims=self.keepdim))
+        y = np.asarray(x.mean(axis=self.axes, keepdims=self.keepdim, dtype=np.float64)).astype(x.dtype)
         self.count = x.size // (y.size or 1)
         return y
 

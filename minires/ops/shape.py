@@ -7,17 +7,17 @@ import numbers
 
 import numpy as np
 
-from ..errors import ConfigError, ShapeError
-from ..kernels import to_channels_last, zeros
-from ..tensor import Op
+from ..errors import ConfigError, IndexShapeError, ShapeError
+from ..kernels import nchw, to_channels_last, zeros
+from ..tensor import Op, Tensor
 from .checks import axis_in, needs_tensor, same_dtype
 
 
-def zeros_like(shape, dtype):
+def zeros_of(shape, dtype):
     """Zeros of a logical shape; channels-last for four axes."""
     if len(shape) == 4:
         N, C, H, W = shape
-        return zeros((N, H, W, C), dtype).transpose(0, 3, 1, 2)
+        return nchw(zeros((N, H, W, C), dtype))
     return zeros(shape, dtype)
 
 
@@ -66,12 +66,12 @@ class Slice(Op):
         try:
             y = x[self.index]
         except IndexError as error:
-            raise ShapeError(f"index: {error} (tensor of shape {x.shape})") from None
+            raise IndexShapeError(f"index: {error} (tensor of shape {x.shape})") from None
         y = to_channels_last(np.asarray(y))
         return y.copy(order="K") if np.may_share_memory(y, x) else y
 
     def backward(self, dy, needs):
-        dx = zeros_like(self.shape, self.dtype)
+        dx = zeros_of(self.shape, self.dtype)
         parts = self.index if isinstance(self.index, tuple) else (self.index,)
         if all(isinstance(p, (slice, numbers.Integral, type(None), type(Ellipsis))) for p in parts):
             dx[self.index] = dy  # a basic index meets each element once
@@ -107,7 +107,7 @@ class Pad(Op):
     def forward(self, x):
         self.inner = tuple(slice(before, before + n) for (before, _), n in zip(self.widths, x.shape))
         shape = tuple(before + n + after for (before, after), n in zip(self.widths, x.shape))
-        y = zeros_like(shape, x.dtype)
+        y = zeros_of(shape, x.dtype)
         if self.value:
             y[...] = self.value
         y[self.inner] = x
@@ -147,13 +147,20 @@ def transpose(x, dim0, dim1):
 
 
 def getitem(x, index):
-    """x[index]: integers, slices, None, Ellipsis, integer or boolean arrays."""
-    return Slice(index).apply(x)
+    """x[index]: integers, slices, None, Ellipsis, integer or boolean arrays (ndarrays or Tensors)."""
+
+    def plain(part):
+        part = part.data if isinstance(part, Tensor) else part
+        return part.copy() if isinstance(part, np.ndarray) else part  # backward needs it as it is now
+
+    return Slice(tuple(map(plain, index)) if isinstance(index, tuple) else plain(index)).apply(x)
 
 
 def cat(tensors, dim=0):
     """The tensors one after another along ``dim``; all other lengths must agree."""
     tensors = tuple(tensors)
+    if not tensors:
+        raise ShapeError("cat: needs one tensor at least")
     needs_tensor("cat", *tensors)
     same_dtype("cat", *tensors)
     axis = axis_in("cat", dim, tensors[0].ndim)
@@ -166,6 +173,8 @@ def cat(tensors, dim=0):
 def stack(tensors, dim=0):
     """The tensors, of one shape, along a new axis ``dim``."""
     tensors = tuple(tensors)
+    if not tensors:
+        raise ShapeError("stack: needs one tensor at least")
     needs_tensor("stack", *tensors)
     axis = axis_in("stack", dim, tensors[0].ndim + 1)
     if len({x.shape for x in tensors}) > 1:
@@ -173,7 +182,7 @@ def stack(tensors, dim=0):
     return cat([reshape(x, (*x.shape[:axis], 1, *x.shape[axis:])) for x in tensors], axis)
 
 
-def pad(x, pad, value=0.0):
+def pad(x, pad, *, value=0.0):
     """A border of ``value``. ``pad`` has a pair (before, after) for each axis, the last axis first, as in PyTorch.
 
     >>> import minires as mr

@@ -21,7 +21,7 @@ class SGD:
     array([0.5, 3. ])
     """
 
-    def __init__(self, params, lr, momentum=0.0, weight_decay=0.0, nesterov=False):
+    def __init__(self, params, lr, momentum=0.0, *, weight_decay=0.0, nesterov=False):
         self.defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
         self.param_groups = []
         self.velocity = {}  # id(parameter) -> v, an ndarray in the parameter's memory order

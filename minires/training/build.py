@@ -66,7 +66,9 @@ def build_model(recipe, num_classes):
 def build_optimizer(recipe, model):
     """SGD over the model's parameters."""
     groups = model.parameters() if recipe.decay_norms else optim.split_decay(model, recipe.weight_decay)
-    return optim.SGD(groups, recipe.lr, recipe.momentum, recipe.weight_decay, recipe.nesterov)
+    return optim.SGD(
+        groups, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
+    )
 
 
 def build_schedule(recipe, optimizer, steps_per_epoch):

@@ -105,7 +105,10 @@ class Recipe:
     def for_dataset(cls, dataset="shapes", **settings):
         """The defaults of a dataset, with ``settings`` over them. Raises ConfigError for an unknown setting."""
         path = DEFAULTS / f"{dataset}.toml"
-        defaults = cls.parse(path.read_text("utf-8"), path.name) if path.is_file() else cls(dataset=dataset)
+        if not path.is_file():
+            known = sorted(p.name.removesuffix(".toml") for p in DEFAULTS.iterdir())
+            raise ConfigError(f"no recipe for dataset {dataset!r}{nearest(dataset, known)}: there are {', '.join(known)}")
+        defaults = cls.parse(path.read_text("utf-8"), path.name)
         return defaults.with_settings(**settings)
 
     def with_settings(self, **settings):
