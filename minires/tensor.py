@@ -255,7 +255,8 @@ def backward(outputs, grads, retain_graph=False):
         for hook in list(y.hooks.values()) if y.hooks else ():
             replaced = hook(dy)
             if replaced is not None:
-                dy, owned = y._seed(replaced), False  # of y's shape and dtype, or an error
+                replaced = replaced.data if isinstance(replaced, Tensor) else np.asarray(replaced)
+                dy, owned = y._seed(replaced.astype(y.dtype, copy=False)), False  # of y's shape, or an error
         if y.op is None or y.retains_grad:
             _accumulate(y, dy, owned and y.op is None)
         if y.op is None:

@@ -33,7 +33,8 @@ class AddReLU(Binary):
     def forward(self, a, b):
         self.shapes = a.shape, b.shape
         if a.shape != b.shape:
-            a, b = map(kernels.to_channels_last, np.broadcast_arrays(a, b))
+            shape = np.broadcast_shapes(a.shape, b.shape)
+            a, b = (kernels.to_channels_last(np.broadcast_to(x, shape)) for x in (a, b))
         self.y = kernels.add_relu(a, b)
         return self.y
 

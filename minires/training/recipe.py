@@ -10,6 +10,7 @@ from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 
+from .. import data
 from ..errors import ConfigError, nearest
 
 SCHEDULES = {"one-cycle": 0.3, "cosine": 0.0, "linear": 0.2, "multi-step": 0.0, "constant": 0.0}  # name -> usual warmup
@@ -106,8 +107,8 @@ class Recipe:
         """The defaults of a dataset, with ``settings`` over them. Raises ConfigError for an unknown setting."""
         path = DEFAULTS / f"{dataset}.toml"
         if not path.is_file():
-            known = sorted(p.name.removesuffix(".toml") for p in DEFAULTS.iterdir())
-            raise ConfigError(f"no recipe for dataset {dataset!r}{nearest(dataset, known)}: there are {', '.join(known)}")
+            known = data.names()
+            raise ConfigError(f"unknown data set {dataset!r}{nearest(dataset, known)}: there are {', '.join(known)}")
         defaults = cls.parse(path.read_text("utf-8"), path.name)
         return defaults.with_settings(**settings)
 
