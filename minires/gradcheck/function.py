@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..tensor import Tensor
-from .engine import Settings, check_leaves
+from .engine import Settings, check_leaves, generator
 from .locate import name_operation
 from .results import GradcheckResult
 from .state import Frozen
@@ -18,7 +18,9 @@ def promote(inputs, notes, name="input {}"):
             leaves.append(Tensor(array) if isinstance(x, Tensor) else array)
             continue
         if array.dtype != np.float64:
-            notes.append(f"{name.format(i)} is {array.dtype} and was checked as float64: {array.dtype} has too few digits")
+            notes.append(
+                f"{name.format(i)} is {array.dtype} and was checked as float64: {array.dtype} has too few digits"
+            )
         leaves.append(Tensor(array.astype(np.float64, order="K"), requires_grad=True))
     return leaves
 
@@ -52,7 +54,7 @@ def gradcheck(
     >>> gradcheck(lambda x: x.relu(), [np.array([0.0, 1.0])])
     <gradcheck passed: 2 numbers compared, 1 at a kink>
     """
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     settings = Settings(eps, rtol, atol, most_elements, directions, sweep_points)
     result = GradcheckResult(name)
     arguments = promote(inputs, result.notes)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ..tensor import Tensor
-from .engine import Settings, check_leaves
+from .engine import Settings, check_leaves, generator
 from .function import promote
 from .locate import name_operation, record_calls, wrong_module
 from .results import GradcheckResult
@@ -61,7 +61,7 @@ def gradcheck_model(
     >>> gradcheck_model(model, np.random.default_rng(0).standard_normal((5, 3)))
     <Sequential passed: 12 numbers compared>
     """
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     settings = Settings(eps, rtol, atol, 2 * directions, directions, sweep_points)  # of so few, every element
     result = GradcheckResult(name or type(model).__name__)
     inputs = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
@@ -84,7 +84,9 @@ def _locate(result, model, run, state, settings, rng):
     state.restore()
     found = wrong_module(record_calls(model, run), state, settings, rng)
     if found is None:
-        result.location = "Every module is right by itself: the mistake is in the loss, or in what comes before the model"
+        result.location = (
+            "Every module is right by itself: the mistake is in the loss, or in what comes before the model"
+        )
         return
     call, local, again = found
     result.module = call.path

@@ -2,6 +2,7 @@
 
 import functools
 import types
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -18,7 +19,7 @@ class Frozen:
     """
 
     def __init__(self, *roots):
-        arrays, tensors = reach(roots)
+        arrays, tensors, self.modules = reach(roots)
         self.arrays = [(a, a.copy(order="K")) for a in arrays]
         self.grads = [(t, t.grad) for t in tensors]
         self.generator = random.generator()
@@ -34,6 +35,16 @@ class Frozen:
         """After an evaluation: forget the arrays that it did not change. A data set is not copied 800 times."""
         self.arrays = [(a, saved) for a, saved in self.arrays if a.tobytes() != saved.tobytes()]
 
+    @contextmanager
+    def watched(self):
+        """A hook that does nothing on every module: what watches a module makes it run operation by operation."""
+        handles = [module.register_forward_pre_hook(lambda module, inputs: None) for module in self.modules]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
     def __enter__(self):
         return self
 
@@ -44,8 +55,8 @@ class Frozen:
 
 
 def reach(roots, depth=5):
-    """(writeable arrays, Tensors) that the functions, modules and containers ``roots`` can get at, each once."""
-    arrays, tensors, seen = [], [], set()
+    """(writeable arrays, Tensors, modules) that the functions, modules and containers ``roots`` can get at, each once."""
+    arrays, tensors, modules, seen = [], [], [], set()
     stack = [(root, depth) for root in roots]
     while stack:
         value, left = stack.pop()
@@ -58,13 +69,12 @@ def reach(roots, depth=5):
         elif isinstance(value, Tensor):
             tensors.append(value)
         elif isinstance(value, Module):
-            stack += [(buffer, left) for buffer in value.buffers()]
-            stack += [(parameter, left) for parameter in value.parameters()]
-            own = [v for m in value.modules() for v in vars(m).values() if not isinstance(v, Module)]
-            stack += [(v, left - 1) for v in own]
+            modules.append(value)
+            stack += [(part, left) for part in vars(value).values() if isinstance(part, (np.ndarray, Tensor, Module))]
+            stack += [(part, left - 1) for part in vars(value).values()]
         else:
             stack += [(part, left - 1) for part in _parts(value)]
-    return arrays, tensors
+    return arrays, tensors, modules
 
 
 def _parts(value):
