@@ -26,7 +26,7 @@ def generator(seed):
 
 @dataclass(frozen=True)
 class Settings:
-    """eps: the step, or None to choose it by a sweep. Others as in ``gradcheck``."""
+    """eps: the step, or None to choose it by a sweep. stop: at the first leaf that is wrong. Others as in ``gradcheck``."""
 
     eps: float | None = None
     rtol: float = 1e-5
@@ -34,6 +34,7 @@ class Settings:
     most_elements: int = 400
     directions: int = 8
     sweep_points: int = 8
+    stop: bool = False
 
 
 class Sample:
@@ -97,8 +98,8 @@ class LeafCheck:
         self.result = Checked(name, leaf.shape, scale=float(finite.max(initial=0.0)))
         self.allowed = settings.atol + settings.rtol * self.result.scale
 
-    def run(self):
-        """Compare every element of a small array, a few directions of a large one."""
+    def run(self, find_element):
+        """Compare every element of a small array, a few directions of a large one; there ``find_element`` of a wrong one."""
         x, settings = self.x, self.settings
         if not x.size:
             return self.result
@@ -112,7 +113,7 @@ class LeafCheck:
                 if difference.status != KINK:
                     break
             self.result.differences.append(difference)
-            if self.result.wrong and self.result.located is None:
+            if find_element and self.result.wrong and self.result.located is None:
                 self.result.located = self.wrong_element()
         return self.result
 
@@ -145,7 +146,7 @@ class LeafCheck:
         allowed = self.allowed * (1 if isinstance(step, tuple) else 3)  # a sum is as large as an element times √size
         where = where or f"element {list(map(int, step))}"
         index = step if isinstance(step, tuple) else None
-        best = None
+        best, disagreed = None, 0
         for h in (self.result.h * shorter for shorter in SMALLER):
             below, above = self.both_sides(step, h)
             flips = kinks.flips(below.branches, above.branches)
@@ -162,7 +163,8 @@ class LeafCheck:
             status = ZERO if right and nothing else RIGHT if right else WRONG
             if right or best is None or best.status == KINK:
                 best = Difference(where, index, analytic, numeric, allowed + rounding, h, status)
-            if right:
+            disagreed += not right
+            if right or disagreed == 2:
                 break
         return best
 
@@ -237,6 +239,9 @@ def check_leaves(run, leaves, state, settings, rng, on_leaf=None):
         if grad.shape != leaf.shape:
             error = f"{name} has shape {leaf.shape}, its gradient {grad.shape}"
             checked.append(Checked(name, leaf.shape, error=error))
-            continue
-        checked.append(LeafCheck(probe, name, leaf, grad, settings, rng).run())
+        else:
+            first = all(c.status != WRONG for c in checked)  # one wrong element is enough to know
+            checked.append(LeafCheck(probe, name, leaf, grad, settings, rng).run(find_element=first))
+        if settings.stop and checked[-1].status == WRONG:
+            break
     return checked, ""
