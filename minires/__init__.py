@@ -10,12 +10,12 @@ if (_checkout / "setup.cfg").exists() and (_checkout / "kernels" / "__init__.py"
 from . import errors, functional, operators, random
 from .creation import from_numpy, tensor
 from .errors import MiniresError
-from .gradcheck import gradcheck
 from .kernels import backend, get_num_threads, set_num_threads
 from .random import manual_seed
 from .tensor import Tensor, enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 
 from . import data, models, nn, optim  # isort: skip
+from .gradcheck import gradcheck, gradcheck_model  # isort: skip
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "functional",
     "get_num_threads",
     "gradcheck",
+    "gradcheck_model",
     "is_grad_enabled",
     "manual_seed",
     "models",

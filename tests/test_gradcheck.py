@@ -1,5 +1,7 @@
 """The checker itself: it must find a wrong gradient, wherever it is, and say where."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -114,3 +116,211 @@ def test_float32_inputs_are_checked_in_float64():
 def test_the_whole_gradient_has_the_inputs_shape():
     with pytest.raises(GradcheckError, match=r"\(3,\)"):
         mr.gradcheck(lambda x: Wrong(lambda dx: dx[:3]).apply(x), [np.ones(5)])
+
+
+# --- kinks, vacuous checks, what is noted
+
+
+def test_a_corner_is_a_kink_with_the_slopes_of_its_sides():
+    result = mr.gradcheck(lambda x: x.relu(), [np.array([0.0, 1.0, -1.0])])
+    ((name, kink),) = result.kinks
+    assert result
+    assert (name, kink.index, kink.analytic) == ("input 0", (0,), 0.0)
+    assert 0.0 in kink.interval
+    assert kink.interval[0] < kink.interval[1]
+    assert kink.flips == {"relu": 1}
+    assert "1 at a kink" in repr(result)
+
+
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        (F.abs, [0.0, 1.0]),
+        (F.relu, [0.0, 1.0]),
+        (F.leaky_relu, [0.0, 1.0]),
+        (lambda x: F.clip(x, 0.0, 2.0), [0.0, 2.0, 1.0]),
+        (lambda x: F.add_relu(x, -x[::-1]), [1.0, 1.0]),
+        (F.max, [2.0, 2.0, 1.0]),
+        (lambda x: F.max_pool2d(x.reshape(1, 1, 2, 2), 2), [3.0, 3.0, 1.0, 2.0]),
+        (lambda x: F.relu(x) - F.relu(-x), [0.0, 1.0]),  # x; at 0 backward gives 0, on no side of it
+    ],
+)
+def test_every_operation_with_corners_is_known(f, x, backend):
+    result = mr.gradcheck(f, [np.array(x)])
+    assert result
+    assert result.kinks
+
+
+@pytest.mark.parametrize("slope", [5.0, -1.0, np.nan])
+def test_a_slope_outside_of_both_sides_is_wrong_at_a_corner_too(slope):
+    class BadReLU(Op):
+        def forward(self, x):
+            self.x = x
+            return np.maximum(x, 0)
+
+        def branches(self):
+            return self.x > 0
+
+        def backward(self, dy, needs):
+            return (dy * np.where(self.x == 0, slope, self.x > 0),)
+
+    result = mr.gradcheck(lambda x: BadReLU().apply(x), [np.array([0.0, 1.0])], raise_exception=False)
+    assert [d.index for d in result.checked[0].wrong] == [(0,)]
+    assert "slopes on the two sides" in result.explain()
+
+
+def test_a_corner_nearby_is_stepped_around():
+    x = np.array([1e-4, -3e-5, 1.0, -2.0])
+    result = mr.gradcheck(lambda x: x.relu() * x, [x], eps=1e-3)
+    assert result
+    assert not result.kinks
+
+
+def test_large_arrays_with_a_few_corners_are_checked_along_the_others():
+    x = np.random.default_rng(1).standard_normal(2000)
+    x[::100] = 0
+    result = mr.gradcheck(lambda x: x.relu(), [x])
+    assert any(d.status == "right" for d in result.checked[0].differences)
+    with pytest.raises(GradcheckError):
+        mr.gradcheck(lambda x: Wrong(lambda dx: dx * 1.01).apply(x.relu()), [x])
+
+
+def test_a_true_gradient_of_nothing_is_vacuous():
+    x = np.random.default_rng(0).standard_normal((4, 3))
+    result = mr.gradcheck(lambda x: F.softmax(x, 1).sum(1), [x])
+    assert result
+    assert [c.name for c in result.vacuous] == ["input 0"]
+    assert "vacuous: input 0" in repr(result)
+    assert not mr.gradcheck(lambda x: F.softmax(x, 1), [x]).vacuous
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_inputs_drawn_from_the_same_seed_are_no_cotangents(seed):
+    """With v = x the gradient of batch norm is 0, and the check would say nothing."""
+    x = np.random.default_rng(seed).standard_normal((6, 5))
+    result = mr.gradcheck(lambda x: F.batch_norm(x, None, None, training=True), [x], seed=seed)
+    assert result.checked[0].scale > 0.1
+
+
+def test_promotion_is_noted():
+    result = mr.gradcheck(lambda x: x * x, [np.ones(2, np.float32)])
+    assert result.notes == ["input 0 is float32 and was checked as float64: float32 has too few digits"]
+    assert mr.gradcheck(lambda x: x * x, [np.ones(2)]).notes == []
+
+
+# --- the step
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_the_sweep_finds_a_step_for_any_scale(scale):
+    x = scale * np.random.default_rng(0).uniform(1, 2, 20)
+    result = mr.gradcheck(lambda x: (x / scale).exp() + (x / scale) ** 3, [x])
+    checked = result.checked[0]
+    assert len(checked.sweep) == 8
+    assert checked.largest_error < 1e-8
+    errors = {h: abs(error) for h, error, _ in checked.sweep}
+    assert errors[checked.h] < 1e-3 * max(errors.values())
+
+
+def test_the_step_can_be_given():
+    result = mr.gradcheck(lambda x: x * x, [np.ones(3)], eps=1e-4)
+    assert (result.checked[0].h, result.checked[0].sweep) == (1e-4, [])
+
+
+# --- what a check must not move
+
+
+def test_running_statistics_do_not_move():
+    x = np.random.default_rng(0).standard_normal((4, 3, 2, 2))
+    bn = mr.nn.BatchNorm2d(3).double()
+    mean, var = np.zeros(3), np.ones(3)
+    before = {name: array.copy() for name, array in bn.state_dict().items()}
+    assert mr.gradcheck(bn, [x])
+    assert mr.gradcheck(lambda x: bn(x), [x])
+    assert mr.gradcheck(lambda x: F.batch_norm(x, mean, var, training=True), [x])
+    for name, array in bn.state_dict().items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+    np.testing.assert_array_equal([mean, var], [np.zeros(3), np.ones(3)])
+    assert bn.weight.grad is None
+
+
+def test_arrays_in_objects_and_containers_are_put_back():
+    class Counter:
+        def __init__(self):
+            self.calls = {"here": [np.zeros(1)]}
+
+        def __call__(self, x):
+            self.calls["here"][0] += 1
+            return x * float(self.calls["here"][0][0])
+
+    counter = Counter()
+    assert mr.gradcheck(counter, [np.ones(2)])
+    assert counter.calls["here"][0] == 0
+
+
+def test_dropout_draws_one_mask_and_the_generator_is_put_back():
+    mr.manual_seed(7)
+    state = mr.random.generator().bit_generator.state
+    assert mr.gradcheck(lambda x: F.dropout(x, 0.5), [np.ones((5, 6))])
+    assert mr.random.generator().bit_generator.state == state
+
+
+def test_a_function_that_is_not_the_same_twice_is_refused():
+    draw = np.random.default_rng(0)
+    with pytest.raises(GradcheckError, match="other values for the same inputs"):
+        mr.gradcheck(lambda x: x * draw.random(), [np.ones(2)])
+
+
+def test_outputs_that_are_not_finite_are_refused():
+    with np.errstate(divide="ignore"), pytest.raises(GradcheckError, match="not finite"):
+        mr.gradcheck(lambda x: x.log(), [np.array([0.0, 1.0])])
+
+
+def test_an_output_may_be_the_input_itself():
+    assert mr.gradcheck(lambda x: (x, x * 2), [np.ones(3)])
+
+
+# --- results
+
+
+def test_without_an_exception_the_result_is_false_and_says_all():
+    result = mr.gradcheck(
+        lambda x: Wrong(one_element((3,), 2)).apply(x), [np.ones(500)], name="squares", raise_exception=False
+    )
+    assert not result
+    assert not result.passed
+    assert result.operation == "wrong"
+    assert [c.name for c in result.wrong] == ["input 0"]
+    assert "a wrong element is input 0[3]: analytic" in result.explain()
+    assert "squares FAILED" in str(result)
+    assert "wrong" in str(result)
+    with pytest.raises(GradcheckError, match=r"squares: input 0, direction") as error:
+        result.raise_if_wrong()
+    assert error.value.result is result
+    data = json.loads(json.dumps(result.to_dict()))
+    assert data["passed"] is False
+    assert data["checked"][0]["located"]["index"] == [3]
+
+
+def test_a_result_that_passed():
+    result = mr.gradcheck(lambda a, b: a * b, [np.ones(3), np.arange(3.0)])
+    assert result.raise_if_wrong() is result
+    assert (result.compared, result.explain(), result.wrong, result.kinks) == (6, "", [], [])
+    assert result.largest_error < 1e-9
+    assert str(result).splitlines()[0] == "gradcheck passed: 6 numbers compared"
+    assert json.loads(json.dumps(result.to_dict()))["passed"] is True
+
+
+def test_the_first_wrong_operation_is_named():
+    with pytest.raises(GradcheckError, match="first wrong operation on the way back is wrong"):
+        mr.gradcheck(lambda x: (Wrong(lambda dx: 2 * dx).apply(x.exp()) + 1).tanh(), [np.ones(3)])
+    with pytest.raises(GradcheckError, match="Each recorded operation in it is right by itself"):
+        mr.gradcheck(lambda x: x * x.detach(), [np.ones(3)])
+
+
+def test_a_backward_pass_that_raises_is_a_finding():
+    def spoil(dx):
+        raise IndexError("too many indices")
+
+    with pytest.raises(GradcheckError, match=r"backward raised IndexError: too many indices.*operation .* is wrong"):
+        mr.gradcheck(lambda x: Wrong(spoil).apply(x), [np.ones(3)])

@@ -8,6 +8,7 @@ import typer
 from .doctor import doctor
 from .errors import run
 from .evaluate import evaluate
+from .gradcheck import gradcheck
 from .train import train
 from .warmup import warmup
 
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command("eval")(evaluate)
+app.command()(gradcheck)
 app.command()(doctor)
 app.command()(warmup)
 

@@ -1,0 +1,227 @@
+"""A table with one case or more for every differentiable function, and for what is no function of its own.
+
+``CASES[name]`` is a list of Case. ``check(names)`` goes through it; a test sees to it that no function is without a case.
+Arrays are small: each of their elements is checked.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import functional as F
+from .. import kernels, nn, random
+from ..errors import ConfigError, nearest
+from .function import gradcheck
+from .results import GradcheckResult
+from .updates import RunningStatistics, SGDSteps
+
+LABELS = np.array([2, 0, 3, 1])
+X = (2, 3, 4, 5)  # a batch of two images
+
+
+class Case(NamedTuple):
+    """``function(*tensors)``; ``inputs``: how each argument is drawn, (a name in DRAW, a shape), or an array as it is."""
+
+    label: str
+    function: object
+    inputs: tuple
+
+
+def _apart(rng, shape):
+    """All different, at least 0.2 apart and 0.1 from 0: no step crosses a corner or changes a maximum."""
+    n = int(np.prod(shape))
+    return 0.2 * (rng.permutation(n) - n // 2).reshape(shape) + 0.1
+
+
+DRAW = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "positive": lambda rng, shape: rng.uniform(0.5, 2, shape),
+    "apart": _apart,
+}
+
+
+def arrays(case, seed=0):
+    """The case's arguments: float64, images stored channels-last."""
+    rng = np.random.default_rng(seed)
+    drawn = [x if isinstance(x, np.ndarray) else np.asarray(DRAW[x[0]](rng, x[1]), np.float64) for x in case.inputs]
+    return [kernels.to_channels_last(x) for x in drawn]
+
+
+def _of(kind):
+    return lambda *shapes: tuple((kind, shape) for shape in shapes)
+
+
+normal, positive, apart = _of("normal"), _of("positive"), _of("apart")
+
+
+def binary(f, first=normal, second=normal):
+    shapes = {"one shape": ((3, 4), (3, 4)), "channels": (X, (3, 1, 1)), "both stretch": ((2, 1, 4), (3, 1))}
+    return [Case(label, f, (*first(a), *second(b))) for label, (a, b) in shapes.items()]
+
+
+def conv(label, x, w, bias=False, **settings):
+    return Case(label, lambda *v: F.conv2d(*v, **settings), normal(x, w, w[:1]) if bias else normal(x, w))
+
+
+def batch_norm(label, shape, training, affine=True):
+    def function(x, *affine):
+        running = np.linspace(-1, 1, shape[1]), np.linspace(0.5, 2, shape[1])
+        return F.batch_norm(x, *running, *affine, training=training)
+
+    return Case(label, function, normal(shape, shape[1:2], shape[1:2]) if affine else normal(shape))
+
+
+def block(label, function, shortcut=False, norm_first=False):
+    """A step of a residual block, ``function(x, conv, bn[, shortcut])``, by x, the convolution's weight and BN's γ, β."""
+
+    def run(x, w, gamma, beta, *shortcut):
+        conv, bn = nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(len(gamma.data))
+        vars(conv).update(weight=w)
+        vars(bn).update(weight=gamma, bias=beta)
+        return function(x, conv, bn, *shortcut)
+
+    C = (2,) if norm_first else (4,)
+    return Case(label, run, normal((3, 2, 3, 3), (4, 2, 3, 3), C, C, *[(3, 4, 3, 3)] * shortcut))
+
+
+def _two_dropouts(x):
+    return F.dropout(F.dropout(x, 0.3), 0.4)
+
+
+def _fan_out(x):
+    return x * x + F.relu(x) * 3 + x.exp()
+
+
+def _crossing(x):
+    """Two shortcuts that cross each other."""
+    a = x.tanh()
+    b = a * x
+    c = b + x.sigmoid()
+    return c * a + b
+
+
+CASES = {
+    "add": binary(F.add),
+    "sub": binary(F.sub),
+    "mul": binary(F.mul),
+    "div": binary(F.div, second=positive),
+    "pow": [*binary(F.pow, first=positive), Case("square", lambda x: x**2, normal((3, 4)))],
+    "neg": [Case("", F.neg, normal((3, 4)))],
+    "exp": [Case("", F.exp, normal((3, 4)))],
+    "log": [Case("", F.log, positive((3, 4)))],
+    "sqrt": [Case("", F.sqrt, positive((3, 4)))],
+    "abs": [Case("", F.abs, apart((3, 4))), Case("at 0", F.abs, (np.array([0.0, 2.0, -1.0]),))],
+    "clip": [Case("both bounds", lambda x: F.clip(x, -0.8, 0.6), apart((3, 5)))],
+    "relu": [Case("images", F.relu, apart(X)), Case("at 0", F.relu, (np.array([0.0, 2.0, -1.0]),))],
+    "leaky_relu": [Case("slope 0.2", lambda x: F.leaky_relu(x, 0.2), apart((3, 4)))],
+    "add_relu": [
+        Case("one shape", F.add_relu, normal(X, X)),
+        Case("channels", F.add_relu, normal(X, (3, 1, 1))),
+    ],
+    "gelu": [Case(f"approximate {a}", lambda x, a=a: F.gelu(x, a), normal((3, 4))) for a in ("none", "tanh")],
+    "sigmoid": [Case("", F.sigmoid, normal((3, 4)))],
+    "tanh": [Case("", F.tanh, normal((3, 4)))],
+    "softmax": [Case("rows", F.softmax, normal((3, 5))), Case("channels", lambda x: F.softmax(x, 1), normal(X))],
+    "log_softmax": [Case("rows", F.log_softmax, normal((3, 5)))],
+    "dropout": [
+        Case("a fixed mask", lambda x: F.dropout(x, 0.4), normal(X)),
+        Case("two", _two_dropouts, normal((4, 5))),
+    ],
+    "conv2d": [
+        conv("3×3, bias", (2, 3, 5, 4), (2, 3, 3, 3), bias=True),
+        conv("3×3, pad 1", (2, 2, 4, 5), (3, 2, 3, 3), padding=1),
+        conv("3×3, stride 2, pad 1", (2, 2, 5, 6), (3, 2, 3, 3), stride=2, padding=1),
+        conv("1×1, stride 2", (2, 3, 4, 5), (2, 3, 1, 1), stride=2),
+        conv("uneven, groups 2", (1, 4, 7, 6), (2, 2, 2, 3), stride=(2, 1), padding=(1, 2), dilation=(2, 1), groups=2),
+    ],
+    "linear": [
+        Case("rows", F.linear, normal((4, 3), (5, 3), (5,))),
+        Case("square weight", F.linear, normal((4, 3), (3, 3))),
+        Case("3-d", F.linear, normal((2, 3, 4), (2, 4), (2,))),
+    ],
+    "matmul": [
+        Case("2-d", F.matmul, normal((3, 4), (4, 2))),
+        Case("batches that broadcast", F.matmul, normal((2, 1, 3, 4), (3, 4, 2))),
+    ],
+    "batch_norm": [
+        batch_norm("training", (3, 4, 3, 2), True),
+        batch_norm("training, not affine", (2, 3, 3, 3), True, affine=False),
+        batch_norm("training, features", (6, 5), True),
+        batch_norm("evaluation", (3, 4, 3, 2), False),
+    ],
+    "max_pool2d": [
+        Case("2×2", lambda x: F.max_pool2d(x, 2), apart(X)),
+        Case("3×3, stride 2, pad 1", lambda x: F.max_pool2d(x, 3, 2, 1), apart((2, 2, 5, 6))),
+        Case("a tie", lambda x: F.max_pool2d(x, 2), (np.array([[[[3.0, 3.0], [1.0, 2.0]]]]),)),
+    ],
+    "avg_pool2d": [
+        Case("2×2", lambda x: F.avg_pool2d(x, 2), normal(X)),
+        Case("3×3, stride 2, pad 1", lambda x: F.avg_pool2d(x, 3, 2, 1), normal((2, 2, 5, 6))),
+    ],
+    "global_avg_pool2d": [Case("", F.global_avg_pool2d, normal(X))],
+    "global_max_pool2d": [Case("", F.global_max_pool2d, apart(X))],
+    "conv_bn": [block("", F.conv_bn)],
+    "conv_bn_relu": [block("", F.conv_bn_relu)],
+    "conv_bn_add_relu": [block("", F.conv_bn_add_relu, shortcut=True)],
+    "bn_relu": [block("after a convolution", lambda x, conv, bn: F.bn_relu(conv(x), bn))],
+    "bn_relu_conv": [block("", lambda x, conv, bn: F.bn_relu_conv(x, bn, conv), norm_first=True)],
+    "cross_entropy": [
+        Case(f"ε = {s}, {r}", lambda x, s=s, r=r: F.cross_entropy(x, LABELS, s, r), normal((4, 5)))
+        for s, r in ((0.0, "mean"), (0.1, "mean"), (0.1, "none"))
+    ],
+    "mse_loss": [Case(r, lambda x, y, r=r: F.mse_loss(x, y, r), normal((4, 3), (4, 3))) for r in ("mean", "none")],
+    "sum": [
+        Case("all", F.sum, normal((3, 4))),
+        Case("channels", lambda x: F.sum(x, 1), normal(X)),
+    ],
+    "mean": [
+        Case("all", F.mean, normal((3, 4))),
+        Case("height and width", lambda x: F.mean(x, (2, 3), True), normal(X)),
+    ],
+    "max": [
+        Case("all", F.max, apart((3, 4))),
+        Case("rows", lambda x: F.max(x, 1), apart((3, 4))),
+        Case("a tie", F.max, (np.array([3.0, 3.0, 1.0]),)),
+    ],
+    "reshape": [Case("to rows", lambda x: F.reshape(x, 6, 20), normal(X))],
+    "flatten": [Case("from 1", lambda x: F.flatten(x, 1), normal(X))],
+    "permute": [Case("", lambda x: F.permute(x, 3, 0, 2, 1), normal(X))],
+    "transpose": [Case("", lambda x: F.transpose(x, 1, -1), normal(X))],
+    "getitem": [
+        Case("every second pixel", lambda x: x[:, :, ::2, ::2], normal(X)),
+        Case("an array with repeats", lambda x: x[np.array([0, 2, 0, 1])], normal((3, 4))),
+    ],
+    "cat": [Case("channels", lambda *x: F.cat(x, 1), normal(X, (2, 1, 4, 5)))],
+    "stack": [Case("last", lambda *x: F.stack(x, -1), normal((3, 4), (3, 4)))],
+    "pad": [Case("channels", lambda x: F.pad(x, (0, 0, 0, 0, 1, 2)), normal(X))],
+    # what is no function of its own
+    "fan-out": [Case("three uses", _fan_out, apart((3, 4))), Case("shortcuts that cross", _crossing, normal((3, 4)))],
+    "SGD": [
+        Case("momentum, decay", lambda *v: SGDSteps(nesterov=False).apply(*v), normal((3, 4), (3, 4), (3, 4))),
+        Case("Nesterov", lambda *v: SGDSteps(nesterov=True).apply(*v), normal((3, 4), (3, 4), (3, 4))),
+    ],
+    "running statistics": [
+        Case("training", lambda *v: RunningStatistics().apply(*v), normal((3, 4, 3, 2), (4,), (4,)))
+    ],
+}
+
+
+def select(names=()):
+    """[(name, Case)] of these names, or of all. Raises ConfigError for a name that is not in the table."""
+    for name in names:
+        if name not in CASES:
+            raise ConfigError(f"no operation {name!r} in the table{nearest(name, CASES)}: it has {', '.join(CASES)}")
+    return [(name, case) for name in names or CASES for case in CASES[name]]
+
+
+def check(name, case, **settings):
+    """The GradcheckResult of one case, named "conv2d: 3×3, pad 1". What raises counts as wrong."""
+    title = f"{name}: {case.label}" if case.label else name
+    before = random.generator()
+    random.manual_seed(0)  # the mask of dropout, the same in every run
+    try:
+        return gradcheck(case.function, arrays(case), name=title, raise_exception=False, **settings)
+    except Exception as error:  # a table must be gone through to its end
+        return GradcheckResult(title, error=f"{type(error).__name__}: {error}")
+    finally:
+        random._generator = before

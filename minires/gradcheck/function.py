@@ -1,0 +1,73 @@
+"""``gradcheck``: the gradients of a function of arrays."""
+
+import numpy as np
+
+from ..tensor import Tensor
+from .engine import Settings, check_leaves, generator
+from .locate import name_operation
+from .results import GradcheckResult
+from .state import Frozen
+
+
+def promote(inputs, notes, name="input {}"):
+    """Inputs (arrays or Tensors) as float64 leaves, in copies; others (labels) as they are. Promotions are noted."""
+    leaves = []
+    for i, x in enumerate(inputs):
+        array = np.array(x.data if isinstance(x, Tensor) else x, order="K")
+        if array.dtype.kind != "f":
+            leaves.append(Tensor(array) if isinstance(x, Tensor) else array)
+            continue
+        if array.dtype != np.float64:
+            notes.append(
+                f"{name.format(i)} is {array.dtype} and was checked as float64: {array.dtype} has too few digits"
+            )
+        leaves.append(Tensor(array.astype(np.float64, order="K"), requires_grad=True))
+    return leaves
+
+
+def gradcheck(
+    f,
+    inputs,
+    *,
+    eps=None,
+    rtol=1e-5,
+    atol=1e-8,
+    most_elements=400,
+    directions=8,
+    sweep_points=8,
+    seed=0,
+    name="gradcheck",
+    raise_exception=True,
+):
+    """Check the gradients of ``f`` at ``inputs`` by central differences in float64. A GradcheckResult, or GradcheckError.
+
+    f: Tensors → a Tensor or a tuple of them. What it draws from minires' generator (dropout) is the same in every
+    evaluation, and the buffers it can reach (running statistics) stay as they are.
+    inputs: ndarrays or Tensors; float ones are checked, as float64; others (labels) are passed through.
+    Inputs of up to ``most_elements`` are checked element by element, larger ones along random unit directions.
+    |analytic − numeric| may be at most atol + rtol·(the largest of the input's gradients). eps: the step; by default a
+    sweep chooses it. A corner between x − h and x + h (relu at 0) is a kink in the result, not a failure, unless backward's
+    slope lies outside the slopes of its two sides. raise_exception=False: a result that is false, instead of the error.
+
+    >>> gradcheck(lambda x: x * x, [np.array([1.0, -2.0])])
+    <gradcheck passed: 2 numbers compared>
+    >>> gradcheck(lambda x: x.relu(), [np.array([0.0, 1.0])])
+    <gradcheck passed: 2 numbers compared, 1 at a kink>
+    """
+    rng = generator(seed)
+    settings = Settings(eps, rtol, atol, most_elements, directions, sweep_points)
+    result = GradcheckResult(name)
+    arguments = promote(inputs, result.notes)
+    leaves = {f"input {i}": x for i, x in enumerate(arguments) if isinstance(x, Tensor) and x.requires_grad}
+
+    def run():
+        return f(*[x if name is None else leaves[name] for x, name in zip(arguments, names)])
+
+    names = [f"input {i}" if f"input {i}" in leaves else None for i in range(len(arguments))]
+    with Frozen(f) as state:
+        result.checked, result.error = check_leaves(run, leaves, state, settings, rng)
+        if not result.passed and (result.checked or "raised" in result.error):
+            state.restore()
+            y = run()
+            result.location = name_operation(result, y if isinstance(y, (tuple, list)) else (y,), state, settings, rng)
+    return result.raise_if_wrong() if raise_exception else result

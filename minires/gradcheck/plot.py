@@ -1,0 +1,55 @@
+"""Error against step: why a difference must be neither long nor short."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from .results import WRONG
+
+INK, GRID, WRONG_COLOR = "#22272e", "#e3e6ea", "#d1242f"
+COLORS = ("#0b6bcb", "#e07b00", "#1a7f37", "#8250df", "#8a94a3", "#0f8b8d")
+FEW = 12  # curves that a legend can name
+FORMATS = ("png", "svg", "pdf")
+
+
+def draw_sweeps(results, path, title=""):
+    """Write a picture of every sweep: |numeric − backward| beside the largest gradient, against h.
+
+    Where corners lie between x − h and x + h the point is hollow. Curves fall while curvature matters (∝ h²) and rise
+    again where rounding does (∝ 1/h); a wrong gradient's stays up.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported only when something is drawn
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    curves = [(result, checked) for result in results for checked in result.checked if checked.sweep]
+    for i, (result, checked) in enumerate(curves):
+        color = WRONG_COLOR if checked.status == WRONG else COLORS[i % len(COLORS) if len(curves) <= FEW else 0]
+        _curve(axes, checked, color, checked.name if len(results) == 1 else f"{result.name}, {checked.name}")
+    axes.set(xscale="log", yscale="log")
+    axes.set_xlabel("step h", color=INK, fontsize=9)
+    axes.set_ylabel("|difference − backward| / largest gradient", color=INK, fontsize=9)
+    axes.tick_params(colors=INK, labelsize=9, length=0, which="both")
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    if 0 < len(curves) <= FEW:
+        axes.legend(fontsize=8, frameon=False)
+    figure.suptitle(title, x=0.012, ha="left", color=INK, fontsize=11, fontweight="bold")
+    picture = io.BytesIO()
+    figure.savefig(picture, format=Path(path).suffix[1:].lower())
+    Path(path).write_bytes(picture.getvalue())
+
+
+def _curve(axes, checked, color, label):
+    h, error, flips = (np.array(column, float) for column in zip(*checked.sweep))
+    error = np.abs(error) / (checked.scale or 1)
+    shown = error > 0  # an exact difference has no place on a logarithmic axis
+    axes.plot(h[shown], error[shown], color=color, linewidth=1, alpha=0.7, label=label)
+    for corner, fill in ((flips == 0, color), (flips > 0, "white")):
+        at = shown & corner
+        axes.scatter(h[at], error[at], s=12, facecolor=fill, edgecolor=color, linewidth=0.8, zorder=3)

@@ -1,0 +1,232 @@
+"""What a check found: plain data that a test can assert, a program can read and a person can understand."""
+
+import math
+from dataclasses import dataclass, field
+
+from ..errors import MiniresError
+
+RIGHT, WRONG, KINK, ZERO, VACUOUS = "right", "wrong", "kink", "zero", "vacuous"
+
+
+class GradcheckError(MiniresError, AssertionError):
+    """An analytic gradient that disagrees with finite differences. ``result``: everything that was compared."""
+
+    def __init__(self, message, result=None):
+        super().__init__(message)
+        self.result = result
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One number of backward's gradient beside the central difference of step h.
+
+    status: "right"; "wrong"; "kink", a corner lies between x − h and x + h, ``interval`` has the slopes on its two sides
+    and ``flips`` says in which operation; "zero", both are nothing. index: the element, or None for a direction.
+    """
+
+    where: str
+    index: tuple | None
+    analytic: float
+    numeric: float
+    allowed: float
+    h: float
+    status: str
+    interval: tuple | None = None
+    flips: dict = field(default_factory=dict)
+
+    @property
+    def error(self):
+        return abs(self.analytic - self.numeric)
+
+    @property
+    def relative_error(self):
+        return self.error / max(abs(self.analytic), abs(self.numeric), 1e-300)
+
+    def __str__(self):
+        text = f"analytic {self.analytic:.9g}, numeric {self.numeric:.9g}, relative error {self.relative_error:.2e}"
+        if self.interval:
+            low, high = self.interval
+            return f"{text}, slopes on the two sides {low:.9g} and {high:.9g} ({kinks_in_words(self.flips)})"
+        return text
+
+
+def kinks_in_words(flips):
+    return "a corner of " + ", ".join(f"{name}" + (f" ×{n}" if n > 1 else "") for name, n in flips.items())
+
+
+@dataclass
+class Checked:
+    """One input or parameter: what was compared, and the sweep that chose h: [(h, numeric − analytic, flips)]."""
+
+    name: str
+    shape: tuple
+    differences: list = field(default_factory=list)
+    h: float = math.nan
+    scale: float = 0.0  # the largest of its gradients
+    sweep: list = field(default_factory=list)
+    error: str = ""  # a gradient that cannot be compared at all
+    located: Difference | None = None  # where directions disagreed: an element that does
+
+    @property
+    def status(self):
+        """The verdict on all of it: "wrong", "right", "kink" (nothing but corners), or "vacuous" (nothing but zeros)."""
+        found = {d.status for d in self.differences}
+        if self.error or WRONG in found:
+            return WRONG
+        return next((status for status in (RIGHT, KINK) if status in found), VACUOUS)
+
+    @property
+    def wrong(self):
+        return [d for d in self.differences if d.status == WRONG]
+
+    @property
+    def kinks(self):
+        return [d for d in self.differences if d.status == KINK]
+
+    @property
+    def largest_error(self):
+        """The largest difference beside the largest gradient; kinks do not count."""
+        errors = [d.error for d in self.differences if d.status != KINK]
+        largest = math.nan if any(map(math.isnan, errors)) else max(errors, default=0.0)
+        return 0.0 if largest == 0 else largest / max(self.scale, 1e-300)
+
+    def explain(self):
+        """The first thing wrong with it, in a sentence without a full stop."""
+        if self.error:
+            return self.error
+        first = self.wrong[0]
+        text = f"{self.name}, {first.where}: {first} (allowed difference {first.allowed:.1e})"
+        return f"{text}; a wrong element is {self.finding}" if self.located else text
+
+    @property
+    def finding(self):
+        """``layer2.0.bn1.weight[5]: analytic …, numeric …, relative error …``"""
+        element = self.located or next((d for d in self.wrong if d.index is not None), None)
+        return self.explain() if element is None else f"{self.name}{list(map(int, element.index))}: {element}"
+
+    def to_dict(self):
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "status": self.status,
+            "compared": len(self.differences),
+            "largest_error": _number(self.largest_error),
+            "h": _number(self.h),
+            "error": self.error,
+            "wrong": [_entry(d) for d in self.wrong[:20]],
+            "located": _entry(self.located) if self.located else None,
+            "kinks": [_entry(d) for d in self.kinks[:20]],
+            "sweep": [{"h": h, "difference": _number(error), "flips": flips} for h, error, flips in self.sweep],
+        }
+
+
+def _entry(d):
+    return {
+        "where": d.where,
+        "index": None if d.index is None else list(map(int, d.index)),
+        "analytic": _number(d.analytic),
+        "numeric": _number(d.numeric),
+        "relative_error": _number(d.relative_error),
+        "allowed": d.allowed,
+        "h": d.h,
+        "interval": None if d.interval is None else [_number(v) for v in d.interval],
+        "flips": d.flips,
+    }
+
+
+def _number(x):
+    """JSON has no NaN."""
+    return x if math.isfinite(x) else None
+
+
+@dataclass
+class GradcheckResult:
+    """The outcome of a check. True in a test (``assert result``) when nothing is wrong; ``print(result)`` is a table.
+
+    checked: one Checked an input or parameter. notes: what one should know, such as a promotion to float64. location: the
+    first wrong module and operation, in words; module, operation: their names. finding: the wrong element of that module.
+    error: why nothing could be compared.
+    """
+
+    name: str
+    checked: list = field(default_factory=list)
+    notes: list = field(default_factory=list)
+    error: str = ""
+    finding: str = ""
+    location: str = ""
+    module: str | None = None
+    operation: str | None = None
+
+    @property
+    def passed(self):
+        return not self.error and all(c.status != WRONG for c in self.checked)
+
+    def __bool__(self):
+        return self.passed
+
+    @property
+    def wrong(self):
+        """The inputs and parameters whose gradient is wrong."""
+        return [c for c in self.checked if c.status == WRONG]
+
+    @property
+    def vacuous(self):
+        """Those whose true gradient is ≈ 0 everywhere, so that the check says nothing."""
+        return [c for c in self.checked if c.status == VACUOUS]
+
+    @property
+    def kinks(self):
+        """(name, Difference) for each number that was taken at a corner."""
+        return [(c.name, d) for c in self.checked for d in c.kinks]
+
+    @property
+    def compared(self):
+        return sum(len(c.differences) for c in self.checked)
+
+    @property
+    def largest_error(self):
+        errors = [c.largest_error for c in self.checked]
+        return math.nan if any(map(math.isnan, errors)) else max(errors, default=0.0)
+
+    def explain(self):
+        """What is wrong and where; an empty text when nothing is."""
+        if self.passed:
+            return ""
+        what = self.finding or self.error or self.wrong[0].explain()
+        return f"{what}. {self.location}" if self.location else what
+
+    def raise_if_wrong(self):
+        """GradcheckError with ``explain()``, unless it passed; returns self."""
+        if not self.passed:
+            raise GradcheckError(f"{self.name}: {self.explain()}", self)
+        return self
+
+    def to_dict(self):
+        """For ``json.dumps``."""
+        return {
+            "name": self.name,
+            "passed": self.passed,
+            "compared": self.compared,
+            "largest_error": _number(self.largest_error),
+            "kinks": len(self.kinks),
+            "vacuous": [c.name for c in self.vacuous],
+            "notes": self.notes,
+            "explanation": self.explain(),
+            "module": self.module,
+            "operation": self.operation,
+            "checked": [c.to_dict() for c in self.checked],
+        }
+
+    def __repr__(self):
+        verdict = "passed" if self.passed else "FAILED"
+        kinks = f", {len(self.kinks)} at a kink" if self.kinks else ""
+        vacuous = f", vacuous: {', '.join(c.name for c in self.vacuous)}" if self.vacuous else ""
+        return f"<{self.name} {verdict}: {self.compared} numbers compared{kinks}{vacuous}>"
+
+    def __str__(self):
+        width = max([len(c.name) for c in self.checked], default=0)
+        lines = [repr(self)[1:-1]]
+        for c in self.checked:
+            error = f"{c.largest_error:.1e}" if c.differences else "-"
+            lines.append(f"  {c.name:<{width}}  {c.shape!s:<16}  {c.status:<7}  error {error:<8} h {c.h:.0e}")
+        return "\n".join(lines + [f"  note: {note}" for note in self.notes] + [self.explain()] * (not self.passed))

@@ -1,0 +1,64 @@
+"""Updates that no backward pass goes through, as operations with the derivative that their formula has.
+
+A finite difference of the real code is compared with it: a wrong sign in SGD's momentum or in a running average is found
+as a wrong backward pass would be.
+"""
+
+import numpy as np
+
+from .. import functional as F
+from ..optim import SGD
+from ..tensor import Op, Tensor
+
+
+class SGDSteps(Op):
+    """w after two steps of SGD with the gradients g₁ and g₂. With uₜ = gₜ + λwₜ₋₁, lr = η and momentum μ:
+
+    w₁ = w₀ − ηc·u₁,  w₂ = w₁ − η(c·u₂ + k·u₁),  where c = 1 and k = μ, or with Nesterov c = 1 + μ and k = μ².
+    """
+
+    label = "SGD"
+    lr, momentum, weight_decay = 0.5, 0.8, 0.3
+
+    def __init__(self, nesterov):
+        self.nesterov = nesterov
+
+    def forward(self, w, *gradients):
+        w = Tensor(w.copy(order="K"), requires_grad=True)
+        optimizer = SGD([w], self.lr, self.momentum, self.weight_decay, self.nesterov)
+        for g in gradients:
+            w.grad = g.copy(order="K")
+            optimizer.step()
+        return w.data
+
+    def backward(self, dy, needs):
+        lr, mu, decay = self.lr, self.momentum, self.weight_decay
+        c, k = (1 + mu, mu * mu) if self.nesterov else (1, mu)
+        w1_w0, w1_g1 = 1 - lr * c * decay, -lr * c
+        w2_w0 = w1_w0 - lr * (c * decay * w1_w0 + k * decay)
+        w2_g1 = w1_g1 - lr * (c * decay * w1_g1 + k)
+        w2_g2 = -lr * c
+        return w2_w0 * dy, w2_g1 * dy, w2_g2 * dy
+
+
+class RunningStatistics(Op):
+    """Batch norm's running mean and variance (C,) after a batch x: r ← (1 − m)·r + m·new, the variance unbiased.
+
+    dx = m·(dmean/M + 2(x − μ)·dvar/(M − 1)),  dr = (1 − m)·dy. The two are one output, (2, C).
+    """
+
+    label = "running statistics"
+    momentum = 0.25
+
+    def forward(self, x, mean, var):
+        self.x = x
+        mean, var = mean.copy(), var.copy()
+        F.batch_norm(Tensor(x), mean, var, training=True, momentum=self.momentum)
+        return np.stack([mean, var])
+
+    def backward(self, dy, needs):
+        M = self.x.size // self.x.shape[1]
+        dmean, dvar = dy[:, :, None, None]  # (C, 1, 1)
+        centred = self.x - self.x.mean((0, 2, 3), keepdims=True)
+        dx = self.momentum * (dmean / M + 2 * centred * dvar / (M - 1))
+        return dx, (1 - self.momentum) * dy[0], (1 - self.momentum) * dy[1]
