@@ -106,14 +106,11 @@ def _try_again(url, md5, path, progress, say):
             reason = f"the server answers {error.response.status_code} {error.response.reason}"
             if error.response.status_code < 500:  # it will not answer otherwise
                 break
-        except requests.Timeout:
-            reason = f"nothing came for {STALL:.0f} seconds"
-        except requests.ConnectionError as error:
-            cut = progress.done or "Read timed out" in str(error)
-            if "Read timed out" in str(error):
+        except (requests.Timeout, requests.ConnectionError) as error:
+            if isinstance(error, requests.ReadTimeout) or "Read timed out" in str(error):
                 reason = f"nothing came for {STALL:.0f} seconds"
             else:
-                reason = "the connection broke off" if cut else "the server cannot be reached"
+                reason = "the connection broke off" if progress.done else "the server cannot be reached"
         except requests.RequestException:
             reason = f"the connection broke off after {progress.done / 1e6:,.1f} MB"
         except _TooMuch:

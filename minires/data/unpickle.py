@@ -273,7 +273,10 @@ def _plain(value):
         if isinstance(item, np.ndarray) or type(item) in PLAIN:
             continue
         if type(item) not in (list, tuple, dict):
-            raise Refused(f"it holds a {type(item).__name__.strip('_').lower()} by itself")
+            if type(item) is _Array:
+                raise Refused("it holds an array without content")
+            what = f"the name {'.'.join(item)}" if type(item) is _Name else f"a {type(item).__name__}"
+            raise Refused(f"it holds {what} by itself")
         if id(item) not in seen:  # a list may hold itself
             seen.add(id(item))
             left.extend(item)
