@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from .data import app as data
 from .doctor import doctor
 from .errors import run
 from .evaluate import evaluate
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.command()(train)
 app.command("eval")(evaluate)
 app.command()(gradcheck)
+app.add_typer(data, name="data")
 app.command()(doctor)
 app.command()(warmup)
 

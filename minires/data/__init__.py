@@ -3,9 +3,11 @@
 from ..errors import ConfigError, nearest
 from .augmentation import Augmentation
 from .builtin import shapes
-from .cifar import cifar10, cifar100
+from .cifar import LAYOUTS, cifar10, cifar100
 from .dataset import Dataset
+from .downloads import download
 from .loader import Loader
+from .verification import verify
 
 FROM_DISK = {"cifar10": cifar10, "cifar100": cifar100}
 
@@ -19,16 +21,22 @@ def names():
     return ["shapes", *FROM_DISK]
 
 
+def check_name(name):
+    """Raise ConfigError for a name that ``load`` does not know."""
+    if name not in names():
+        raise ConfigError(f"unknown data set {name!r}{nearest(name, names())}: choose one of {', '.join(names())}")
+
+
 def load(name, data_dir=None, seed=0):
     """A data set by name: (training set, test set).
 
-    "shapes" is drawn by minires itself, from the seed; "cifar10" and "cifar100" are read from ``data_dir``
-    and have no use for a seed. Raises ConfigError for an unknown name, DataError when the files are not right.
+    "shapes" is drawn by minires itself, from the seed; "cifar10" and "cifar100" are read from ``data_dir``, by default
+    where ``download`` puts them, and have no use for a seed.
+    Raises ConfigError for an unknown name, DataError when the files are not right.
     """
+    check_name(name)
     if name in FROM_DISK:
         return FROM_DISK[name](data_dir)
-    if name != "shapes":
-        raise ConfigError(f"unknown data set {name!r}{nearest(name, names())}: choose one of {', '.join(names())}")
     if data_dir is not None:
         raise ConfigError(
             f"the built-in data set 'shapes' reads no files, so data_dir {str(data_dir)!r} is of no use: "
@@ -37,4 +45,17 @@ def load(name, data_dir=None, seed=0):
     return shapes(seed)
 
 
-__all__ = ["Augmentation", "Dataset", "Loader", "cifar10", "cifar100", "load", "names", "shapes"]
+__all__ = [
+    "LAYOUTS",
+    "Augmentation",
+    "Dataset",
+    "Loader",
+    "check_name",
+    "cifar10",
+    "cifar100",
+    "download",
+    "load",
+    "names",
+    "shapes",
+    "verify",
+]

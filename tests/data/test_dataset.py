@@ -98,8 +98,9 @@ class TestByName:
             data.load("shapes", data_dir="somewhere")
 
     @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-    def test_files_need_a_folder(self, name):
-        with pytest.raises(DataError, match="give data_dir"):
+    def test_files_need_a_folder(self, name, monkeypatch, tmp_path):
+        monkeypatch.setenv("MINIRES_CACHE_DIR", str(tmp_path))
+        with pytest.raises(DataError, match=f"minires data download {name}.*give data_dir"):
             data.load(name)
 
 

@@ -1,0 +1,260 @@
+"""``minires data``: get data sets, look at them, check them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ConfigError, DataError
+from .errors import Debug
+
+MANY = 20  # classes; more than that are listed, not tabulated
+
+app = typer.Typer(
+    help="Get data sets, look at them, check them.\n\n`minires data info` lists them, and says which are here.",
+    rich_markup_mode="markdown",
+)
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Where the files are, unpacked or as the archive.", show_default="where downloads go"),
+]
+Cifar = Annotated[str, typer.Argument(help="cifar10 or cifar100.", show_default=False)]
+
+
+@app.callback(invoke_without_command=True)
+def data(context: typer.Context):
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def download(
+    name: Cifar,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder to put the archive into.", show_default="minires' folder among the user's caches"
+        ),
+    ] = None,
+    python: Annotated[bool, typer.Option("--python", help="The Python (pickle) version, not the binary one.")] = False,
+    debug: Debug = False,
+):
+    """Download a data set from its authors, about 170 MB, and check its md5 sum.
+
+    The archive is not unpacked. One that is there already is checked and left alone; an interrupted download leaves
+    nothing that could be taken for the data set.
+
+    `minires data download cifar10` and then `minires train --dataset cifar10`
+
+    `minires data download cifar100 --data-dir ~/data`
+    """
+    from rich.text import Text
+
+    from .. import data
+    from . import display
+
+    console = display.console()
+    kind = "python" if python else "binary"
+    with _download_bar(console, f"downloading {name}") as progress:
+        path, fetched = data.download(name, data_dir, kind, progress, say=console.print)
+    mark = ("downloaded, md5 sum is right" if fetched else "already there, md5 sum is right", display.DIM)
+    console.print(Text.assemble((f"{name} ", "bold"), mark))
+    where = f" --data-dir {path.parent}" if data_dir is not None else ""
+    console.print(display.pairs([("archive", str(path)), ("next", f"minires train --dataset {name}{where}")]))
+
+
+def _download_bar(console, what):
+    """A bar with speed and time left; yields ``progress(done, total)``. Where the output is no terminal: one line."""
+    from contextlib import contextmanager
+
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from . import display
+
+    @contextmanager
+    def bar():
+        live = display.is_live(console)
+        columns = (BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        with Progress(
+            TextColumn("{task.description}"), *columns, console=console, transient=True, disable=not live
+        ) as shown:
+            task = shown.add_task(what, total=None)
+            yield lambda done, total: shown.update(task, completed=done, total=total or None)
+
+    return bar()
+
+
+@app.command()
+def info(
+    name: Annotated[
+        str | None, typer.Argument(help="shapes, cifar10 or cifar100; all of them by default.", show_default=False)
+    ] = None,
+    data_dir: DataDir = None,
+    debug: Debug = False,
+):
+    """List the data sets and where they are, or tell about one: images, colours, classes.
+
+    `minires data info`
+
+    `minires data info cifar10 --data-dir ~/data`
+    """
+    from .. import data
+    from . import display
+
+    console = display.console()
+    if name is None:
+        console.print(_all_of_them(data, data_dir))
+        return
+    data.check_name(name)
+    with display.spinner(console, f"loading {name} …"):
+        train, test = data.load(name, data_dir)
+    _, H, W, C = train.images.shape
+    console.print(
+        display.pairs(
+            [
+                ("data set", name),
+                ("from", "drawn by minires" if name not in data.LAYOUTS else str(_source(data, name, data_dir).path)),
+                ("images", f"{len(train):,} training, {len(test):,} test, of {H}×{W} pixels, {C} channels"),
+                ("memory", f"{(train.images.nbytes + test.images.nbytes) / 1e6:,.0f} MB"),
+                ("mean", " ".join(f"{value:.4f}" for value in train.mean)),
+                ("deviation", " ".join(f"{value:.4f}" for value in train.std)),
+            ]
+        )
+    )
+    console.print()
+    console.print(_classes(train, test))
+
+
+def _all_of_them(data, data_dir):
+    from rich.table import Table
+
+    from .display import DIM, NAME
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style=DIM)
+    for column, justify in (("data set", "left"), ("training", "right"), ("test", "right"), ("classes", "right")):
+        table.add_column(column, justify=justify, style=NAME if column == "data set" else None)
+    table.add_column("where", overflow="fold")
+    table.add_row("shapes", "20,000", "4,000", "10", "built in: drawn when it is needed")
+    for name, layout in data.LAYOUTS.items():
+        official = layout.versions[0]
+        counts = [f"{sum(map(layout.official_count, files)):,}" for files in (official.train, official.test)]
+        try:
+            where = str(_source(data, name, data_dir).path)
+        except DataError:
+            where = f"not here: minires data download {name} ({official.megabytes} MB)"
+        table.add_row(name, *counts, str(len(layout.classes)), where)
+    return table
+
+
+def _source(data, name, data_dir):
+    from ..data import files
+
+    return files.find(data.LAYOUTS[name], data_dir)
+
+
+def _classes(train, test):
+    """A row a class; of many classes, their names and how many images they have."""
+    import numpy as np
+    from rich.table import Table
+    from rich.text import Text
+
+    from .display import DIM
+
+    counts = [np.bincount(split.labels, minlength=split.num_classes) for split in (train, test)]
+    if train.num_classes > MANY:
+        ranges = [f"{c.min():,}" if c.min() == c.max() else f"{c.min():,} to {c.max():,}" for c in counts]
+        head = f"{train.num_classes} classes with {ranges[0]} training and {ranges[1]} test images each: "
+        return Text.assemble((head, DIM), ", ".join(train.classes))
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style=DIM)
+    for column in ("label", "class", "training", "test"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for c, name in enumerate(train.classes):
+        table.add_row(str(c), name, f"{counts[0][c]:,}", f"{counts[1][c]:,}")
+    return table
+
+
+@app.command()
+def verify(
+    name: Cifar,
+    data_dir: DataDir = None,
+    own: Annotated[
+        bool, typer.Option("--own", help="The files are your own in the same layout: check their structure alone.")
+    ] = False,
+    debug: Debug = False,
+):
+    """Check the files of a data set, one by one. Exit code 1 when something is wrong with them.
+
+    Sizes, labels, archives and pickles are checked whatever they are called; files with the official names also have
+    to have the official md5 sums, or, unpacked binary files, for which there are none, the official sizes.
+
+    `minires data verify cifar10`
+
+    `minires data verify cifar100 --data-dir ~/data/cifar-100-python --own`
+    """
+    from rich.text import Text
+
+    from .. import data
+    from . import display
+
+    layout = _layout(data, name)
+    console = display.console()
+    console.print(Text.assemble((name, display.NAME), f" in {_source(data, name, data_dir).path}"))
+    checks = []
+    with display.spinner(console, f"checking {name} …"):
+        for check in data.verify(layout, data_dir, own):
+            checks.append(check)
+            mark = ("  ✓ ", "green") if check.passed else ("  ✗ ", "bold red")
+            name_ = f"{check.name:<16}  " if check.passed else f"{check.name}: "
+            console.print(Text.assemble(mark, name_, (check.note, display.DIM if check.passed else "red")))
+    wrong = sum(not check.passed for check in checks)
+    if wrong:
+        console.print(Text(f"{wrong} of {len(checks)} checks failed.", "bold red"))
+        return 1
+    console.print(Text("All is well.", display.GOOD))
+    return 0
+
+
+def _layout(data, name):
+    data.check_name(name)
+    if name not in data.LAYOUTS:
+        raise ConfigError(f"{name} is built in and has no files to check: choose one of {', '.join(data.LAYOUTS)}")
+    return data.LAYOUTS[name]
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="shapes, cifar10 or cifar100.")] = "shapes",
+    data_dir: DataDir = None,
+    test: Annotated[bool, typer.Option("--test", help="Test images, not training images.")] = False,
+    images: Annotated[int, typer.Option(help="How many of each class.")] = 10,
+    seed: Annotated[int, typer.Option(help="Another seed shows other images.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="The PNG to write.", show_default="NAME.png")] = None,
+    debug: Debug = False,
+):
+    """Draw images of a data set into a PNG, a row a class.
+
+    `minires data show`
+
+    `minires data show cifar10 --test --images 12 --seed 3 --out test-images.png`
+    """
+    from .. import data
+    from ..data.pictures import draw_grid
+    from ..training.checkpoint import atomic_write
+    from . import display
+
+    console = display.console()
+    data.check_name(name)
+    with display.spinner(console, f"loading {name} …"):
+        dataset = data.load(name, data_dir)[test]
+    with display.spinner(console, "drawing …"):
+        png = draw_grid(dataset, images, seed, f"{name}: {'test' if test else 'training'} images")
+    out = Path(f"{name}.png") if out is None else out.expanduser()
+    try:
+        with atomic_write(out) as file:
+            file.write(png)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror or error}. Choose another place (--out)") from error
+    console.print(
+        display.pairs([("images", f"{images} of each class, {len(dataset.classes)} classes"), ("drawn in", str(out))])
+    )

@@ -1,0 +1,76 @@
+"""Are the files of a data set whole and in order, and are they the official ones?"""
+
+import hashlib
+from dataclasses import dataclass
+
+from ..errors import DataError
+from . import files
+from .downloads import md5_of
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found out about a file."""
+
+    name: str
+    passed: bool
+    note: str
+
+
+def verify(layout, data_dir=None, own=False):
+    """Yields a Check a file; the last are about what could not be read.
+
+    Structure is always checked: archive, sizes, labels, shapes. Files that carry the official names, in an archive or a
+    folder with its official name, claim to be official: they have to have the official md5 sum, and where the authors
+    publish none (unpacked binary files) the official number of images. ``own`` takes them for files of one's own
+    in the same layout. Raises DataError when there is nothing to check.
+    """
+    source = files.find(layout, data_dir)
+    if source.version is None:
+        yield from _verify_archive(layout, source.path, own)
+    claims = not own and source.version is not None and source.path.name == source.version.folder
+    try:
+        with files.enough_memory(source.path):
+            for version, name, where, content in source.contents():
+                yield _verify_file(layout, version, name, where, content, claims)
+    except DataError as error:
+        yield Check(source.path.name, False, str(error))
+
+
+def _verify_archive(layout, path, own):
+    """A check of its md5 sum, where it claims or turns out to be official."""
+    versions = {version.archive: version for version in layout.versions}
+    try:
+        md5 = md5_of(path)
+    except DataError:
+        return  # reading it says so too
+    if any(md5 == version.md5 for version in layout.versions):
+        yield Check(path.name, True, f"the official archive, md5 {md5}")
+    elif path.name in versions and not own:
+        yield Check(
+            path.name,
+            False,
+            f"is not the official archive: md5 {md5}, not {versions[path.name].md5}. Download it again, or, if it is "
+            "your own, give it another name or say --own",
+        )
+
+
+def _verify_file(layout, version, name, where, content, claims):
+    try:
+        images, labels = files.parse(layout, version, content, where)
+    except DataError as error:
+        return Check(name, False, str(error))
+    found = f"{len(images):,} images, labels {labels.min()} to {labels.max()}"
+    if not claims:
+        return Check(name, True, found)
+    official = layout.official_count(name)
+    if len(images) != official:
+        return Check(
+            name, False, f"{where} has {len(content):,} bytes, {len(images):,} images; the official file {official:,}"
+        )
+    if name not in version.checksums:
+        return Check(name, True, f"{found}, the official size")
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if md5 != version.checksums[name]:
+        return Check(name, False, f"{where} has md5 {md5}; the official file has {version.checksums[name]}")
+    return Check(name, True, f"{found}, md5 as the official file")
