@@ -157,10 +157,8 @@ class Recipe:
         >>> print(Recipe().to_toml("0.1.0").splitlines()[2])
         model = "resnet8"
         """
-        lines = [
-            "# The settings of this run. To do the same again: minires train --recipe, and this file.",
-            f"minires_version = {_toml(version)}",
-        ]
+        lines = ["# The settings of this run. Again: minires train --recipe, and this file."]
+        lines.append(f"minires_version = {_toml(version)}")
         tables = []
         for name, value in asdict(self).items():
             if isinstance(value, dict):

@@ -7,7 +7,7 @@ never change a bit; ``data_dir``, since files move; and ``epochs``, which may be
 from dataclasses import asdict
 
 from .. import __version__
-from ..errors import ConfigError, DataError, RunError
+from ..errors import DataError, MiniresError, RunError
 from .build import build_trainer
 from .checkpoint import Checkpoint
 from .metrics import repair_metrics
@@ -101,7 +101,7 @@ class Resumed:
             try:
                 trainer.model.load_state_dict(self.checkpoint.model)
                 trainer.optimizer.load_state_dict(self.checkpoint.optimizer)
-            except ConfigError as error:
+            except MiniresError as error:
                 raise RunError(f"{self.folder.last} does not fit the model of {self.folder.config}: {error}") from error
             trainer.go_to(info)
             recorder.best_val_acc = info["best_val_acc"]
@@ -118,9 +118,7 @@ def _load(path):
     checkpoint = Checkpoint.load(path)
     for name in NEEDED:
         if name not in checkpoint.info:
-            raise DataError(
-                f"{path} can be evaluated but not gone on from: it lacks {name!r}, which minires {__version__} writes"
-            )
+            raise DataError(f"{path} is of an earlier minires: it can be evaluated, not gone on from (no {name!r})")
     return checkpoint
 
 

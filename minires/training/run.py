@@ -13,7 +13,7 @@ anomaly.safetensors  after a NaN or Inf: the batch that gave it (``replay.py``)
 
 import time
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -159,7 +159,8 @@ class Recorder(Callback):
     def on_anomaly(self, trainer, error, batch):
         info = {"recipe": asdict(self.recipe), "num_classes": trainer.train_loader.dataset.num_classes}
         info |= {"epoch": trainer.epoch, "step": trainer.step, "said": str(error), "minires_version": __version__}
-        save_anomaly(self.folder.anomaly, trainer.model, batch, info)
+        with suppress(OSError):  # a full disk must not take the place of what is wrong
+            save_anomaly(self.folder.anomaly, trainer.model, batch, info)
 
     def on_end(self, trainer):
         if self.saved != _place(trainer):
@@ -184,7 +185,8 @@ class Recorder(Callback):
         state = trainer.model.state_dict()
         for name, array in state.items():
             if not all_finite(array):
-                raise AnomalyError(f"{name} is not finite after step {trainer.step} (epoch {trainer.epoch + 1})")
+                epoch = trainer.epoch + (trainer.progress.batches > 0)
+                raise AnomalyError(f"{name} is not finite after step {trainer.step} (epoch {epoch})")
         info = {
             **trainer.position(),
             "num_classes": trainer.train_loader.dataset.num_classes,
