@@ -38,10 +38,13 @@ def start(*command):
     )
 
 
+def epochs_in(metrics):
+    return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+
+
 def wait_for_epochs(process, run, count):
-    metrics = Path(run) / "metrics.jsonl"
     for _ in range(1200):
-        if metrics.exists() and metrics.read_bytes().count(b"\n") >= count:
+        if epochs_in(Path(run) / "metrics.jsonl") >= count:
             return
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
@@ -57,7 +60,7 @@ def wait_for_epochs(process, run, count):
     [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Stopped by SIGTERM"), (signal.SIGKILL, -9, None)],
 )
 def test_a_signal_costs_nothing(minires, small_run, tmp_path, number, code, said):
-    options = [*small_run, "--epochs", 60, "--val", 8]
+    options = [*small_run, "--epochs", 25, "--val", 8]
     run = tmp_path / "run"
     process = start(*options, "--out", run)
     wait_for_epochs(process, run, 2)
@@ -86,22 +89,20 @@ def test_a_signal_costs_nothing(minires, small_run, tmp_path, number, code, said
 def test_signals_at_random_moments_cost_nothing(minires, small_run, tmp_path, seed):
     """12 signals or more a seed, each some moment after the start of the process or of the training."""
     dice = random.Random(seed)
-    options = [*small_run, "--epochs", 150, "--val", 8]
+    options = [*small_run, "--epochs", 80, "--val", 8]
     assert minires(*options, "--out", "whole", "-q")[0] == 0
     expected = contents("whole")
     sent = finished = 0
     while sent < 12:
         run = tmp_path / f"run{finished}"
-        while True:
+        metrics = run / "metrics.jsonl"
+        code = None
+        while code != 0:
             there = (run / "config.toml").exists()
+            rows = epochs_in(metrics)
             process = start("train", "--resume", run, "-q") if there else start(*options, "--out", run, "-q")
             if dice.random() < 0.8:  # in training, else wherever the process is
-                lines = (
-                    len((run / "metrics.jsonl").read_bytes().splitlines()) if (run / "metrics.jsonl").exists() else 0
-                )
-                while process.poll() is None and not (
-                    (run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_bytes().splitlines()) > lines
-                ):
+                while process.poll() is None and epochs_in(metrics) <= rows:
                     time.sleep(0.01)
                 time.sleep(dice.uniform(0, 0.7))
             else:
@@ -109,11 +110,9 @@ def test_signals_at_random_moments_cost_nothing(minires, small_run, tmp_path, se
             if process.poll() is None:
                 process.send_signal(dice.choice([signal.SIGINT, signal.SIGTERM, signal.SIGKILL]))
                 sent += 1
-            out, err = process.communicate(timeout=120)
-            assert process.returncode in (0, 130, 143, -signal.SIGTERM, -signal.SIGKILL), (out, err)
-            assert "Traceback" not in err or process.returncode != 2, err
-            if process.returncode == 0:
-                break
+            said = process.communicate(timeout=120)
+            code = process.returncode
+            assert code != 2, said  # nothing that it finds in the folder is wrong
         assert contents(run) == expected
         finished += 1
 
@@ -225,7 +224,7 @@ def test_more_epochs(minires, finished):
         (["--more-epochs", "0"], "--more-epochs is a whole number from 1 up, not 0"),
         (["--out", "other"], "--resume goes on in the run's folder with the run's settings: leave --out out"),
         (["--recipe", "run"], "leave --recipe out"),
-        (["--data-dir", "nowhere"], "nowhere does not exist"),
+        (["--more-epochs", "1", "--data-dir", "nowhere"], "nowhere does not exist"),
     ],
 )
 def test_what_resume_refuses(minires, finished, options, said):
