@@ -8,6 +8,7 @@ if (_checkout / "setup.cfg").exists() and (_checkout / "kernels" / "__init__.py"
     __path__.append(str(_checkout))
 
 from . import errors, functional, operators, random
+from .anomaly import detect_anomaly
 from .creation import from_numpy, tensor
 from .errors import MiniresError
 from .kernels import backend, get_num_threads, set_num_threads
@@ -23,6 +24,7 @@ __all__ = [
     "Tensor",
     "backend",
     "data",
+    "detect_anomaly",
     "enable_grad",
     "errors",
     "from_numpy",

@@ -39,6 +39,21 @@ class DataError(MiniresError, ValueError):
     """A dataset that is missing, truncated, corrupt or not what it claims to be."""
 
 
+class RunError(MiniresError, RuntimeError):
+    """A training run that cannot go on as asked: its folder is in use, its disk is full, its settings are others."""
+
+
+class AnomalyError(MiniresError, ArithmeticError):
+    """A NaN or an Inf. The message says which operation made it, in which module, out of what.
+
+    phase: "forward" or "backward". op: the operation's name. path: the module's, as in ``layer2.0.conv1``, or "".
+    """
+
+    def __init__(self, message, phase="", op="", path=""):
+        super().__init__(message)
+        self.phase, self.op, self.path = phase, op, path
+
+
 def nearest(name, names):
     """The end of a sentence that offers the names nearest to ``name``: `` (did you mean resnet20?)``, or nothing.
 

@@ -13,7 +13,7 @@ import numpy as np
 from . import kernels
 from .errors import DtypeError, GraphError, ShapeError
 
-_mode = threading.local()  # .recording: does Op.apply record?
+_mode = threading.local()  # .recording: does Op.apply record?  .watcher: who looks at every array that goes by?
 
 
 def is_grad_enabled():
@@ -70,6 +70,17 @@ class set_grad_enabled(_Recording):
         pass  # entered by being made
 
 
+def watcher():
+    """What looks at every operation of this thread (``minires.detect_anomaly``), or None."""
+    return getattr(_mode, "watcher", None)
+
+
+def set_watcher(watch):
+    """Have ``watch.forward(op, inputs, y)`` and ``watch.backward(op, dy, grads)`` called in this thread; returns the last."""
+    before, _mode.watcher = watcher(), watch
+    return before
+
+
 class Op:
     """One differentiable operation. ``forward`` keeps on ``self`` what ``backward`` will need.
 
@@ -101,6 +112,9 @@ class Op:
     def apply(self, *inputs):
         """Run ``forward`` on the inputs' arrays; record the operation when a gradient may be asked for."""
         y = Tensor(self.forward(*[x.data for x in inputs]))
+        watch = watcher()
+        if watch is not None:
+            watch.forward(self, inputs, y)
         if is_grad_enabled() and any(x.requires_grad for x in inputs):
             self.inputs = inputs
             self.needs = tuple(x.requires_grad for x in inputs)
@@ -244,6 +258,7 @@ class Handle:
 def backward(outputs, grads, retain_graph=False):
     """Walk the graph above ``outputs`` once, in reverse topological order, starting with ``grads`` (ndarrays)."""
     order = _topological(outputs)
+    watch = watcher()
     totals = {}  # id(tensor) -> [gradient so far, does the tape own it?]
     for y, dy in zip(outputs, grads):
         _add(totals, y, dy, owned=False)
@@ -262,7 +277,10 @@ def backward(outputs, grads, retain_graph=False):
         if y.op is None:
             continue
         op = y.op
-        for x, dx in zip(op.inputs, op.backward(dy, op.needs)):
+        gradients = op.backward(dy, op.needs)
+        if watch is not None:
+            watch.backward(op, dy, gradients)
+        for x, dx in zip(op.inputs, gradients):
             if dx is not None and x.requires_grad:
                 _add(totals, x, dx, owned=not op.aliases)
         if not retain_graph:

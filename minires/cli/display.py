@@ -87,7 +87,8 @@ class Pace:
 
     def start_epoch(self):
         self.recent.clear()
-        self.steps = 0
+        self.began = time.perf_counter()
+        self.steps = self.trainer.progress.batches  # a run that goes on may begin in the middle
 
     def step(self, images):
         self.steps += 1
@@ -98,7 +99,7 @@ class Pace:
             self.image_rate = (images1 - images0) / (t1 - t0)
 
     def end_epoch(self):
-        self.evaluation = time.perf_counter() - self.recent[-1][0]
+        self.evaluation = time.perf_counter() - (self.recent[-1][0] if self.recent else self.began)
 
     @property
     def left(self):
@@ -205,7 +206,7 @@ class LiveDisplay(PlainDisplay):
         super().on_epoch_start(trainer)
         self.update(
             description=f"{trainer.epoch + 1}/{trainer.epochs}".rjust(self.columns[0][1]),
-            completed=0,
+            completed=self.pace.steps,
             total=len(trainer.train_loader),
             status="first step" if not trainer.step else "",
         )

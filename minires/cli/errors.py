@@ -46,8 +46,8 @@ def run(app, args=None):
     try:
         args = list(sys.argv[1:] if args is None else args) or ["--help"]
         return app(args=args, prog_name="minires", standalone_mode=False) or 0
-    except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted")
+    except (KeyboardInterrupt, typer.Abort) as error:
+        _say(str(error) or "interrupted")
         return INTERRUPTED
     except Exception as error:
         sentence = explain(error)

@@ -37,7 +37,10 @@ def evaluate(
         recipe = recipe.with_settings(data_dir=str(data_dir.expanduser().absolute()))
     _, test, _ = training.load_data(recipe)
     params = sum(p.size for p in model.parameters())
-    console.print(f"{recipe.model}, {params:,} parameters, after epoch {checkpoint.info['epoch']}, on {recipe.dataset}")
+    progress = checkpoint.info.get("progress")
+    steps = f" and {progress['batches']} steps" if progress else ""
+    after = f"after epoch {checkpoint.info['epoch']}{steps}"
+    console.print(f"{recipe.model}, {params:,} parameters, {after}, on {recipe.dataset}")
     loader = training.evaluation_loader(test, recipe)
     result = training.Confusion(test.num_classes)
     with display.bar(console, "testing", len(loader)) as advance:

@@ -1,5 +1,6 @@
 """``minires train``"""
 
+import shlex
 import signal
 import tomllib
 from contextlib import contextmanager
@@ -8,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ConfigError
-from .errors import INTERRUPTED, Debug
+from ..errors import AnomalyError, ConfigError, RunError
+from .errors import Debug
 
 WHAT, HOW, AUGMENTATION, RUN = "What to train", "How to train it", "Augmentation", "The run"
 
@@ -24,7 +25,7 @@ def train(
     model_option: Annotated[
         list[str] | None, _option(WHAT, "A setting of the model's constructor, such as option=B.", metavar="NAME=VALUE")
     ] = None,
-    dataset: Annotated[str, _option(WHAT, "shapes (built in), cifar10 or cifar100.")] = "shapes",
+    dataset: Annotated[str | None, _option(WHAT, "shapes (built in), cifar10 or cifar100.")] = None,
     data_dir: Annotated[Path | None, _option(WHAT, "Where the files of CIFAR are, unpacked or as the archive.")] = None,
     val: Annotated[
         int | None, _option(WHAT, "Hold out so many training images; keep the epoch that is best on them.")
@@ -63,13 +64,22 @@ def train(
     ] = None,
     seed: Annotated[int | None, _option(RUN, "The same seed gives the same bits, on any number of threads.")] = None,
     threads: Annotated[int | None, _option(RUN, "By default the number of physical cores.")] = None,
+    recipe: Annotated[
+        Path | None, _option(RUN, "A TOML file of settings, such as a run's config.toml; options win over it.")
+    ] = None,
     out: Annotated[Path | None, _option(RUN, "The run's folder; by default runs/MODEL-DATASET-N.")] = None,
+    resume: Annotated[Path | None, _option(RUN, "Go on with the run in this folder.", metavar="RUN")] = None,
+    more_epochs: Annotated[
+        int | None, _option(RUN, "With --resume: train so many epochs more than the run was to have.")
+    ] = None,
     quiet: Annotated[bool, _option(RUN, "Print the last line only.", "--quiet", "-q")] = False,
     debug: Debug = False,
 ):
     """Train a network, evaluate it after every epoch, keep curves and weights in a folder.
 
     What is not asked for comes from the recipe of the dataset. All that was used stands in the run's `config.toml`.
+    Ctrl-C ends the step, saves everything and says how to go on. A run that was killed goes on from its last checkpoint
+    (one an epoch, and one every five minutes); either way it ends with the bits of a run that never stopped.
 
     `minires train` trains a small ResNet on the built-in images
 
@@ -78,35 +88,99 @@ def train(
     `minires train --model preresnet20 --schedule multi-step --milestones 0.5,0.75`
 
     `minires train --val 2000` keeps the best epoch too, in `best.safetensors`
+
+    `minires train --resume runs/resnet8-shapes-1` goes on after Ctrl-C, a crash or a full disk
+
+    `minires train --resume runs/resnet8-shapes-1 --more-epochs 5` trains longer, on the schedule of the longer run
+
+    `minires train --recipe runs/resnet8-shapes-1/config.toml --seed 1` does a run again, but for its seed
     """
-    from ..training import Recipe, Recorder, RunFolder, build_trainer
     from . import display
 
-    recipe = _recipe(Recipe, context.params)
     console = display.console()
-    with display.spinner(console, f"loading {recipe.dataset} …", quiet):
-        trainer = build_trainer(recipe)
-    folder = RunFolder.create(recipe, out)
-    trainer.callbacks = (Recorder(folder, recipe),)
-    if not quiet:
-        display.print_header(console, trainer, recipe, folder)
-        trainer.callbacks += (display.watch(console),)
-    with _ctrl_c_stops(trainer):
-        try:
-            trainer.fit()
-        finally:
-            for callback in trainer.callbacks[1:]:
-                callback.close()
-    if not trainer.finished:
-        console.print(_interrupted(trainer, folder))
-        return INTERRUPTED
-    display.print_result(console, trainer, folder, quiet)
+    start = _new if resume is None else _resumed
+    with start(context.params, console) as (trainer, settings, folder):
+        if trainer is None:
+            return 0
+        if not quiet:
+            display.print_header(console, trainer, settings, folder)
+            trainer.callbacks += (display.watch(console),)
+        with _signals_stop(trainer) as caught, _saying_how_to_go_on(folder):
+            try:
+                trainer.fit()
+            finally:
+                for callback in trainer.callbacks[1:]:
+                    callback.close()
+        if not trainer.finished:
+            console.print(_stopped(trainer, folder, caught[0]))
+            return 128 + caught[0]  # what a shell expects of a process that a signal ended
+        display.print_result(console, trainer, folder, quiet)
     return 0
 
 
-def _recipe(Recipe, params):
-    """The recipe of the dataset, with the options that were given over it."""
+@contextmanager
+def _new(params, console):
+    """(trainer, recipe, folder) of a new run; the folder is locked in the block."""
+    from ..training import Recorder, RunFolder, build_trainer
+    from . import display
+
+    if params["more_epochs"] is not None:
+        raise ConfigError("--more-epochs is for a run that is there already: name it with --resume, or say --epochs")
+    recipe = _recipe(params)
+    with display.spinner(console, f"loading {recipe.dataset} …", params["quiet"]):
+        trainer = build_trainer(recipe)
+    with RunFolder.create(recipe, params["out"]) as folder:
+        trainer.callbacks = (Recorder(folder, recipe),)
+        yield trainer, recipe, folder
+
+
+@contextmanager
+def _resumed(params, console):
+    """The same of a run that goes on. The trainer is None when there is nothing left to do."""
+    from ..training import Resumed, RunFolder
+    from . import display
+
+    for name in ("out", "recipe"):
+        if params[name] is not None:
+            raise ConfigError(f"--resume goes on in the run's folder with the run's settings: leave --{name} out")
+    more = params["more_epochs"]
+    if more is not None and more < 1:
+        raise ConfigError(f"--more-epochs is a whole number from 1 up, not {more}")
+    with RunFolder.open(params["resume"]) as folder:
+        run = Resumed(folder, _given(params), more or 0)
+        if run.settled:
+            console.print(
+                f"{folder} is complete after {len(run.rows)} epochs; to train it longer, say --more-epochs N."
+            )
+            yield None, run.recipe, folder
+            return
+        with display.spinner(console, f"loading {run.recipe.dataset} …", params["quiet"]):
+            trainer = run.trainer()
+        if run.note:
+            console.print(run.note)
+        if not params["quiet"]:
+            console.print(f"Going on with {folder} {_where(trainer)}.")
+        yield trainer, run.recipe, folder
+
+
+def _recipe(params):
+    """The recipe that was asked for, or that of the dataset, with the options that were given over it."""
+    from ..training import Recipe
+
+    given = _given(params)
+    if params["recipe"] is None:
+        return Recipe.for_dataset(**given)
+    recipe = Recipe.from_file(params["recipe"].expanduser())
+    if given.get("dataset", recipe.dataset) != recipe.dataset:
+        given = {"data_dir": None, **given}  # that of the other one
+    return recipe.with_settings(**given)
+
+
+def _given(params):
+    """The settings that options were given for."""
     from dataclasses import fields
+
+    from ..training import Recipe
 
     names = {f.name for f in fields(Recipe)}
     given = {name: value for name, value in params.items() if name in names and value is not None}
@@ -118,7 +192,7 @@ def _recipe(Recipe, params):
         given["milestones"] = _numbers(params["milestones"])
     if params["model_option"]:
         given["model_options"] = dict(map(_name_and_value, params["model_option"]))
-    return Recipe.for_dataset(**given)
+    return given
 
 
 def _numbers(text):
@@ -142,21 +216,61 @@ def _name_and_value(text):
 
 
 @contextmanager
-def _ctrl_c_stops(trainer):
-    """Inside, the first Ctrl-C ends training after the step under way; a second one at once."""
+def _signals_stop(trainer):
+    """Inside, the first Ctrl-C, SIGTERM or hang-up ends training after the step under way; a second one at once.
 
-    def stop(*_):
+    Yields a list that begins with the number of the signal that came.
+    """
+    caught, before = [], {}
+
+    def stop(number, _):
         trainer.stop()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        caught.append(number)
+        for other, handler in before.items():
+            signal.signal(other, handler)
 
-    before = signal.signal(signal.SIGINT, stop)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no hang-up
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup wants it ignored
+            before[number] = signal.signal(number, stop)
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _saying_how_to_go_on(folder):
+    """What ends the training in the block says where it stands, too."""
     try:
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    except AnomalyError as error:
+        kept = f"{folder.last} is as it was" if folder.last.exists() else "there is no checkpoint yet"
+        batch = f", and the batch is in {folder.anomaly}" if folder.anomaly.exists() else ""
+        raise RunError(
+            f"{error}. The run has ended there: {kept}{batch}. A lower --lr is what helps most often"
+        ) from error
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        raise RunError(f"{error.strerror}{where}. When that is mended, {_go_on(folder)}") from error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted at once, in the middle of a step; {_go_on(folder)}") from None
 
 
-def _interrupted(trainer, folder):
+def _go_on(folder):
+    return f"go on with: minires train --resume {shlex.quote(str(folder))}"
+
+
+def _where(trainer):
+    """How far a run is: after epoch 3, 17 of 156 steps into the next."""
+    done = f"{trainer.progress.batches} of {len(trainer.train_loader)} steps" if trainer.progress.batches else ""
     if not trainer.epoch:
-        return f"Interrupted before the first epoch was complete: {folder} holds no weights."
-    return f"Interrupted in epoch {trainer.epoch + 1}: the weights after epoch {trainer.epoch} are in {folder.last}."
+        return f"after {done} of its first epoch" if done else "from the beginning"
+    return f"after epoch {trainer.epoch}" + (f", {done} into the next" if done else "")
+
+
+def _stopped(trainer, folder, number):
+    name = "Interrupted" if number == signal.SIGINT else f"Stopped by {signal.Signals(number).name}"
+    where = "before the first step" if not trainer.step else f"{_where(trainer)}; all of it is saved"
+    return f"{name} {where}; {_go_on(folder)}"

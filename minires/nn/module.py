@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import ConfigError, DtypeError, ShapeError, nearest
-from ..tensor import Handle, Tensor
+from ..tensor import Handle, Tensor, watcher
 from .hooks import BackwardWatch
 
 
@@ -59,6 +59,9 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
     def __call__(self, *inputs, **options):
+        watch = watcher()
+        if watch is not None:
+            watch.enter(self)
         try:
             if not self.is_hooked:
                 return self.forward(*inputs, **options)
@@ -66,6 +69,9 @@ class Module:
         except ShapeError as error:
             self._locate(error)
             raise
+        finally:
+            if watch is not None:
+                watch.leave()
 
     # --- hooks
 

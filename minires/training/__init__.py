@@ -10,6 +10,8 @@ from .checkpoint import Checkpoint
 from .curves import draw_curves
 from .metrics import Confusion, Mean, read_metrics
 from .recipe import Recipe
+from .replay import replay
+from .resume import Resumed
 from .run import Recorder, RunFolder, load_run
 from .trainer import Callback, Trainer, evaluate
 
@@ -20,6 +22,7 @@ __all__ = [
     "Mean",
     "Recipe",
     "Recorder",
+    "Resumed",
     "RunFolder",
     "Trainer",
     "build_trainer",
@@ -29,4 +32,5 @@ __all__ = [
     "load_data",
     "load_run",
     "read_metrics",
+    "replay",
 ]

@@ -1,14 +1,14 @@
 """Checkpoints: safetensors files, written so that a crash at any moment leaves the old file or the new one, whole.
 
 Model weights stand under their plain names (torchvision's), so that any reader of safetensors can use them. The state
-of the optimizer stands under ``optimizer/``. Everything that is no array (which epoch, the recipe) is JSON in the one
-metadata entry ``minires``: with more than one entry safetensors writes them in random order, and two equal checkpoints
-would differ as files. Nothing is ever pickled.
+of the optimizer stands under ``optimizer/``, a batch that is kept for replay under ``batch/``. Everything that is no
+array (which epoch, the recipe) is JSON in the one metadata entry ``minires``: with more than one entry safetensors writes
+them in random order, and two equal checkpoints would differ as files. Nothing is ever pickled.
 """
 
 import json
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from safetensors.numpy import save
 
 from ..errors import DataError
 
-STATE = "optimizer"  # the prefix of every array that is not one of the model's
+PARTS = ("optimizer", "batch")  # the prefixes of every array that is not one of the model's
 
 
 @dataclass
@@ -27,23 +27,27 @@ class Checkpoint:
 
     model: the model's ``state_dict()``. optimizer: its ``state_dict()``, nested dicts and lists of ndarrays and plain
     values. info: plain values: the recipe, epoch, step, the schedule's state, minires_version and more (``run.py``).
+    batch: arrays and plain values of a batch to be replayed (``replay.py``).
     """
 
     model: dict
     optimizer: dict = field(default_factory=dict)
     info: dict = field(default_factory=dict)
+    batch: dict = field(default_factory=dict)
 
     def save(self, path):
         """Write the file, atomically. Equal checkpoints give equal bytes."""
         arrays = {}
-        tree = _split(self.optimizer, STATE, arrays)
+        trees = {part: _split(getattr(self, part), part, arrays) for part in PARTS if getattr(self, part)}
         clash = sorted(set(arrays) & set(self.model))
         if clash:
-            raise DataError(f"{path}: the model's weight {clash[0]} has a name that belongs to the optimizer's state")
+            raise DataError(
+                f"{path}: the model's weight {clash[0]} has a name that belongs to the optimizer or a batch"
+            )
         arrays.update(self.model)
         # safetensors copies raw memory, so that anything but C order would be scrambled. asarray keeps 0-d arrays 0-d.
         arrays = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
-        info = json.dumps({**self.info, STATE: tree}, sort_keys=True, ensure_ascii=False)
+        info = json.dumps({**self.info, **trees}, sort_keys=True, ensure_ascii=False)
         data = save(arrays, metadata={"minires": info})
         with atomic_write(path) as file:
             file.write(data)
@@ -59,8 +63,9 @@ class Checkpoint:
                 metadata = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             info = json.loads(metadata["minires"])
-            model = {name: a for name, a in arrays.items() if not name.startswith(f"{STATE}/")}
-            return cls(model, _join(info.pop(STATE, {}), arrays), info)
+            model = {name: a for name, a in arrays.items() if name.partition("/")[0] not in PARTS}
+            trees = {part: _join(info.pop(part, {}), arrays) for part in PARTS}
+            return cls(model, info=info, **trees)
         except KeyError as error:
             raise DataError(f"{path} is no checkpoint of minires: it lacks {error.args[0]!r}") from error
         except (SafetensorError, ValueError, OSError) as error:
@@ -103,15 +108,26 @@ def atomic_write(path, mode="wb"):
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+        with naming(path), open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def naming(path):
+    """Give an OSError of the block, such as that of a full disk, the name of the file that was being written."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def sync_folder(folder):

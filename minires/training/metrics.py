@@ -3,14 +3,16 @@
 import json
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DataError
-from .checkpoint import atomic_write
+from .checkpoint import atomic_write, naming, sync_folder
 
 
+@dataclass
 class Mean:
     """The mean loss and the accuracy over all images seen so far.
 
@@ -20,8 +22,9 @@ class Mean:
     (2.0, 0.5, 2)
     """
 
-    def __init__(self):
-        self.total, self.correct, self.images = 0.0, 0, 0
+    total: float = 0.0  # of the losses
+    correct: int = 0
+    images: int = 0
 
     def add(self, loss, logits, labels):
         """Count a batch: its mean loss, its logits (N, classes) and its labels (N,)."""
@@ -51,21 +54,59 @@ class Confusion(Mean):
 
 
 def append_metrics(path, row):
-    """Add one epoch's row to a ``metrics.jsonl`` and flush it to disk."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(_json(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Add one epoch's row to a ``metrics.jsonl`` and flush it to disk. After an error the file is as it was."""
+    with open(path, "ab") as file, naming(path):
+        before = file.tell()
+        try:
+            file.write((_json(row) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), before)
+            raise
+    if not before:
+        sync_folder(Path(path).parent)
+
+
+def repair_metrics(path, epochs):
+    """Cut a ``metrics.jsonl`` back to the rows of the epochs 1 to ``epochs``, which are returned.
+
+    What a run left that was killed after it had written a row, or half of one, goes. Raises DataError when one of these
+    epochs has no row: that no run leaves behind.
+    """
+    path = Path(path)
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    rows = []
+    for epoch, line in enumerate(lines[:epochs], start=1):
+        row = _row(line)
+        if row is None or row.get("epoch") != epoch or not line.endswith(b"\n"):
+            raise DataError(
+                f"{path}, line {epoch}, is not the row of epoch {epoch}: {line[:40].decode(errors='replace')!r}"
+            )
+        rows.append(row)
+    if len(rows) < epochs:
+        raise DataError(f"{path} has {len(rows)} rows, and the checkpoint beside it is of epoch {epochs}")
+    if len(lines) > epochs:
+        with atomic_write(path) as file:
+            file.writelines(lines[:epochs])
+    return rows
+
+
+def _row(line):
+    """The dict of a line of JSON, or None."""
+    try:
+        return dict(json.loads(line))
+    except (ValueError, TypeError):
+        return None
 
 
 def read_metrics(path):
     """The rows of a ``metrics.jsonl``, one dict an epoch. Raises DataError for a line that is no JSON object."""
     rows = []
     for number, line in enumerate(Path(path).read_text("utf-8").splitlines(), start=1):
-        try:
-            rows.append(dict(json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path}, line {number}, is no JSON object: {line[:40]!r}") from error
+        rows.append(_row(line))
+        if rows[-1] is None:
+            raise DataError(f"{path}, line {number}, is no JSON object: {line[:40]!r}")
     return rows
 
 

@@ -122,12 +122,24 @@ class Recipe:
     @classmethod
     def parse(cls, text, source="recipe"):
         """Read TOML text: one ``setting = value`` a line. ``source`` is named in errors."""
+        return cls.from_settings(_settings(text, source), source)
+
+    @classmethod
+    def from_file(cls, path):
+        """The recipe of a TOML file, or of a run's folder; what it does not say is the default of its dataset.
+
+        A ``data_dir`` that is no absolute path is seen from the file's folder.
+        """
+        path = Path(path)
+        path = path / "config.toml" if path.is_dir() else path
+        settings = _settings(_text(path), str(path))
+        _check_names(settings, f" in {path}")
+        if isinstance(settings.get("data_dir"), str):
+            settings["data_dir"] = str(path.absolute().parent / Path(settings["data_dir"]).expanduser())
         try:
-            settings = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{source} is not valid TOML: {error}") from error
-        settings.pop("minires_version", None)
-        return cls.from_settings(settings, source)
+            return cls.for_dataset(**settings)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
 
     @classmethod
     def from_settings(cls, settings, source):
@@ -141,10 +153,7 @@ class Recipe:
     @classmethod
     def read(cls, path):
         """Read a ``config.toml``."""
-        try:
-            return cls.parse(Path(path).read_text("utf-8"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        return cls.parse(_text(path), str(path))
 
     def to_toml(self, version):
         """TOML text that ``parse`` reads back to an equal Recipe. A setting that is None is left out.
@@ -152,7 +161,8 @@ class Recipe:
         >>> print(Recipe().to_toml("0.1.0").splitlines()[2])
         model = "resnet8"
         """
-        lines = ["# The settings of this run, as `minires train` takes them.", f"minires_version = {_toml(version)}"]
+        lines = ["# The settings of this run. Again: minires train --recipe, and this file."]
+        lines.append(f"minires_version = {_toml(version)}")
         tables = []
         for name, value in asdict(self).items():
             if isinstance(value, dict):
@@ -160,6 +170,23 @@ class Recipe:
             elif value is not None:
                 lines.append(f"{name} = {_toml(value)}")
         return "\n".join(lines + tables) + "\n"
+
+
+def _text(path):
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _settings(text, source):
+    """The settings in TOML text, unchecked."""
+    try:
+        settings = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source} is not valid TOML: {error}") from error
+    settings.pop("minires_version", None)
+    return settings
 
 
 def _is_real(value):

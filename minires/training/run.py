@@ -1,35 +1,49 @@
 """The folder of a run, and the callback that fills it.
 
-config.toml       the Recipe
-metrics.jsonl     one JSON object an epoch
-last.safetensors  the checkpoint of the last complete epoch
-best.safetensors  with ``val``: the checkpoint with the best validation accuracy. Nothing is ever chosen on the test set
-summary.json      how it ended
-curves.png        loss and accuracy by epoch
+config.toml          the Recipe
+metrics.jsonl        one JSON object an epoch
+last.safetensors     the checkpoint that `minires train --resume` goes on from: of the last complete epoch, or of within
+                     one when the run was stopped there
+best.safetensors     with ``val``: the checkpoint with the best validation accuracy. Nothing is ever chosen on the test set
+summary.json         how it ended
+curves.png           loss and accuracy by epoch
+anomaly.safetensors  after a NaN or Inf: the batch that gave it (``replay.py``)
+.lock                what the lock is on (``lock.py``)
 """
 
 import time
+import zlib
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 
 from .. import __version__, kernels
-from ..errors import ConfigError
+from ..anomaly import all_finite
+from ..errors import AnomalyError, ConfigError
 from .build import build_model
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, atomic_write
 from .curves import draw_curves
+from .lock import FolderLock
 from .metrics import append_metrics, write_summary
 from .recipe import Recipe
+from .replay import save_anomaly
 from .trainer import Callback
 
 FILES = ("config.toml", "metrics.jsonl", "last.safetensors", "best.safetensors", "summary.json", "curves.png")
+FILES += ("anomaly.safetensors",)
+SAVE_EVERY = 300.0  # seconds in which an epoch is at risk: a long one is saved on the way
 
 
 class RunFolder:
-    """The paths in a run's folder: ``config``, ``metrics``, ``last``, ``best``, ``summary``, ``curves``."""
+    """The paths in a run's folder: ``config``, ``metrics``, ``last``, ``best``, ``summary``, ``curves``, ``anomaly``.
+
+    One made by ``create`` or ``open`` holds the folder's lock until ``close()``, or the end of its ``with`` block.
+    """
 
     def __init__(self, path):
         self.path = Path(path)
+        self.lock = None
         for name in FILES:
             setattr(self, name.partition(".")[0], self.path / name)
 
@@ -37,29 +51,69 @@ class RunFolder:
     def create(cls, recipe, path=None):
         """Make the folder and write the recipe into it. By default the next free ``runs/<model>-<dataset>-<n>``.
 
-        Raises ConfigError when it cannot be made or written to, or when it holds a run already.
+        Raises ConfigError when it cannot be made or written to, or when it holds a run already; RunError when one is
+        being written to it.
         """
-        try:
+        with _explained(path):
             folder = cls(path) if path is not None else cls(_next_free(f"runs/{recipe.model}-{recipe.dataset}"))
             folder.path.mkdir(parents=True, exist_ok=True)
+            folder.lock = FolderLock(folder.path)
             for name in FILES:
                 if (folder.path / name).exists():
+                    folder.close()
                     raise ConfigError(
                         f"{folder.path} already holds a run ({name}): choose another folder, or delete this one"
                     )
-            with open(folder.config, "x", encoding="utf-8") as file:
-                file.write(recipe.to_toml(__version__))
-        except OSError as error:
-            path = Path(error.filename or path or "runs")
-            for file in (p for p in (path, *path.parents) if p.is_file()):
-                raise ConfigError(f"{file} is a file, not a folder: choose another place for the run") from error
-            raise ConfigError(
-                f"cannot write the run to {path} ({error.strerror}): choose a folder that you may write to"
-            ) from error
+            folder.write_config(recipe)
         return folder
+
+    @classmethod
+    def open(cls, path):
+        """The folder of a run that is to go on. Raises ConfigError when there is none, RunError when it is in use."""
+        folder = cls(path)
+        if not folder.config.is_file():
+            what = f"{folder.path} is no folder of a run: it holds no {folder.config.name}"
+            raise ConfigError(
+                what if folder.path.is_dir() else f"there is no run {folder.path}: give the folder of one"
+            )
+        with _explained(path):
+            folder.lock = FolderLock(folder.path)
+            for leftover in folder.path.glob(".*.tmp"):  # of a write that a kill broke off
+                leftover.unlink()
+        return folder
+
+    def write_config(self, recipe):
+        """Write ``config.toml``, atomically."""
+        with atomic_write(self.config, "w") as file:
+            file.write(recipe.to_toml(__version__))
+
+    def close(self):
+        """Let go of the lock."""
+        if self.lock is not None:
+            self.lock.release()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
 
     def __str__(self):
         return str(self.path)
+
+
+@contextmanager
+def _explained(path):
+    """An OSError of the block as a ConfigError with the way out."""
+    try:
+        yield
+    except OSError as error:
+        path = Path(error.filename or path or "runs")
+        for file in (p for p in (path, *path.parents) if p.is_file() and p.name not in FILES):
+            raise ConfigError(f"{file} is a file, not a folder: choose another place for the run") from error
+        raise ConfigError(
+            f"cannot write the run to {path} ({error.strerror}): choose a folder that you may write to"
+        ) from error
 
 
 def _next_free(base):
@@ -74,26 +128,43 @@ def _next_free(base):
 
 
 class Recorder(Callback):
-    """Writes metrics and checkpoints after every epoch, the curves and the summary at the end."""
+    """Writes metrics and checkpoints after every epoch and when training stops, the curves and the summary at the end.
 
-    def __init__(self, folder, recipe):
-        self.folder, self.recipe = folder, recipe
+    Whatever moment the process dies at, the folder holds what ``resume`` needs to come to the same bits: a row of metrics
+    is written before the checkpoint that counts its epoch as done, and the rows after that checkpoint's are cut off again.
+    """
+
+    def __init__(self, folder, recipe, save_every=SAVE_EVERY):
+        self.folder, self.recipe, self.save_every = folder, recipe, save_every
         self.best_val_acc = None
 
     def on_start(self, trainer):
         self.began = time.perf_counter()
+        self.seconds = sum(row["seconds"] for row in trainer.history) + trainer.progress.seconds  # of earlier sessions
+        self.data = data_checksums(trainer)
+        self._note(trainer)
+
+    def on_step(self, trainer, mean):
+        if time.perf_counter() - self.saved_at > self.save_every:
+            self._save_last(trainer)
 
     def on_epoch(self, trainer, row):
         append_metrics(self.folder.metrics, row)  # first: whatever a checkpoint counts as done has its row
         better = "val_acc" in row and (self.best_val_acc is None or row["val_acc"] > self.best_val_acc)
         if better:
             self.best_val_acc = row["val_acc"]
-        checkpoint = self.checkpoint(trainer)
-        if better:
-            checkpoint.save(self.folder.best)
-        checkpoint.save(self.folder.last)
+            self.checkpoint(trainer).save(self.folder.best)
+        self._save_last(trainer)
+
+    def on_anomaly(self, trainer, error, batch):
+        info = {"recipe": asdict(self.recipe), "num_classes": trainer.train_loader.dataset.num_classes}
+        info |= {"epoch": trainer.epoch, "step": trainer.step, "said": str(error), "minires_version": __version__}
+        with suppress(OSError):  # a full disk must not take the place of what is wrong
+            save_anomaly(self.folder.anomaly, trainer.model, batch, info)
 
     def on_end(self, trainer):
+        if self.saved != _place(trainer):
+            self._save_last(trainer)
         if not trainer.history:
             return
         accuracy = trainer.history[-1]["test_acc"]
@@ -102,18 +173,29 @@ class Recorder(Callback):
         if trainer.finished:
             write_summary(self.folder.summary, self.summary(trainer))
 
+    def _save_last(self, trainer):
+        self.checkpoint(trainer).save(self.folder.last)
+        self._note(trainer)
+
+    def _note(self, trainer):
+        self.saved, self.saved_at = _place(trainer), time.perf_counter()
+
     def checkpoint(self, trainer):
-        """All that the run is made of at this moment."""
+        """All that the run is made of at this moment. Raises AnomalyError rather than replace a good one by a bad one."""
+        state = trainer.model.state_dict()
+        for name, array in state.items():
+            if not all_finite(array):
+                epoch = trainer.epoch + (trainer.progress.batches > 0)
+                raise AnomalyError(f"{name} is not finite after step {trainer.step} (epoch {epoch})")
         info = {
+            **trainer.position(),
             "num_classes": trainer.train_loader.dataset.num_classes,
-            "epoch": trainer.epoch,
-            "step": trainer.step,
-            "schedule": trainer.schedule.state_dict(),
+            "data": self.data,
             "best_val_acc": self.best_val_acc,
             "recipe": asdict(self.recipe),
             "minires_version": __version__,
         }
-        return Checkpoint(trainer.model.state_dict(), trainer.optimizer.state_dict(), info)
+        return Checkpoint(state, trainer.optimizer.state_dict(), info)
 
     def summary(self, trainer):
         """The content of ``summary.json``."""
@@ -122,13 +204,23 @@ class Recorder(Callback):
             "dataset": self.recipe.dataset,
             "epochs": trainer.epoch,
             "final_test_acc": trainer.history[-1]["test_acc"],
-            "wall_seconds": time.perf_counter() - self.began,
+            "wall_seconds": self.seconds + time.perf_counter() - self.began,
             "params": sum(p.size for p in trainer.model.parameters()),
             "seed": self.recipe.seed,
             "threads": kernels.get_num_threads(),
             "minires_version": __version__,
         }
         return summary if self.best_val_acc is None else {**summary, "best_val_acc": self.best_val_acc}
+
+
+def _place(trainer):
+    return trainer.epoch, trainer.progress.batches
+
+
+def data_checksums(trainer):
+    """CRC-32 of the training set and of the test set: a run goes on with the images that it began with."""
+    sets = (trainer.train_loader.dataset, trainer.test_loader.dataset)
+    return [zlib.crc32(dataset.labels, zlib.crc32(dataset.images)) for dataset in sets]
 
 
 def _epochs(count):

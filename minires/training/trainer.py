@@ -1,11 +1,25 @@
 """The training loop: epochs of steps, an evaluation after each, and callbacks that see everything go by."""
 
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 
+import numpy as np
+
+from .. import random
+from ..anomaly import all_finite
+from ..errors import AnomalyError
 from ..functional import cross_entropy
 from ..tensor import Tensor, no_grad
 from .metrics import Mean
+from .replay import Batch, diagnose
+
+QUIET = {
+    "over": "ignore",
+    "invalid": "ignore",
+    "divide": "ignore",
+}  # what is not finite gets a better message than NumPy's
 
 
 class Callback:
@@ -26,8 +40,26 @@ class Callback:
     def on_epoch(self, trainer, row):
         """An epoch is complete; ``row`` is its line in ``metrics.jsonl``, already the last of ``trainer.history``."""
 
+    def on_anomaly(self, trainer, error, batch):
+        """Loss or gradients of ``batch`` (a replay.Batch) are not finite; ``error`` is about to be raised."""
+
     def on_end(self, trainer):
         """fit() is about to return, because all epochs are done or because stop() was called."""
+
+
+@dataclass
+class Progress:
+    """How far the epoch under way has come. Empty between two epochs."""
+
+    batches: int = 0  # of the epoch's, trained on
+    lr: float = math.nan  # of the last step
+    seconds: float = 0.0  # spent on them
+    mean: Mean = field(default_factory=Mean)
+
+    @classmethod
+    def restore(cls, state):
+        """From what ``dataclasses.asdict`` gave."""
+        return cls(**{**state, "mean": Mean(**state["mean"])})
 
 
 @dataclass
@@ -36,8 +68,9 @@ class Trainer:
 
     train_loader, test_loader, val_loader: as ``minires.data.Loader``: batches of (images (N, C, H, W), labels (N,)), a
     length and ``set_epoch``. schedule: its ``step()`` is called once a step; None for a constant learning rate. epochs:
-    how many there are in all. What changes while it runs: the model, the optimizer, the schedule, ``epoch`` (complete
-    ones), ``step`` (steps taken) and ``history`` (a row of metrics an epoch).
+    how many there are in all. What changes while it runs: the model, the optimizer, the schedule, the random generator,
+    ``epoch`` (complete ones), ``progress`` (in the next), ``step`` (steps taken), ``history`` (a row of metrics an epoch).
+    A trainer that is given all of these goes on to the same bits: ``position``.
 
     >>> trainer = Trainer(model, train, test, optimizer, epochs=2)       # doctest: +SKIP
     >>> trainer.fit()[-1]["test_acc"]                                    # doctest: +SKIP
@@ -58,6 +91,7 @@ class Trainer:
 
     def __post_init__(self):
         self.history = []
+        self.progress = Progress()
         self.stopping = False
 
     @property
@@ -66,17 +100,39 @@ class Trainer:
         return self.epoch >= self.epochs
 
     def stop(self):
-        """Make fit() return after the step it is in. The epoch under way does not count: the last checkpoint stands."""
+        """Make fit() return after the step it is in. Another fit(), or a trainer restored from here, goes on from there."""
         self.stopping = True
 
+    def position(self):
+        """Where training is, as plain values: all that a checkpoint needs beside model and optimizer."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "progress": asdict(self.progress) if self.progress.batches else None,
+            "schedule": self.schedule.state_dict() if self.schedule is not None else None,
+            "random": random.generator().bit_generator.state,
+        }
+
+    def go_to(self, position):
+        """Take up a saved position. Model and optimizer are loaded apart, and before."""
+        self.epoch, self.step = position["epoch"], position["step"]
+        self.progress = Progress.restore(position["progress"]) if position["progress"] else Progress()
+        if self.schedule is not None:
+            self.schedule.load_state_dict(position["schedule"])
+        random.generator().bit_generator.state = position["random"]
+
     def fit(self):
-        """Train the epochs that are left; return the history, one dict an epoch (see ``run_epoch``)."""
+        """Train the epochs that are left; return the history, one dict an epoch (see ``run_epoch``).
+
+        Raises AnomalyError when a loss or a gradient is not finite, before it reaches the weights.
+        """
         self._tell("on_start")
         while not self.finished and not self.stopping:
             row = self.run_epoch()
             if row is None:
                 break
             self.epoch += 1
+            self.progress = Progress()
             self.history.append(row)
             self._tell("on_epoch", row)
         self._tell("on_end")
@@ -84,45 +140,78 @@ class Trainer:
         return self.history
 
     def run_epoch(self):
-        """Train one epoch and evaluate; return its metrics, or None when stop() was called on the way.
+        """Train what is left of one epoch and evaluate; return its metrics, or None when stop() was called on the way.
 
         seconds is the whole epoch; images_per_second counts its training alone. lr is that of the last step.
         """
-        began = time.perf_counter()
+        progress = self.progress
+        began = time.perf_counter() - progress.seconds
         self._tell("on_epoch_start")
         self.model.train()
         self.train_loader.set_epoch(self.epoch)
-        mean = Mean()
-        for images, labels in self.train_loader:
-            lr = self.optimizer.param_groups[0]["lr"]
-            self.train_step(images, labels, mean)
-            self._tell("on_step", mean)
+        for images, labels in islice(self.train_loader, progress.batches, None):
+            progress.lr = self.optimizer.param_groups[0]["lr"]
+            self.train_step(images, labels, progress.mean)
+            progress.batches += 1
+            progress.seconds = time.perf_counter() - began
+            self._tell("on_step", progress.mean)
             if self.stopping:
                 return None
-        trained = time.perf_counter()
-        row = {"epoch": self.epoch + 1, "lr": lr, "train_loss": mean.loss, "train_acc": mean.accuracy}
+        mean = progress.mean
+        row = {"epoch": self.epoch + 1, "lr": progress.lr, "train_loss": mean.loss, "train_acc": mean.accuracy}
         for split, loader in (("test", self.test_loader), ("val", self.val_loader)):
             if loader is None:
                 continue
             result = evaluate(self.model, loader, lambda m, split=split: self._evaluated(split, m))
             if self.stopping:
                 return None
+            if not math.isfinite(result.loss):
+                self._find_anomaly_in_evaluation(split, loader)
             row |= {f"{split}_loss": result.loss, f"{split}_acc": result.accuracy}
         row["seconds"] = time.perf_counter() - began
-        row["images_per_second"] = mean.images / (trained - began)
+        row["images_per_second"] = mean.images / progress.seconds
         return row
 
     def train_step(self, images, labels, mean):
         """One step: forward, backward, update; counts the batch in ``mean``."""
-        logits = self.model(Tensor(images))
-        loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        dice = random.generator().bit_generator.state
+        with np.errstate(**QUIET):
+            logits = self.model(Tensor(images))
+            loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+            self.optimizer.zero_grad()
+            loss.backward()
+            wrong = self._not_finite(loss)
+            if wrong:
+                self._stop_for(wrong, Batch(images, labels, dice, self.label_smoothing))
+            self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
         self.step += 1
         mean.add(loss.item(), logits.numpy(), labels)
+
+    def _not_finite(self, loss):
+        """What is not finite after a backward pass, in words, or None."""
+        if not all_finite(loss.numpy()):
+            return f"the loss is {loss.item()}"
+        for name, p in self.model.named_parameters():
+            if p.grad is not None and not all_finite(p.grad):
+                return f"the gradient of {name} is not finite"
+        return None
+
+    def _find_anomaly_in_evaluation(self, split, loader):
+        """Go through the batches of a loader again to where the loss is not finite."""
+        for images, labels in loader:
+            batch = Batch(images, labels, random.generator().bit_generator.state, 0.0, training=False)
+            if diagnose(self.model, batch) is not None:
+                self._stop_for(f"the loss on the {split} images is not finite", batch)
+
+    def _stop_for(self, wrong, batch):
+        """Raise the AnomalyError that says where ``wrong`` comes from."""
+        found = diagnose(self.model, batch) or AnomalyError("no single operation did it: a sum of gradients overflowed")
+        when = f"step {self.step + 1}" if batch.training else f"the evaluation after step {self.step}"
+        error = AnomalyError(f"in {when} (epoch {self.epoch + 1}) {wrong}. {found}", found.phase, found.op, found.path)
+        self._tell("on_anomaly", error, batch)
+        raise error from None
 
     def _evaluated(self, split, mean):
         self._tell("on_evaluation", split, mean)
@@ -143,7 +232,7 @@ def evaluate(model, loader, on_batch=None, mean=None):
     mean = Mean() if mean is None else mean
     model.eval()
     try:
-        with no_grad():
+        with no_grad(), np.errstate(**QUIET):
             for images, labels in loader:
                 logits = model(Tensor(images))
                 mean.add(cross_entropy(logits, labels).item(), logits.numpy(), labels)

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from minires.cli import display
 from minires.training import Mean
+from minires.training.trainer import Progress
 
 ROW = {"epoch": 1, "lr": 0.123456, "train_loss": 0.5, "train_acc": 1.0, "test_loss": 12.5, "test_acc": 1.0}
 ROW |= {"seconds": 1234.5, "images_per_second": 12345.6}
@@ -24,6 +25,7 @@ def trainer(val=False):
         epochs=100,
         epoch=0,
         step=0,
+        progress=Progress(),
         history=[],
         stopping=False,
     )

@@ -1,15 +1,10 @@
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from minires.training import Checkpoint, Recipe, read_metrics
+from minires.training import Checkpoint, Recipe
 
 
 def test_train_prints_a_line_an_epoch_and_fills_the_folder(minires, small_run, tmp_path):
@@ -145,32 +140,3 @@ def test_debug_shows_the_traceback(small_run):
 
     with pytest.raises(ConfigError, match="epochs"):
         main([*small_run, "--epochs", "0", "--debug"])
-
-
-@pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise")
-def test_ctrl_c_ends_with_a_sentence_and_keeps_the_last_epoch(small_run, tmp_path):
-    command = [*small_run, "--epochs", "100000", "--out", str(tmp_path / "run")]
-    root = Path(__file__).parents[2]
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-c", "from minires.cli import main; main()", *command],
-        cwd=root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    metrics = tmp_path / "run/metrics.jsonl"
-    for _ in range(600):
-        if metrics.exists() and len(metrics.read_text().splitlines()) >= 2:
-            break
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in err
-    said = re.search(r"Interrupted in epoch (\d+): the weights after epoch (\d+) are in .*last.safetensors", out)
-    assert said, out
-    epoch = Checkpoint.load(tmp_path / "run/last.safetensors").info["epoch"]
-    assert epoch == int(said[2]) == int(said[1]) - 1 == len(read_metrics(metrics))
-    assert (tmp_path / "run/curves.png").exists()
-    assert not (tmp_path / "run/summary.json").exists()

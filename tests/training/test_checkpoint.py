@@ -62,15 +62,25 @@ def test_weights_are_there_for_any_reader_of_safetensors(tmp_path):
 def test_a_weight_cannot_hide_in_the_optimizer(tmp_path):
     checkpoint = example()
     checkpoint.model["optimizer/state/0/momentum_buffer"] = np.zeros(1)
-    with pytest.raises(DataError, match="belongs to the optimizer"):
+    with pytest.raises(DataError, match="belongs to the optimizer or a batch"):
         checkpoint.save(tmp_path / "a")
+
+
+def test_a_batch_is_kept_apart(tmp_path):
+    saved = Checkpoint(
+        {"w": np.ones(2)}, batch={"images": np.zeros((2, 3)), "training": True, "random": {"state": 2**100}}
+    )
+    saved.save(tmp_path / "a")
+    loaded = Checkpoint.load(tmp_path / "a")
+    assert_equal(loaded.batch, saved.batch)
+    assert (list(loaded.model), loaded.optimizer) == (["w"], {})
 
 
 def test_a_file_cut_anywhere_is_refused_by_name(tmp_path):
     path = tmp_path / "a.safetensors"
     example().save(path)
     whole = path.read_bytes()
-    for length in [0, 1, 7, 8, 9, 100, len(whole) // 2, len(whole) - 1]:
+    for length in range(len(whole)):
         path.write_bytes(whole[:length])
         with pytest.raises(DataError, match=rf"a.safetensors \({length:,} bytes\) is cut off or corrupt"):
             Checkpoint.load(path)
@@ -105,3 +115,9 @@ def test_what_a_killed_writer_left_behind_is_overwritten(tmp_path):
         file.write(b"new")
     assert (tmp_path / "file").read_bytes() == b"new"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_error_of_the_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError) as caught, atomic_write(tmp_path / "file"):
+        raise OSError(28, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "file")

@@ -6,7 +6,7 @@ import pytest
 
 from minires.errors import DataError
 from minires.training import Confusion, Mean, draw_curves, read_metrics
-from minires.training.metrics import append_metrics, write_summary
+from minires.training.metrics import append_metrics, repair_metrics, write_summary
 
 
 def test_means_are_weighted_by_the_images_of_a_batch():
@@ -40,6 +40,43 @@ def test_a_torn_line_is_named(tmp_path):
     path.write_text('{"epoch": 1}\n{"epo')
     with pytest.raises(DataError, match=r"metrics.jsonl, line 2, is no JSON object"):
         read_metrics(path)
+
+
+def test_a_row_that_does_not_fit_the_disk_leaves_no_half_of_it(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "metrics.jsonl"
+    append_metrics(path, {"epoch": 1})
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*metrics.jsonl"):
+        append_metrics(path, {"epoch": 2})
+    assert path.read_text() == '{"epoch": 1}\n'
+
+
+ROWS = b'{"epoch": 1}\n{"epoch": 2}\n{"epoch": 3}\n'
+
+
+@pytest.mark.parametrize("length", range(len(ROWS) + 1))
+def test_a_file_cut_anywhere_is_repaired_as_far_as_a_checkpoint_needs_it(tmp_path, length):
+    path = tmp_path / "metrics.jsonl"
+    whole = ROWS[:length].count(b"\n")
+    for epochs in range(4):
+        path.write_bytes(ROWS[:length])
+        if epochs <= whole:
+            assert repair_metrics(path, epochs) == [{"epoch": n + 1} for n in range(epochs)]
+            assert path.read_bytes() == b"".join(ROWS.splitlines(True)[:epochs])
+        else:
+            with pytest.raises(DataError, match=r"metrics.jsonl(, line \d, is not the row of epoch \d| has \d rows)"):
+                repair_metrics(path, epochs)
+
+
+def test_rows_that_are_out_of_order_are_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"epoch": 1}\n{"epoch": 1}\n')
+    with pytest.raises(DataError, match="line 2, is not the row of epoch 2"):
+        repair_metrics(path, 2)
+    assert repair_metrics(tmp_path / "nowhere", 0) == []
 
 
 def test_summary(tmp_path):

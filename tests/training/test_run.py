@@ -29,7 +29,7 @@ def recorded(make_trainer, tmp_path):
 
 def test_a_run_leaves_everything_in_its_folder(recorded):
     trainer, folder = recorded()
-    names = {"config.toml", "metrics.jsonl", "summary.json", "last.safetensors", "curves.png"}
+    names = {".lock", "config.toml", "metrics.jsonl", "summary.json", "last.safetensors", "curves.png"}
     assert {path.name for path in folder.path.iterdir()} == names
     assert Recipe.read(folder.config) == RECIPE
     assert [row["epoch"] for row in read_metrics(folder.metrics)] == [1, 2]

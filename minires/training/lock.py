@@ -1,0 +1,60 @@
+"""The lock on a run's folder: the operating system's own, so that it is gone when its holder is, however that died."""
+
+import os
+import weakref
+from pathlib import Path
+
+from ..errors import RunError
+
+NAME = ".lock"  # it stays behind and means nothing by being there
+_BYTE = 1 << 30  # Windows locks bytes, which nobody else can read then: one far behind the text
+
+
+class FolderLock:
+    """Held from when it is made until ``release()``. Raises RunError when another run, of any process, has it."""
+
+    def __init__(self, folder):
+        folder = Path(folder)
+        descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
+        self.release = weakref.finalize(self, os.close, descriptor)  # also when it is forgotten
+        try:
+            _lock(descriptor)
+        except (BlockingIOError, PermissionError):
+            holder = os.read(descriptor, 20).decode("ascii", "replace").strip()
+            self.release()
+            who = f" (process {holder})" if holder else ""
+            raise RunError(
+                f"{folder} is in use by another run{who}: wait until it ends, or choose another folder"
+            ) from None
+        except OSError as error:
+            self.release()
+            raise RunError(
+                f"{folder} cannot be locked ({error.strerror}): choose a folder on a file system with locks"
+            ) from error
+        _sign(descriptor)
+
+
+def _sign(descriptor):
+    """Leave the process's number, for the message that others get. A full disk is no reason not to run."""
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+    except OSError:
+        pass
+
+
+try:
+    import fcntl
+
+    def _lock(descriptor):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+except ImportError:  # Windows
+    import msvcrt
+
+    def _lock(descriptor):
+        os.lseek(descriptor, _BYTE, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        finally:
+            os.lseek(descriptor, 0, os.SEEK_SET)
