@@ -83,11 +83,11 @@ def x():
 def test_a_wrong_input_gradient_is_found_where_it_arises(x):
     model = small()
     relu = model[2]
-    relu.forward = lambda y: F.relu(Spoilt(tenfold((1, 2, 3, 0))).apply(y))
+    relu.forward = lambda y: F.relu(Spoilt(lambda dy: 2 * dy).apply(y))
     result = mr.gradcheck_model(model, x, raise_exception=False)
     assert not result
     assert (result.module, result.operation) == ("2", "spoilt")
-    assert result.finding.startswith("2 input 0[1, 2, 3, 0]: analytic ")
+    assert result.finding.startswith("2 input 0[")
 
 
 def test_a_mistake_between_modules_is_put_down_to_the_one_that_holds_them(x):

@@ -166,10 +166,16 @@ CASES = {
     "bn_relu": [block("after a convolution", lambda x, conv, bn: F.bn_relu(conv(x), bn))],
     "bn_relu_conv": [block("", lambda x, conv, bn: F.bn_relu_conv(x, bn, conv), norm_first=True)],
     "cross_entropy": [
-        Case(f"ε = {s}, {r}", lambda x, s=s, r=r: F.cross_entropy(x, LABELS, s, r), normal((4, 5)))
+        Case(
+            f"ε = {s}, {r}",
+            lambda x, s=s, r=r: F.cross_entropy(x, LABELS, label_smoothing=s, reduction=r),
+            normal((4, 5)),
+        )
         for s, r in ((0.0, "mean"), (0.1, "mean"), (0.1, "none"))
     ],
-    "mse_loss": [Case(r, lambda x, y, r=r: F.mse_loss(x, y, r), normal((4, 3), (4, 3))) for r in ("mean", "none")],
+    "mse_loss": [
+        Case(r, lambda x, y, r=r: F.mse_loss(x, y, reduction=r), normal((4, 3), (4, 3))) for r in ("mean", "none")
+    ],
     "sum": [
         Case("all", F.sum, normal((3, 4))),
         Case("channels", lambda x: F.sum(x, 1), normal(X)),

@@ -25,7 +25,7 @@ class SGDSteps(Op):
 
     def forward(self, w, *gradients):
         w = Tensor(w.copy(order="K"), requires_grad=True)
-        optimizer = SGD([w], self.lr, self.momentum, self.weight_decay, self.nesterov)
+        optimizer = SGD([w], self.lr, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov)
         for g in gradients:
             w.grad = g.copy(order="K")
             optimizer.step()

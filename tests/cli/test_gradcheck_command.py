@@ -24,7 +24,7 @@ def test_named_operations(minires, backend):
     code, out, err = minires("gradcheck", *QUICK, "--backend", backend)
     assert (code, err) == (0, "")
     assert f"back end {backend}" in out
-    assert re.search(r"✓  relu: at 0 +3 +\d\.?\d*e-\d\d +\d\.?\d*e-\d\d  agree, 1 at a kink", out)
+    assert re.search(r"✓  relu: at 0 +3 .* agree, 1 at a kink", out)
     assert re.search(r"✓  max: a tie +3 .* kinks only \(2\)", out)
     assert "backward gives 0, between the slopes 0 and" in out
     assert "kink: between x − h and x + h the function has a corner" in out
