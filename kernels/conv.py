@@ -12,7 +12,7 @@ from numba import prange
 from .buffers import empty
 from .cache import njit
 from .checks import fits, one_dtype
-from .conv_plan import Geometry, forward_plan, input_grad_plan, weight_grad_plan
+from .conv_plan import Geometry, forward_plan, input_grad_plan
 from .epilogue import MOMENTS, NOTHING, Epilogue, finish, join_moments
 from .layout import contiguous
 from .packing import PLAIN, Operand, pack_item, pack_panels

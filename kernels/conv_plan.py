@@ -210,9 +210,7 @@ def forward_plan(g, itemsize, packed=False):
     origin = tuple(-p for p in g.padding)
     grid = g.out_size
     columns = g.filters // g.groups
-    layout = _layout(
-        g, g.size, g.channels, columns, g.channels, packed, grid, g.stride, origin, reach, itemsize
-    )
+    layout = _layout(g, g.size, g.channels, columns, g.channels, packed, grid, g.stride, origin, reach, itemsize)
     layout = layout._replace(out_row=grid[1], out_pixels=grid[0] * grid[1])
     out_at = _positions(layout, grid[1], grid[1], 1, grid[0] * grid[1])
     taps = [(kh, kw) for kh in range(g.kernel[0]) for kw in range(g.kernel[1])]
@@ -237,9 +235,7 @@ def input_grad_plan(g, itemsize, packed=False):
     grid = tuple(-(-n // s) for n, s in zip(g.size, g.stride))
     height, width = g.size
     columns = g.channels // g.groups
-    layout = _layout(
-        g, g.out_size, g.filters, columns, g.filters, packed, grid, (1, 1), low, reach, itemsize
-    )
+    layout = _layout(g, g.out_size, g.filters, columns, g.filters, packed, grid, (1, 1), low, reach, itemsize)
     layout = layout._replace(out_row=g.stride[0] * width, out_pixels=height * width)
     phases = []
     for ph in axis_phases[0]:

@@ -19,7 +19,9 @@ from .threads import LOCK, get_num_threads, launch
 
 
 @njit()
-def _item(item, x, kind, dy, partner, parameters, total, O, layout, rows_at, first_row, rows, runs_at, grid, packed, panels):
+def _item(
+    item, x, kind, dy, partner, parameters, total, O, layout, rows_at, first_row, rows, runs_at, grid, packed, panels
+):
     image, q = item // layout.bands * layout.images, item % layout.bands * layout.band
     images = min(layout.images, layout.all_images - image)
     OH, OW = grid

@@ -1,5 +1,6 @@
 """Every differentiable function, under its PyTorch name. The maths stands in ``ops/``, one file a family."""
 
+from .ops import fused
 from .ops.activation import (
     add_relu,
     dropout,
@@ -11,13 +12,12 @@ from .ops.activation import (
     softmax,
     tanh,
 )
-from .ops import fused
 from .ops.arithmetic import abs, add, clip, div, exp, log, mul, neg, pow, sqrt, sub
 from .ops.convolution import conv2d
 from .ops.fused import fusable
 from .ops.linear import linear, matmul
 from .ops.loss import cross_entropy, mse_loss
-from .ops.normalization import batch_norm, move_running
+from .ops.normalization import batch_norm
 from .ops.pooling import avg_pool2d, global_avg_pool2d, global_max_pool2d, max_pool2d
 from .ops.reduction import max, mean, sum
 from .ops.shape import cat, flatten, getitem, pad, permute, reshape, stack, transpose

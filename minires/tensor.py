@@ -361,7 +361,7 @@ def _topological(outputs):
 def _add(totals, x, dx, owned):
     """Fan-out sums gradients: ∂L/∂x = Σ over the uses of x. In place only into an array that the tape itself made."""
     so_far, own, count = totals.get(id(x), (None, False, 0))
-    if isinstance(dx, Gradient) and dx.whole or so_far is None:
+    if (isinstance(dx, Gradient) and dx.whole) or so_far is None:
         totals[id(x)] = [dx, owned, count + 1]
     elif isinstance(so_far, Gradient) or isinstance(dx, Gradient):
         first, other = (so_far, dx) if isinstance(so_far, Gradient) else (dx, so_far)

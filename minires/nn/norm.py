@@ -4,6 +4,7 @@ import numpy as np
 
 from .. import functional as F
 from ..errors import ShapeError
+from ..ops.normalization import move_running
 from .module import Module, Parameter
 
 
@@ -51,8 +52,8 @@ class BatchNorm2d(Module):
         return 1.0 / (int(self.num_batches_tracked) + 1) if self.momentum is None else self.momentum
 
     def observe(self, mean, var, count):
-        """Move the running statistics as a training step does, towards a batch's mean and biased variance of ``count`` values."""
-        F.move_running(self.running_mean, self.running_var, self._current_momentum(), mean, var, count)
+        """Move the running statistics as a training step does, towards mean and biased variance of ``count`` values."""
+        move_running(self.running_mean, self.running_var, self._current_momentum(), mean, var, count)
         self.num_batches_tracked += 1
 
     @property

@@ -123,7 +123,7 @@ class BatchNormAddReLU(BatchNormReLU):
 
 
 def fusable(x, conv, bn, shortcut=None):
-    """"training" or "evaluation" when the step that these make may be fused, else None.
+    """ "training" or "evaluation" when the step that these make may be fused, else None.
 
     It may when the modules do what their classes do and nobody listens, shapes and dtypes fit (if not, the composition
     says what is wrong), and batch norm either uses the batch's statistics or fixed ones with nothing recorded.
@@ -135,10 +135,16 @@ def fusable(x, conv, bn, shortcut=None):
     if conv is not None:
         O, I, *kernel = conv.weight.shape
         size = out_size(size, kernel, *conv.convolution[:3])
-        if C != I * conv.groups:
+        if I * conv.groups != C:
             return None
         C = O
-    tensors = [x, bn.weight, bn.bias, *([] if conv is None else [conv.weight]), *([] if shortcut is None else [shortcut])]
+    tensors = [
+        x,
+        bn.weight,
+        bn.bias,
+        *([] if conv is None else [conv.weight]),
+        *([] if shortcut is None else [shortcut]),
+    ]
     count = N * size[0] * size[1]
     if bn.num_features != x.shape[1] if conv is None else bn.num_features != C:
         return None
