@@ -1,9 +1,9 @@
 """What is done with a convolution's outputs while they are in cache, before the next part of the image is computed.
 
 NOTHING    they are stored as they are
-MOMENTS    mean and Σ (y − mean)² of each channel: the statistics of the batch norm that follows
+MOMENTS    y ← y + other; mean and Σ (y − mean)² of each channel: the statistics of the batch norm that follows
 NORMALISE  y ← relu((y − mean)·scale + shift + other): batch norm with fixed statistics, shortcut and ReLU
-ADD        y ← y + other
+ADD        y ← y + other                  (here and elsewhere: of an epilogue that has an ``other``)
 MASK       y ← y + other where the ReLU below let its input pass, else 0, and with it the two sums that the batch norm
            below needs for its own gradient: Σ y and Σ y·(c − mean)
 
@@ -117,13 +117,13 @@ def _mask(y, other, c, z, add, by_z, parameters, result):
 def finish(flags, y, other, c, z, parameters, result):
     """The epilogue of one item. y, other, c, z: its stretch of the arrays, 1-d; result (2, C) float64: its sums."""
     kind, relu, add, by_z = flags[0], flags[1] != 0, flags[2] != 0, flags[3] != 0
+    if add and (kind == ADD or kind == MOMENTS):
+        for i in range(y.size):
+            y[i] += other[i]
     if kind == MOMENTS:
         _moments(y, parameters.shape[1], result)
     elif kind == NORMALISE:
         _normalise(y, other, relu, add, parameters)
-    elif kind == ADD:
-        for i in range(y.size):
-            y[i] += other[i]
     elif kind == MASK:
         _mask(y, other, c, z, add, by_z, parameters, result)
 

@@ -73,6 +73,16 @@ def bn_relu_conv(x, bn, conv):
     return conv(relu(bn(x)))
 
 
+def bn_relu_conv_add(x, bn, conv, shortcut):
+    """conv(relu(bn(x))) + shortcut: where a pre-activation block ends (He et al. 2016, eq. 3)."""
+    mode = fusable(x, conv, bn, shortcut)
+    if mode == "training":
+        return fused.conv(fused.bn_relu(x, bn), conv, shortcut)
+    if mode == "evaluation":
+        return fused.infer_conv(fused.infer_bn_relu(x, bn), conv, shortcut)
+    return conv(relu(bn(x))) + shortcut
+
+
 __all__ = [
     "abs",
     "add",
@@ -81,6 +91,7 @@ __all__ = [
     "batch_norm",
     "bn_relu",
     "bn_relu_conv",
+    "bn_relu_conv_add",
     "cat",
     "clip",
     "conv2d",

@@ -14,7 +14,7 @@ from ..tensor import Op, Tensor, is_grad_enabled
 
 
 class Conv2d(Op):
-    """y = x ∗ w of an x that need not be stored, with the moments of y."""
+    """y = x ∗ w (+ shortcut) of an x that need not be stored, with the moments of y."""
 
     label = "conv2d"
     takes = (NormGradient,)
@@ -26,10 +26,12 @@ class Conv2d(Op):
     def read(self, i, x):
         return operand(x) if i == 0 else x.data
 
-    def forward(self, x, w):
+    def forward(self, x, w, shortcut=None):
         fused = kernels.fused
         self.x, self.w = x, hwio(w)
-        sums = fused.Epilogue(fused.MOMENTS, (np.zeros(w.shape[0]),))
+        self.aliases = shortcut is not None  # the shortcut is handed dy
+        other = None if shortcut is None else nhwc(shortcut)
+        sums = fused.Epilogue(fused.MOMENTS, (np.zeros(w.shape[0]),), other=other)
         y, self.moments = fused.convolve(self.x, self.w, self.convolution, sums)
         return fused.Operand(y)
 
@@ -38,6 +40,7 @@ class Conv2d(Op):
 
     def backward(self, dy, needs):
         fused = kernels.fused
+        dshortcut = () if len(needs) == 2 else (dy if isinstance(dy, np.ndarray) else dy.array(),)
         dy = dy.operand if isinstance(dy, NormGradient) else fused.Operand(nhwc(dy))
         dx = dw = None
         if needs[0]:
@@ -46,7 +49,7 @@ class Conv2d(Op):
             dx = nchw(dx) if self.below is None else MaskedGradient(dx, sums)
         if needs[1]:
             dw = oihw(fused.convolve_weight_grad(self.x, dy, self.w.shape, self.convolution))
-        return dx, dw
+        return dx, dw, *dshortcut
 
 
 class BatchNormReLU(Op):
@@ -161,9 +164,9 @@ def _is_fusable(module):
     return getattr(module, "fusable", False)
 
 
-def conv(x, conv):
-    """conv(x), with its moments; x may be deferred."""
-    return Conv2d(conv.convolution).apply(x, conv.weight)
+def conv(x, conv, *shortcut):
+    """conv(x), or conv(x) + shortcut, with its moments; x may be deferred."""
+    return Conv2d(conv.convolution).apply(x, conv.weight, *shortcut)
 
 
 def bn_relu(c, bn, *shortcut):
@@ -197,8 +200,9 @@ def infer_bn_relu(x, bn):
     return Deferred(kernels.fused.normalised(x, *_fixed(bn)))
 
 
-def infer_conv(x, conv):
-    """conv(x), nothing recorded; x may be deferred."""
+def infer_conv(x, conv, shortcut=None):
+    """conv(x), or conv(x) + shortcut, nothing recorded; x may be deferred."""
     fused = kernels.fused
-    y, _ = fused.convolve(operand(x), hwio(conv.weight.data), conv.convolution, fused.Epilogue())
+    end = fused.Epilogue() if shortcut is None else fused.Epilogue(fused.ADD, other=nhwc(shortcut.data))
+    y, _ = fused.convolve(operand(x), hwio(conv.weight.data), conv.convolution, end)
     return Tensor(nchw(y))
