@@ -130,17 +130,25 @@ def pack_panels(w, taps, groups, ins, outs, transposed, width, panels, at):
     """B of ``products``: [group][block of columns][tap][in][column], columns beyond ``outs`` zero. w (KH, KW, I, O)."""
     for g in range(groups):
         for n in range(0, outs, width):
+            full = min(width, outs - n)
             for t in range(taps.shape[0]):
                 kh, kw = taps[t]
-                for i in range(ins):
-                    for j in range(width):
-                        if n + j >= outs:
-                            panels[at + j] = 0
-                        elif transposed:
-                            panels[at + j] = w[kh, kw, n + j, g * ins + i]
-                        else:
-                            panels[at + j] = w[kh, kw, i, g * outs + n + j]
-                    at += width
+                panel = panels[at : at + ins * width].reshape((ins, width))
+                at += ins * width
+                if transposed:
+                    for j in range(full):
+                        column = w[kh, kw, n + j, g * ins : (g + 1) * ins]
+                        for i in range(ins):
+                            panel[i, j] = column[i]
+                else:
+                    for i in range(ins):
+                        row, to = w[kh, kw, i, g * outs + n : g * outs + n + full], panel[i, :full]
+                        for j in range(full):
+                            to[j] = row[j]
+                if full < width:
+                    for i in range(ins):
+                        for j in range(full, width):
+                            panel[i, j] = 0
 
 
 @njit()

@@ -10,6 +10,7 @@ from minires import functional as F
 from minires import nn
 from minires.deferred import Deferred, is_fusing
 from minires.models.blocks import Bottleneck, BottleneckV1, PreActBottleneck, PreActBottleneckV1, stage
+from minires.tensor import backward
 
 rng = np.random.default_rng
 
@@ -61,7 +62,8 @@ def geometries(draw):
     groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
     ins, outs = groups * draw(st.integers(1, 9)), groups * draw(st.integers(1, 20))
     kernel, dilation = draw(st.integers(1, 4)), draw(st.integers(1, 2))
-    options = dict(stride=draw(st.integers(1, 3)), padding=draw(st.integers(0, 2)), dilation=dilation, groups=groups)
+    stride, padding = draw(st.integers(1, 3)), draw(st.integers(0, 2))
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     least = max(1, dilation * (kernel - 1) + 1 - 2 * options["padding"])
     size = draw(st.integers(least, 18)), draw(st.integers(least, 18))
     return ins, outs, kernel, options, (draw(st.integers(2, 9)), ins, *size)
@@ -145,9 +147,7 @@ def test_an_output_that_is_used_elsewhere_too():
 
 
 def test_a_gradient_that_starts_in_the_middle():
-    parts, function = two_blocks()
-    from minires.tensor import backward
-
+    parts, _ = two_blocks()
     found = []
     for fused in (True, False):
         x = mr.tensor(rng(0).standard_normal((2, 4, 6, 6)), requires_grad=True)
@@ -240,7 +240,7 @@ def test_a_forward_of_ones_own_is_called():
 
 
 def test_a_second_walk_over_a_kept_graph():
-    parts, function = two_blocks()
+    _, function = two_blocks()
     x = mr.tensor(rng(0).standard_normal((2, 4, 6, 6)), requires_grad=True)
     loss = (function(x) ** 2).sum()
     loss.backward(retain_graph=True)
