@@ -15,7 +15,7 @@ from .checks import fits, one_dtype
 from .conv_plan import Geometry, forward_plan, input_grad_plan
 from .epilogue import MOMENTS, NOTHING, Epilogue, finish, join_moments
 from .layout import contiguous
-from .packing import PLAIN, Operand, pack_item, pack_panels
+from .packing import PLAIN, Operand, pack_item, pack_panels, repeated
 from .products import products
 from .threads import LOCK, get_num_threads, launch
 
@@ -58,24 +58,25 @@ def convolve_phase(f, item, source, packed, panels, out, O, layout, phases, rows
 
 @njit()
 def _convolve_part(
-    t, threads, kind, source, partner, parameters, panels, out, O, record, phases, rows_at, out_at, runs_at,
-    flags, other, c, z, after, results, packed,
+    t, threads, kind, source, partner, parameters, folded, panels, out, O, record, phases, rows_at, out_at, runs_at,
+    flags, other, c, z, after, after_folded, results, packed,
 ):  # fmt: skip
     layout = record[0]
+    before, ends = repeated(parameters, folded, source), repeated(after, after_folded, out)
     for item in range(t * layout.items // threads, (t + 1) * layout.items // threads):
         if layout.direct == 0:
-            pack_item(item, kind, source, partner, parameters, layout, packed)
+            pack_item(item, kind, source, partner, before, layout, packed)
         for f in range(len(phases)):
             convolve_phase(f, item, source, packed, panels, out, O, layout, phases, rows_at, out_at, runs_at)
         if flags[0] != NOTHING:
             start, stop = item_stretch(item, layout, O)
-            finish(flags, out[start:stop], other[start:stop], c[start:stop], z[start:stop], after, results[item])
+            finish(flags, out[start:stop], other[start:stop], c[start:stop], z[start:stop], ends, results[item])
 
 
 @njit(parallel=True)
 def _convolve(
-    kind, source, partner, parameters, panels, out, O, record, phases, rows_at, out_at, runs_at,
-    flags, other, c, z, after, results, scratch, threads,
+    kind, source, partner, parameters, folded, panels, out, O, record, phases, rows_at, out_at, runs_at,
+    flags, other, c, z, after, after_folded, results, scratch, threads,
 ):  # fmt: skip
     """out = Σ over taps of source · panels, item by item: the forward pass and the input gradient.
 
@@ -83,8 +84,8 @@ def _convolve(
     """
     for t in prange(threads):
         _convolve_part(
-            np.int64(t), threads, kind, source, partner, parameters, panels, out, O, record, phases, rows_at, out_at,
-            runs_at, flags, other, c, z, after, results, scratch[t],
+            np.int64(t), threads, kind, source, partner, parameters, folded, panels, out, O, record, phases, rows_at, out_at,
+            runs_at, flags, other, c, z, after, after_folded, results, scratch[t],
         )  # fmt: skip
 
 
@@ -99,13 +100,13 @@ def _run_plan(plan, operand, w, out, transposed, epilogue):
             pack_panels(w, taps, layout.groups, ins, outs, transposed, layout.tile, panels, at)
     source, flat = operand.array.reshape(-1), out.reshape(-1)
     partner = source if operand.partner is None else operand.partner.reshape(-1)
-    reads = operand.kind, source, partner, operand.rows(), panels, flat, O
+    reads = operand.kind, source, partner, *operand.rows(), panels, flat, O
     tables = plan.record, plan.phases, plan.rows_at, plan.out_at, plan.runs_at
     arrays = [flat if a is None else a.reshape(-1) for a in (epilogue.other, epilogue.c, epilogue.z)]
     results = np.empty((0 if epilogue.kind == NOTHING else layout.items, 2, O))
     with LOCK:  # a buffer for each thread, and no change of their number between
         scratch = empty((get_num_threads(), layout.packed_size), w.dtype)
-        launch(_convolve, *reads, *tables, epilogue.flags(), *arrays, epilogue.rows(out), results, scratch)
+        launch(_convolve, *reads, *tables, epilogue.flags(), *arrays, *epilogue.rows(out), results, scratch)
     return results
 
 

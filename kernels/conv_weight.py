@@ -13,7 +13,7 @@ from .checks import fits, one_dtype
 from .conv import geometry
 from .conv_plan import weight_grad_plan
 from .layout import contiguous
-from .packing import PLAIN, Operand, pack_columns, pack_item, transform
+from .packing import PLAIN, Operand, pack_columns, pack_item, repeated, transform
 from .products import products
 from .threads import LOCK, get_num_threads, launch
 
@@ -52,11 +52,13 @@ def _item(
 
 @njit()
 def _part(
-    t, threads, x_kind, x, x_parameters, kind, dy, partner, parameters, totals, O, record, rows_at, runs_at, grid,
+    t, threads, x_kind, x, x_parameters, x_folded, kind, dy, partner, dy_parameters, dy_folded, totals, O, record,
+    rows_at, runs_at, grid,
     packed, panels,
 ):  # fmt: skip
     layout, rows = record[0], rows_at.size
     chunks, splits = layout.chunks, layout.splits
+    x_rows, parameters = repeated(x_parameters, x_folded, x), repeated(dy_parameters, dy_folded, dy)
     for part in range(t * chunks * splits // threads, (t + 1) * chunks * splits // threads):
         chunk, split = part // splits, part % splits
         first, last = split * rows // splits, (split + 1) * rows // splits
@@ -64,7 +66,7 @@ def _part(
         total[first * O : last * O] = 0
         for item in range(chunk * layout.items // chunks, (chunk + 1) * layout.items // chunks):
             if layout.direct == 0:
-                pack_item(item, x_kind, x, x, x_parameters, layout, packed)
+                pack_item(item, x_kind, x, x, x_rows, layout, packed)
             _item(
                 item, x, kind, dy, partner, parameters, total, O, layout, rows_at, first, last - first, runs_at, grid,
                 packed, panels,
@@ -73,14 +75,15 @@ def _part(
 
 @njit(parallel=True)
 def _weight_grad(
-    x_kind, x, x_parameters, kind, dy, partner, parameters, totals, O, record, rows_at, runs_at, grid, scratch, panels,
+    x_kind, x, x_parameters, x_folded, kind, dy, partner, dy_parameters, dy_folded, totals, O, record, rows_at, runs_at,
+    grid, scratch, panels,
     threads,
 ):  # fmt: skip
     """totals[chunk] = the part of the sum over the chunk's items."""
     for t in prange(threads):
         _part(
-            np.int64(t), threads, x_kind, x, x_parameters, kind, dy, partner, parameters, totals, O, record, rows_at,
-            runs_at, grid, scratch[t], panels[t],
+            np.int64(t), threads, x_kind, x, x_parameters, x_folded, kind, dy, partner, dy_parameters, dy_folded, totals,
+            O, record, rows_at, runs_at, grid, scratch[t], panels[t],
         )  # fmt: skip
 
 
@@ -112,7 +115,7 @@ def convolve_weight_grad(operand, gradient, w_shape, convolution):
     totals = empty((plan.layout.chunks, dw.size), x.dtype)
     flat = dy.reshape(-1)
     partner = flat if gradient.partner is None else gradient.partner.reshape(-1)
-    reads = operand.kind, x.reshape(-1), operand.rows(), gradient.kind, flat, partner, gradient.rows()
+    reads = operand.kind, x.reshape(-1), *operand.rows(), gradient.kind, flat, partner, *gradient.rows()
     tables = g.filters, plan.record, plan.rows_at, plan.runs_at, np.array(g.out_size, np.int64)
     with LOCK:
         scratch, panels = (empty((get_num_threads(), size), x.dtype) for size in (plan.layout.packed_size, plan.panel))

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .cache import njit
-from .packing import parameter_rows
+from .packing import fold
 
 NOTHING, MOMENTS, NORMALISE, ADD, MASK = range(5)
 
@@ -36,8 +36,8 @@ class Epilogue(NamedTuple):
         return np.array([self.kind, self.relu, self.other is not None, self.z is not None], np.int64)
 
     def rows(self, out):
-        """The parameters as ``finish`` takes them."""
-        return parameter_rows(self.parameters, out.shape[-2:], out.dtype)
+        """The parameters as ``repeated`` takes them."""
+        return np.array(self.parameters or (np.zeros(out.shape[-1]),), np.float64), fold(*out.shape[-2:])
 
 
 @njit()

@@ -8,6 +8,7 @@ NORMALISED  relu((array − mean)·scale + shift)                channel by chan
 GRADIENT    a·array + b·(partner − mean) + d                  array: the gradient of batch norm's output, partner: its input
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -27,23 +28,31 @@ class Operand(NamedTuple):
     partner: np.ndarray | None = None
 
     def rows(self):
-        """The parameters as ``transform`` takes them."""
-        return parameter_rows(self.parameters, self.array.shape[-2:], self.array.dtype)
+        """The parameters as ``repeated`` takes them."""
+        return np.array(self.parameters or (_NONE,), np.float64), fold(*self.array.shape[-2:])
 
 
+_NONE = np.zeros(1)
+
+
+@cache
 def fold(width, channels):
     """Pixels that are taken as one long row: a divisor of the width."""
     most = max(1, LONG_ROW // channels)
     return next(n for n in range(min(most, width), 0, -1) if width % n == 0)
 
 
-def parameter_rows(parameters, pixel_row, dtype):
-    """(parameters, long row): each of the (C,) arrays repeated, so that one loop runs over many pixels of (…, W, C)."""
-    width, channels = pixel_row
-    rows = np.empty((len(parameters), fold(width, channels), channels), dtype)
-    for row, values in zip(rows, parameters):
-        row[:] = values
-    return rows.reshape(len(parameters), rows.shape[1] * channels)
+@njit()
+def repeated(parameters, fold, like):
+    """(parameters, long row) in the dtype of the array ``like``: each row of channels ``fold`` times, so that one loop
+    runs over many pixels."""
+    count, channels = parameters.shape
+    rows = np.empty((count, fold * channels), like.dtype)
+    for k in range(count):
+        for at in range(0, fold * channels, channels):
+            for c in range(channels):
+                rows[k, at + c] = parameters[k, c]
+    return rows
 
 
 def rounded(mean, dtype):

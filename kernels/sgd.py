@@ -6,24 +6,28 @@ from numba import prange
 from ..errors import ShapeError
 from .cache import njit
 from .checks import alike
-from .elementwise import flat, part, same_order
-from .threads import launch
+from .elementwise import part, same_order
+from .threads import SMALL, launch
+
+
+@njit()
+def _update(ws, gs, vs, lr, momentum, weight_decay, now, ahead):
+    if momentum == 0:
+        for i in range(ws.size):
+            ws[i] -= lr * (gs[i] + weight_decay * ws[i])
+        return
+    for i in range(ws.size):
+        g = gs[i] + weight_decay * ws[i]
+        v = momentum * vs[i] + g
+        vs[i] = v
+        ws[i] -= lr * (now * g + ahead * v)
 
 
 @njit(parallel=True)
 def _sgd(param, grad, velocity, lr, momentum, weight_decay, now, ahead, threads):
     for t in prange(threads):
         mine = part(param.size, np.int64(t), threads)
-        ws, gs, vs = param[mine], grad[mine], velocity[mine]
-        if momentum == 0:
-            for i in range(ws.size):
-                ws[i] -= lr * (gs[i] + weight_decay * ws[i])
-            continue
-        for i in range(ws.size):
-            g = gs[i] + weight_decay * ws[i]
-            v = momentum * vs[i] + g
-            vs[i] = v
-            ws[i] -= lr * (now * g + ahead * v)
+        _update(param[mine], grad[mine], velocity[mine], lr, momentum, weight_decay, now, ahead)
 
 
 def sgd_step(param, grad, velocity, lr, momentum, weight_decay, nesterov):
@@ -35,13 +39,17 @@ def sgd_step(param, grad, velocity, lr, momentum, weight_decay, nesterov):
     if velocity is None:
         velocity, momentum = param, 0.0  # not touched
     alike("sgd_step", param, grad, velocity)
-    order = np.argsort([-stride for stride in param.strides], kind="stable")
-    if not (param.transpose(order).flags.carray and velocity.transpose(order).flags.carray):
+    arrays = [a.ravel(order="K") for a in (param, same_order(grad, param), velocity)]
+    one_order = param.strides == velocity.strides and not (arrays[0].flags.owndata or arrays[2].flags.owndata)
+    if not (one_order and param.flags.behaved and velocity.flags.behaved):
         raise ShapeError(
             "sgd_step: a parameter and its velocity are updated in place: both are writeable and fill their memory, in "
             "one order of axes"
         )
     kind = param.dtype.type
-    args = (flat(param), flat(same_order(grad, param)), flat(velocity))
     now, ahead = (1, momentum) if nesterov else (0, 1)  # the step is now·g + ahead·v
-    launch(_sgd, *args, *map(kind, (lr, momentum, weight_decay, now, ahead)))
+    args = *arrays, kind(lr), kind(momentum), kind(weight_decay), kind(now), kind(ahead)
+    if param.nbytes < SMALL:  # a network has dozens of such: even the lock costs more than the work
+        _update(*args)
+    else:
+        launch(_sgd, *args)

@@ -103,8 +103,8 @@ def launch(kernel, *args):
     with LOCK:
         start_threads()
         before = numba.get_num_threads()
-        small = max(a.nbytes for a in args if isinstance(a, np.ndarray)) < SMALL
-        threads = 1 if small else get_num_threads()
+        large = any(type(a) is np.ndarray and a.nbytes >= SMALL for a in args)
+        threads = get_num_threads() if large else 1
         if threads == before:
             return kernel(*args, threads)
         numba.set_num_threads(threads)
