@@ -38,6 +38,8 @@ class Case:
     def parse(cls, text, peers):
         """``resnet20:128`` → Case. Raises ValueError."""
         model, _, batch = text.partition(":")
+        if batch and (not batch.isdecimal() or int(batch) < 1):
+            raise ValueError(f"a batch has at least one image, not {batch}")
         return cls(model, int(batch or 128), tuple(peers))
 
 
@@ -82,8 +84,12 @@ class Conv:
 
     @property
     def bytes(self):
-        """float32, each of the three arrays moved once: what memory has to carry at the least."""
-        images = self.size**2 * self.inputs + self.out_size**2 * self.outputs
+        """float32, each of the three arrays moved once: what memory has to carry at the least.
+
+        A 1×1 kernel with stride 2 touches every fourth pixel alone.
+        """
+        touched = min(self.size, self.out_size * self.kernel) ** 2
+        images = touched * self.inputs + self.out_size**2 * self.outputs
         return 4 * (self.batch * images + self.kernel**2 * self.inputs * self.outputs)
 
     @property

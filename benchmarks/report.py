@@ -54,12 +54,15 @@ def times(value):
 def milliseconds(seconds):
     """Three digits, or all before the point."""
     value = seconds * 1e3
-    return f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f}" if value < 100 else f"{value:.0f}"
+    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+
+
+def count(threads):
+    return f"{threads} thread" + ("s" if threads > 1 else "")
 
 
 def title(case):
-    threads = f"{case['threads']} thread" + ("s" if case["threads"] > 1 else "")
-    return f"{case['model']}, batch {case['batch']}, {threads}"
+    return f"{case['model']}, batch {case['batch']}, {count(case['threads'])}"
 
 
 def steps(result):
@@ -76,7 +79,7 @@ def steps(result):
     head = [f"{what}, ms (medians)", *names, "against PyTorch's best"]
     sentences = [f"- {title(case)}: {sentence}" for case in cases for sentence in conclusions(case)]
     sentences += [f"- {title(case)}: {case['failed']}" for case in result["cases"] if "failed" in case]
-    return "\n\n".join([table(head, rows), "\n".join(sentences)] if rows else ["\n".join(sentences)])
+    return "\n\n".join(filter(None, [rows and table(head, rows), "\n".join(sentences)]))
 
 
 def conclusions(case):
@@ -142,7 +145,7 @@ def kernels(result):
         by_conv.setdefault(row["conv"], {})[row["use"]] = cell
     rows = [[conv, *(cells.get(use, "–") for use in USES)] for conv, cells in by_conv.items()]
     text = (
-        f"GFLOP/s of minires · share of the peak · against PyTorch's best mode; {result['threads']} threads. Measured in the "
+        f"GFLOP/s of minires · share of the peak · against PyTorch's best mode; {count(result['threads'])}. Measured in the "
         f"same run: {peak:.0f} GFLOP/s of fused multiply-adds, {result['limits']['bandwidth']:.1f} GB/s. FLOPs are counted "
         "nominally, taps on padding included, so a kernel that needs fewer of them may pass 100 %."
     )

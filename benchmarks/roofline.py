@@ -124,7 +124,7 @@ def draw(result, path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from .report import gflops
+    from .report import count, gflops
 
     peak, bandwidth = result["limits"]["gflops"], result["limits"]["bandwidth"]
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
@@ -143,7 +143,7 @@ def draw(result, path):
                 *zip(*others), marker=marker, facecolors="none", edgecolors=color, label=f"PyTorch's best, {use}"
             )
     axes.set(xscale="log", yscale="log", xlabel="FLOP a byte, each array moved once", ylabel="GFLOP/s")
-    axes.set_title(f"Convolutions in float32, {result['threads']} threads", fontsize=10)
+    axes.set_title(f"Convolutions in float32, {count(result['threads'])}", fontsize=10)
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
