@@ -26,7 +26,7 @@ parts:
   startup     import, first step ever, first step of a new process
 
 examples:
-  python -m benchmarks                                everything: about an hour on two cores; leave the machine alone
+  python -m benchmarks                                everything; long (every step is timed 20 times): leave the machine alone
   python -m benchmarks --quick                        a short look at everything
   python -m benchmarks train --cases resnet20:128     one network
   python -m benchmarks train --peers "PyTorch NCHW" "PyTorch compile" --rounds 3

@@ -78,6 +78,10 @@ def steps(result):
         rows.append([title(case), f"**{cells[0]}**", *cells[1:], f"**{times(ratio(case, best[0]))}**" if best else "–"])
     head = [f"{what}, ms (medians)", *names, "against PyTorch's best"]
     sentences = [f"- {title(case)}: {sentence}" for case in cases for sentence in conclusions(case)]
+    for name, variables in result.get("environment", {}).items():
+        used = dict.fromkeys(t for case in cases for peer, t in case["targets"].items() if peer.split()[0] == name)
+        given = " ".join(f"{key}={value}" for key, value in variables.items())
+        sentences.append(f"- {name}: `{given}`, which makes it {', '.join(used)}")
     sentences += [f"- {title(case)}: {case['failed']}" for case in result["cases"] if "failed" in case]
     return "\n\n".join(filter(None, [rows and table(head, rows), "\n".join(sentences)]))
 

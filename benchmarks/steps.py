@@ -30,6 +30,7 @@ def measure(job, case, threads, settings, env=()):
             say(f"  {error}")
             return {**found, "failed": str(error)}
         found["parameters"] = table.peers[MINIRES].facts["parameters"]
+        found["targets"] = {name: peer.facts["target"] for name, peer in table.peers.items()}
         found["missing"] = table.missing
     for name, rounds in seconds.items():
         if rounds:
@@ -68,6 +69,7 @@ def part(job, cases, threads=None, env=()):
         chosen = settings.choose(cases)
         return {
             "job": job,
+            "environment": {name: dict(variables) for name, variables in dict(env).items()},
             "cases": [measure(job, case, threads or settings.threads, settings, env) for case in chosen],
         }
 

@@ -147,18 +147,23 @@ IMAGENET = {
 }
 
 
+DEPTHS = (8, 14, 20, 32, 44, 56, 110, 1202)  # those of basic blocks
+
+
 def create(name):
     """The network of that name, He-initialised. Raises ValueError for one that is not written here."""
+    cifar = {
+        f"{prefix}{d}": (net, d)
+        for d in DEPTHS
+        for prefix, net in (("resnet", CifarResNet), ("preresnet", CifarPreResNet))
+    }
     if name in IMAGENET:
         net = ResNet(*IMAGENET[name])
+    elif name in cifar:
+        family, depth = cifar[name]
+        net = family((depth - 2) // 6)
     else:
-        family = CifarPreResNet if name.startswith("pre") else CifarResNet
-        depth = name.removeprefix("pre").removeprefix("resnet")
-        if not depth.isdecimal() or int(depth) < 8 or (int(depth) - 2) % 6:
-            raise ValueError(
-                f"{name!r} has no PyTorch twin here: resnet and preresnet of 6n + 2 layers, {', '.join(IMAGENET)}"
-            )
-        net = family((int(depth) - 2) // 6)
+        raise ValueError(f"{name} has no PyTorch twin here; these have: {', '.join([*cifar, *IMAGENET])}")
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

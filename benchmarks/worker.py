@@ -9,7 +9,7 @@ import sys
 import time
 from contextlib import suppress
 
-from .cases import CONVS, Case
+from .cases import CONVS, MINIRES, Case
 
 
 def steps(task):
@@ -22,7 +22,20 @@ def steps(task):
     def answer(steps):
         return [timed(step) for _ in range(steps)]
 
-    return answer, {"parameters": parameters}
+    return answer, {"parameters": parameters, "target": instructions(task["peer"])}
+
+
+def instructions(name):
+    """The instruction set that a peer's own kernels were made for, where it says so."""
+    if name == MINIRES:
+        from minires.kernels import target
+
+        return f"{target.KIND} ({target.CPU_NAME})"
+    if name.startswith("PyTorch"):
+        import torch
+
+        return torch.backends.cpu.get_cpu_capability()
+    return None
 
 
 def timed(work):

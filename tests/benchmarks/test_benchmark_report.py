@@ -61,6 +61,16 @@ def test_steps_table(case):
     assert lines[-1] == "- resnet56, batch 4, 2 threads: minires stopped with exit code 1: why"
 
 
+def test_what_both_were_held_to_is_said(case):
+    case["targets"] = {"minires": "avx2 (haswell)", "PyTorch NCHW": "AVX2", "PyTorch compile": "AVX2"}
+    held = {"minires": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""}, "PyTorch": {"A": "avx2"}}
+    lines = report.steps({"job": "train", "environment": held, "cases": [case]}).splitlines()
+    assert lines[-2:] == [
+        "- minires: `NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=`, which makes it avx2 (haswell)",
+        "- PyTorch: `A=avx2`, which makes it AVX2",
+    ]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.001234, "1.23"), (0.01234, "12.3"), (0.1234, "123"), (1.2345, "1234"), (0.0001234, "0.12")],
