@@ -57,7 +57,7 @@ def parser():
     p.add_argument(
         "--peers", nargs="+", metavar="NAME", choices=PEERS, help=f"of: {', '.join(PEERS[1:])} (minires always)"
     )
-    p.add_argument("--json", metavar="FILE", type=Path, help="keep all times; written after each part")
+    p.add_argument("--json", metavar="FILE", type=Path, help="keep the times; written after each part")
     p.add_argument("--roofline", metavar="FILE.png", type=Path, help="draw the convolutions under the machine's limits")
     p.add_argument(
         "--from", dest="source", metavar="FILE", type=Path, help="print the tables of such a file, run nothing"
@@ -100,7 +100,8 @@ def write(path, records):
     """Whole or not at all: a run is long, and the parts before the last are worth keeping."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps({"parts": records}, indent=1) + "\n")
+    lines = ",\n".join(f"{json.dumps(part)}: {json.dumps(record)}" for part, record in records.items())  # a part a line
+    new.write_text('{"parts": {\n' + lines + "\n}}\n")
     os.replace(new, path)
 
 

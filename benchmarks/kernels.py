@@ -5,7 +5,7 @@ from .turns import Peer, Table, say
 
 
 def run(settings):
-    """{"limits": …, "rows": [a convolution and one of its uses: seconds by peer]}."""
+    """{"limits": …, "rows": [a convolution and one of its uses: by peer, the median seconds of each turn]}."""
     rounds, seconds = (1, 0.02) if settings.quick else (settings.rounds, 0.1)
     names = settings.among((NCHW, LAST))
     peers = [Peer(name, {"job": "kernels", "peer": name}, settings.threads) for name in names]
@@ -19,8 +19,8 @@ def run(settings):
                 rows.append(row := {"conv": str(conv), "use": use, "flops": conv.flops, "bytes": conv.bytes})
                 row["seconds"] = {name: [] for name in table.peers}
                 for _ in range(rounds):
-                    for name, times in table.turn(conv=index, use=use, seconds=seconds).items():
-                        row["seconds"][name].append(times)
+                    for name, typical in table.turn(conv=index, use=use, seconds=seconds).items():
+                        row["seconds"][name].append([typical])
             say(f"kernels: {conv}")
             limits.append(machine.ask())  # clocks change with heat: the peak is the highest of the whole run
         return {

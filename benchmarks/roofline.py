@@ -1,7 +1,7 @@
 """What the machine can do at most, measured: fused multiply-adds a second and memory bandwidth; and the picture of it.
 
-The multiply-add loop is LLVM IR, as the register tile is: twelve independent chains of vectors hide the latency of a
-fused multiply-add (4 cycles, two a cycle), and two operands beside them fit 16 registers.
+The multiply-add loop is LLVM IR, as the register tile is. Its independent chains of vectors hide the latency of a fused
+multiply-add (4 cycles, and 2 to 4 of them begin in each), and with two operands beside them they fit the registers.
 """
 
 import time
@@ -10,10 +10,11 @@ import numba
 import numpy as np
 from llvmlite import ir
 from minires.kernels import target
+from minires.kernels.threads import start_threads
 from numba import prange, types
 from numba.extending import intrinsic
 
-CHAINS = 12
+CHAINS = 24 if target.KIND in ("avx512", "neon") else 12  # of 32 and of 16 registers
 LANES = target.VECTOR_BYTES // 4
 
 
@@ -87,6 +88,7 @@ class Limits:
     """The two limits, on so many threads."""
 
     def __init__(self, threads, steps=2_000_000, megabytes=128):
+        start_threads()
         numba.set_num_threads(threads)
         self.threads, self.steps = threads, steps
         self.sums = np.empty(threads, np.float32)

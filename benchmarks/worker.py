@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from contextlib import suppress
+from statistics import median
 
 from .cases import CONVS, MINIRES, Case
 
@@ -41,7 +42,7 @@ def instructions(name):
 def timed(work):
     start = time.perf_counter()
     work()
-    return time.perf_counter() - start
+    return round(time.perf_counter() - start, 7)
 
 
 def memory(task):
@@ -80,7 +81,7 @@ def resident(field):
 
 
 def convolutions(task):
-    """Job ``kernels``: {"conv": index, "use": …, "seconds": at least} → the seconds of each call."""
+    """Job ``kernels``: {"conv": index, "use": …, "seconds": at least} → the median seconds of a call."""
     from .conv_peers import build
 
     work_of = build(task["peer"], task["threads"])
@@ -91,7 +92,7 @@ def convolutions(task):
         times, end = [], time.perf_counter() + seconds
         while len(times) < 3 or time.perf_counter() < end:
             times.append(timed(work))
-        return times
+        return median(times)
 
     return answer, {}
 

@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
+from minires.kernels.threads import start_threads
 
 from benchmarks import cases, roofline
+
+start_threads()  # as minires does, before anything else starts Numba's
 
 
 @pytest.mark.parametrize("steps", [1, 2, 37])
 def test_every_chain_makes_every_step(steps):
-    """Twelve chains t ← t·x + y on all lanes, from i·y: a chain or a step fewer gives another sum."""
+    """Chains t ← t·x + y on all lanes, from i·y: a chain or a step fewer gives another sum."""
     x, y = 0.75, 0.5
     t = np.arange(roofline.CHAINS) * y
     for _ in range(steps):

@@ -9,6 +9,8 @@ import minires as mr
 from benchmarks import cases, conv_peers, peers, torch_models
 from benchmarks.cases import COMPILE, COMPILE_LAST, FROZEN, JAX, LAST, MINIRES, NCHW, NUMPY, ONNX, Case, Conv
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's compiler and exporter, on themselves
+
 
 @pytest.mark.parametrize("name", sorted({*(case.model for case in cases.TRAIN), "preresnet20", "resnet34", "resnet50"}))
 def test_pytorch_networks_have_our_parameters_by_name_and_shape(name):
@@ -54,7 +56,6 @@ def test_losses_of_two_steps_are_equal(name, model):
 @pytest.mark.parametrize(
     "name", [NCHW, LAST, ONNX, *(pytest.param(n, marks=pytest.mark.slow) for n in (COMPILE, FROZEN))]
 )
-@pytest.mark.filterwarnings("ignore")  # the exporter's, on its own future
 def test_logits_are_equal(name):
     if name == ONNX:
         pytest.importorskip("onnxruntime")
