@@ -131,12 +131,18 @@ def main(argv=None):
     kept = read(args.json, p) if args.json and args.json.exists() else {}
     if machine.load() > 0.5:
         say(f"The machine is busy (load {machine.load():.1f}): the times will be too.")
-    found = {}
-    for part in parts:
-        found[part] = run(part, settings)
-        if args.json:
-            write(args.json, {**kept, **found})
+    found, stopped = {}, False
+    try:
+        for part in parts:
+            found[part] = run(part, settings)
+            if args.json:
+                write(args.json, {**kept, **found})
+    except KeyboardInterrupt:
+        say(f"stopped in {part}; the parts before it are whole")
+        stopped = True
     print(report.document(found))
+    if stopped:
+        return 130
     return draw(args.roofline, found, p) or int(any(failed(record) for record in found.values()))
 
 

@@ -94,7 +94,8 @@ def conclusions(case):
         least, most = spread(case, best)
         yield (
             f"minires is {times(ratio(case, best))} as fast as PyTorch's best mode ({mode(best)}; by round "
-            f"{least:.2f}–{most:.2f}), {times(ratio(case, slowest))} as fast as its slowest ({mode(slowest)})"
+            f"{least:.2f}–{most:.2f})"
+            + (f", {times(ratio(case, slowest))} as fast as its slowest ({mode(slowest)})" if slowest != best else "")
         )
     if ONNX in case["seconds"] and torch:
         better = rivals(case, lambda name: is_torch(name) or name == ONNX)[0]
@@ -171,7 +172,8 @@ def memory(result):
     if torch:
         leanest = torch[0]
         parts.append(
-            f"- minires takes {times(grown[MINIRES] / grown[leanest])} the memory of PyTorch's leanest mode ({mode(leanest)})"
+            f"- minires takes {times(grown[MINIRES] / grown[leanest])} the memory of PyTorch's leanest mode "
+            f"({mode(leanest)}); what a first step loads and compiles counts on both sides"
         )
     long = result["long"]
     first, last = long["resident"][0], long["resident"][-1]

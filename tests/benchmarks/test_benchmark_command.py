@@ -48,6 +48,19 @@ def test_a_part_that_fails_leaves_the_others(parts, capsys, tmp_path):
     assert set(json.loads(path.read_text())["parts"]) == {"train", "memory", "startup"}
 
 
+def test_ctrl_c_keeps_the_parts_before(parts, capsys, tmp_path, monkeypatch):
+    def interrupted(settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(command.PARTS, "memory", interrupted)
+    path = tmp_path / "run.json"
+    assert command.main(["--threads", "1", "--json", str(path)]) == 130
+    printed = capsys.readouterr()
+    assert "stopped in memory" in printed.err
+    assert "2.00 ×" in printed.out
+    assert set(json.loads(path.read_text())["parts"]) == {"train"}
+
+
 def test_parts_already_in_the_file_stay_and_are_printed_again(parts, capsys, tmp_path):
     path = tmp_path / "run.json"
     command.main(["train", "--threads", "1", "--json", str(path)])

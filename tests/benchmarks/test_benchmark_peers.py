@@ -9,7 +9,8 @@ import minires as mr
 from benchmarks import cases, conv_peers, peers, torch_models
 from benchmarks.cases import COMPILE, COMPILE_LAST, FROZEN, JAX, LAST, MINIRES, NCHW, NUMPY, ONNX, Case, Conv
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's compiler and exporter, on themselves
+# PyTorch's compiler and exporter warn of themselves.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
 
 @pytest.mark.parametrize("name", sorted({*(case.model for case in cases.TRAIN), "preresnet20", "resnet34", "resnet50"}))
@@ -34,16 +35,16 @@ def results(job, name, case, times):
     return [step() for _ in range(times)], parameters
 
 
-TRAIN = [NCHW, LAST, NUMPY, JAX, *(pytest.param(name, marks=pytest.mark.slow) for name in (COMPILE, COMPILE_LAST))]
+TRAIN = [(model, name) for model in ("resnet20", "preresnet8") for name in (NCHW, LAST, NUMPY)]
+COMPILED = [(model, name) for model in ("resnet20", "preresnet8") for name in (COMPILE, COMPILE_LAST)]
 
 
-@pytest.mark.parametrize("name", TRAIN)
-@pytest.mark.parametrize("model", ["resnet20", "preresnet8"])
-def test_losses_of_two_steps_are_equal(name, model):
+@pytest.mark.parametrize(
+    ("model", "name"), [*TRAIN, ("resnet8", JAX), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in COMPILED)]
+)
+def test_losses_of_two_steps_are_equal(model, name):
     if name == JAX:
         pytest.importorskip("jax")
-        if model != "resnet20":
-            pytest.skip("in JAX there is the ResNet of 2015 alone")
     case = Case(model, 4)
     ours, parameters = results("train", MINIRES, case, 2)
     theirs, their_parameters = results("train", name, case, 2)

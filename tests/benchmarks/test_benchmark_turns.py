@@ -113,3 +113,11 @@ def test_a_worker_trains_and_measures_memory():
         else:
             assert 0 < answer["before"] < answer["peak"]
             assert answer["after"] <= answer["peak"]
+
+
+def test_a_library_that_is_not_installed_is_said_so(tmp_path):
+    (tmp_path / "jax.py").write_text("raise ImportError(\"No module named 'jax'\")")
+    task = {"job": "train", "peer": "JAX", "model": "resnet20", "batch": 2}
+    left_out = pytest.raises(PeerError, match=r"^JAX is left out: No module named 'jax' \(pip install -e '\.\[bench\]'")
+    with Peer("JAX", task, threads=1, env={"PYTHONPATH": str(tmp_path)}) as absent, left_out:
+        absent.start()
