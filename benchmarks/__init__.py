@@ -1,1 +1,7 @@
-"""minires against its peers, side by side in one run: ``python -m benchmarks.train_step``, ``python -m benchmarks.startup``."""
+"""minires against its peers, side by side in one run: ``python -m benchmarks --help``.
+
+turns.py    a peer is a process of its own, asked over a pipe       worker.py    what runs in that process
+peers.py    training steps and inference of every peer              cases.py     what is measured: models and shapes
+steps.py    the parts train, inference, avx2, one-thread, scaling   kernels.py   convolutions by themselves
+memory.py   startup.py   machine.py   roofline.py                   report.py    medians, ratios, Markdown
+"""

@@ -1,30 +1,45 @@
-"""The peers: each builds a training step of the same ResNet and batch in a process of its own, and runs it when told to.
+"""What each peer does when its turn comes: a training step, or inference, of one network on one batch.
 
-``python -m benchmarks.peers NAME MODEL BATCH`` reads lines from standard input: a number of steps to run. It answers with a
-JSON list of their seconds. Between two lines it sleeps on the pipe, so that it does not disturb the peer whose turn it is.
+A builder takes a Case and the number of threads and returns (step, parameters): ``step()`` does the work once and returns
+the loss, or the logits as an ndarray. A library that is not installed raises ImportError.
 """
-
-import json
-import sys
-import time
 
 import numpy as np
 
+from .cases import COMPILE, COMPILE_LAST, FROZEN, JAX, LAST, MINIRES, NCHW, NUMPY, ONNX
 
-def _batch(size):
+SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
+
+
+def data(case):
+    """Random images (N, 3, H, W) and labels, the same for every peer."""
     rng = np.random.default_rng(1)
-    return rng.standard_normal((size, 3, 32, 32), dtype=np.float32), rng.integers(0, 10, size)
+    images = rng.standard_normal((case.batch, 3, case.size, case.size), dtype=np.float32)
+    return images, rng.integers(0, case.classes, case.batch)
 
 
-def minires_step(model, batch):
-    """A training step of minires: forward, backward, SGD with momentum and weight decay."""
+# --- minires
+
+
+def minires_network(case, threads, weights=None):
+    import minires as mr
+
+    mr.set_num_threads(threads)
+    mr.manual_seed(0)
+    net = mr.models.create(case.model)
+    if weights:
+        net.load_state_dict(weights)
+    return net, sum(p.data.size for p in net.parameters())
+
+
+def minires_train(case, threads, weights=None):
+    """Forward, cross-entropy, backward, SGD with momentum and weight decay."""
     import minires as mr
     from minires import functional as F
 
-    mr.manual_seed(0)
-    net = mr.models.create(model)
-    optimizer = mr.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-    images, labels = _batch(batch)
+    net, parameters = minires_network(case, threads, weights)
+    optimizer = mr.optim.SGD(net.parameters(), **SGD)
+    images, labels = data(case)
     images = mr.tensor(images)
 
     def step():
@@ -34,22 +49,59 @@ def minires_step(model, batch):
         optimizer.step()
         return loss.item()
 
-    return step
+    return step, parameters
 
 
-def torch_step(model, batch, channels_last=False, compiled=False):
-    """The same step in PyTorch."""
+def minires_inference(case, threads, weights=None):
+    import minires as mr
+
+    net, parameters = minires_network(case, threads, weights)
+    net.eval()
+    images = mr.tensor(data(case)[0])
+
+    def step():
+        with mr.no_grad():
+            return net(images).numpy()
+
+    return step, parameters
+
+
+def numpy_train(case, threads, weights=None):
+    """The same step on the reference back end: im2col written out, and NumPy's BLAS."""
+    import minires as mr
+
+    step, parameters = minires_train(case, threads, weights)
+
+    def reference_step():
+        with mr.backend("reference"):
+            return step()
+
+    return reference_step, parameters
+
+
+# --- PyTorch
+
+
+def torch_network(case, threads, channels_last, weights):
     import torch
 
-    from .torch_resnet import cifar_resnet
+    from .torch_models import create
 
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
-    net = cifar_resnet(model)
-    images, labels = map(torch.from_numpy, _batch(batch))
+    net = create(case.model)
+    if weights:
+        net.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+    images, labels = map(torch.from_numpy, data(case))
     if channels_last:
         net, images = net.to(memory_format=torch.channels_last), images.contiguous(memory_format=torch.channels_last)
+    return torch, net, images, labels, sum(p.numel() for p in net.parameters())
+
+
+def torch_train(case, threads, weights=None, channels_last=False, compiled=False):
+    torch, net, images, labels, parameters = torch_network(case, threads, channels_last, weights)
     run = torch.compile(net) if compiled else net
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(net.parameters(), **SGD)
 
     def step():
         optimizer.zero_grad()
@@ -58,28 +110,73 @@ def torch_step(model, batch, channels_last=False, compiled=False):
         optimizer.step()
         return loss.item()
 
-    return step
+    return step, parameters
 
 
-PEERS = {
-    "minires": minires_step,
-    "PyTorch NCHW": torch_step,
-    "PyTorch channels_last": lambda model, batch: torch_step(model, batch, channels_last=True),
-    "PyTorch compile": lambda model, batch: torch_step(model, batch, compiled=True),
+def torch_inference(case, threads, weights=None, channels_last=False, compiled=False, frozen=False):
+    """``frozen`` lets the compiler take the weights for constants: it folds batch norms and reorders weights ahead."""
+    torch, net, images, _, parameters = torch_network(case, threads, channels_last, weights)
+    net.eval()
+    if frozen:
+        import torch._inductor.config
+
+        torch._inductor.config.freezing = True
+    run = torch.compile(net) if compiled or frozen else net
+    without_tape = torch.no_grad if frozen else torch.inference_mode  # freezing is made for no_grad
+
+    def step():
+        with without_tape():
+            return run(images).numpy()
+
+    return step, parameters
+
+
+# --- ONNX Runtime
+
+
+def onnx_inference(case, threads, weights=None):
+    """The PyTorch network, exported; ONNX Runtime optimises the graph for this batch size."""
+    import io
+
+    import onnx  # noqa: F401  (the exporter wants it, and says so in more words)
+    import onnxruntime
+
+    torch, net, images, _, parameters = torch_network(case, threads, False, weights)
+    file = io.BytesIO()
+    torch.onnx.export(net.eval(), (images,), file, input_names=["images"], output_names=["logits"], dynamo=False)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+    feed = {"images": images.numpy()}
+    return lambda: session.run(["logits"], feed)[0], parameters
+
+
+def jax_train(case, threads, weights=None):
+    from .jax_resnet import train_step
+
+    return train_step(case, data(case), weights, **SGD)
+
+
+TRAIN = {
+    MINIRES: (minires_train, {}),
+    NCHW: (torch_train, {}),
+    LAST: (torch_train, {"channels_last": True}),
+    COMPILE: (torch_train, {"compiled": True}),
+    COMPILE_LAST: (torch_train, {"compiled": True, "channels_last": True}),
+    NUMPY: (numpy_train, {}),
+    JAX: (jax_train, {}),
+}
+INFERENCE = {
+    MINIRES: (minires_inference, {}),
+    NCHW: (torch_inference, {}),
+    LAST: (torch_inference, {"channels_last": True}),
+    COMPILE: (torch_inference, {"compiled": True}),
+    FROZEN: (torch_inference, {"frozen": True}),
+    ONNX: (onnx_inference, {}),
 }
 
 
-def main():
-    name, model, batch = sys.argv[1:]
-    step = PEERS[name](model, int(batch))
-    for line in sys.stdin:
-        seconds = []
-        for _ in range(int(line)):
-            start = time.perf_counter()
-            step()
-            seconds.append(time.perf_counter() - start)
-        print(json.dumps(seconds), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def build(job, name, case, threads, weights=None):
+    """(step, parameters) of a job, ``train`` or ``inference``, for the peer of that name."""
+    builder, options = {"train": TRAIN, "inference": INFERENCE}[job][name]
+    return builder(case, threads, weights, **options)

@@ -1,47 +1,62 @@
-"""What it costs to begin: importing minires, the very first compile, and the first step of a new process."""
+"""The part startup: importing minires, the first step ever (empty cache), and the first step of a new process."""
 
-import argparse
 import os
 import subprocess
 import sys
 import tempfile
-import time
-from statistics import median
 
-IMPORT = "import time; start = time.perf_counter(); import minires; print(time.perf_counter() - start)"
+from .cases import MINIRES, NCHW, Case
+from .turns import ROOT, THREAD_VARIABLES, PeerError, say
+
+IMPORT = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
 FIRST_STEP = """
 import time
 start = time.perf_counter()
-from benchmarks.peers import minires_step
-step = minires_step("resnet20", 128)
+from benchmarks.cases import Case
+from benchmarks.peers import build
+step, _ = build("train", {name!r}, Case({model!r}, {batch}), {threads})
 step()
 print(time.perf_counter() - start)
 """
 
 
-def run(code, env):
-    """The number that a new Python process prints."""
-    return float(
-        subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
-    )
+def seconds_of(code, threads, **env):
+    """The number that a new Python process prints last. Raises PeerError when it prints none."""
+    env = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), **env}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["without a word"])[-1]
+        raise PeerError(f"a new process stopped with exit code {done.returncode}: {last}")
+    return float(done.stdout.split()[-1])
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--times", type=int, default=5, help="processes per figure (default: 5)")
-    times = parser.parse_args().times
+def run(settings):
+    """{what: [seconds, one a process]}."""
+    case = Case(*settings.cases[0]) if settings.cases else Case("resnet20", 128)
+    times = 2 if settings.quick else max(settings.rounds, 3)
+    threads = settings.threads
+
+    def first_step(name, **env):
+        code = FIRST_STEP.format(name=name, model=case.model, batch=case.batch, threads=threads)
+        return seconds_of(code, threads, **env)
+
+    rows = {}
+    say("startup: import")
+    rows["import minires"] = [seconds_of(IMPORT.format("minires"), threads) for _ in range(times)]
     with tempfile.TemporaryDirectory() as cache:
-        env = {**os.environ, "MINIRES_CACHE_DIR": cache}
-        start = time.perf_counter()
-        cold = run(FIRST_STEP, env)
-        total = time.perf_counter() - start
-        warm = [run(FIRST_STEP, env) for _ in range(times)]
-    imports = [run(IMPORT, os.environ) for _ in range(times)]
-    print("| what | seconds |\n| --- | --- |")
-    print(f"| import minires, median of {times} | {median(imports):.2f} |")
-    print(f"| first ResNet-20 step ever, empty cache, import included | {cold:.1f} (process {total:.1f}) |")
-    print(f"| first step of a new process, warm cache, import included, median of {times} | {median(warm):.2f} |")
+        say("startup: the first step ever, which compiles")
+        rows[f"first step ever ({case}), empty cache, import included"] = [first_step(MINIRES, MINIRES_CACHE_DIR=cache)]
+        say("startup: new processes, warm cache")
+        warm = [first_step(MINIRES, MINIRES_CACHE_DIR=cache) for _ in range(times)]
+    rows["first step of a new process, warm cache, import included"] = warm
+    if settings.peers and NCHW not in settings.peers:
+        return {"rows": rows}
+    try:
+        rows["import torch"] = [seconds_of(IMPORT.format("torch"), threads) for _ in range(times)]
+        rows["first step of a new process, PyTorch NCHW, import included"] = [first_step(NCHW) for _ in range(times)]
+    except PeerError as error:
+        say(f"  {NCHW} is left out: {error}")
+    return {"rows": rows}
 
 
-if __name__ == "__main__":
-    main()
+PARTS = {"startup": run}

@@ -1,0 +1,71 @@
+"""What a run ran on: the CPU, its cores, the versions of everything, the features used."""
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+from .turns import ROOT
+
+LIBRARIES = ("numpy", "numba", "llvmlite", "torch", "onnxruntime", "onnx", "jax")
+
+
+def cpu_name():
+    """As the system calls it."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith(("model name", "Model name")):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    if platform.system() == "Darwin":
+        return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
+    return platform.processor() or platform.machine()
+
+
+def _output(*command):
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def commit():
+    """The checkout's commit, and whether files differ from it."""
+    name = _output("git", "rev-parse", "--short=12", "HEAD")
+    return name and name + (" and changes" if _output("git", "status", "--porcelain", "-uno") else "")
+
+
+def installed(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def environment(threads):
+    """{what: text} for the head of a run and its JSON file."""
+    from minires.kernels import target
+    from minires.kernels.threads import physical_cores
+
+    import minires as mr
+
+    fused = "fused multiply-add" if target.HAS_FMA else "separate multiply and add"
+    facts = {
+        "CPU": cpu_name(),
+        "cores": f"{physical_cores()} physical, {os.cpu_count()} logical",
+        "threads": threads,
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "kernels": f"{target.KIND} ({target.CPU_NAME}), {target.VECTOR_BYTES // 4} float32 lanes, {fused}",
+        "minires": f"{mr.__version__}" + (f", commit {commit()}" if commit() else ""),
+        "versions": ", ".join(f"{name} {installed(name)}" for name in LIBRARIES),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+    return facts
+
+
+def load():
+    """Processes that wanted a core in the last minute, or 0.0 where the system does not say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
