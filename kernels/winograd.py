@@ -1,0 +1,231 @@
+"""Winograd's F(2×2, 3×3): 3×3 convolutions of stride 1 with 2.25 times fewer multiplications (Lavin & Gray 2016).
+
+    forward          Y = Aᵀ [ Σ_c (G w Gᵀ) ⊙ (Bᵀ d B) ] A      for each 2×2 of outputs, d the 4×4 of inputs they see
+    input gradient   the same, with w turned by 180° and its channels and filters exchanged
+    weight gradient  dw = Gᵀ [ Σ_tiles (Bᵀ d B) ⊙ (A dy Aᵀ) ] G
+
+⊙ is taken for each of the 16 numbers of a 4×4 at once for all tiles, channels and filters: 16 matrix products, on the same
+register tile as the direct convolution. ``winograd_plan.py`` says where everything stands, ``winograd_ir.py`` has the
+transforms. Items are serial functions over images that are packed already; the drivers at the end pack them.
+"""
+
+import numpy as np
+from numba import prange
+
+from . import target
+from .buffers import empty
+from .cache import njit
+from .checks import fits, one_dtype
+from .conv import pack_item
+from .layout import contiguous
+from .threads import LOCK, get_num_threads, launch
+from .tile import accumulate_tile
+from .winograd_ir import (
+    transform_filter,
+    transform_gradient,
+    transform_input,
+    transform_output,
+    transform_weight_grad,
+)
+from .winograd_plan import block_for, chunks_for, item_layout, tables_for, weight_block_for, weight_tables_for
+
+VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, target.NARROW_ROWS
+
+
+@njit()
+def transform_filters(w, transposed, first, last, U, block):
+    """U = G w Gᵀ for input channels first ≤ i < last, in panels: [plane][panel][channel][column], zero beyond the filters.
+
+    w (3, 3, I, O). ``transposed``: for the input gradient, w[2 − kh, 2 − kw, o, i] in place of w[kh, kw, i, o].
+    """
+    lanes = VECTOR_BYTES // w.itemsize
+    ins, outs, width, size = block.channels, block.filters, block.width, w.itemsize
+    corner = 16 * block.u_plane  # behind the planes of U: weights of lanes × lanes, in the order in which they are needed
+    edge = U[corner : corner + 9 * lanes * lanes]
+    p_edge, p_u, plane = U.ctypes.data + corner * size, U.ctypes.data, block.u_plane * size
+    taps = w.reshape(9, w.shape[2], w.shape[3])
+    for o in range(0, block.m_panels * width, lanes):
+        to = p_u + (o // width * block.u_panel + o % width) * size
+        for i in range(first, last, lanes):
+            if not transposed and o + lanes <= outs:
+                tap = ins * outs * size
+                for n in range(i, min(last, i + lanes)):
+                    transform_filter(
+                        w.dtype, w.ctypes.data + (n * outs + o) * size, 3 * tap, tap, to + n * width * size, plane
+                    )
+                continue
+            count, filled = min(lanes, last - i), min(lanes, outs - o)
+            edge[:] = 0
+            for t in range(9):
+                for m in range(filled):
+                    for n in range(count):
+                        value = taps[8 - t, o + m, i + n] if transposed else taps[t, i + n, o + m]
+                        edge[(t * lanes + n) * lanes + m] = value
+            tap = lanes * lanes * size
+            for n in range(count):
+                transform_filter(
+                    w.dtype, p_edge + n * lanes * size, 3 * tap, tap, to + (i + n) * width * size, plane
+                )
+
+
+@njit()
+def _transform_inputs(
+    packed, at, image_step, width, pitch, tile_rows, tile_columns, first, count, v_first, v_last, V, block
+):
+    """V of tiles first … first + count − 1 of an item, its vectors of channels v_first … v_last − 1."""
+    size = packed.itemsize
+    source, to = packed.ctypes.data + at * size, V.ctypes.data
+    row, column, plane = width * pitch * size, pitch * size, block.v_plane * size
+    vector, tile, vectors = block.v_vector * size, block.v_tile * size, v_last - v_first
+    y, x = first // tile_columns % tile_rows, first % tile_columns
+    image = source + (first // tile_columns // tile_rows * image_step) * size
+    source, to = image + 2 * y * row + 2 * x * column + v_first * VECTOR_BYTES, to + v_first * vector
+    for _ in range(count):
+        for v in range(vectors):
+            transform_input(packed.dtype, source + v * VECTOR_BYTES, row, column, to + v * vector, plane)
+        to += tile
+        x += 1
+        source += 2 * column
+        if x == tile_columns:
+            x, y = 0, y + 1
+            source += 2 * row - 2 * tile_columns * column
+            if y == tile_rows:
+                y = 0
+                source += image_step * size - 2 * tile_rows * row
+
+
+@njit()
+def _transform_outputs(M, out, at, image_step, rows, columns, tile_rows, tile_columns, first, count, block):
+    """out of the same tiles, what of them lies within rows × columns."""
+    size, filters = out.itemsize, block.filters
+    lanes = VECTOR_BYTES // size
+    p_out, plane, tile, p_m = out.ctypes.data, block.m_plane * size, block.m_tile * size, M.ctypes.data
+    corner = 16 * block.m_plane  # room for four vectors, behind the planes
+    nowhere = p_m + corner * size
+    whole = filters // lanes
+    pixel, row = filters, columns * filters
+    for t in range(first, first + count):
+        y, x = t // tile_columns % tile_rows * 2, t % tile_columns * 2
+        here = at + t // tile_columns // tile_rows * image_step + y * row + x * pixel
+        right, below = x + 1 < columns, y + 1 < rows
+        to00 = p_out + here * size
+        to01, to10, to11 = to00 + pixel * size, to00 + row * size, to00 + (row + pixel) * size
+        source = p_m + (t - first) * tile
+        step01 = step10 = step11 = VECTOR_BYTES
+        if not right:
+            to01, step01 = nowhere, 0
+        if not below:
+            to10, step10 = nowhere, 0
+        if not (right and below):
+            to11, step11 = nowhere, 0
+        for v in range(whole):
+            transform_output(
+                out.dtype, source + v * VECTOR_BYTES, plane,
+                to00 + v * VECTOR_BYTES, to01 + v * step01, to10 + v * step10, to11 + v * step11,
+            )  # fmt: skip
+        left = filters - whole * lanes
+        if left:
+            transform_output(
+                out.dtype, source + whole * VECTOR_BYTES, plane,
+                nowhere, nowhere + VECTOR_BYTES, nowhere + 2 * VECTOR_BYTES, nowhere + 3 * VECTOR_BYTES,
+            )  # fmt: skip
+            for j in range(4):
+                if (j % 2 == 0 or right) and (j < 2 or below):
+                    to = here + j // 2 * row + j % 2 * pixel + whole * lanes
+                    for c in range(left):
+                        out[to + c] = M[corner + j * lanes + c]
+
+
+@njit()
+def _multiply(V, U, M, count, block, tables):
+    """M = V · U for each of the 16 planes; rows beyond ``count`` that fill up a register tile are made of what is there."""
+    size = V.itemsize
+    p_rows, p_out, p_run = tables[0].ctypes.data, tables[1].ctypes.data, tables[2].ctypes.data
+    channels, b_step = block.channels, block.width * size
+    for k in range(16):
+        a, c = V.ctypes.data + k * block.v_plane * size, M.ctypes.data + k * block.m_plane * size
+        for n in range(block.m_panels):
+            b = U.ctypes.data + (k * block.u_plane + n * block.u_panel) * size
+            to = c + n * block.m_panel * size
+            if block.wide:
+                for i in range(0, count, WIDE_ROWS):
+                    accumulate_tile(
+                        V.dtype, WIDE_ROWS, 2, 0,
+                        a, p_rows + 8 * i, size, p_run, 1, channels, b, b_step, to, p_out + 8 * i,
+                    )  # fmt: skip
+            else:
+                for i in range(0, count, NARROW_ROWS):
+                    accumulate_tile(
+                        V.dtype, NARROW_ROWS, 1, 0,
+                        a, p_rows + 8 * i, size, p_run, 1, channels, b, b_step, to, p_out + 8 * i,
+                    )  # fmt: skip
+
+
+@njit()
+def winograd_item(
+    packed, at, images, image_step, width, pitch, rows, columns, U, V, M, out, out_at, out_step, block, tables
+):
+    """rows × columns outputs of each of some images, or of a band of one, from packed inputs.
+
+    Pixel (r, c) of image n is read at packed[at + n·image_step + (r·width + c)·pitch], and written, less the border, at
+    out[out_at + n·out_step + (r·columns + c)·filters]. One row or column beyond (rows + 2) × (columns + 2) is read where
+    they are odd, and a vector less one element behind the last pixel; that must be memory of ``packed``, whatever it holds.
+    """
+    tile_rows, tile_columns = (rows + 1) // 2, (columns + 1) // 2
+    tiles = images * tile_rows * tile_columns
+    for first in range(0, tiles, block.tiles):
+        count = min(block.tiles, tiles - first)
+        _transform_inputs(
+            packed, at, image_step, width, pitch, tile_rows, tile_columns, first, count, 0, block.v_vectors, V, block
+        )
+        _multiply(V, U, M, count, block, tables)
+        _transform_outputs(M, out, out_at, out_step, rows, columns, tile_rows, tile_columns, first, count, block)
+
+
+@njit()
+def _transform_filters_part(t, threads, w, transposed, U, block):
+    lanes = VECTOR_BYTES // w.itemsize
+    groups = (block.channels + lanes - 1) // lanes
+    first, last = t * groups // threads * lanes, min(block.channels, (t + 1) * groups // threads * lanes)
+    transform_filters(w, transposed, first, last, U, block)
+
+
+@njit()
+def _convolve_part(t, threads, source, U, out, layout, packed, V, M, block, tables):
+    item_rows, image_step = layout.band, layout.height * layout.width * layout.pitch
+    pixels, columns, filters = layout.out_pixels, layout.out_row, block.filters
+    for item in range(t * layout.items // threads, (t + 1) * layout.items // threads):
+        pack_item(source, item, layout, packed)
+        image, row = item // layout.bands * layout.images, item % layout.bands * item_rows
+        images, rows = min(layout.images, source.shape[0] - image), min(item_rows, pixels // columns - row)
+        winograd_item(
+            packed, 0, images, image_step, layout.width, layout.pitch, rows, columns, U, V, M,
+            out, (image * pixels + row * columns) * filters, pixels * filters, block, tables,
+        )  # fmt: skip
+
+
+@njit(parallel=True)
+def _convolve(source, w, transposed, U, out, layout, packed, V, M, block, tables, threads):
+    for t in prange(threads):
+        _convolve_part(np.int64(t), threads, source, U, out, layout[0], packed[t], V[t], M[t], block[0], tables)
+
+
+def _run(source, w, out, padding, transposed):
+    channels, filters = source.shape[3], out.shape[3]
+    block = block_for(channels, filters, w.itemsize)
+    layout = item_layout(len(out), *out.shape[1:3], padding, channels, w.itemsize)
+    v, m, u = block.sizes(w.itemsize)
+    U = empty((u,), w.dtype)
+    transform_filters(w, transposed, 0, channels, U, block.record()[0])
+    threads = get_num_threads()
+    packed, V, M = (empty((threads, n), w.dtype) for n in (layout.packed_size + 64 // w.itemsize, v, m))
+    with LOCK:
+        launch(
+            _convolve, source, w, transposed, U, out.reshape(-1), layout.record(), packed, V, M,
+            block.record(), tables_for(block, w.itemsize),
+        )  # fmt: skip
+    return out
+def conv2d(x, w, padding):
+    N,H,W,C=x.shape
+    out = empty((N,H+2*padding[0]-2,W+2*padding[1]-2,w.shape[3]), x.dtype)
+    return _run(x,w,out,padding,False)
