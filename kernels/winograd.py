@@ -30,6 +30,7 @@ from .winograd_ir import (
 from .winograd_plan import block_for, chunks_for, item_layout, tables_for, weight_block_for, weight_tables_for
 
 VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, target.NARROW_ROWS
+MOST_ROWS = max(WIDE_ROWS, NARROW_ROWS)
 
 
 @njit()
@@ -183,6 +184,127 @@ def winograd_item(
 
 
 @njit()
+def _transform_gradients(dy, at, image_step, row, pitch, rows, columns, first, count, Z, block):
+    """Z of tiles first … first + count − 1: [plane][panel][tile][column], zero beyond the filters."""
+    size, filters, width = dy.itemsize, block.filters, block.width
+    lanes = VECTOR_BYTES // size
+    tile_rows, tile_columns = (rows + 1) // 2, (columns + 1) // 2
+    corner = 16 * block.m_plane  # room for four vectors, behind the planes
+    p_corner, p_z, plane = Z.ctypes.data + corner * size, Z.ctypes.data, block.m_plane * size
+    whole = filters // lanes
+    for t in range(count):
+        tile = first + t
+        y, x = tile // tile_columns % tile_rows * 2, tile % tile_columns * 2
+        here = at + tile // tile_columns // tile_rows * image_step + y * row + x * pitch
+        if x + 1 < columns and y + 1 < rows:
+            source = dy.ctypes.data + here * size
+            for v in range(whole):
+                to = p_z + (v * lanes // width * block.m_panel + t * width + v * lanes % width) * size
+                transform_gradient(
+                    dy.dtype, source, source + pitch * size, source + row * size, source + (row + pitch) * size, to, plane
+                )
+                source += VECTOR_BYTES
+            done = whole
+        else:
+            done = 0
+        for v in range(done, block.m_panels * width // lanes):  # at an edge: what is not there is zero
+            Z[corner : corner + 4 * lanes] = 0
+            for j in range(4):
+                if (j % 2 == 0 or x + 1 < columns) and (j < 2 or y + 1 < rows):
+                    pixel = here + j // 2 * row + j % 2 * pitch
+                    for c in range(v * lanes, min(filters, (v + 1) * lanes)):
+                        Z[corner + j * lanes + c - v * lanes] = dy[pixel + c]
+            to = p_z + (v * lanes // width * block.m_panel + t * width + v * lanes % width) * size
+            transform_gradient(
+                dy.dtype, p_corner, p_corner + VECTOR_BYTES, p_corner + 2 * VECTOR_BYTES, p_corner + 3 * VECTOR_BYTES,
+                to, plane,
+            )  # fmt: skip
+
+
+@njit()
+def _multiply_add(V, Z, total, count, first_row, last_row, block, tables):
+    """total += Vᵀ · Z for each of the 16 planes, its rows of channels first_row … last_row − 1."""
+    size = V.itemsize
+    p_rows, p_out, p_run = tables[0].ctypes.data, tables[1].ctypes.data, tables[2].ctypes.data
+    a_step, b_step = block.v_tile * size, block.m_tile * size
+    for k in range(16):
+        a, c = V.ctypes.data + k * block.v_plane * size, total.ctypes.data + k * block.total_plane * size
+        for n in range(block.m_panels):
+            b = Z.ctypes.data + (k * block.m_plane + n * block.m_panel) * size
+            to = c + n * block.width * size
+            if block.wide:
+                for i in range(first_row, last_row, WIDE_ROWS):
+                    accumulate_tile(
+                        V.dtype, WIDE_ROWS, 2, 1,
+                        a, p_rows + 8 * i, a_step, p_run, 1, count, b, b_step, to, p_out + 8 * i,
+                    )  # fmt: skip
+            else:
+                for i in range(first_row, last_row, NARROW_ROWS):
+                    accumulate_tile(
+                        V.dtype, NARROW_ROWS, 1, 1,
+                        a, p_rows + 8 * i, a_step, p_run, 1, count, b, b_step, to, p_out + 8 * i,
+                    )  # fmt: skip
+
+
+@njit()
+def winograd_weight_item(
+    packed, at, images, image_step, width, pitch, rows, columns,
+    dy, dy_at, dy_image, dy_row, dy_pitch, first_row, last_row, V, Z, total, block, tables,
+):  # fmt: skip
+    """total[plane, c, o] += Σ over tiles of V[plane, tile, c] · Z[plane, tile, o], channels first_row ≤ c < last_row.
+
+    packed is read as by ``winograd_item``, but what stands where a row or column too many is read must be finite. Pixel
+    (r, c) of dy, rows × columns an image, is at dy[dy_at + n·dy_image + r·dy_row + c·dy_pitch]. first_row is a multiple of
+    the register tile's rows (``row_step``); rows up to the next multiple behind last_row are written.
+    """
+    lanes = VECTOR_BYTES // packed.itemsize
+    tile_rows, tile_columns = (rows + 1) // 2, (columns + 1) // 2
+    tiles = images * tile_rows * tile_columns
+    v_first, v_last = first_row // lanes, min(block.v_vectors, (last_row + MOST_ROWS + lanes - 1) // lanes)
+    for first in range(0, tiles, block.tiles):
+        count = min(block.tiles, tiles - first)
+        _transform_inputs(
+            packed, at, image_step, width, pitch, tile_rows, tile_columns, first, count, v_first, v_last, V, block
+        )
+        _transform_gradients(dy, dy_at, dy_image, dy_row, dy_pitch, rows, columns, first, count, Z, block)
+        _multiply_add(V, Z, total, count, first_row, last_row, block, tables)
+
+
+@njit()
+def finish_weights(totals, first, last, dw, edge, block):
+    """dw = Gᵀ (Σ totals) G for input channels first ≤ c < last, summed in the order of the chunks. dw (3, 3, C, O)."""
+    lanes, size = VECTOR_BYTES // dw.itemsize, dw.itemsize
+    filters, plane = block.filters, block.total_plane
+    sums, result = edge[: 16 * lanes], edge[16 * lanes : 25 * lanes]
+    p_sums, p_result = sums.ctypes.data, result.ctypes.data
+    taps = dw.reshape(9, dw.shape[2], filters)
+    for i in range(first, last):
+        for o in range(0, filters, lanes):
+            filled = min(lanes, filters - o)
+            to = dw.ctypes.data + (i * filters + o) * size
+            tap = block.channels * filters * size
+            p_total = totals[0].ctypes.data + (i * block.total_row + o) * size
+            if totals.shape[0] > 1:
+                for k in range(16):
+                    start = k * plane + i * block.total_row + o
+                    for j in range(lanes):
+                        value = totals[0, start + j]
+                        for chunk in range(1, totals.shape[0]):
+                            value += totals[chunk, start + j]
+                        sums[k * lanes + j] = value
+            if filled < lanes:
+                to, tap = p_result, VECTOR_BYTES
+            if totals.shape[0] > 1:
+                transform_weight_grad(dw.dtype, p_sums, VECTOR_BYTES, to, tap)
+            else:
+                transform_weight_grad(dw.dtype, p_total, plane * size, to, tap)
+            if filled < lanes:
+                for t in range(9):
+                    for j in range(filled):
+                        taps[t, i, o + j] = result[t * lanes + j]
+
+
+@njit()
 def _transform_filters_part(t, threads, w, transposed, U, block):
     lanes = VECTOR_BYTES // w.itemsize
     groups = (block.channels + lanes - 1) // lanes
@@ -225,6 +347,75 @@ def _run(source, w, out, padding, transposed):
             block.record(), tables_for(block, w.itemsize),
         )  # fmt: skip
     return out
+
+
+def conv2d_input_grad(dy, w, x_shape, padding):
+    return _run(dy, w, empty(x_shape, dy.dtype), (2 - padding[0], 2 - padding[1]), True)
+
+
+@njit()
+def _weight_grad_part(t, threads, x, dy, totals, layout, packed, V, Z, block, tables):
+    chunks, splits, image_step = layout.chunks, layout.splits, layout.height * layout.width * layout.pitch
+    pixels, columns, filters = layout.out_pixels, layout.out_row, block.filters
+    row_step = WIDE_ROWS if block.wide else NARROW_ROWS
+    groups = (block.channels + row_step - 1) // row_step
+    flat = dy.reshape(-1)
+    packed[:] = 0  # what is read behind the last image must be finite
+    for part in range(t * chunks * splits // threads, (t + 1) * chunks * splits // threads):
+        chunk, split = part // splits, part % splits
+        first, last = split * groups // splits * row_step, (split + 1) * groups // splits * row_step
+        total = totals[chunk]
+        for k in range(16):
+            start = k * block.total_plane
+            total[start + first * block.total_row : start + last * block.total_row] = 0
+        for item in range(chunk * layout.items // chunks, (chunk + 1) * layout.items // chunks):
+            pack_item(x, item, layout, packed)
+            image, row = item // layout.bands * layout.images, item % layout.bands * layout.band
+            images, rows = min(layout.images, x.shape[0] - image), min(layout.band, pixels // columns - row)
+            winograd_weight_item(
+                packed, 0, images, image_step, layout.width, layout.pitch, rows, columns,
+                flat, (image * pixels + row * columns) * filters, pixels * filters, columns * filters, filters,
+                first, min(last, block.channels), V, Z, total, block, tables,
+            )  # fmt: skip
+
+
+@njit(parallel=True)
+def _weight_grad(x, dy, totals, layout, packed, V, Z, block, tables, threads):
+    for t in prange(threads):
+        _weight_grad_part(np.int64(t), threads, x, dy, totals, layout[0], packed[t], V[t], Z[t], block[0], tables)
+
+
+@njit()
+def _finish_part(t, threads, totals, dw, edge, block):
+    channels = dw.shape[2]
+    finish_weights(totals, t * channels // threads, (t + 1) * channels // threads, dw, edge, block)
+
+
+@njit(parallel=True)
+def _finish(totals, dw, edges, block, threads):
+    for t in prange(threads):
+        _finish_part(np.int64(t), threads, totals, dw, edges[t], block[0])
+
+
+def conv2d_weight_grad(x, dy, padding):
+    channels, filters, size = x.shape[3], dy.shape[3], x.itemsize
+    block = weight_block_for(channels, filters, size)
+    layout = item_layout(len(x), *dy.shape[1:3], padding, channels, size)
+    chunks, splits = chunks_for(layout.items, block, size)
+    layout = layout._replace(chunks=chunks, splits=splits)
+    dw = empty((3, 3, channels, filters), x.dtype)
+    totals = empty((chunks, 16 * block.total_plane), x.dtype)
+    v, z, _ = block.sizes(size)
+    with LOCK:
+        threads = get_num_threads()
+        packed, V, Z, edges = (
+            empty((threads, n), x.dtype) for n in (layout.packed_size + 64 // size, v, z, 25 * 64 // size)
+        )
+        launch(
+            _weight_grad, x, dy, totals, layout.record(), packed, V, Z, block.record(), weight_tables_for(block, size)
+        )
+        launch(_finish, totals, dw, edges, block.record())
+    return dw
 def conv2d(x, w, padding):
     N,H,W,C=x.shape
     out = empty((N,H+2*padding[0]-2,W+2*padding[1]-2,w.shape[3]), x.dtype)
