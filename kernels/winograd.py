@@ -99,42 +99,49 @@ def _transform_inputs(
 def _transform_outputs(M, out, at, image_step, rows, columns, tile_rows, tile_columns, first, count, block):
     """out of the same tiles, what of them lies within rows × columns."""
     size, filters = out.itemsize, block.filters
+    pixel, row, plane, tile = filters * size, columns * filters * size, block.m_plane * size, block.m_tile * size
     lanes = VECTOR_BYTES // size
-    p_out, plane, tile, p_m = out.ctypes.data, block.m_plane * size, block.m_tile * size, M.ctypes.data
     corner = 16 * block.m_plane  # room for four vectors, behind the planes
-    nowhere = p_m + corner * size
-    whole = filters // lanes
-    pixel, row = filters, columns * filters
-    for t in range(first, first + count):
-        y, x = t // tile_columns % tile_rows * 2, t % tile_columns * 2
-        here = at + t // tile_columns // tile_rows * image_step + y * row + x * pixel
-        right, below = x + 1 < columns, y + 1 < rows
-        to00 = p_out + here * size
-        to01, to10, to11 = to00 + pixel * size, to00 + row * size, to00 + (row + pixel) * size
-        source = p_m + (t - first) * tile
-        step01 = step10 = step11 = VECTOR_BYTES
-        if not right:
-            to01, step01 = nowhere, 0
-        if not below:
-            to10, step10 = nowhere, 0
-        if not (right and below):
-            to11, step11 = nowhere, 0
-        for v in range(whole):
-            transform_output(
-                out.dtype, source + v * VECTOR_BYTES, plane,
-                to00 + v * VECTOR_BYTES, to01 + v * step01, to10 + v * step10, to11 + v * step11,
-            )  # fmt: skip
-        left = filters - whole * lanes
+    nowhere, source = M.ctypes.data + corner * size, M.ctypes.data
+    vectors, left = filters // lanes, filters % lanes
+    y, x = first // tile_columns % tile_rows, first % tile_columns
+    image = at + first // tile_columns // tile_rows * image_step
+    to = out.ctypes.data + image * size + 2 * y * row + 2 * x * pixel
+    for _ in range(count):
+        right, below = 2 * x + 1 < columns, 2 * y + 1 < rows
+        if right and below:
+            for v in range(vectors):
+                here = to + v * VECTOR_BYTES
+                transform_output(
+                    out.dtype, source + v * VECTOR_BYTES, plane, here, here + pixel, here + row, here + row + pixel
+                )
+        else:
+            for v in range(vectors):
+                here = to + v * VECTOR_BYTES
+                transform_output(
+                    out.dtype, source + v * VECTOR_BYTES, plane,
+                    here, here + pixel if right else nowhere, here + row if below else nowhere, nowhere,
+                )  # fmt: skip
         if left:
             transform_output(
-                out.dtype, source + whole * VECTOR_BYTES, plane,
+                out.dtype, source + vectors * VECTOR_BYTES, plane,
                 nowhere, nowhere + VECTOR_BYTES, nowhere + 2 * VECTOR_BYTES, nowhere + 3 * VECTOR_BYTES,
             )  # fmt: skip
             for j in range(4):
                 if (j % 2 == 0 or right) and (j < 2 or below):
-                    to = here + j // 2 * row + j % 2 * pixel + whole * lanes
+                    start = image + ((2 * y + j // 2) * columns + 2 * x + j % 2) * filters + vectors * lanes
                     for c in range(left):
-                        out[to + c] = M[corner + j * lanes + c]
+                        out[start + c] = M[corner + j * lanes + c]
+        source += tile
+        to += 2 * pixel
+        x += 1
+        if x == tile_columns:
+            x, y = 0, y + 1
+            to += 2 * row - 2 * tile_columns * pixel
+            if y == tile_rows:
+                y = 0
+                image += image_step
+                to += image_step * size - 2 * tile_rows * row
 
 
 @njit()
@@ -187,38 +194,44 @@ def winograd_item(
 def _transform_gradients(dy, at, image_step, row, pitch, rows, columns, first, count, Z, block):
     """Z of tiles first … first + count − 1: [plane][panel][tile][column], zero beyond the filters."""
     size, filters, width = dy.itemsize, block.filters, block.width
-    lanes = VECTOR_BYTES // size
+    lanes, plane, panel = VECTOR_BYTES // size, block.m_plane * size, block.m_panel * size
     tile_rows, tile_columns = (rows + 1) // 2, (columns + 1) // 2
     corner = 16 * block.m_plane  # room for four vectors, behind the planes
-    p_corner, p_z, plane = Z.ctypes.data + corner * size, Z.ctypes.data, block.m_plane * size
-    whole = filters // lanes
-    for t in range(count):
-        tile = first + t
-        y, x = tile // tile_columns % tile_rows * 2, tile % tile_columns * 2
-        here = at + tile // tile_columns // tile_rows * image_step + y * row + x * pitch
-        if x + 1 < columns and y + 1 < rows:
+    p_corner, to = Z.ctypes.data + corner * size, Z.ctypes.data
+    panels = filters // width  # whole ones
+    y, x = first // tile_columns % tile_rows, first % tile_columns
+    image = at + first // tile_columns // tile_rows * image_step
+    right, below = pitch * size, row * size
+    for _ in range(count):
+        here = image + 2 * y * row + 2 * x * pitch
+        done = 0
+        if 2 * x + 1 < columns and 2 * y + 1 < rows:
             source = dy.ctypes.data + here * size
-            for v in range(whole):
-                to = p_z + (v * lanes // width * block.m_panel + t * width + v * lanes % width) * size
-                transform_gradient(
-                    dy.dtype, source, source + pitch * size, source + row * size, source + (row + pitch) * size, to, plane
-                )
-                source += VECTOR_BYTES
-            done = whole
-        else:
-            done = 0
-        for v in range(done, block.m_panels * width // lanes):  # at an edge: what is not there is zero
+            for n in range(panels):
+                for v in range(0, width * size, VECTOR_BYTES):
+                    transform_gradient(
+                        dy.dtype, source, source + right, source + below, source + below + right, to + n * panel + v, plane
+                    )
+                    source += VECTOR_BYTES
+            done = panels * width
+        for c in range(done, block.m_panels * width, lanes):  # at an edge, or less than a panel: the rest is zero
             Z[corner : corner + 4 * lanes] = 0
             for j in range(4):
-                if (j % 2 == 0 or x + 1 < columns) and (j < 2 or y + 1 < rows):
-                    pixel = here + j // 2 * row + j % 2 * pitch
-                    for c in range(v * lanes, min(filters, (v + 1) * lanes)):
-                        Z[corner + j * lanes + c - v * lanes] = dy[pixel + c]
-            to = p_z + (v * lanes // width * block.m_panel + t * width + v * lanes % width) * size
+                if (j % 2 == 0 or 2 * x + 1 < columns) and (j < 2 or 2 * y + 1 < rows):
+                    start = here + j // 2 * row + j % 2 * pitch + c
+                    for i in range(min(lanes, filters - c)):
+                        Z[corner + j * lanes + i] = dy[start + i]
             transform_gradient(
                 dy.dtype, p_corner, p_corner + VECTOR_BYTES, p_corner + 2 * VECTOR_BYTES, p_corner + 3 * VECTOR_BYTES,
-                to, plane,
+                to + c // width * panel + c % width * size, plane,
             )  # fmt: skip
+        to += width * size
+        x += 1
+        if x == tile_columns:
+            x, y = 0, y + 1
+            if y == tile_rows:
+                y = 0
+                image += image_step
 
 
 @njit()
