@@ -34,6 +34,12 @@ MOST_ROWS = max(WIDE_ROWS, NARROW_ROWS)
 
 
 @njit()
+def _start(array):
+    """Its address, signed: Numba takes an unsigned and a signed integer to a floating-point sum."""
+    return np.int64(array.ctypes.data)
+
+
+@njit()
 def transform_filters(w, transposed, first, last, U, block):
     """U = G w Gᵀ for input channels first ≤ i < last, in panels: [plane][panel][channel][column], zero beyond the filters.
 
@@ -43,7 +49,7 @@ def transform_filters(w, transposed, first, last, U, block):
     ins, outs, width, size = block.channels, block.filters, block.width, w.itemsize
     corner = 16 * block.u_plane  # behind the planes of U: weights of lanes × lanes, in the order in which they are needed
     edge = U[corner : corner + 9 * lanes * lanes]
-    p_edge, p_u, plane = U.ctypes.data + corner * size, U.ctypes.data, block.u_plane * size
+    p_edge, p_u, plane = _start(U) + corner * size, _start(U), block.u_plane * size
     taps = w.reshape(9, w.shape[2], w.shape[3])
     for o in range(0, block.m_panels * width, lanes):
         to = p_u + (o // width * block.u_panel + o % width) * size
@@ -52,7 +58,7 @@ def transform_filters(w, transposed, first, last, U, block):
                 tap = ins * outs * size
                 for n in range(i, min(last, i + lanes)):
                     transform_filter(
-                        w.dtype, w.ctypes.data + (n * outs + o) * size, 3 * tap, tap, to + n * width * size, plane
+                        w.dtype, _start(w) + (n * outs + o) * size, 3 * tap, tap, to + n * width * size, plane
                     )
                 continue
             count, filled = min(lanes, last - i), min(lanes, outs - o)
@@ -75,7 +81,7 @@ def _transform_inputs(
 ):
     """V of tiles first … first + count − 1 of an item, its vectors of channels v_first … v_last − 1."""
     size = packed.itemsize
-    source, to = packed.ctypes.data + at * size, V.ctypes.data
+    source, to = _start(packed) + at * size, _start(V)
     row, column, plane = width * pitch * size, pitch * size, block.v_plane * size
     vector, tile, vectors = block.v_vector * size, block.v_tile * size, v_last - v_first
     y, x = first // tile_columns % tile_rows, first % tile_columns
@@ -102,11 +108,11 @@ def _transform_outputs(M, out, at, image_step, rows, columns, tile_rows, tile_co
     pixel, row, plane, tile = filters * size, columns * filters * size, block.m_plane * size, block.m_tile * size
     lanes = VECTOR_BYTES // size
     corner = 16 * block.m_plane  # room for four vectors, behind the planes
-    nowhere, source = M.ctypes.data + corner * size, M.ctypes.data
+    nowhere, source = _start(M) + corner * size, _start(M)
     vectors, left = filters // lanes, filters % lanes
     y, x = first // tile_columns % tile_rows, first % tile_columns
     image = at + first // tile_columns // tile_rows * image_step
-    to = out.ctypes.data + image * size + 2 * y * row + 2 * x * pixel
+    to = _start(out) + image * size + 2 * y * row + 2 * x * pixel
     for _ in range(count):
         right, below = 2 * x + 1 < columns, 2 * y + 1 < rows
         if right and below:
@@ -148,12 +154,12 @@ def _transform_outputs(M, out, at, image_step, rows, columns, tile_rows, tile_co
 def _multiply(V, U, M, count, block, tables):
     """M = V · U for each of the 16 planes; rows beyond ``count`` that fill up a register tile are made of what is there."""
     size = V.itemsize
-    p_rows, p_out, p_run = tables[0].ctypes.data, tables[1].ctypes.data, tables[2].ctypes.data
+    p_rows, p_out, p_run = _start(tables[0]), _start(tables[1]), _start(tables[2])
     channels, b_step = block.channels, block.width * size
     for k in range(16):
-        a, c = V.ctypes.data + k * block.v_plane * size, M.ctypes.data + k * block.m_plane * size
+        a, c = _start(V) + k * block.v_plane * size, _start(M) + k * block.m_plane * size
         for n in range(block.m_panels):
-            b = U.ctypes.data + (k * block.u_plane + n * block.u_panel) * size
+            b = _start(U) + (k * block.u_plane + n * block.u_panel) * size
             to = c + n * block.m_panel * size
             if block.wide:
                 for i in range(0, count, WIDE_ROWS):
@@ -197,7 +203,7 @@ def _transform_gradients(dy, at, image_step, row, pitch, rows, columns, first, c
     lanes, plane, panel = VECTOR_BYTES // size, block.m_plane * size, block.m_panel * size
     tile_rows, tile_columns = (rows + 1) // 2, (columns + 1) // 2
     corner = 16 * block.m_plane  # room for four vectors, behind the planes
-    p_corner, to = Z.ctypes.data + corner * size, Z.ctypes.data
+    p_corner, to = _start(Z) + corner * size, _start(Z)
     panels = filters // width  # whole ones
     y, x = first // tile_columns % tile_rows, first % tile_columns
     image = at + first // tile_columns // tile_rows * image_step
@@ -206,7 +212,7 @@ def _transform_gradients(dy, at, image_step, row, pitch, rows, columns, first, c
         here = image + 2 * y * row + 2 * x * pitch
         done = 0
         if 2 * x + 1 < columns and 2 * y + 1 < rows:
-            source = dy.ctypes.data + here * size
+            source = _start(dy) + here * size
             for n in range(panels):
                 for v in range(0, width * size, VECTOR_BYTES):
                     transform_gradient(
@@ -238,12 +244,12 @@ def _transform_gradients(dy, at, image_step, row, pitch, rows, columns, first, c
 def _multiply_add(V, Z, total, count, first_row, last_row, block, tables):
     """total += Vᵀ · Z for each of the 16 planes, its rows of channels first_row … last_row − 1."""
     size = V.itemsize
-    p_rows, p_out, p_run = tables[0].ctypes.data, tables[1].ctypes.data, tables[2].ctypes.data
+    p_rows, p_out, p_run = _start(tables[0]), _start(tables[1]), _start(tables[2])
     a_step, b_step = block.v_tile * size, block.m_tile * size
     for k in range(16):
-        a, c = V.ctypes.data + k * block.v_plane * size, total.ctypes.data + k * block.total_plane * size
+        a, c = _start(V) + k * block.v_plane * size, _start(total) + k * block.total_plane * size
         for n in range(block.m_panels):
-            b = Z.ctypes.data + (k * block.m_plane + n * block.m_panel) * size
+            b = _start(Z) + (k * block.m_plane + n * block.m_panel) * size
             to = c + n * block.width * size
             if block.wide:
                 for i in range(first_row, last_row, WIDE_ROWS):
@@ -289,14 +295,14 @@ def finish_weights(totals, first, last, dw, edge, block):
     lanes, size = VECTOR_BYTES // dw.itemsize, dw.itemsize
     filters, plane = block.filters, block.total_plane
     sums, result = edge[: 16 * lanes], edge[16 * lanes : 25 * lanes]
-    p_sums, p_result = sums.ctypes.data, result.ctypes.data
+    p_sums, p_result = _start(sums), _start(result)
     taps = dw.reshape(9, dw.shape[2], filters)
     for i in range(first, last):
         for o in range(0, filters, lanes):
             filled = min(lanes, filters - o)
-            to = dw.ctypes.data + (i * filters + o) * size
+            to = _start(dw) + (i * filters + o) * size
             tap = block.channels * filters * size
-            p_total = totals[0].ctypes.data + (i * block.total_row + o) * size
+            p_total = _start(totals[0]) + (i * block.total_row + o) * size
             if totals.shape[0] > 1:
                 for k in range(16):
                     start = k * plane + i * block.total_row + o
