@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .tile import _Emitter, _i64
+from .tile import _Emitter, _i32, _i64
 
 
 class _Transforms(_Emitter):
@@ -47,8 +47,7 @@ class _Transforms(_Emitter):
         return [self.sub(x[0], x[2]), self.add(x[1], x[2]), self.sub(x[2], x[1]), self.sub(x[1], x[3])]
 
     def a_transposed(self, x):
-        both, difference = self.add(x[1], x[2]), self.sub(x[1], x[2])
-        return [self.add(x[0], both), self.sub(difference, x[3])]
+        return [self.add(x[0], self.add(x[1], x[2])), self.sub(self.sub(x[1], x[2]), x[3])]
 
     def a(self, x):
         return [x[0], self.add(x[0], x[1]), self.sub(x[0], x[1]), self.builder.fneg(x[1])]
@@ -155,3 +154,29 @@ def transform_weight_grad(typingctx, dtype, source, plane, to, tap):
         return context.get_dummy_value()
 
     return types.void(dtype, *[types.intp] * 4), codegen
+
+
+@intrinsic
+def transpose(typingctx, dtype, source, row, to):
+    """A square as wide as a vector, its rows ``row`` apart, stored transposed and without gaps."""
+
+    def codegen(context, builder, signature, args):
+        source, row, to = args[1:]
+        emit = _Transforms(builder, dtype.dtype)
+        lanes, rows = emit.lanes, emit.loads(source, row, range(emit.lanes))
+
+        def shuffle(x, y, picks):
+            return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_i32, lanes), picks))
+
+        step = 1
+        while step < lanes:  # exchange the off-diagonal quarters of all squares of 2·step
+            for i in range(lanes):
+                if not i & step:
+                    x, y = rows[i], rows[i + step]
+                    rows[i] = shuffle(x, y, [lanes + j - step if j & step else j for j in range(lanes)])
+                    rows[i + step] = shuffle(x, y, [lanes + j if j & step else j + step for j in range(lanes)])
+            step *= 2
+        emit.stores(rows, to, ir.Constant(_i64, lanes * emit.size))
+        return context.get_dummy_value()
+
+    return types.void(dtype, *[types.intp] * 3), codegen

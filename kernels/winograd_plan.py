@@ -11,13 +11,17 @@ import numpy as np
 
 from . import target
 from .conv_plan import Layout
+from .winograd_table import LEAST_SIDE, LEAST_TILES
 
-BLOCK_BYTES = 128 << 10  # of V and M (or Z) of one block
-FEWEST_TILES = 24  # in a block: the 16 matrices of weights are read once for each
-MOST_TILES = 96
+BLOCK_BYTES = 64 << 10  # of V and M of one block; measured: 32 to 256 KiB make no difference of 3 %
+BLOCK_TILES = 24, 96  # in a block, at least and at most: the weights are read once for each
+WEIGHT_TILES = 128  # in a block of a weight gradient, whose total is read and written once for each
 ITEM_TILES = 96  # in an item, where the batch has as many
+WIDE_ITEM_TILES = 32  # in an item of a layer whose weights are larger than the L2 cache
+WIDE_BYTES = 1 << 20
 PACKED_BYTES = 256 << 10
-TOTALS_BYTES = 32 << 20  # of all partial sums of a weight gradient
+TOTALS_BYTES = 8 << 20  # of all partial sums of a weight gradient
+SPLIT_ROWS = 64  # channels in a part of a weight gradient, at least
 
 
 class Block(NamedTuple):
@@ -25,8 +29,9 @@ class Block(NamedTuple):
 
     channels: int  # summed over in the forward pass; the rows of the weight gradient
     filters: int
-    tiles: int
+    tiles: int  # at most
     wide: int  # 1: the register tile is two vectors wide
+    rows: int  # its rows
     width: int  # its columns
     v_vectors: int  # vectors that hold a pixel's channels
     v_tile: int  # V: from one tile to the next
@@ -46,9 +51,12 @@ class Block(NamedTuple):
         return np.array([tuple(self)], [(name, np.int64) for name in self._fields])
 
     def sizes(self, itemsize):
-        """Elements of V, of M or Z, and of U, with what stands behind their planes: room for vectors that stick out."""
-        lanes = target.VECTOR_BYTES // itemsize
-        return 16 * self.v_plane, 16 * self.m_plane + 4 * lanes, 16 * self.u_plane + 9 * lanes * lanes
+        """Elements of V, of M or Z (with room for four vectors behind the planes), and of U."""
+        return 16 * self.v_plane, 16 * self.m_plane + 4 * target.VECTOR_BYTES // itemsize, 16 * self.u_plane
+
+
+def even(n):
+    return n + n % 2
 
 
 def _up(n, multiple):
@@ -61,23 +69,23 @@ def _plane(elements, itemsize):
     return (_up(elements, line) // line | 1) * line
 
 
-def _block(channels, filters, itemsize, tiles_step):
-    lanes = target.VECTOR_BYTES // itemsize
-    width = target.tile_columns(filters, itemsize)
-    step = tiles_step or (target.WIDE_ROWS if width > lanes else target.NARROW_ROWS)
-    v_vectors, m_panels = -(-channels // lanes), -(-filters // width)
-    tiles = BLOCK_BYTES // (16 * itemsize * (v_vectors * lanes + m_panels * width))
-    tiles = _up(max(FEWEST_TILES, min(MOST_TILES, tiles)) - step + 1, step)
-    return lanes, width, v_vectors, m_panels, tiles
+def _register_tile(channels, filters, itemsize):
+    """wide, rows and columns of the register tile, lanes, vectors of channels, panels of filters."""
+    lanes, width = target.VECTOR_BYTES // itemsize, target.tile_columns(filters, itemsize)
+    wide = width > lanes
+    tile = int(wide), target.WIDE_ROWS if wide else target.NARROW_ROWS, width
+    return *tile, lanes, -(-channels // lanes), -(-filters // width)
 
 
 @lru_cache(maxsize=512)
 def block_for(channels, filters, itemsize):
     """Forward pass or input gradient (whose channels are the filters, and the other way round). V is [plane][tile][channel]."""
-    lanes, width, v_vectors, m_panels, tiles = _block(channels, filters, itemsize, 0)
+    wide, rows, width, lanes, v_vectors, m_panels = _register_tile(channels, filters, itemsize)
     v_tile, m_tile = v_vectors * lanes, m_panels * width
+    fewest, most = BLOCK_TILES
+    tiles = max(rows, max(fewest, min(most, BLOCK_BYTES // (16 * itemsize * (v_tile + m_tile)))) // rows * rows)
     return Block(
-        channels, filters, tiles, int(width > lanes), width,
+        channels, filters, tiles, wide, rows, width,
         v_vectors, v_tile, lanes, _plane(tiles * v_tile, itemsize),
         m_panels, m_tile, width, _plane(tiles * m_tile, itemsize),
         channels * width, _plane(m_panels * channels * width, itemsize), 0, 0,
@@ -86,15 +94,14 @@ def block_for(channels, filters, itemsize):
 
 @lru_cache(maxsize=512)
 def weight_block_for(channels, filters, itemsize):
-    """Weight gradient. The sum runs over tiles: V is [plane][vector of channels][tile][lane], Z [plane][panel][tile][column]."""
-    lanes, width, v_vectors, m_panels, tiles = _block(channels, filters, itemsize, 8)
-    rows = _up(channels, target.WIDE_ROWS if width > lanes else target.NARROW_ROWS)
-    total_row = m_panels * width
+    """Weight gradient, summed over tiles: V is [plane][vector of channels][tile][lane], Z [plane][panel][tile][column]."""
+    wide, rows, width, lanes, v_vectors, m_panels = _register_tile(channels, filters, itemsize)
+    tiles, total_row = WEIGHT_TILES, m_panels * width
     return Block(
-        channels, filters, tiles, int(width > lanes), width,
+        channels, filters, tiles, wide, rows, width,
         v_vectors, lanes, tiles * lanes, _plane(v_vectors * tiles * lanes, itemsize),
         m_panels, width, tiles * width, _plane(m_panels * tiles * width, itemsize),
-        0, 0, total_row, _plane(rows * total_row, itemsize),
+        0, 0, total_row, _plane(_up(channels, rows) * total_row, itemsize),
     )  # fmt: skip
 
 
@@ -109,24 +116,21 @@ def tables_for(block, itemsize):
 def weight_tables_for(block, itemsize):
     """(3, rows) int64, bytes: where each channel begins in its plane of V and of the total, and the run's start, 0.
 
-    Rows that fill up the last register tile read the last channel again and are never looked at.
+    Rows that fill up the last register tile read the last channel again; nobody looks at them.
     """
-    row = np.arange(block.total_plane // block.total_row)
+    row = np.arange(_up(block.channels, block.rows))
     channel = np.minimum(row, block.channels - 1)
     v_row = channel // block.v_tile * block.v_vector + channel % block.v_tile
     return np.stack([v_row, row * block.total_row, row * 0]).astype(np.int64) * itemsize
 
 
-def even(n):
-    return n + n % 2
-
-
 @lru_cache(maxsize=512)
-def item_layout(images, rows, columns, padding, channels, itemsize):
-    """The ``conv_plan.Layout`` of items that make ``rows`` × ``columns`` outputs an image, with a border of ``padding``.
+def item_layout(images, size, padding, channels, filters, itemsize, weight):
+    """How images of ``size`` (H, W) and ``channels`` are cut into items and packed with a border of ``padding``.
 
     Bands have an even number of rows. Packed images are two rows and columns larger than their outputs, made even.
     """
+    rows, columns = (n + 2 * p - 2 for n, p in zip(size, padding))
     width, tiles_across = even(columns) + 2, even(columns) // 2
     row_bytes = width * channels * itemsize
     band = even(rows)
@@ -137,15 +141,44 @@ def item_layout(images, rows, columns, padding, channels, itemsize):
     bands = -(-rows // band)
     group = 1
     if bands == 1:
-        few = -(-ITEM_TILES // (band // 2 * tiles_across))
-        group = max(1, min(few, -(-images // 8)))
-    items = -(-images // group) * bands
-    height = band + 2
-    return Layout(0, group, band, bands, items, 1, 1, *padding, height, width, channels, 1, 0, 0, columns, rows * columns)
+        tiles = band // 2 * tiles_across
+        if 16 * channels * filters * itemsize <= WIDE_BYTES:  # as many items as any number of threads needs
+            group = min(-(-ITEM_TILES // tiles), -(-images // 8))
+        else:  # as many tiles as make up for reading the weights, or the total
+            group = -(-(ITEM_TILES if weight else WIDE_ITEM_TILES) // tiles)
+            group = -(-images // -(-images // group)) if images else 1
+    return Layout(
+        direct=0, images=max(1, group), band=band, bands=bands, items=-(-images // max(1, group)) * bands,
+        step=1, column_step=1, top=padding[0], left=padding[1], height=band + 2, width=width, pitch=channels,
+        groups=1, columns=filters, tile=0, all_images=images, source_height=size[0], source_width=size[1],
+        channels=channels, out_row=columns, out_pixels=rows * columns,
+    )  # fmt: skip
 
 
-def chunks_for(items, block, itemsize):
-    """(chunks, splits): parts of the sum over items and parts of its rows, whatever the number of threads."""
-    chunks = max(1, min(16, items, TOTALS_BYTES // (16 * block.total_plane * itemsize)))
-    step = target.WIDE_ROWS if block.wide else target.NARROW_ROWS
-    return chunks, max(1, min(16 // chunks, block.channels // (2 * step)))
+@lru_cache(maxsize=512)
+def weight_layout(images, size, padding, channels, filters, itemsize):
+    """``item_layout`` with the parts that a weight gradient is cut into, whatever the number of threads."""
+    layout = item_layout(images, size, padding, channels, filters, itemsize, True)
+    total = 16 * weight_block_for(channels, filters, itemsize).total_plane * itemsize
+    chunks = max(1, min(16, layout.items, TOTALS_BYTES // total))
+    return layout._replace(chunks=chunks, splits=max(1, min(16 // chunks, channels // SPLIT_ROWS)))
+
+
+def applicable(g):
+    """Whether a ``conv_plan.Geometry`` can be computed so: 3×3, stride 1, dilation 1, one group, padding of at most 2."""
+    plain = g.kernel == (3, 3) and g.stride == (1, 1) and g.dilation == (1, 1) and g.groups == 1
+    return plain and max(g.padding) <= 2 and min(g.out_size) > 0
+
+
+def faster(g, use, kind=target.KIND):
+    """Whether to, by the committed table; use: "forward", "input_grad" or "weight_grad".
+
+    A layer of C channels and O filters is taken for one of min(C, O) channels, that for the next smaller one measured.
+    """
+    if not applicable(g) or use not in LEAST_SIDE.get(kind, {}):
+        return False
+    sides = LEAST_SIDE[kind][use]
+    known = [channels for channels in sides if channels <= min(g.channels, g.filters)]
+    size = g.size if use == "input_grad" else g.out_size
+    tiles = g.images * (even(size[0]) // 2) * (even(size[1]) // 2)
+    return bool(known) and min(size) >= sides[max(known)] and tiles >= LEAST_TILES[kind]
