@@ -29,6 +29,7 @@ from .winograd_ir import transform_filter, transform_input, transform_output, tr
 from .winograd_plan import applicable, block_for, item_layout, tables_for
 
 VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, target.NARROW_ROWS
+LINE = 64  # bytes of a cache line
 
 
 @njit()
@@ -42,35 +43,38 @@ def transform_filters(w, transposed, first, last, U, edge, block):
     """U = G w Gᵀ for input channels first ≤ i < last, in panels: [plane][panel][channel][column], zero beyond the filters.
 
     w (3, 3, I, O). ``transposed``: for the input gradient, w[2 − kh, 2 − kw, o, i] in place of w[kh, kw, i, o].
-    edge: room for the nine taps of lanes × lanes weights. first is a multiple of the lanes.
+    edge: room for nine taps of a cache line of channels × a vector of filters. first is a multiple of a cache line.
     """
-    lanes, size = VECTOR_BYTES // w.itemsize, w.itemsize
-    outs, width, plane = block.filters, block.width, block.u_plane * size
+    size, outs, width, plane = w.itemsize, block.filters, block.width, block.u_plane * w.itemsize
+    lanes, line = VECTOR_BYTES // size, LINE // size
     p_edge, p_u, p_w = address(edge), address(U), address(w)
     taps = w.reshape(9, w.shape[2], w.shape[3])
-    tap, square = w.shape[2] * w.shape[3] * size, lanes * lanes * size
-    for o in range(0, block.m_panels * width, lanes):
-        to = p_u + (o // width * block.u_panel + o % width) * size
-        for i in range(first, last, lanes):
-            count, filled = min(lanes, last - i), max(0, min(lanes, outs - o))
+    row, tap, square = w.shape[3] * size, w.shape[2] * w.shape[3] * size, line * lanes * size
+    for i in range(first, last, line):
+        count = min(line, last - i)
+        for o in range(0, block.m_panels * width, lanes):
+            to = p_u + (o // width * block.u_panel + i * width + o % width) * size
+            filled = max(0, min(lanes, outs - o))
             if not transposed and filled == lanes:
-                for n in range(i, i + count):
-                    transform_filter(w.dtype, p_w + (n * outs + o) * size, 3 * tap, tap, to + n * width * size, plane)
+                for n in range(count):
+                    source = p_w + (i + n) * row + o * size
+                    transform_filter(w.dtype, source, 3 * tap, tap, to + n * width * size, plane)
                 continue
-            if transposed and filled == lanes and count == lanes:
+            if transposed and filled == lanes and count == line:
                 for t in range(9):
-                    corner = p_w + ((8 - t) * outs + o) * w.shape[3] * size + i * size
-                    transpose(w.dtype, corner, w.shape[3] * size, p_edge + t * square)
+                    for n in range(0, line, lanes):
+                        corner = p_w + (8 - t) * tap + o * row + (i + n) * size
+                        transpose(w.dtype, corner, row, p_edge + t * square + n * VECTOR_BYTES)
             else:
                 edge[:] = 0
                 for t in range(9):
                     for m in range(filled):
                         for n in range(count):
                             value = taps[8 - t, o + m, i + n] if transposed else taps[t, i + n, o + m]
-                            edge[(t * lanes + n) * lanes + m] = value
+                            edge[(t * line + n) * lanes + m] = value
             for n in range(count):
                 source = p_edge + n * VECTOR_BYTES
-                transform_filter(w.dtype, source, 3 * square, square, to + (i + n) * width * size, plane)
+                transform_filter(w.dtype, source, 3 * square, square, to + n * width * size, plane)
 
 
 @njit()
@@ -198,9 +202,9 @@ def winograd_item(
 
 @njit()
 def _filters_part(t, threads, w, transposed, U, edge, block):
-    lanes = VECTOR_BYTES // w.itemsize
-    groups = (block.channels + lanes - 1) // lanes
-    first, last = t * groups // threads * lanes, min(block.channels, (t + 1) * groups // threads * lanes)
+    line = LINE // w.itemsize
+    groups = (block.channels + line - 1) // line
+    first, last = t * groups // threads * line, min(block.channels, (t + 1) * groups // threads * line)
     transform_filters(w, transposed, first, last, U, edge, block)
 
 
@@ -258,7 +262,7 @@ def _run(operand, w, out, padding, transposed, epilogue):
     U, lanes = empty((u,), w.dtype), VECTOR_BYTES // size
     tables = layout.record(), block.record(), tables_for(block, size)
     with LOCK:  # buffers for each thread, and no change of their number between
-        lengths = layout.packed_size + lanes, v, m, 9 * lanes * lanes
+        lengths = layout.packed_size + lanes, v, m, 9 * (LINE // size) * lanes
         packed, V, M, edges = (empty((get_num_threads(), n), w.dtype) for n in lengths)
         launch(_filters, w, transposed, U, edges, block.record())
         reads = operand.kind, source, partner, operand.rows()
