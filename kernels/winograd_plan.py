@@ -11,7 +11,7 @@ import numpy as np
 
 from . import target
 from .conv_plan import Layout
-from .winograd_table import LEAST_SIDE, LEAST_TILES
+from .winograd_table import GAINS, LEAST_GAIN, LEAST_TILES
 
 BLOCK_BYTES = 64 << 10  # of V and M of one block; measured: 32 to 256 KiB make no difference of 3 %
 BLOCK_TILES = 24, 96  # in a block, at least and at most: the weights are read once for each
@@ -170,15 +170,27 @@ def applicable(g):
     return plain and max(g.padding) <= 2 and min(g.out_size) > 0
 
 
-def faster(g, use, kind=target.KIND):
-    """Whether to, by the committed table; use: "forward", "input_grad" or "weight_grad".
+@lru_cache(maxsize=512)
+def least_side(use, channels, kind=target.KIND):
+    """The side of a map from which on every measured one gains, for the largest measured channels ≤ channels; or None."""
+    by_channels = GAINS.get(kind, {}).get(use, {})
+    known = [c for c in by_channels if c <= channels]
+    least = None
+    for side, gain in sorted(by_channels[max(known)].items(), reverse=True) if known else ():
+        if gain < LEAST_GAIN:
+            break
+        least = side
+    return least
 
-    A layer of C channels and O filters is taken for one of min(C, O) channels, that for the next smaller one measured.
+
+def faster(g, use, kind=target.KIND):
+    """Whether Winograd's way is the faster one, by the committed table; use: "forward", "input_grad" or "weight_grad".
+
+    By target and shape alone: the smaller one of channels and filters, the smaller side of what is computed, the tiles.
     """
-    if not applicable(g) or use not in LEAST_SIDE.get(kind, {}):
+    if not applicable(g):
         return False
-    sides = LEAST_SIDE[kind][use]
-    known = [channels for channels in sides if channels <= min(g.channels, g.filters)]
-    size = g.size if use == "input_grad" else g.out_size
-    tiles = g.images * (even(size[0]) // 2) * (even(size[1]) // 2)
-    return bool(known) and min(size) >= sides[max(known)] and tiles >= LEAST_TILES[kind]
+    least = least_side(use, min(g.channels, g.filters), kind)
+    height, width = g.size if use == "input_grad" else g.out_size
+    tiles = g.images * (even(height) // 2) * (even(width) // 2)
+    return least is not None and min(height, width) >= least and tiles >= LEAST_TILES

@@ -43,7 +43,13 @@ def _transform_gradients(dy, at, image_step, row, pitch, rows, columns, first, c
             for n in range(panels):
                 for v in range(0, width * size, VECTOR_BYTES):
                     transform_gradient(
-                        dy.dtype, source, source + right, source + below, source + below + right, to + n * panel + v, plane
+                        dy.dtype,
+                        source,
+                        source + right,
+                        source + below,
+                        source + below + right,
+                        to + n * panel + v,
+                        plane,
                     )
                     source += VECTOR_BYTES
             done = panels * width
@@ -148,7 +154,23 @@ def finish_weights(totals, first, last, dw, edge, block):
 
 @njit()
 def _part(
-    t, threads, x_kind, x, x_parameters, kind, dy, partner, parameters, totals, record, blocks, tables, packed, read, V, Z
+    t,
+    threads,
+    x_kind,
+    x,
+    x_parameters,
+    kind,
+    dy,
+    partner,
+    parameters,
+    totals,
+    record,
+    blocks,
+    tables,
+    packed,
+    read,
+    V,
+    Z,
 ):
     layout, block = record[0], blocks[0]
     chunks, splits, filters, columns = layout.chunks, layout.splits, block.filters, layout.out_row

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_cases import DTYPES, arrays, assert_close, pairs
-from minires.kernels import conv, conv_weight, reference, winograd, winograd_weight
+from minires.kernels import conv, conv_weight, reference, winograd, winograd_table, winograd_weight
 from minires.kernels.conv_plan import Geometry
 from minires.kernels.epilogue import ADD, MASK, MOMENTS, NORMALISE, NOTHING, Epilogue
 from minires.kernels.packing import Operand, gradient, normalised
 from minires.kernels.winograd_plan import applicable, block_for, faster, tables_for
-from minires.kernels.winograd_table import LEAST_SIDE
+from minires.kernels.winograd_table import GAINS, LEAST_GAIN, LEAST_TILES, USES
 from test_bounds import Guard
 
 import minires as mr
@@ -295,7 +295,7 @@ OTHERS = [
 def test_other_convolutions_are_refused(other):
     g = geometry(**other)
     assert not applicable(g)
-    assert not any(faster(g, use, "avx2") for use in LEAST_SIDE["avx2"])
+    assert not any(faster(g, use, "avx2") for use in USES)
     x, w = np.zeros((1, 8, 8, 64), np.float32), np.zeros((*g.kernel, 64 // g.groups, 64), np.float32)
     convolution = g.stride, g.padding, g.dilation, g.groups
     y = reference.conv2d(x, w, *convolution)
@@ -319,14 +319,42 @@ def test_wrong_shapes_are_refused():
             call()
 
 
-@pytest.mark.parametrize("use", ["forward", "input_grad", "weight_grad"])
+@pytest.mark.parametrize("use", USES)
 def test_where_it_is_used(use):
-    """By shape and target alone: from the table's channels and sides up, with the class of the smaller channel count."""
-    for kind, uses in LEAST_SIDE.items():
-        sides = uses[use]
-        least = min(sides)
-        for channels, side in sides.items():
-            assert faster(geometry(channels, channels, side), use, kind)
-            assert not faster(geometry(channels, channels, side - 1), use, kind)
-            assert not faster(geometry(channels, least - 1, side), use, kind)
+    """By shape and target alone: the committed figures and nothing else decide."""
+    for kind, uses in GAINS.items():
+        for channels, by_side in uses.get(use, {}).items():
+            for side, gain in by_side.items():
+                larger = [g for s, g in by_side.items() if s >= side]
+                g = geometry(channels, channels + 8, side, images=-(-LEAST_TILES // ((side + 1) // 2) ** 2))
+                assert faster(g, use, kind) == (min(larger) >= LEAST_GAIN), (kind, channels, side, gain)
+                assert not faster(g._replace(images=0), use, kind)
+            assert not faster(geometry(min(uses[use]) - 1, channels, 64), use, kind)
     assert not faster(geometry(), use, "plain")
+    assert not faster(geometry(), use, "neon")
+
+
+def test_the_committed_table():
+    """Whole, for the target it was measured on: three uses, ResNet-20's layers among the classes."""
+    assert set(GAINS["avx2"]) == set(USES)
+    for use in USES:
+        assert {16, 32, 64} <= set(GAINS["avx2"][use])
+        assert faster(geometry(64, 64, 8), use, "avx2")
+    assert all(
+        gain > 0 for uses in GAINS.values() for rows in uses.values() for row in rows.values() for gain in row.values()
+    )
+
+
+def test_the_benchmark_writes_the_table(tmp_path, monkeypatch):
+    from benchmarks import winograd_table as script
+
+    path = tmp_path / "winograd_table.py"
+    path.write_text(Path(winograd_table.__file__).read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(script, "TABLE", path)
+    monkeypatch.setattr(script.target, "KIND", "neon")
+    gains = {use: {16: {8: 1.5}} for use in USES}
+    script.write(gains)
+    written = {}
+    exec(path.read_text(encoding="utf-8"), written)
+    assert written["GAINS"] == GAINS | {"neon": gains}
+    assert script.measure(1, 6, 8, 0.01).keys() == set(USES)
