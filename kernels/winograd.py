@@ -1,0 +1,310 @@
+"""Winograd's F(2×2, 3×3): 3×3 convolutions of stride 1 with 2.25 times fewer multiplications (Lavin & Gray 2016).
+
+    forward          Y = Aᵀ [ Σ_c (G w Gᵀ) ⊙ (Bᵀ d B) ] A      for each 2×2 of outputs, d the 4×4 of inputs they see
+    input gradient   the same, with w turned by 180° and its channels and filters exchanged
+    weight gradient  dw = Gᵀ [ Σ_tiles (Bᵀ d B) ⊙ (A dy Aᵀ) ] G                                 (``winograd_weight.py``)
+
+⊙ is taken for each of the 16 numbers of a 4×4 at once for all tiles, channels and filters: 16 matrix products, on the same
+register tile as the direct convolution. ``winograd_plan.py`` says where everything stands, ``winograd_ir.py`` has the
+transforms. The functions have the signatures of those of ``conv.py`` and take their place where ``faster`` says so.
+
+Rounding: ERRORS
+"""
+
+import numpy as np
+from numba import prange
+
+from ..errors import ConfigError
+from . import target
+from .buffers import empty
+from .cache import njit
+from .checks import fits, one_dtype
+from .conv import _values, geometry, item_stretch
+from .epilogue import MOMENTS, NOTHING, Epilogue, finish, join_moments
+from .layout import contiguous
+from .packing import Operand, pack_item
+from .threads import LOCK, get_num_threads, launch
+from .tile import accumulate_tile
+from .winograd_ir import transform_filter, transform_input, transform_output, transpose
+from .winograd_plan import applicable, block_for, item_layout, tables_for
+
+VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, target.NARROW_ROWS
+LINE = 64  # bytes of a cache line
+
+
+@njit()
+def address(array):
+    """Its address, signed: the sum of an unsigned and a signed integer is a float to Numba."""
+    return np.int64(array.ctypes.data)
+
+
+@njit()
+def transform_filters(w, transposed, first, last, U, edge, block):
+    """U = G w Gᵀ for input channels first ≤ i < last, in panels: [plane][panel][channel][column], zero beyond the filters.
+
+    w (3, 3, I, O). ``transposed``: for the input gradient, w[2 − kh, 2 − kw, o, i] in place of w[kh, kw, i, o].
+    edge: room for nine taps of a cache line of channels × a vector of filters. first is a multiple of a cache line.
+    """
+    size, outs, width, plane = w.itemsize, block.filters, block.width, block.u_plane * w.itemsize
+    lanes, line = VECTOR_BYTES // size, LINE // size
+    p_edge, p_u, p_w = address(edge), address(U), address(w)
+    taps = w.reshape(9, w.shape[2], w.shape[3])
+    row, tap, square = w.shape[3] * size, w.shape[2] * w.shape[3] * size, line * lanes * size
+    for i in range(first, last, line):
+        count = min(line, last - i)
+        for o in range(0, block.m_panels * width, lanes):
+            to = p_u + (o // width * block.u_panel + i * width + o % width) * size
+            filled = max(0, min(lanes, outs - o))
+            if not transposed and filled == lanes:
+                for n in range(count):
+                    source = p_w + (i + n) * row + o * size
+                    transform_filter(w.dtype, source, 3 * tap, tap, to + n * width * size, plane)
+                continue
+            if transposed and filled == lanes and count == line:
+                for t in range(9):
+                    for n in range(0, line, lanes):
+                        corner = p_w + (8 - t) * tap + o * row + (i + n) * size
+                        transpose(w.dtype, corner, row, p_edge + t * square + n * VECTOR_BYTES)
+            else:
+                edge[:] = 0
+                for t in range(9):
+                    for m in range(filled):
+                        for n in range(count):
+                            value = taps[8 - t, o + m, i + n] if transposed else taps[t, i + n, o + m]
+                            edge[(t * line + n) * lanes + m] = value
+            for n in range(count):
+                source = p_edge + n * VECTOR_BYTES
+                transform_filter(w.dtype, source, 3 * square, square, to + n * width * size, plane)
+
+
+@njit()
+def transform_inputs(
+    packed, at, image_step, width, pitch, tile_rows, tile_columns, first, count, v_first, v_last, V, block
+):
+    """V of tiles first … first + count − 1 of an item, its vectors of channels v_first … v_last − 1."""
+    size = packed.itemsize
+    source, to = address(packed) + at * size, address(V)
+    row, column, plane = width * pitch * size, pitch * size, block.v_plane * size
+    vector, tile, vectors = block.v_vector * size, block.v_tile * size, v_last - v_first
+    y, x = first // tile_columns % tile_rows, first % tile_columns
+    image = source + (first // tile_columns // tile_rows * image_step) * size
+    source, to = image + 2 * y * row + 2 * x * column + v_first * VECTOR_BYTES, to + v_first * vector
+    for _ in range(count):
+        for v in range(vectors):
+            transform_input(packed.dtype, source + v * VECTOR_BYTES, row, column, to + v * vector, plane)
+        to += tile
+        x += 1
+        source += 2 * column
+        if x == tile_columns:
+            x, y = 0, y + 1
+            source += 2 * row - 2 * tile_columns * column
+            if y == tile_rows:
+                y = 0
+                source += image_step * size - 2 * tile_rows * row
+
+
+@njit()
+def _transform_outputs(M, out, at, image_step, rows, columns, tile_rows, tile_columns, first, count, block):
+    """out of the same tiles, what of them lies within rows × columns."""
+    size, filters = out.itemsize, block.filters
+    pixel, row, plane, tile = filters * size, columns * filters * size, block.m_plane * size, block.m_tile * size
+    lanes = VECTOR_BYTES // size
+    corner = 16 * block.m_plane  # room for four vectors, behind the planes
+    nowhere, source = address(M) + corner * size, address(M)
+    vectors, left = filters // lanes, filters % lanes
+    y, x = first // tile_columns % tile_rows, first % tile_columns
+    image = at + first // tile_columns // tile_rows * image_step
+    to = address(out) + image * size + 2 * y * row + 2 * x * pixel
+    for _ in range(count):
+        right, below = 2 * x + 1 < columns, 2 * y + 1 < rows
+        if right and below:
+            for v in range(vectors):
+                here = to + v * VECTOR_BYTES
+                transform_output(
+                    out.dtype, source + v * VECTOR_BYTES, plane, here, here + pixel, here + row, here + row + pixel
+                )
+        else:
+            for v in range(vectors):
+                here = to + v * VECTOR_BYTES
+                transform_output(
+                    out.dtype, source + v * VECTOR_BYTES, plane,
+                    here, here + pixel if right else nowhere, here + row if below else nowhere, nowhere,
+                )  # fmt: skip
+        if left:
+            transform_output(
+                out.dtype, source + vectors * VECTOR_BYTES, plane,
+                nowhere, nowhere + VECTOR_BYTES, nowhere + 2 * VECTOR_BYTES, nowhere + 3 * VECTOR_BYTES,
+            )  # fmt: skip
+            for j in range(4):
+                if (j % 2 == 0 or right) and (j < 2 or below):
+                    start = image + ((2 * y + j // 2) * columns + 2 * x + j % 2) * filters + vectors * lanes
+                    for c in range(left):
+                        out[start + c] = M[corner + j * lanes + c]
+        source += tile
+        to += 2 * pixel
+        x += 1
+        if x == tile_columns:
+            x, y = 0, y + 1
+            to += 2 * row - 2 * tile_columns * pixel
+            if y == tile_rows:
+                y = 0
+                image += image_step
+                to += image_step * size - 2 * tile_rows * row
+
+
+@njit()
+def _multiply(V, U, M, count, block, tables):
+    """M = V · U for each of the 16 planes; rows beyond ``count`` that fill up a register tile are made of what is there."""
+    size = V.itemsize
+    p_rows, p_out, p_run = address(tables[0]), address(tables[1]), address(tables[2])
+    channels, b_step = block.channels, block.width * size
+    for k in range(16):
+        a, c = address(V) + k * block.v_plane * size, address(M) + k * block.m_plane * size
+        for n in range(block.m_panels):
+            b = address(U) + (k * block.u_plane + n * block.u_panel) * size
+            to = c + n * block.m_panel * size
+            if block.wide:
+                for i in range(0, count, WIDE_ROWS):
+                    accumulate_tile(
+                        V.dtype, WIDE_ROWS, 2, 0,
+                        a, p_rows + 8 * i, size, p_run, 1, channels, b, b_step, to, p_out + 8 * i,
+                    )  # fmt: skip
+            else:
+                for i in range(0, count, NARROW_ROWS):
+                    accumulate_tile(
+                        V.dtype, NARROW_ROWS, 1, 0,
+                        a, p_rows + 8 * i, size, p_run, 1, channels, b, b_step, to, p_out + 8 * i,
+                    )  # fmt: skip
+
+
+@njit()
+def winograd_item(
+    packed, at, images, image_step, width, pitch, rows, columns, U, V, M, out, out_at, out_step, block, tables
+):
+    """rows × columns outputs of each of some images, or of a band of one, from packed inputs.
+
+    Pixel (r, c) of image n is read at packed[at + n·image_step + (r·width + c)·pitch], and written, less the border, at
+    out[out_at + n·out_step + (r·columns + c)·filters]. One row or column beyond (rows + 2) × (columns + 2) is read where
+    they are odd, and a vector less one element behind the last pixel; that must be memory of ``packed``, whatever it holds.
+    """
+    tile_rows, tile_columns = (rows + 1) // 2, (columns + 1) // 2
+    tiles = images * tile_rows * tile_columns
+    blocks = (tiles + block.tiles - 1) // block.tiles
+    most = (tiles + blocks * block.rows - 1) // (blocks * block.rows) * block.rows  # blocks of nearly the same size
+    for first in range(0, tiles, most):
+        count = min(most, tiles - first)
+        transform_inputs(
+            packed, at, image_step, width, pitch, tile_rows, tile_columns, first, count, 0, block.v_vectors, V, block
+        )
+        _multiply(V, U, M, count, block, tables)
+        _transform_outputs(M, out, out_at, out_step, rows, columns, tile_rows, tile_columns, first, count, block)
+
+
+@njit()
+def _filters_part(t, threads, w, transposed, U, edge, block):
+    line = LINE // w.itemsize
+    groups = (block.channels + line - 1) // line
+    first, last = t * groups // threads * line, min(block.channels, (t + 1) * groups // threads * line)
+    transform_filters(w, transposed, first, last, U, edge, block)
+
+
+@njit(parallel=True)
+def _filters(w, transposed, U, edges, block, threads):
+    for t in prange(threads):
+        _filters_part(np.int64(t), threads, w, transposed, U, edges[t], block[0])
+
+
+@njit()
+def _convolve_part(
+    t, threads, kind, source, partner, parameters, U, out, record, blocks, tables, flags, other, c, z, after, results,
+    packed, V, M,
+):  # fmt: skip
+    layout, block = record[0], blocks[0]
+    filters, columns = block.filters, layout.out_row
+    image_step, out_step = layout.height * layout.width * layout.pitch, layout.out_pixels * filters
+    for item in range(t * layout.items // threads, (t + 1) * layout.items // threads):
+        pack_item(item, kind, source, partner, parameters, layout, packed)
+        first, last = item_stretch(item, layout, filters)
+        images = (last - first) // out_step if layout.bands == 1 else 1
+        rows = (last - first) // (images * columns * filters)
+        winograd_item(
+            packed, 0, images, image_step, layout.width, layout.pitch, rows, columns, U, V, M, out, first, out_step,
+            block, tables,
+        )  # fmt: skip
+        if flags[0] != NOTHING:
+            finish(flags, out[first:last], other[first:last], c[first:last], z[first:last], after, results[item])
+
+
+@njit(parallel=True)
+def _convolve(
+    kind, source, partner, parameters, U, out, record, block, tables, flags, other, c, z, after, results, packed, V, M,
+    threads,
+):  # fmt: skip
+    """The arguments are those of ``conv._convolve``."""
+    for t in prange(threads):
+        _convolve_part(
+            np.int64(t), threads, kind, source, partner, parameters, U, out, record, block, tables, flags, other, c, z,
+            after, results, packed[t], V[t], M[t],
+        )  # fmt: skip
+
+
+def _run(operand, w, out, padding, transposed, epilogue):
+    """Fill ``out``; the epilogue's result of each item, (items, 2, O) float64, and the layout."""
+    channels, filters, size = operand.array.shape[3], out.shape[3], w.itemsize
+    block = block_for(channels, filters, size)
+    layout = item_layout(len(out), operand.array.shape[1:3], padding, channels, filters, size, False)
+    source, flat = operand.array.reshape(-1), out.reshape(-1)
+    partner = source if operand.partner is None else operand.partner.reshape(-1)
+    arrays = [flat if a is None else a.reshape(-1) for a in (epilogue.other, epilogue.c, epilogue.z)]
+    finishing = epilogue.flags(), *arrays, epilogue.rows(out)
+    results = np.empty((0 if epilogue.kind == NOTHING else layout.items, 2, filters))
+    v, m, u = block.sizes(size)
+    U, lanes = empty((u,), w.dtype), VECTOR_BYTES // size
+    tables = layout.record(), block.record(), tables_for(block, size)
+    with LOCK:  # buffers for each thread, and no change of their number between
+        lengths = layout.packed_size + lanes, v, m, 9 * (LINE // size) * lanes
+        packed, V, M, edges = (empty((get_num_threads(), n), w.dtype) for n in lengths)
+        launch(_filters, w, transposed, U, edges, block.record())
+        reads = operand.kind, source, partner, operand.rows()
+        launch(_convolve, *reads, U, flat, *tables, *finishing, results, packed, V, M)
+    return results, layout
+
+
+def refuse(op, g):
+    """A ConfigError unless Winograd's way is open to this geometry."""
+    if not applicable(g):
+        raise ConfigError(f"{op}: Winograd's way is for 3×3, stride 1, dilation 1, one group, padding ≤ 2, not {g}")
+
+
+def convolve(operand, w, convolution, epilogue):
+    """``conv.convolve``: y = x ∗ w, and for MOMENTS its channels' mean and biased variance."""
+    g = geometry(operand.array.shape, w.shape, *convolution)
+    refuse("conv2d", g)
+    out = empty((g.images, *g.out_size, g.filters), w.dtype)
+    results, layout = _run(operand, w, out, g.padding, False, epilogue)
+    return out, join_moments(results, _values(layout)) if epilogue.kind == MOMENTS else None
+
+
+def convolve_input_grad(operand, w, x_shape, convolution, epilogue):
+    """``conv.convolve_input_grad``: dx of y = x ∗ w, and the epilogue's sums (2, C), float64."""
+    g = geometry(x_shape, w.shape, *convolution)
+    refuse("conv2d_input_grad", g)
+    out = empty(x_shape, w.dtype)
+    padding = tuple(2 - p for p in g.padding)
+    return out, _run(operand, w, out, padding, True, epilogue)[0].sum(0)
+
+
+def conv2d(x, w, stride, padding, dilation, groups):
+    """``conv.conv2d``: y = x ∗ w."""
+    one_dtype("conv2d", x, w)
+    fits("conv2d", x.shape[3] == w.shape[2] * groups and w.shape[3] % groups == 0, x, w)
+    return convolve(Operand(contiguous(x)), contiguous(w), (stride, padding, dilation, groups), Epilogue())[0]
+
+
+def conv2d_input_grad(dy, w, x_shape, stride, padding, dilation, groups):
+    """``conv.conv2d_input_grad``: dx (N, H, W, C) = x_shape of y = x ∗ w."""
+    one_dtype("conv2d_input_grad", dy, w)
+    convolution = stride, padding, dilation, groups
+    g = geometry(x_shape, w.shape, *convolution)
+    fits("conv2d_input_grad", dy.shape == (g.images, *g.out_size, g.filters), dy, w)
+    return convolve_input_grad(Operand(contiguous(dy)), contiguous(w), x_shape, convolution, Epilogue())[0]

@@ -1,0 +1,196 @@
+"""Where everything stands in a Winograd convolution, and where it is used. The kernels are in ``winograd.py``.
+
+The 2×2 output tiles of an item (images, or a band of rows of one) are taken in blocks: their inputs are transformed into V,
+16 products are made, and the results are transformed back, while all of it is in cache.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from . import target
+from .conv_plan import Layout
+from .winograd_table import GAINS, LEAST_GAIN, LEAST_TILES
+
+BLOCK_BYTES = 64 << 10  # of V and M of one block; measured: 32 to 256 KiB make no difference of 3 %
+BLOCK_TILES = 24, 96  # in a block, at least and at most: the weights are read once for each
+WEIGHT_TILES = 128  # in a block of a weight gradient, whose total is read and written once for each
+ITEM_TILES = 96  # in an item, where the batch has as many
+WIDE_ITEM_TILES = 32  # in an item of a layer whose weights are larger than the L2 cache
+WIDE_BYTES = 1 << 20
+PACKED_BYTES = 256 << 10
+TOTALS_BYTES = 8 << 20  # of all partial sums of a weight gradient
+SPLIT_ROWS = 64  # channels in a part of a weight gradient, at least
+
+
+class Block(NamedTuple):
+    """Memory of one block of tiles, in elements. A plane is one of the 16 matrices of V, U, M, Z or of the total."""
+
+    channels: int  # summed over in the forward pass; the rows of the weight gradient
+    filters: int
+    tiles: int  # at most
+    wide: int  # 1: the register tile is two vectors wide
+    rows: int  # its rows
+    width: int  # its columns
+    v_vectors: int  # vectors that hold a pixel's channels
+    v_tile: int  # V: from one tile to the next
+    v_vector: int  # from one vector of channels to the next
+    v_plane: int
+    m_panels: int  # M or Z: panels of ``width`` filters
+    m_tile: int
+    m_panel: int
+    m_plane: int
+    u_panel: int  # U: [plane][panel][channel][width]
+    u_plane: int
+    total_row: int  # total: [plane][channel][filter]
+    total_plane: int
+
+    def record(self):
+        """The same as an array of one record, with the fields' names."""
+        return np.array([tuple(self)], [(name, np.int64) for name in self._fields])
+
+    def sizes(self, itemsize):
+        """Elements of V, of M or Z (with room for four vectors behind the planes), and of U."""
+        return 16 * self.v_plane, 16 * self.m_plane + 4 * target.VECTOR_BYTES // itemsize, 16 * self.u_plane
+
+
+def even(n):
+    return n + n % 2
+
+
+def _up(n, multiple):
+    return -(-n // multiple) * multiple
+
+
+def _plane(elements, itemsize):
+    """Whole cache lines, an odd number of them: the 16 planes that a transform writes to fall on 16 sets of the L1 cache."""
+    line = 64 // itemsize
+    return (_up(elements, line) // line | 1) * line
+
+
+def _register_tile(channels, filters, itemsize):
+    """wide, rows and columns of the register tile, lanes, vectors of channels, panels of filters."""
+    lanes, width = target.VECTOR_BYTES // itemsize, target.tile_columns(filters, itemsize)
+    wide = width > lanes
+    tile = int(wide), target.WIDE_ROWS if wide else target.NARROW_ROWS, width
+    return *tile, lanes, -(-channels // lanes), -(-filters // width)
+
+
+@lru_cache(maxsize=512)
+def block_for(channels, filters, itemsize):
+    """Forward pass or input gradient (whose channels are the filters, and the other way round). V is [plane][tile][channel]."""
+    wide, rows, width, lanes, v_vectors, m_panels = _register_tile(channels, filters, itemsize)
+    v_tile, m_tile = v_vectors * lanes, m_panels * width
+    fewest, most = BLOCK_TILES
+    tiles = max(rows, max(fewest, min(most, BLOCK_BYTES // (16 * itemsize * (v_tile + m_tile)))) // rows * rows)
+    return Block(
+        channels, filters, tiles, wide, rows, width,
+        v_vectors, v_tile, lanes, _plane(tiles * v_tile, itemsize),
+        m_panels, m_tile, width, _plane(tiles * m_tile, itemsize),
+        channels * width, _plane(m_panels * channels * width, itemsize), 0, 0,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=512)
+def weight_block_for(channels, filters, itemsize):
+    """Weight gradient, summed over tiles: V is [plane][vector of channels][tile][lane], Z [plane][panel][tile][column]."""
+    wide, rows, width, lanes, v_vectors, m_panels = _register_tile(channels, filters, itemsize)
+    tiles, total_row = WEIGHT_TILES, m_panels * width
+    return Block(
+        channels, filters, tiles, wide, rows, width,
+        v_vectors, lanes, tiles * lanes, _plane(v_vectors * tiles * lanes, itemsize),
+        m_panels, width, tiles * width, _plane(m_panels * tiles * width, itemsize),
+        0, 0, total_row, _plane(_up(channels, rows) * total_row, itemsize),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=512)
+def tables_for(block, itemsize):
+    """(3, tiles) int64, bytes: where each tile's row of V and of M begins in its plane, and the run's start, 0."""
+    tile = np.arange(block.tiles)
+    return np.stack([tile * block.v_tile, tile * block.m_tile, tile * 0]).astype(np.int64) * itemsize
+
+
+@lru_cache(maxsize=512)
+def weight_tables_for(block, itemsize):
+    """(3, rows) int64, bytes: where each channel begins in its plane of V and of the total, and the run's start, 0.
+
+    Rows that fill up the last register tile read the last channel again; nobody looks at them.
+    """
+    row = np.arange(_up(block.channels, block.rows))
+    channel = np.minimum(row, block.channels - 1)
+    v_row = channel // block.v_tile * block.v_vector + channel % block.v_tile
+    return np.stack([v_row, row * block.total_row, row * 0]).astype(np.int64) * itemsize
+
+
+@lru_cache(maxsize=512)
+def item_layout(images, size, padding, channels, filters, itemsize, weight):
+    """How images of ``size`` (H, W) and ``channels`` are cut into items and packed with a border of ``padding``.
+
+    Bands have an even number of rows. Packed images are two rows and columns larger than their outputs, made even.
+    """
+    rows, columns = (n + 2 * p - 2 for n, p in zip(size, padding))
+    width, tiles_across = even(columns) + 2, even(columns) // 2
+    row_bytes = width * channels * itemsize
+    band = even(rows)
+    if (band + 2) * row_bytes > PACKED_BYTES:
+        least = 2 * -(-ITEM_TILES // tiles_across)
+        band = min(band, max(least, (PACKED_BYTES // row_bytes - 2) // 2 * 2, 2))
+        band = even(-(-rows // -(-rows // band)))
+    bands = -(-rows // band)
+    group = 1
+    if bands == 1:
+        tiles = band // 2 * tiles_across
+        if 16 * channels * filters * itemsize <= WIDE_BYTES:  # as many items as any number of threads needs
+            group = min(-(-ITEM_TILES // tiles), -(-images // 8))
+        else:  # as many tiles as make up for reading the weights, or the total
+            group = -(-(ITEM_TILES if weight else WIDE_ITEM_TILES) // tiles)
+            group = -(-images // -(-images // group)) if images else 1
+    return Layout(
+        direct=0, images=max(1, group), band=band, bands=bands, items=-(-images // max(1, group)) * bands,
+        step=1, column_step=1, top=padding[0], left=padding[1], height=band + 2, width=width, pitch=channels,
+        groups=1, columns=filters, tile=0, all_images=images, source_height=size[0], source_width=size[1],
+        channels=channels, out_row=columns, out_pixels=rows * columns,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=512)
+def weight_layout(images, size, padding, channels, filters, itemsize):
+    """``item_layout`` with the parts that a weight gradient is cut into, whatever the number of threads."""
+    layout = item_layout(images, size, padding, channels, filters, itemsize, True)
+    total = 16 * weight_block_for(channels, filters, itemsize).total_plane * itemsize
+    chunks = max(1, min(16, layout.items, TOTALS_BYTES // total))
+    return layout._replace(chunks=chunks, splits=max(1, min(16 // chunks, channels // SPLIT_ROWS)))
+
+
+def applicable(g):
+    """Whether a ``conv_plan.Geometry`` can be computed so: 3×3, stride 1, dilation 1, one group, padding of at most 2."""
+    plain = g.kernel == (3, 3) and g.stride == (1, 1) and g.dilation == (1, 1) and g.groups == 1
+    return plain and max(g.padding) <= 2 and min(g.out_size) > 0
+
+
+@lru_cache(maxsize=512)
+def least_side(use, channels, kind=target.KIND):
+    """The side of a map from which on every measured one gains, for the largest measured channels ≤ channels; or None."""
+    by_channels = GAINS.get(kind, {}).get(use, {})
+    known = [c for c in by_channels if c <= channels]
+    least = None
+    for side, gain in sorted(by_channels[max(known)].items(), reverse=True) if known else ():
+        if gain < LEAST_GAIN:
+            break
+        least = side
+    return least
+
+
+def faster(g, use, kind=target.KIND):
+    """Whether Winograd's way is the faster one, by the committed table; use: "forward", "input_grad" or "weight_grad".
+
+    By target and shape alone: the smaller one of channels and filters, the smaller side of what is computed, the tiles.
+    """
+    if not applicable(g):
+        return False
+    least = least_side(use, min(g.channels, g.filters), kind)
+    height, width = g.size if use == "input_grad" else g.out_size
+    tiles = g.images * (even(height) // 2) * (even(width) // 2)
+    return least is not None and min(height, width) >= least and tiles >= LEAST_TILES

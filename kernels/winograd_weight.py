@@ -1,0 +1,259 @@
+"""The weight gradient in Winograd's way: dw = Gᵀ [ Σ_tiles (Bᵀ d B) ⊙ (A dy Aᵀ) ] G, the transpose of ``winograd.py``.
+
+The total over tiles is made of 16 matrices (channels, filters). Its sum is cut into chunks of items and its rows into
+splits, whatever the number of threads; chunks are added up in their order.
+"""
+
+import numpy as np
+from numba import prange
+
+from . import target
+from .buffers import empty
+from .cache import njit
+from .checks import fits, one_dtype
+from .conv import geometry, item_stretch
+from .layout import contiguous
+from .packing import PLAIN, Operand, pack_item, transform
+from .threads import LOCK, get_num_threads, launch
+from .tile import accumulate_tile
+from .winograd import address, refuse, transform_inputs
+from .winograd_ir import transform_gradient, transform_weight_grad
+from .winograd_plan import weight_block_for, weight_layout, weight_tables_for
+
+VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, target.NARROW_ROWS
+
+
+@njit()
+def _transform_gradients(dy, at, image_step, row, pitch, rows, columns, first, count, Z, block):
+    """Z of tiles first … first + count − 1: [plane][panel][tile][column], zero beyond the filters."""
+    size, filters, width = dy.itemsize, block.filters, block.width
+    lanes, plane, panel = VECTOR_BYTES // size, block.m_plane * size, block.m_panel * size
+    tile_rows, tile_columns = (rows + 1) // 2, (columns + 1) // 2
+    corner = 16 * block.m_plane  # room for four vectors, behind the planes
+    p_corner, to = address(Z) + corner * size, address(Z)
+    panels = filters // width  # whole ones
+    y, x = first // tile_columns % tile_rows, first % tile_columns
+    image = at + first // tile_columns // tile_rows * image_step
+    right, below = pitch * size, row * size
+    for _ in range(count):
+        here = image + 2 * y * row + 2 * x * pitch
+        done = 0
+        if 2 * x + 1 < columns and 2 * y + 1 < rows:
+            source = address(dy) + here * size
+            for n in range(panels):
+                for v in range(0, width * size, VECTOR_BYTES):
+                    transform_gradient(
+                        dy.dtype,
+                        source,
+                        source + right,
+                        source + below,
+                        source + below + right,
+                        to + n * panel + v,
+                        plane,
+                    )
+                    source += VECTOR_BYTES
+            done = panels * width
+        for c in range(done, block.m_panels * width, lanes):  # at an edge, or less than a panel: the rest is zero
+            Z[corner : corner + 4 * lanes] = 0
+            for j in range(4):
+                if (j % 2 == 0 or 2 * x + 1 < columns) and (j < 2 or 2 * y + 1 < rows):
+                    start = here + j // 2 * row + j % 2 * pitch + c
+                    for i in range(min(lanes, filters - c)):
+                        Z[corner + j * lanes + i] = dy[start + i]
+            transform_gradient(
+                dy.dtype, p_corner, p_corner + VECTOR_BYTES, p_corner + 2 * VECTOR_BYTES, p_corner + 3 * VECTOR_BYTES,
+                to + c // width * panel + c % width * size, plane,
+            )  # fmt: skip
+        to += width * size
+        x += 1
+        if x == tile_columns:
+            x, y = 0, y + 1
+            if y == tile_rows:
+                y = 0
+                image += image_step
+
+
+@njit()
+def _multiply_add(V, Z, total, count, first_row, last_row, block, tables):
+    """total += Vᵀ · Z for each of the 16 planes, its rows of channels first_row … last_row − 1."""
+    size = V.itemsize
+    p_rows, p_out, p_run = address(tables[0]), address(tables[1]), address(tables[2])
+    a_step, b_step = block.v_tile * size, block.m_tile * size
+    for k in range(16):
+        a, c = address(V) + k * block.v_plane * size, address(total) + k * block.total_plane * size
+        for n in range(block.m_panels):
+            b = address(Z) + (k * block.m_plane + n * block.m_panel) * size
+            to = c + n * block.width * size
+            if block.wide:
+                for i in range(first_row, last_row, WIDE_ROWS):
+                    accumulate_tile(
+                        V.dtype, WIDE_ROWS, 2, 1,
+                        a, p_rows + 8 * i, a_step, p_run, 1, count, b, b_step, to, p_out + 8 * i,
+                    )  # fmt: skip
+            else:
+                for i in range(first_row, last_row, NARROW_ROWS):
+                    accumulate_tile(
+                        V.dtype, NARROW_ROWS, 1, 1,
+                        a, p_rows + 8 * i, a_step, p_run, 1, count, b, b_step, to, p_out + 8 * i,
+                    )  # fmt: skip
+
+
+@njit()
+def winograd_weight_item(
+    packed, at, images, image_step, width, pitch, rows, columns,
+    dy, dy_at, dy_image, dy_row, dy_pitch, first_row, last_row, V, Z, total, block, tables,
+):  # fmt: skip
+    """total[plane, c, o] += Σ over tiles of V[plane, tile, c] · Z[plane, tile, o], channels first_row ≤ c < last_row.
+
+    packed is read as by ``winograd_item``, but what stands where a row or column too many is read must be finite. Pixel
+    (r, c) of dy, rows × columns an image, is at dy[dy_at + n·dy_image + r·dy_row + c·dy_pitch]. first_row is a multiple of
+    the register tile's rows (``row_step``); rows up to the next multiple behind last_row are written.
+    """
+    lanes = VECTOR_BYTES // packed.itemsize
+    tile_rows, tile_columns = (rows + 1) // 2, (columns + 1) // 2
+    tiles = images * tile_rows * tile_columns
+    v_first, v_last = first_row // lanes, min(block.v_vectors, (last_row + block.rows + lanes - 1) // lanes)
+    blocks = (tiles + block.tiles - 1) // block.tiles
+    for n in range(blocks):
+        first = n * tiles // blocks
+        count = (n + 1) * tiles // blocks - first
+        transform_inputs(
+            packed, at, image_step, width, pitch, tile_rows, tile_columns, first, count, v_first, v_last, V, block
+        )
+        _transform_gradients(dy, dy_at, dy_image, dy_row, dy_pitch, rows, columns, first, count, Z, block)
+        _multiply_add(V, Z, total, count, first_row, last_row, block, tables)
+
+
+@njit()
+def finish_weights(totals, first, last, dw, edge, block):
+    """dw = Gᵀ (Σ totals) G for channels first ≤ c < last; the chunks are added to the first one, in their order.
+
+    dw (3, 3, C, O); edge: room for nine vectors.
+    """
+    lanes, size, filters, row = VECTOR_BYTES // dw.itemsize, dw.itemsize, block.filters, block.total_row
+    for k in range(16):
+        mine = slice(k * block.total_plane + first * row, k * block.total_plane + last * row)
+        total = totals[0, mine]
+        for chunk in range(1, totals.shape[0]):
+            more = totals[chunk, mine]
+            for i in range(total.size):
+                total[i] += more[i]
+    taps = dw.reshape(9, block.channels, filters)
+    plane, tap = block.total_plane * size, block.channels * filters * size
+    for c in range(first, last):
+        source, to = address(totals) + c * row * size, address(dw) + c * filters * size
+        for o in range(0, filters, lanes):
+            if o + lanes <= filters:
+                transform_weight_grad(dw.dtype, source + o * size, plane, to + o * size, tap)
+            else:
+                transform_weight_grad(dw.dtype, source + o * size, plane, address(edge), VECTOR_BYTES)
+                for t in range(9):
+                    for j in range(filters - o):
+                        taps[t, c, o + j] = edge[t * lanes + j]
+
+
+@njit()
+def _part(
+    t,
+    threads,
+    x_kind,
+    x,
+    x_parameters,
+    kind,
+    dy,
+    partner,
+    parameters,
+    totals,
+    record,
+    blocks,
+    tables,
+    packed,
+    read,
+    V,
+    Z,
+):
+    layout, block = record[0], blocks[0]
+    chunks, splits, filters, columns = layout.chunks, layout.splits, block.filters, layout.out_row
+    image_step, dy_step = layout.height * layout.width * layout.pitch, layout.out_pixels * filters
+    groups = (block.channels + block.rows - 1) // block.rows
+    packed[layout.images * image_step :] = 0  # what is read behind the last pixel must be finite
+    for part in range(t * chunks * splits // threads, (t + 1) * chunks * splits // threads):
+        chunk, split = part // splits, part % splits
+        first_row, last_row = split * groups // splits * block.rows, (split + 1) * groups // splits * block.rows
+        total = totals[chunk]
+        for k in range(16):
+            plane = total[k * block.total_plane : (k + 1) * block.total_plane]
+            plane[first_row * block.total_row : last_row * block.total_row] = 0
+        for item in range(chunk * layout.items // chunks, (chunk + 1) * layout.items // chunks):
+            pack_item(item, x_kind, x, x, x_parameters, layout, packed)
+            first, last = item_stretch(item, layout, filters)
+            images = (last - first) // dy_step if layout.bands == 1 else 1
+            rows = (last - first) // (images * columns * filters)
+            gradient, at = dy, first
+            if kind != PLAIN:
+                transform(kind, dy[first:last], partner[first:last], parameters, read[: last - first])
+                gradient, at = read, 0
+            winograd_weight_item(
+                packed, 0, images, image_step, layout.width, layout.pitch, rows, columns,
+                gradient, at, dy_step, columns * filters, filters, first_row, min(last_row, block.channels), V, Z,
+                total, block, tables,
+            )  # fmt: skip
+
+
+@njit(parallel=True)
+def _weight_grad(
+    x_kind, x, x_parameters, kind, dy, partner, parameters, totals, record, block, tables, packed, read, V, Z, threads
+):
+    """totals[chunk] = the part of the sum over the chunk's items. The arguments are those of ``conv_weight._weight_grad``."""
+    for t in prange(threads):
+        _part(
+            np.int64(t), threads, x_kind, x, x_parameters, kind, dy, partner, parameters, totals, record, block, tables,
+            packed[t], read[t], V[t], Z[t],
+        )  # fmt: skip
+
+
+@njit()
+def _finish_part(t, threads, totals, dw, edge, block):
+    channels = dw.shape[2]
+    finish_weights(totals, t * channels // threads, (t + 1) * channels // threads, dw, edge, block)
+
+
+@njit(parallel=True)
+def _finish(totals, dw, edges, block, threads):
+    for t in prange(threads):
+        _finish_part(np.int64(t), threads, totals, dw, edges[t], block[0])
+
+
+def convolve_weight_grad(operand, gradient, w_shape, convolution):
+    """``conv_weight.convolve_weight_grad``: dw (3, 3, C, O) of y = x ∗ w."""
+    x, dy = operand.array, gradient.array
+    g = geometry(x.shape, w_shape, *convolution)
+    refuse("conv2d_weight_grad", g)
+    size = x.itemsize
+    block = weight_block_for(g.channels, g.filters, size)
+    layout = weight_layout(g.images, g.size, g.padding, g.channels, g.filters, size)
+    dw = empty(w_shape, x.dtype)
+    totals = empty((layout.chunks, 16 * block.total_plane), x.dtype)
+    flat = dy.reshape(-1)
+    partner = flat if gradient.partner is None else gradient.partner.reshape(-1)
+    reads = operand.kind, x.reshape(-1), operand.rows(), gradient.kind, flat, partner, gradient.rows()
+    tables = layout.record(), block.record(), weight_tables_for(block, size)
+    v, z, _ = block.sizes(size)
+    lanes = VECTOR_BYTES // size
+    read = 0 if gradient.kind == PLAIN else layout.images * layout.band * layout.out_row * g.filters
+    with LOCK:
+        lengths = layout.packed_size + lanes, read, v, z, 9 * lanes
+        packed, read, V, Z, edges = (empty((get_num_threads(), n), x.dtype) for n in lengths)
+        launch(_weight_grad, *reads, totals, *tables, packed, read, V, Z)
+        launch(_finish, totals, dw, edges, block.record())
+    return dw
+
+
+def conv2d_weight_grad(x, dy, w_shape, stride, padding, dilation, groups):
+    """``conv_weight.conv2d_weight_grad``: dw (3, 3, C, O) = w_shape of y = x ∗ w."""
+    one_dtype("conv2d_weight_grad", x, dy)
+    x, dy = contiguous(x), contiguous(dy)
+    convolution = stride, padding, dilation, groups
+    g = geometry(x.shape, w_shape, *convolution)
+    fits("conv2d_weight_grad", dy.shape == (g.images, *g.out_size, g.filters), x, dy)
+    return convolve_weight_grad(Operand(x), Operand(dy), w_shape, convolution)

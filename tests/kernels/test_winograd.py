@@ -1,0 +1,360 @@
+"""Winograd convolutions against the reference back end and the direct kernels."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kernel_cases import DTYPES, arrays, assert_close, pairs
+from minires.kernels import conv, conv_weight, reference, winograd, winograd_table, winograd_weight
+from minires.kernels.conv_plan import Geometry
+from minires.kernels.epilogue import ADD, MASK, MOMENTS, NORMALISE, NOTHING, Epilogue
+from minires.kernels.packing import Operand, gradient, normalised
+from minires.kernels.winograd_plan import applicable, block_for, faster, tables_for
+from minires.kernels.winograd_table import GAINS, LEAST_GAIN, LEAST_TILES, USES
+from test_bounds import Guard
+
+import minires as mr
+from minires.errors import ConfigError, ShapeError
+
+ONE = (1, 1)
+BT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], float)
+G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+AT = np.array([[1, 1, 1, 0], [0, 1, -1, -1]], float)
+
+
+def three(x, w, dy, padding):
+    """y, dx and dw, in Winograd's way."""
+    geometry = ONE, padding, ONE, 1
+    return (
+        winograd.conv2d(x, w, *geometry),
+        winograd.conv2d_input_grad(dy, w, x.shape, *geometry),
+        winograd_weight.conv2d_weight_grad(x, dy, w.shape, *geometry),
+    )
+
+
+def expected(x, w, dy, padding):
+    x, w, dy = (a.astype(np.float64) for a in (x, w, dy))
+    geometry = ONE, padding, ONE, 1
+    return (
+        reference.conv2d(x, w, *geometry),
+        reference.conv2d_input_grad(dy, w, x.shape, *geometry),
+        reference.conv2d_weight_grad(x, dy, w.shape, *geometry),
+    )
+
+
+def tiles(x, padding, size):
+    """(N, tile rows, tile columns, 4, 4, C): the inputs of each 2×2 of the ``size`` outputs."""
+    (ph, pw), even = padding, [n + n % 2 + 2 for n in size]
+    room = [(0, 0), (ph, even[0] - x.shape[1] - ph), (pw, even[1] - x.shape[2] - pw), (0, 0)]
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, room), (4, 4), (1, 2))
+    return windows[:, ::2, ::2].transpose(0, 1, 2, 4, 5, 3)
+
+
+def sizes(x, w, dy, padding):
+    """What y, dx and dw are sums of: the algorithm on absolute values, plain NumPy in float64."""
+    x, w, dy = (np.abs(a).astype(np.float64) for a in (x, w, dy))
+    bt, g, at = np.abs(BT), np.abs(G), np.abs(AT)
+
+    def forward(x, w, padding, size):
+        v = np.einsum("ip,nyxpqc,jq->nyxijc", bt, tiles(x, padding, size), bt)
+        m = np.einsum("nyxijc,ijco->nyxijo", v, np.einsum("ip,pqco,jq->ijco", g, w, g))
+        y = np.einsum("pi,nyxijo,qj->nypxqo", at, m, at)
+        return y.reshape(len(x), 2 * v.shape[1], 2 * v.shape[2], w.shape[3])[:, : size[0], : size[1]]
+
+    size = dy.shape[1:3]
+    v = np.einsum("ip,nyxpqc,jq->nyxijc", bt, tiles(x, padding, size), bt)
+    even = np.pad(dy, [(0, 0), (0, size[0] % 2), (0, size[1] % 2), (0, 0)])
+    even = even.reshape(len(x), v.shape[1], 2, v.shape[2], 2, dy.shape[3])
+    total = np.einsum("nyxijc,nyxijo->ijco", v, np.einsum("pi,nypxqo,qj->nyxijo", at, even, at))
+    turned = w[::-1, ::-1].transpose(0, 1, 3, 2)
+    dx = forward(dy, turned, (2 - padding[0], 2 - padding[1]), x.shape[1:3])
+    return forward(x, w, padding, size), dx, np.einsum("ip,ijco,jq->pqco", g, total, g)
+
+
+def check(x_shape, filters, padding, dtype, seed):
+    size = [n + 2 * p - 2 for n, p in zip(x_shape[1:3], padding)]
+    w_shape, y_shape = (3, 3, x_shape[3], filters), (x_shape[0], *size, filters)
+    x, w, dy = arrays(seed, dtype, x_shape, w_shape, y_shape)
+    found, right, bounds = three(x, w, dy, padding), expected(x, w, dy, padding), sizes(x, w, dy, padding)
+    for name, f, e, bound in zip(("y", "dx", "dw"), found, right, bounds):
+        assert f.dtype == dtype, name
+        assert f.flags.c_contiguous, name
+        assert_close(f, e, bound, factor=6)
+
+
+@st.composite
+def cases(draw, most_channels=70):
+    padding = draw(pairs(0, 2))
+    size = [max(n, 3 - 2 * p) for n, p in zip(draw(pairs(1, 20)), padding)]
+    channels = st.integers(1, most_channels)
+    return (draw(st.integers(1, 4)), *size, draw(channels)), draw(channels), padding
+
+
+@given(cases(), DTYPES, st.integers(0, 2**32 - 1))
+def test_against_reference(case, dtype, seed):
+    check(*case, dtype, seed)
+
+
+LAYERS = {  # name: x shape, filters, padding; each is a path of its own
+    "a ResNet-20 layer": ((3, 32, 32, 16), 16, ONE),
+    "many small images in an item": ((40, 8, 8, 64), 64, ONE),
+    "an image in bands, the last one odd": ((1, 91, 83, 40), 17, ONE),
+    "bands of two images": ((2, 60, 56, 64), 64, ONE),
+    "wide": ((3, 7, 7, 256), 272, ONE),
+    "wide, one image, odd": ((1, 5, 3, 520), 130, (0, 1)),
+    "1×1 images": ((5, 1, 1, 19), 23, ONE),
+    "1×1 outputs": ((5, 3, 3, 8), 8, (0, 0)),
+    "one row of tiles": ((2, 2, 40, 24), 9, ONE),
+    "one channel, one filter": ((2, 9, 9, 1), 1, (2, 2)),
+    "no image": ((0, 8, 8, 16), 16, ONE),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(name, dtype):
+    check(*LAYERS[name], dtype, 0)
+
+
+@pytest.mark.parametrize("channels", range(1, 35))
+def test_any_number_of_channels(channels):
+    """Around every multiple of the lanes and of the register tile's rows."""
+    check((2, 5, 6, channels), 35 - channels, ONE, np.float32, channels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(4))
+def test_fuzz(start):
+    rng = np.random.default_rng(start)
+    for _ in range(200):
+        padding = tuple(int(p) for p in rng.integers(0, 3, 2))
+        size = [max(int(n), 3 - 2 * p) for n, p in zip(rng.integers(1, 40, 2), padding)]
+        images, channels, filters = (int(n) for n in rng.integers(1, [12, 140, 140]))
+        check((images, *size, channels), filters, padding, np.float32, int(rng.integers(1 << 30)))
+
+
+@pytest.mark.parametrize("channels", [16, 64, 256])
+def test_rounding_beside_the_direct_kernels(channels):
+    """The figures of ``winograd.py``: float32 is at most 3 times as far from float64 as the direct kernels, 3e-6 at most."""
+    shape, filters = (4, 16, 16, channels), channels
+    x, w, dy = arrays(7, np.float32, shape, (3, 3, channels, filters), (4, 16, 16, filters))
+    geometry = ONE, ONE, ONE, 1
+    direct = (
+        conv.conv2d(x, w, *geometry),
+        conv.conv2d_input_grad(dy, w, x.shape, *geometry),
+        conv_weight.conv2d_weight_grad(x, dy, w.shape, *geometry),
+    )
+    for found, plain, right in zip(three(x, w, dy, ONE), direct, expected(x, w, dy, ONE)):
+        error, plain_error = (np.abs(a - right).max() / np.abs(right).max() for a in (found, plain))
+        assert error <= 3e-6
+        assert np.sqrt(((found - right) ** 2).mean()) <= 3 * np.sqrt(((plain - right) ** 2).mean())
+        assert plain_error <= 3e-6  # else the first line says nothing
+
+
+@pytest.mark.parametrize("name", ["many small images in an item", "an image in bands, the last one odd", "wide"])
+def test_the_same_bits_on_any_number_of_threads(name):
+    x_shape, filters, padding = LAYERS[name]
+    x, w, dy = arrays(3, np.float32, x_shape, (3, 3, x_shape[3], filters), (*x_shape[:3], filters))
+    results = []
+    before = mr.get_num_threads()
+    try:
+        for threads in (1, 2):
+            mr.set_num_threads(threads)
+            results.append([a.tobytes() for a in three(x, w, dy, padding)])
+    finally:
+        mr.set_num_threads(before)
+    assert results[0] == results[1]
+
+
+@pytest.fixture
+def guard(monkeypatch):
+    guard = Guard()
+    for module in (winograd, winograd_weight):
+        monkeypatch.setattr(module, "empty", guard.empty)
+    return guard
+
+
+@pytest.mark.parametrize("channels", [1, 3, 7, 8, 9, 16, 17, 33])
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (6, 7), (19, 18)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_kernel_leaves_its_arrays(guard, channels, size, dtype):
+    """Inputs stand between NaNs, buffers are full of them, and nothing is written beside an array."""
+    rng = np.random.default_rng(0)
+    for padding in (ONE, (1, 2)):
+        y_size = [n + 2 * p - 2 for n, p in zip(size, padding)]
+        shapes = (9, *size, channels), (3, 3, channels, channels + 2), (9, *y_size, channels + 2)
+        plain = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+        found = [a.copy() for a in three(*(guard.between_nans(a) for a in plain), padding)]
+        for result, right, bound in zip(found, expected(*plain, padding), sizes(*plain, padding)):
+            assert_close(result, right, bound)
+    assert len(guard.made) >= 20
+    guard.check()
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(5, 7), (4, 6), (1, 1)])
+def test_an_item_uses_nothing_of_what_it_reads_beyond_the_border(rows, columns):
+    """Packed without room for odd sizes, with NaN behind: as ``winograd_item`` says of the buffer it wants."""
+    channels, filters, width = 12, 20, columns + 2
+    x, w = arrays(1, np.float32, (2, rows + 2, columns + 2, channels), (3, 3, channels, filters))
+    block = block_for(channels, filters, 4)
+    v, m, u = block.sizes(4)
+    packed = np.full(x.size + (width + 1) * channels + 8, np.nan, np.float32)
+    packed[: x.size] = x.ravel()
+    V, M, U = (np.full(n, np.nan, np.float32) for n in (v, m, u))
+    out = np.full(2 * rows * columns * filters, np.nan, np.float32)
+    winograd.transform_filters(w, False, 0, channels, U, np.empty(9 * 16 * 8, np.float32), block.record()[0])
+    winograd.winograd_item(
+        packed, 0, 2, x[0].size, width, channels, rows, columns, U, V, M, out, 0, out.size // 2, block.record()[0],
+        tables_for(block, 4),
+    )  # fmt: skip
+    right = reference.conv2d(x.astype(np.float64), w.astype(np.float64), ONE, (0, 0), ONE, 1)
+    np.testing.assert_allclose(out.reshape(right.shape), right, rtol=1e-4, atol=1e-4)
+
+
+def test_no_kernel_reads_freed_memory():
+    """With every freed block overwritten at once, results are the same (Numba frees an array after its last use)."""
+    script = (
+        "import hashlib, numpy as np; from test_winograd import LAYERS, arrays, three\n"
+        "for name, (x, o, p) in LAYERS.items():\n"
+        "    y = [x[0], *(n + 2 * q - 2 for n, q in zip(x[1:3], p)), o]\n"
+        "    for a in three(*arrays(5, np.float32, x, (3, 3, x[3], o), y), p):\n"
+        "        print(hashlib.sha256(a.tobytes()).hexdigest())\n"
+    )
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(p) for p in (here, here.parent, here.parents[1], os.environ.get("PYTHONPATH", ""))])
+    printed = []
+    for tunables in ("", "glibc.malloc.tcache_count=0:glibc.malloc.perturb=165"):
+        env = os.environ | {"PYTHONPATH": path, "GLIBC_TUNABLES": tunables}
+        found = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
+        assert found.returncode == 0, (found.returncode, found.stderr)
+        printed.append(found.stdout)
+    assert printed[0] == printed[1]
+    assert len(printed[0].split()) == 3 * len(LAYERS)
+
+
+def epilogues(rng, shape):
+    """One of each kind for outputs of this shape."""
+    other, c, z = (rng.standard_normal(shape).astype(np.float32) for _ in range(3))
+    mean, scale, shift = rng.standard_normal((3, shape[3]))
+    yield Epilogue(NOTHING)
+    yield Epilogue(MOMENTS)
+    yield Epilogue(ADD, other=other)
+    yield Epilogue(NORMALISE, (mean, scale, shift), True, other)
+    yield Epilogue(MASK, (mean, scale, shift), True, other, c)
+    yield Epilogue(MASK, (mean, scale, shift), True, None, c, z)
+
+
+@pytest.mark.parametrize("shape", [(9, 8, 8, 24), (1, 91, 83, 40)])
+def test_operands_and_epilogues_are_those_of_the_direct_kernels(shape):
+    rng = np.random.default_rng(2)
+    x, partner = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+    w = rng.standard_normal((3, 3, shape[3], 32)).astype(np.float32)
+    back = rng.standard_normal((3, 3, 32, shape[3])).astype(np.float32)
+    mean, scale, shift = rng.standard_normal((3, shape[3]))
+    convolution = ONE, ONE, ONE, 1
+    operands = Operand(x), normalised(x, mean, scale, shift), gradient(x, partner, mean, scale, scale, shift)
+    close = {"rtol": 1e-4, "atol": 1e-3}
+    for operand in operands:
+        for epilogue in epilogues(rng, (*shape[:3], 32)):
+            if epilogue.kind != MASK:
+                y, moments = winograd.convolve(operand, w, convolution, epilogue)
+                right, right_moments = conv.convolve(operand, w, convolution, epilogue)
+                np.testing.assert_allclose(y, right, **close)
+                assert (moments is None) == (right_moments is None)
+                for a, b in zip(moments or (), right_moments or ()):
+                    np.testing.assert_allclose(a, b, **close)
+            if epilogue.kind in (NOTHING, ADD, MASK):
+                dx, sums = winograd.convolve_input_grad(operand, back, (*shape[:3], 32), convolution, epilogue)
+                right, right_sums = conv.convolve_input_grad(operand, back, (*shape[:3], 32), convolution, epilogue)
+                np.testing.assert_allclose(dx, right, **close)
+                np.testing.assert_allclose(sums, right_sums, rtol=1e-4, atol=0.1)
+        for dy in operands:
+            pair = operand, dy, (3, 3, shape[3], shape[3]), convolution
+            dw, right = winograd_weight.convolve_weight_grad(*pair), conv_weight.convolve_weight_grad(*pair)
+            np.testing.assert_allclose(dw, right, rtol=1e-4, atol=1e-5 * np.abs(right).max())
+
+
+def geometry(
+    channels=64, filters=64, side=8, images=128, kernel=(3, 3), stride=ONE, padding=ONE, dilation=ONE, groups=1
+):
+    return Geometry(images, (side, side), channels, filters, kernel, stride, padding, dilation, groups)
+
+
+OTHERS = [
+    {"kernel": (1, 1)}, {"kernel": (5, 5)}, {"stride": (2, 2)}, {"stride": (1, 2)}, {"dilation": (2, 2)}, {"groups": 2},
+    {"padding": (3, 1)},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=str)
+def test_other_convolutions_are_refused(other):
+    g = geometry(**other)
+    assert not applicable(g)
+    assert not any(faster(g, use, "avx2") for use in USES)
+    x, w = np.zeros((1, 8, 8, 64), np.float32), np.zeros((*g.kernel, 64 // g.groups, 64), np.float32)
+    convolution = g.stride, g.padding, g.dilation, g.groups
+    y = reference.conv2d(x, w, *convolution)
+    for call in (
+        lambda: winograd.conv2d(x, w, *convolution),
+        lambda: winograd.conv2d_input_grad(y, w, x.shape, *convolution),
+        lambda: winograd_weight.conv2d_weight_grad(x, y, w.shape, *convolution),
+    ):
+        with pytest.raises(ConfigError, match="3×3"):
+            call()
+
+
+def test_wrong_shapes_are_refused():
+    x, w, dy = (np.zeros(shape, np.float32) for shape in ((2, 8, 8, 4), (3, 3, 4, 6), (2, 7, 8, 6)))
+    for call in (
+        lambda: winograd.conv2d(x, w[:, :, :3], ONE, ONE, ONE, 1),
+        lambda: winograd.conv2d_input_grad(dy, w, x.shape, ONE, ONE, ONE, 1),
+        lambda: winograd_weight.conv2d_weight_grad(x, dy, w.shape, ONE, ONE, ONE, 1),
+    ):
+        with pytest.raises(ShapeError):
+            call()
+
+
+@pytest.mark.parametrize("use", USES)
+def test_where_it_is_used(use):
+    """By shape and target alone: the committed figures and nothing else decide."""
+    for kind, uses in GAINS.items():
+        for channels, by_side in uses.get(use, {}).items():
+            for side, gain in by_side.items():
+                larger = [g for s, g in by_side.items() if s >= side]
+                g = geometry(channels, channels + 8, side, images=-(-LEAST_TILES // ((side + 1) // 2) ** 2))
+                assert faster(g, use, kind) == (min(larger) >= LEAST_GAIN), (kind, channels, side, gain)
+                assert not faster(g._replace(images=0), use, kind)
+            assert not faster(geometry(min(uses[use]) - 1, channels, 64), use, kind)
+    assert not faster(geometry(), use, "plain")
+    assert not faster(geometry(), use, "neon")
+
+
+def test_the_committed_table():
+    """Whole, for the target it was measured on: three uses, ResNet-20's layers among the classes."""
+    assert set(GAINS["avx2"]) == set(USES)
+    for use in USES:
+        assert {16, 32, 64} <= set(GAINS["avx2"][use])
+        assert faster(geometry(64, 64, 8), use, "avx2")
+    assert all(
+        gain > 0 for uses in GAINS.values() for rows in uses.values() for row in rows.values() for gain in row.values()
+    )
+
+
+def test_the_benchmark_writes_the_table(tmp_path, monkeypatch):
+    from benchmarks import winograd_table as script
+
+    path = tmp_path / "winograd_table.py"
+    path.write_text(Path(winograd_table.__file__).read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(script, "TABLE", path)
+    monkeypatch.setattr(script.target, "KIND", "neon")
+    gains = {use: {16: {8: 1.5}} for use in USES}
+    script.write(gains)
+    written = {}
+    exec(path.read_text(encoding="utf-8"), written)
+    assert written["GAINS"] == GAINS | {"neon": gains}
+    assert script.measure(1, 6, 8, 0.01).keys() == set(USES)
