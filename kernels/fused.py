@@ -7,8 +7,7 @@ from numba import prange
 
 from .buffers import empty_like
 from .cache import njit
-from .conv import convolve, convolve_input_grad
-from .conv_weight import convolve_weight_grad
+from .choice import convolve, convolve_input_grad, convolve_weight_grad
 from .epilogue import ADD, MASK, MOMENTS, NORMALISE, NOTHING, Epilogue, finish, join_moments
 from .packing import PLAIN, Operand, fold, gradient, normalised, repeated, rounded, transform
 from .threads import launch

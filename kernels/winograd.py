@@ -22,7 +22,7 @@ from .checks import fits, one_dtype
 from .conv import _values, geometry, item_stretch
 from .epilogue import MOMENTS, NOTHING, Epilogue, finish, join_moments
 from .layout import contiguous
-from .packing import Operand, pack_item
+from .packing import Operand, pack_item, repeated
 from .threads import LOCK, get_num_threads, launch
 from .tile import accumulate_tile
 from .winograd_ir import transform_filter, transform_input, transform_output, transpose
@@ -216,14 +216,15 @@ def _filters(w, transposed, U, edges, block, threads):
 
 @njit()
 def _convolve_part(
-    t, threads, kind, source, partner, parameters, U, out, record, blocks, tables, flags, other, c, z, after, results,
-    packed, V, M,
+    t, threads, kind, source, partner, parameters, folded, U, out, record, blocks, tables,
+    flags, other, c, z, after, after_folded, results, packed, V, M,
 ):  # fmt: skip
     layout, block = record[0], blocks[0]
+    before, ends = repeated(parameters, folded, source), repeated(after, after_folded, out)
     filters, columns = block.filters, layout.out_row
     image_step, out_step = layout.height * layout.width * layout.pitch, layout.out_pixels * filters
     for item in range(t * layout.items // threads, (t + 1) * layout.items // threads):
-        pack_item(item, kind, source, partner, parameters, layout, packed)
+        pack_item(item, kind, source, partner, before, layout, packed)
         first, last = item_stretch(item, layout, filters)
         images = (last - first) // out_step if layout.bands == 1 else 1
         rows = (last - first) // (images * columns * filters)
@@ -232,19 +233,19 @@ def _convolve_part(
             block, tables,
         )  # fmt: skip
         if flags[0] != NOTHING:
-            finish(flags, out[first:last], other[first:last], c[first:last], z[first:last], after, results[item])
+            finish(flags, out[first:last], other[first:last], c[first:last], z[first:last], ends, results[item])
 
 
 @njit(parallel=True)
 def _convolve(
-    kind, source, partner, parameters, U, out, record, block, tables, flags, other, c, z, after, results, packed, V, M,
-    threads,
+    kind, source, partner, parameters, folded, U, out, record, block, tables,
+    flags, other, c, z, after, after_folded, results, packed, V, M, threads,
 ):  # fmt: skip
     """The arguments are those of ``conv._convolve``."""
     for t in prange(threads):
         _convolve_part(
-            np.int64(t), threads, kind, source, partner, parameters, U, out, record, block, tables, flags, other, c, z,
-            after, results, packed[t], V[t], M[t],
+            np.int64(t), threads, kind, source, partner, parameters, folded, U, out, record, block, tables,
+            flags, other, c, z, after, after_folded, results, packed[t], V[t], M[t],
         )  # fmt: skip
 
 
@@ -256,7 +257,7 @@ def _run(operand, w, out, padding, transposed, epilogue):
     source, flat = operand.array.reshape(-1), out.reshape(-1)
     partner = source if operand.partner is None else operand.partner.reshape(-1)
     arrays = [flat if a is None else a.reshape(-1) for a in (epilogue.other, epilogue.c, epilogue.z)]
-    finishing = epilogue.flags(), *arrays, epilogue.rows(out)
+    finishing = epilogue.flags(), *arrays, *epilogue.rows(out)
     results = np.empty((0 if epilogue.kind == NOTHING else layout.items, 2, filters))
     v, m, u = block.sizes(size)
     U, lanes = empty((u,), w.dtype), VECTOR_BYTES // size
@@ -265,7 +266,7 @@ def _run(operand, w, out, padding, transposed, epilogue):
         lengths = layout.packed_size + lanes, v, m, 9 * (LINE // size) * lanes
         packed, V, M, edges = (empty((get_num_threads(), n), w.dtype) for n in lengths)
         launch(_filters, w, transposed, U, edges, block.record())
-        reads = operand.kind, source, partner, operand.rows()
+        reads = operand.kind, source, partner, *operand.rows()
         launch(_convolve, *reads, U, flat, *tables, *finishing, results, packed, V, M)
     return results, layout
 

@@ -13,7 +13,7 @@ from .cache import njit
 from .checks import fits, one_dtype
 from .conv import geometry, item_stretch
 from .layout import contiguous
-from .packing import PLAIN, Operand, pack_item, transform
+from .packing import PLAIN, Operand, pack_item, repeated, transform
 from .threads import LOCK, get_num_threads, launch
 from .tile import accumulate_tile
 from .winograd import address, refuse, transform_inputs
@@ -154,25 +154,11 @@ def finish_weights(totals, first, last, dw, edge, block):
 
 @njit()
 def _part(
-    t,
-    threads,
-    x_kind,
-    x,
-    x_parameters,
-    kind,
-    dy,
-    partner,
-    parameters,
-    totals,
-    record,
-    blocks,
-    tables,
-    packed,
-    read,
-    V,
-    Z,
-):
+    t, threads, x_kind, x, x_parameters, x_folded, kind, dy, partner, dy_parameters, dy_folded, totals,
+    record, blocks, tables, packed, read, V, Z,
+):  # fmt: skip
     layout, block = record[0], blocks[0]
+    x_rows, parameters = repeated(x_parameters, x_folded, x), repeated(dy_parameters, dy_folded, dy)
     chunks, splits, filters, columns = layout.chunks, layout.splits, block.filters, layout.out_row
     image_step, dy_step = layout.height * layout.width * layout.pitch, layout.out_pixels * filters
     groups = (block.channels + block.rows - 1) // block.rows
@@ -185,7 +171,7 @@ def _part(
             plane = total[k * block.total_plane : (k + 1) * block.total_plane]
             plane[first_row * block.total_row : last_row * block.total_row] = 0
         for item in range(chunk * layout.items // chunks, (chunk + 1) * layout.items // chunks):
-            pack_item(item, x_kind, x, x, x_parameters, layout, packed)
+            pack_item(item, x_kind, x, x, x_rows, layout, packed)
             first, last = item_stretch(item, layout, filters)
             images = (last - first) // dy_step if layout.bands == 1 else 1
             rows = (last - first) // (images * columns * filters)
@@ -202,13 +188,14 @@ def _part(
 
 @njit(parallel=True)
 def _weight_grad(
-    x_kind, x, x_parameters, kind, dy, partner, parameters, totals, record, block, tables, packed, read, V, Z, threads
-):
+    x_kind, x, x_parameters, x_folded, kind, dy, partner, dy_parameters, dy_folded, totals,
+    record, block, tables, packed, read, V, Z, threads,
+):  # fmt: skip
     """totals[chunk] = the part of the sum over the chunk's items. The arguments are those of ``conv_weight._weight_grad``."""
     for t in prange(threads):
         _part(
-            np.int64(t), threads, x_kind, x, x_parameters, kind, dy, partner, parameters, totals, record, block, tables,
-            packed[t], read[t], V[t], Z[t],
+            np.int64(t), threads, x_kind, x, x_parameters, x_folded, kind, dy, partner, dy_parameters, dy_folded, totals,
+            record, block, tables, packed[t], read[t], V[t], Z[t],
         )  # fmt: skip
 
 
@@ -236,7 +223,7 @@ def convolve_weight_grad(operand, gradient, w_shape, convolution):
     totals = empty((layout.chunks, 16 * block.total_plane), x.dtype)
     flat = dy.reshape(-1)
     partner = flat if gradient.partner is None else gradient.partner.reshape(-1)
-    reads = operand.kind, x.reshape(-1), operand.rows(), gradient.kind, flat, partner, gradient.rows()
+    reads = operand.kind, x.reshape(-1), *operand.rows(), gradient.kind, flat, partner, *gradient.rows()
     tables = layout.record(), block.record(), weight_tables_for(block, size)
     v, z, _ = block.sizes(size)
     lanes = VECTOR_BYTES // size
