@@ -95,10 +95,10 @@ class Op:
     label = None  # what error messages call it; the class's name in lower case unless set
 
     def forward(self, *arrays):
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
     def backward(self, dy, needs):
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no backward()")
 
     @property
     def name(self):

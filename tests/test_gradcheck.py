@@ -1,5 +1,6 @@
 """The checker itself: it must find a wrong gradient, wherever it is, and say where."""
 
+import functools
 import json
 
 import numpy as np
@@ -228,6 +229,70 @@ def test_the_step_can_be_given():
 
 
 # --- what a check must not move
+
+
+def test_an_input_without_elements_is_right_and_nothing_is_compared():
+    result = mr.gradcheck(lambda x, w: x.sum() + w.sum(), [np.zeros((0, 3)), np.ones(2)])
+    assert [(c.shape, len(c.differences)) for c in result.checked] == [((0, 3), 0), ((2,), 2)]
+    assert [c.name for c in result.vacuous] == ["input 0"]
+
+
+class Rounded(Op):
+    """max(x, ⌊x⌋ + ½): flat up to the half, then a slope of 1; backward takes the flat side of the corner."""
+
+    def forward(self, x):
+        self.x = x
+        return np.maximum(x, np.floor(x) + 0.5)
+
+    def backward(self, dy, needs):
+        return (dy * self.branches(),)
+
+    def branches(self):
+        return self.x - np.floor(self.x) > 0.5
+
+
+def test_an_operation_of_ones_own_says_where_its_corners_are():
+    result = mr.gradcheck(lambda x: Rounded().apply(x), [np.array([0.5, 1.7, 2.2])])
+    [(_, kink)] = result.kinks
+    assert (kink.index, kink.flips) == ((0,), {"rounded": 1})
+    low, high = kink.interval  # for the cotangent v: 0 and v
+    assert low == pytest.approx(0, abs=1e-6)
+    assert 0.5 < abs(high) < 2
+
+
+class Counting:
+    """Another function at each call."""
+
+    def __init__(self):
+        self.calls = np.zeros(1)
+
+    def __call__(self, x):
+        return self.compute(x)
+
+    def compute(self, x, power=1):
+        self.calls += 1
+        return (x * self.calls[0]) ** power
+
+
+@pytest.mark.parametrize("way", ["method", "partial", "closure"])
+def test_what_a_function_keeps_is_put_back_however_it_is_reached(way):
+    kept = Counting()
+    f = {
+        "method": kept.compute,
+        "partial": functools.partial(kept.compute, power=2),
+        "closure": lambda x: kept(x),
+    }[way]
+    assert mr.gradcheck(f, [np.array([1.0, 2.0])])
+    assert kept.calls == 0
+
+
+def test_a_function_may_refer_to_what_is_not_yet_there():
+    def f(x):
+        return x * 2 if x.data[0] < 10 else never(x)
+
+    assert mr.gradcheck(f, [np.array([1.0])])
+    if not f:
+        never = None
 
 
 def test_running_statistics_do_not_move():

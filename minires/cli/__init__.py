@@ -7,13 +7,14 @@ import typer
 
 from .data import app as data
 from .doctor import doctor
-from .errors import run
+from .errors import Commands, run
 from .evaluate import evaluate
 from .gradcheck import gradcheck
 from .train import train
 from .warmup import warmup
 
 app = typer.Typer(
+    cls=Commands,
     help="Train residual networks on a CPU.\n\n`minires train` needs no option, no download and about a minute.",
     add_completion=False,
     rich_markup_mode="markdown",
