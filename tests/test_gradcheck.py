@@ -192,6 +192,7 @@ def test_a_true_gradient_of_nothing_is_vacuous():
     assert result
     assert [c.name for c in result.vacuous] == ["input 0"]
     assert "vacuous: input 0" in repr(result)
+    assert result.largest_error == 0  # what rounding leaves, beside a gradient of nothing, is no error
     assert not mr.gradcheck(lambda x: F.softmax(x, 1), [x]).vacuous
 
 
@@ -229,6 +230,18 @@ def test_the_step_can_be_given():
 
 
 # --- what a check must not move
+
+
+def test_a_single_input_needs_no_list():
+    x = np.arange(1.0, 4.0)
+    for single in (x, mr.tensor(x)):
+        assert mr.gradcheck(lambda x: x * x, single).compared == 3
+
+
+@pytest.mark.parametrize("inputs", [[], [np.arange(3)], np.array([True])], ids=["none", "integers", "booleans"])
+def test_without_an_input_of_floats_there_is_nothing_to_check(inputs):
+    with pytest.raises(GradcheckError, match="there is nothing to check: no input holds floats"):
+        mr.gradcheck(lambda *x: mr.tensor([1.0]), inputs)
 
 
 def test_an_input_without_elements_is_right_and_nothing_is_compared():
