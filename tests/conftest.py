@@ -1,5 +1,6 @@
 """What all tests share: Hypothesis' settings, threads, the two back ends, PyTorch where it is installed."""
 
+import gc
 import os
 
 import pytest
@@ -16,6 +17,12 @@ settings.register_profile(
     "fuzz", deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+
+def pytest_collection_finish():
+    """What is there by now stays: thousands of tests, PyTorch, Numba. Every search for garbage would go through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=sorted(kernels.BACKENDS))

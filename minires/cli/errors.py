@@ -32,7 +32,8 @@ def explain(error):
         return str(error)
     if isinstance(error, UsageError):
         context = getattr(error, "ctx", None)
-        sentence = f"{error.format_message().rstrip('.')}."
+        sentence = error.format_message()
+        sentence += "" if sentence.endswith((".", "?")) else "."
         return f"{sentence} See `{context.command_path} --help`." if context else sentence
     if isinstance(error, MemoryError):
         return f"the machine's memory is not enough: {error}" if str(error) else "the machine's memory is not enough"

@@ -54,15 +54,30 @@ def wait_for_epochs(process, run, count):
 # --- signals
 
 
+@pytest.fixture(scope="module")
+def long_run(small_run):
+    """Options of a run that is long enough to be stopped in the middle."""
+    return [*small_run, "--epochs", 25, "--val", 8]
+
+
+@pytest.fixture(scope="module")
+def whole(long_run, tmp_path_factory):
+    """What that run holds in the end when nothing stops it."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    process = start(*long_run, "--out", run, "-q")
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    return contents(run)
+
+
 @needs_signals
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Stopped by SIGTERM"), (signal.SIGKILL, -9, None)],
 )
-def test_a_signal_costs_nothing(minires, small_run, tmp_path, number, code, said):
-    options = [*small_run, "--epochs", 25, "--val", 8]
+def test_a_signal_costs_nothing(minires, long_run, whole, tmp_path, number, code, said):
     run = tmp_path / "run"
-    process = start(*options, "--out", run)
+    process = start(*long_run, "--out", run)
     wait_for_epochs(process, run, 2)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -79,8 +94,7 @@ def test_a_signal_costs_nothing(minires, small_run, tmp_path, number, code, said
     code, out, err = minires("train", "--resume", run)
     assert (code, err) == (0, "")
     assert out.startswith(f"Going on with {run} after epoch ")
-    assert minires(*options, "--out", "whole", "-q")[0] == 0
-    assert contents(run) == contents("whole")
+    assert contents(run) == whole
 
 
 @needs_signals
