@@ -18,9 +18,7 @@ def promote(inputs, notes):
             leaves.append(Tensor(array) if isinstance(x, Tensor) else array)
             continue
         if array.dtype != np.float64:
-            notes.append(
-                f"input {i} is {array.dtype} and was checked as float64: {array.dtype} has too few digits"
-            )
+            notes.append(f"input {i} is {array.dtype} and was checked as float64: {array.dtype} has too few digits")
         leaves.append(Tensor(array.astype(np.float64, order="K"), requires_grad=True))
     return leaves
 
