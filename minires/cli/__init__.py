@@ -5,20 +5,21 @@ from typing import Annotated
 
 import typer
 
+from .commands import Commands
 from .data import app as data
 from .doctor import doctor
-from .errors import Commands, run
+from .errors import run
 from .evaluate import evaluate
 from .gradcheck import gradcheck
 from .train import train
 from .warmup import warmup
 
 app = typer.Typer(
-    cls=Commands,
     help="Train residual networks on a CPU.\n\n`minires train` needs no option, no download and about a minute.",
     add_completion=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
+    cls=Commands,
 )
 app.command()(train)
 app.command("eval")(evaluate)

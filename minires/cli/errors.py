@@ -4,7 +4,6 @@ import sys
 from typing import Annotated
 
 import typer
-import typer.core
 
 from ..errors import MiniresError
 
@@ -32,8 +31,7 @@ def explain(error):
         return str(error)
     if isinstance(error, UsageError):
         context = getattr(error, "ctx", None)
-        sentence = error.format_message()
-        sentence += "" if sentence.endswith((".", "?")) else "."
+        sentence = f"{error.format_message().rstrip('.')}."
         return f"{sentence} See `{context.command_path} --help`." if context else sentence
     if isinstance(error, MemoryError):
         return f"the machine's memory is not enough: {error}" if str(error) else "the machine's memory is not enough"
@@ -42,25 +40,13 @@ def explain(error):
     return None
 
 
-class Interrupted(Exception):
-    """Ctrl-C, on its way out: typer would make an exit code of a KeyboardInterrupt, and drop what it says."""
-
-
-class Commands(typer.core.TyperGroup):
-    def invoke(self, context):
-        try:
-            return super().invoke(context)
-        except KeyboardInterrupt as error:
-            raise Interrupted(*error.args) from None
-
-
 def run(app, args=None):
     """Run the command line; returns the exit code."""
     _switch_debug(False)
     try:
         args = list(sys.argv[1:] if args is None else args) or ["--help"]
         return app(args=args, prog_name="minires", standalone_mode=False) or 0
-    except (Interrupted, KeyboardInterrupt, typer.Abort) as error:
+    except (KeyboardInterrupt, typer.Abort) as error:
         _say(str(error) or "interrupted")
         return INTERRUPTED
     except Exception as error:

@@ -36,7 +36,7 @@ def minires(capsys, tmp_path, monkeypatch):
     return call
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def small_run(cifar):
     """Options that make `minires train` a matter of a second."""
     options = ["train", "--dataset", "cifar10", "--model", "resnet8", "--epochs", "2", "--batch-size", "16"]

@@ -10,13 +10,14 @@ import typer
 from minires.kernels import cache
 
 from minires.cli import errors, selftest
+from minires.cli.commands import Commands
 from minires.errors import ConfigError
 from minires.gradcheck import cases
 from minires.training import Trainer
 
 
 def run(error):
-    app = typer.Typer(cls=errors.Commands)
+    app = typer.Typer(cls=Commands)
 
     @app.callback()
     def group():

@@ -7,7 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,20 +56,13 @@ def wait_for_epochs(process, run, count):
 # --- signals
 
 
-@pytest.fixture(scope="module")
-def long_run(small_run):
-    """Options of a run that is long enough to be stopped in the middle."""
-    return [*small_run, "--epochs", 25, "--val", 8]
-
-
-@pytest.fixture(scope="module")
-def whole(long_run, tmp_path_factory):
-    """What that run holds in the end when nothing stops it."""
-    run = tmp_path_factory.mktemp("whole") / "run"
-    process = start(*long_run, "--out", run, "-q")
-    _, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (0, "")
-    return contents(run)
+@cache
+def whole(options):
+    """What a run with these options holds in the end when nothing stops it: the same for every signal."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = start(*options, "--out", Path(folder) / "run", "-q")
+        assert (process.communicate(timeout=300)[1], process.returncode) == ("", 0)
+        return contents(Path(folder) / "run")
 
 
 @needs_signals
@@ -75,9 +70,10 @@ def whole(long_run, tmp_path_factory):
     ("number", "code", "said"),
     [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Stopped by SIGTERM"), (signal.SIGKILL, -9, None)],
 )
-def test_a_signal_costs_nothing(minires, long_run, whole, tmp_path, number, code, said):
+def test_a_signal_costs_nothing(minires, small_run, tmp_path, number, code, said):
+    options = [*small_run, "--epochs", 25, "--val", 8]
     run = tmp_path / "run"
-    process = start(*long_run, "--out", run)
+    process = start(*options, "--out", run)
     wait_for_epochs(process, run, 2)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -94,7 +90,7 @@ def test_a_signal_costs_nothing(minires, long_run, whole, tmp_path, number, code
     code, out, err = minires("train", "--resume", run)
     assert (code, err) == (0, "")
     assert out.startswith(f"Going on with {run} after epoch ")
-    assert contents(run) == whole
+    assert contents(run) == whole(tuple(options))
 
 
 @needs_signals
