@@ -9,8 +9,6 @@ import pytest
 import minires as mr
 from minires import functional as F
 from minires.errors import DtypeError, GraphError, ShapeError
-from minires.ops.arithmetic import Unary
-from minires.tensor import Op
 
 
 def leaf(*values):
@@ -41,35 +39,6 @@ class TestGradients:
         y = leaf(3.0)
         (y + y).sum().backward()
         np.testing.assert_array_equal(y.grad, [2.0])
-
-    def test_an_operation_may_have_no_gradient_for_an_input(self):
-        class Blocked(Op):
-            def forward(self, x):
-                return x + 1
-
-            def backward(self, dy, needs):
-                return (None,)
-
-        x = leaf(3.0)
-        y = x * 2
-        (Blocked().apply(y) + x).sum().backward()
-        assert x.grad.tolist() == [1.0]
-
-    def test_an_operation_that_lacks_a_part_says_which(self):
-        class Half(Op):
-            def forward(self, x):
-                return x + 1
-
-        class Steep(Unary):
-            def forward(self, x):
-                return x + 1
-
-        with pytest.raises(NotImplementedError, match=r"^Op has no forward\(\)$"):
-            Op().apply(leaf(3.0))
-        for op, said in ((Half(), r"^Half has no backward\(\)$"), (Steep(), r"^Steep has neither slope\(\) nor")):
-            y = op.apply(leaf(3.0))
-            with pytest.raises(NotImplementedError, match=said):
-                y.backward()
 
     def test_an_unused_branch_is_no_part(self):
         x = leaf(1.0)
