@@ -98,10 +98,10 @@ class Op:
     below = None  # then: (the op that takes it, the sum of all other gradients of that input or None), or None
 
     def forward(self, *arrays):
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
     def backward(self, dy, needs):
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no backward()")
 
     def read(self, i, x):
         """What forward gets for the i-th input, the Tensor x."""

@@ -1,10 +1,12 @@
-"""Settings that all tests share: Hypothesis, the two back ends, PyTorch where it is installed."""
+"""What all tests share: Hypothesis' settings, threads, the two back ends, PyTorch where it is installed."""
 
+import gc
 import os
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+import minires as mr
 from minires import kernels
 
 # No deadline: the first call of a kernel compiles it. The examples are the same in every run; ``fuzz`` draws new ones.
@@ -17,11 +19,28 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
+def pytest_collection_finish():
+    """What is there by now stays: thousands of tests, PyTorch, Numba. Every search for garbage would go through it."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(params=sorted(kernels.BACKENDS))
 def backend(request):
     """Runs the test on each back end; its name."""
     with kernels.backend(request.param):
         yield request.param
+
+
+@pytest.fixture(autouse=True)
+def number_of_threads(request):
+    """What a test sets is put back. Where all is tiny there is one: starting others takes longer than computing, ten times
+    so on a busy machine."""
+    before = mr.get_num_threads()
+    if request.path.parent.name in ("models", "training"):
+        mr.set_num_threads(1)
+    yield
+    mr.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

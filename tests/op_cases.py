@@ -1,6 +1,6 @@
 """One or more cases for every differentiable function: how minires calls it, how PyTorch does, and on what.
 
-``CASES[name]`` is a list of Case. Gradients, parity with PyTorch and memory order are all tested over this one table, and a
+``CASES[name]`` is a list of Twins. Gradients, parity with PyTorch and memory order are all tested over this one table, and a
 test sees to it that no public function is without a case.
 """
 
@@ -10,53 +10,18 @@ import numpy as np
 
 from minires import functional as F
 from minires import nn
+from minires.gradcheck.cases import apart, normal, positive
 
 LABELS = np.array([2, 0, 4, 4, 1, 3])
 
 
-class Case(NamedTuple):
-    """``ours(*tensors)``, ``theirs(torch, *tensors)``; ``inputs``: how each argument is drawn (a key of DRAW, a shape)."""
+class Twins(NamedTuple):
+    """``ours(*tensors)``, ``theirs(torch, *tensors)``; ``inputs``: how each argument is drawn, as in gradcheck's Case."""
 
     label: str
     ours: object
     theirs: object
     inputs: tuple
-
-
-def _apart(rng, shape):
-    """All different, at least 0.2 apart and 0.1 from 0: no finite step crosses a kink or changes a maximum."""
-    n = int(np.prod(shape))
-    return 0.2 * (rng.permutation(n) - n // 2).reshape(shape) + 0.1
-
-
-DRAW = {
-    "normal": lambda rng, shape: rng.standard_normal(shape),
-    "positive": lambda rng, shape: rng.uniform(0.5, 2, shape),
-    "apart": _apart,
-}
-
-
-def draw(case, dtype, seed=0):
-    """The case's arrays; images are stored channels-last."""
-    rng = np.random.default_rng(seed)
-    arrays = [np.asarray(DRAW[kind](rng, shape), dtype) for kind, shape in case.inputs]
-    return [channels_last(a) if a.ndim == 4 else a for a in arrays]
-
-
-def channels_last(x):
-    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-
-
-def normal(*shapes):
-    return tuple(("normal", shape) for shape in shapes)
-
-
-def positive(*shapes):
-    return tuple(("positive", shape) for shape in shapes)
-
-
-def apart(*shapes):
-    return tuple(("apart", shape) for shape in shapes)
 
 
 X = (2, 3, 5, 4)  # an image
@@ -70,7 +35,7 @@ def unary(name, inputs=(("normal", X),), **settings):
         return function(x, **settings)
 
     label = ", ".join(f"{k}={v}" for k, v in settings.items()) or "plain"
-    return Case(label, lambda x: getattr(F, name)(x, **settings), theirs, inputs)
+    return Twins(label, lambda x: getattr(F, name)(x, **settings), theirs, inputs)
 
 
 def functional(name, *args, inputs, **settings):
@@ -83,7 +48,7 @@ def functional(name, *args, inputs, **settings):
     def theirs(torch, *x):
         return getattr(torch.nn.functional, name)(*x, *args, **settings)
 
-    return Case(label, ours, theirs, inputs)
+    return Twins(label, ours, theirs, inputs)
 
 
 BROADCASTS = {
@@ -98,7 +63,7 @@ BROADCASTS = {
 def binary(name, first=normal, second=normal):
     """Both libraries' function of two arrays, over the ways to broadcast."""
     return [
-        Case(
+        Twins(
             label, getattr(F, name), lambda torch, a, b, name=name: getattr(torch, name)(a, b), (*first(a), *second(b))
         )
         for label, (a, b) in BROADCASTS.items()
@@ -124,7 +89,7 @@ def batch_norm(label, shape, training, affine=True):
         mean, var = (torch.tensor(v, dtype=x.dtype) for v in running())
         return torch.nn.functional.batch_norm(x, mean, var, *affine, training=training)
 
-    return Case(label, ours, theirs, normal(shape, (C,), (C,)) if affine else normal(shape))
+    return Twins(label, ours, theirs, normal(shape, (C,), (C,)) if affine else normal(shape))
 
 
 def _with(module, **tensors):
@@ -148,7 +113,7 @@ def step(label, ours, theirs, shortcut=False, norm_first=False):
         bn = lambda t: functions.batch_norm(t, None, None, gamma, beta, training=True)  # noqa: E731
         return theirs(torch, x, conv, bn, *shortcut)
 
-    return Case(label, run, parts, normal(*inputs, *[(2, 6, 5, 5)] * shortcut))
+    return Twins(label, run, parts, normal(*inputs, *[(2, 6, 5, 5)] * shortcut))
 
 
 def _seeded_dropout(x):
@@ -173,7 +138,7 @@ def _index(label, index):
         parts = index if isinstance(index, tuple) else (index,)
         return x[tuple(torch.as_tensor(p) if isinstance(p, np.ndarray) else p for p in parts)]
 
-    return Case(label, lambda x: F.getitem(x, index), theirs, normal((3, 4, 6, 5)))
+    return Twins(label, lambda x: F.getitem(x, index), theirs, normal((3, 4, 6, 5)))
 
 
 CASES = {
@@ -184,8 +149,8 @@ CASES = {
     "div": binary("div", second=positive),
     "pow": [
         *binary("pow", first=positive),
-        Case("square", lambda x: F.pow(x, 2), lambda torch, x: x**2, normal(X)),
-        Case("cube of a scalar base", lambda x: F.pow(2.0, x), lambda torch, x: 2.0**x, normal(X)),
+        Twins("square", lambda x: F.pow(x, 2), lambda torch, x: x**2, normal(X)),
+        Twins("cube of a scalar base", lambda x: F.pow(2.0, x), lambda torch, x: 2.0**x, normal(X)),
     ],
     "neg": [unary("neg")],
     "exp": [unary("exp")],
@@ -200,8 +165,8 @@ CASES = {
     # activations
     "relu": [unary("relu", apart(X)), unary("relu", apart((7,)))._replace(label="1-d")],
     "add_relu": [
-        Case("same shape", F.add_relu, lambda torch, a, b: torch.relu(a + b), normal(X, X)),
-        Case("broadcast", F.add_relu, lambda torch, a, b: torch.relu(a + b), normal(X, (3, 1, 1))),
+        Twins("same shape", F.add_relu, lambda torch, a, b: torch.relu(a + b), normal(X, X)),
+        Twins("broadcast", F.add_relu, lambda torch, a, b: torch.relu(a + b), normal(X, (3, 1, 1))),
     ],
     "leaky_relu": [unary("leaky_relu", apart(X)), unary("leaky_relu", apart(X), negative_slope=0.2)],
     "gelu": [unary("gelu"), unary("gelu", approximate="tanh")],
@@ -210,7 +175,7 @@ CASES = {
     "softmax": [unary("softmax", dim=1), unary("softmax", normal((4, 7)), dim=-1)],
     "log_softmax": [unary("log_softmax", dim=1), unary("log_softmax", normal((4, 7)), dim=-1)],
     "dropout": [
-        Case("fixed mask", _seeded_dropout, _dropout_twin, normal(X)),
+        Twins("fixed mask", _seeded_dropout, _dropout_twin, normal(X)),
         functional("dropout", 0.5, False, inputs=normal(X)),
     ],
     # layers
@@ -228,7 +193,7 @@ CASES = {
         functional("linear", inputs=normal((5,), (4, 5), (4,)))._replace(label="1-d"),
     ],
     "matmul": [
-        Case(label, F.matmul, lambda torch, a, b: torch.matmul(a, b), normal(a, b))
+        Twins(label, F.matmul, lambda torch, a, b: torch.matmul(a, b), normal(a, b))
         for label, a, b in [
             ("2-d", (4, 5), (5, 3)),
             ("1-d, 1-d", (5,), (5,)),
@@ -259,10 +224,10 @@ CASES = {
         functional("avg_pool2d", (3, 2), (1, 3), (1, 1), count_include_pad=False, inputs=normal((2, 3, 7, 6))),
     ],
     "global_avg_pool2d": [
-        Case("plain", F.global_avg_pool2d, lambda t, x: t.nn.functional.adaptive_avg_pool2d(x, 1), normal(X))
+        Twins("plain", F.global_avg_pool2d, lambda t, x: t.nn.functional.adaptive_avg_pool2d(x, 1), normal(X))
     ],
     "global_max_pool2d": [
-        Case("plain", F.global_max_pool2d, lambda t, x: t.nn.functional.adaptive_max_pool2d(x, 1), apart(X))
+        Twins("plain", F.global_max_pool2d, lambda t, x: t.nn.functional.adaptive_max_pool2d(x, 1), apart(X))
     ],
     # steps of residual blocks
     "conv_bn": [step("plain", F.conv_bn, lambda t, x, conv, bn: bn(conv(x)))],
@@ -281,7 +246,7 @@ CASES = {
     ],
     # losses
     "cross_entropy": [
-        Case(
+        Twins(
             f"smoothing {smoothing}, {reduction}",
             lambda x, s=smoothing, r=reduction: F.cross_entropy(x, LABELS, label_smoothing=s, reduction=r),
             lambda t, x, s=smoothing, r=reduction: t.nn.functional.cross_entropy(
@@ -295,32 +260,32 @@ CASES = {
     "mse_loss": [functional("mse_loss", inputs=normal((4, 3), (4, 3)), reduction=r) for r in ("mean", "sum", "none")],
     # reductions
     "sum": [
-        Case("all", F.sum, lambda t, x: t.sum(x), normal(X)),
-        Case("channels", lambda x: F.sum(x, 1), lambda t, x: t.sum(x, 1), normal(X)),
-        Case("kept", lambda x: F.sum(x, (0, -1), True), lambda t, x: t.sum(x, (0, -1), True), normal(X)),
+        Twins("all", F.sum, lambda t, x: t.sum(x), normal(X)),
+        Twins("channels", lambda x: F.sum(x, 1), lambda t, x: t.sum(x, 1), normal(X)),
+        Twins("kept", lambda x: F.sum(x, (0, -1), True), lambda t, x: t.sum(x, (0, -1), True), normal(X)),
     ],
     "mean": [
-        Case("all", F.mean, lambda t, x: t.mean(x), normal(X)),
-        Case("rows", lambda x: F.mean(x, -2), lambda t, x: t.mean(x, -2), normal(X)),
-        Case("kept", lambda x: F.mean(x, (2, 3), True), lambda t, x: t.mean(x, (2, 3), True), normal(X)),
+        Twins("all", F.mean, lambda t, x: t.mean(x), normal(X)),
+        Twins("rows", lambda x: F.mean(x, -2), lambda t, x: t.mean(x, -2), normal(X)),
+        Twins("kept", lambda x: F.mean(x, (2, 3), True), lambda t, x: t.mean(x, (2, 3), True), normal(X)),
     ],
     "max": [
-        Case("all", F.max, lambda t, x: t.amax(x), apart(X)),
-        Case("rows", lambda x: F.max(x, 2), lambda t, x: t.amax(x, 2), apart(X)),
-        Case("kept", lambda x: F.max(x, (1, 3), True), lambda t, x: t.amax(x, (1, 3), True), apart(X)),
+        Twins("all", F.max, lambda t, x: t.amax(x), apart(X)),
+        Twins("rows", lambda x: F.max(x, 2), lambda t, x: t.amax(x, 2), apart(X)),
+        Twins("kept", lambda x: F.max(x, (1, 3), True), lambda t, x: t.amax(x, (1, 3), True), apart(X)),
     ],
     # moving elements
     "reshape": [
-        Case("to an image", lambda x: F.reshape(x, (2, 5, 3, -1)), lambda t, x: x.reshape(2, 5, 3, -1), normal(X)),
-        Case("to rows", lambda x: F.reshape(x, 6, 20), lambda t, x: x.reshape(6, 20), normal(X)),
-        Case("from rows", lambda x: F.reshape(x, 2, 2, 3, 5), lambda t, x: x.reshape(2, 2, 3, 5), normal((4, 15))),
+        Twins("to an image", lambda x: F.reshape(x, (2, 5, 3, -1)), lambda t, x: x.reshape(2, 5, 3, -1), normal(X)),
+        Twins("to rows", lambda x: F.reshape(x, 6, 20), lambda t, x: x.reshape(6, 20), normal(X)),
+        Twins("from rows", lambda x: F.reshape(x, 2, 2, 3, 5), lambda t, x: x.reshape(2, 2, 3, 5), normal((4, 15))),
     ],
     "flatten": [
-        Case("all", F.flatten, lambda t, x: x.flatten(), normal(X)),
-        Case("from 1", lambda x: F.flatten(x, 1), lambda t, x: x.flatten(1), normal(X)),
+        Twins("all", F.flatten, lambda t, x: x.flatten(), normal(X)),
+        Twins("from 1", lambda x: F.flatten(x, 1), lambda t, x: x.flatten(1), normal(X)),
     ],
-    "permute": [Case("plain", lambda x: F.permute(x, 3, 0, -2, 1), lambda t, x: x.permute(3, 0, -2, 1), normal(X))],
-    "transpose": [Case("plain", lambda x: F.transpose(x, 1, -1), lambda t, x: x.transpose(1, -1), normal(X))],
+    "permute": [Twins("plain", lambda x: F.permute(x, 3, 0, -2, 1), lambda t, x: x.permute(3, 0, -2, 1), normal(X))],
+    "transpose": [Twins("plain", lambda x: F.transpose(x, 1, -1), lambda t, x: x.transpose(1, -1), normal(X))],
     "getitem": [
         _index("slices", (slice(None), slice(1, 3), slice(None, None, 2), slice(-4, None, 3))),
         _index("integers", (1, slice(None), -1)),
@@ -331,17 +296,17 @@ CASES = {
         _index("a mask", np.array([True, False, True])),
     ],
     "cat": [
-        Case("channels", lambda *x: F.cat(x, 1), lambda t, *x: t.cat(x, 1), normal(X, (2, 1, 5, 4), X)),
-        Case("rows", lambda *x: F.cat(x), lambda t, *x: t.cat(x), normal((2, 3), (4, 3))),
+        Twins("channels", lambda *x: F.cat(x, 1), lambda t, *x: t.cat(x, 1), normal(X, (2, 1, 5, 4), X)),
+        Twins("rows", lambda *x: F.cat(x), lambda t, *x: t.cat(x), normal((2, 3), (4, 3))),
     ],
     "stack": [
-        Case("images", lambda *x: F.stack(x), lambda t, *x: t.stack(x), normal((3, 5, 4), (3, 5, 4))),
-        Case("last", lambda *x: F.stack(x, -1), lambda t, *x: t.stack(x, -1), normal((3, 4), (3, 4))),
+        Twins("images", lambda *x: F.stack(x), lambda t, *x: t.stack(x), normal((3, 5, 4), (3, 5, 4))),
+        Twins("last", lambda *x: F.stack(x, -1), lambda t, *x: t.stack(x, -1), normal((3, 4), (3, 4))),
     ],
     "pad": [
         functional("pad", (1, 2), inputs=normal((3, 4))),
         functional("pad", (1, 2, 0, 3), inputs=normal(X))._replace(label="image"),
-        Case(
+        Twins(
             "channels, value",
             lambda x: F.pad(x, (0, 0, 1, 0, 2, 1), value=0.5),
             lambda t, x: t.nn.functional.pad(x, (0, 0, 1, 0, 2, 1), value=0.5),

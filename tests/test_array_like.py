@@ -20,6 +20,14 @@ class TestLikeAnArray:
         (first * 2 + second).sum().backward()
         assert x.grad.tolist() == [[2.0, 2.0], [1.0, 1.0]]
 
+    def test_another_byte_order_becomes_the_machines(self):
+        values = np.array([1.5, -2.0, 3e7])
+        for order in "<>":
+            x = mr.tensor(values.astype(f"{order}f4"))
+            assert x.dtype == np.float32
+            assert x.numpy().dtype.isnative
+            np.testing.assert_array_equal((x * 2).numpy(), values * 2)
+
     def test_asarray_is_a_view(self):
         x = leaf([1.0, 2.0])
         assert np.asarray(x) is x.data or np.shares_memory(np.asarray(x), x.data)

@@ -90,6 +90,44 @@ def test_a_wrong_input_gradient_is_found_where_it_arises(x):
     assert result.finding.startswith("2 input 0[")
 
 
+class Modulated(nn.Module):
+    """y = wx·(1 + gain), by keyword, to a power that forward requires."""
+
+    def __init__(self):
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x, *, gain, power):
+        return (self.inner(x) * (gain + 1)) ** power
+
+
+class Calls(nn.Module):
+    def __init__(self):
+        self.first, self.second = Modulated(), Modulated()
+
+    def forward(self, x):
+        y = self.first(x, gain=x * 0.5, power=2)
+        return self.second(y, gain=y.tanh(), power=3)
+
+
+def test_keyword_arguments_are_given_again_when_modules_are_checked_by_themselves():
+    model, x = Calls(), np.random.default_rng(0).standard_normal((3, 4))
+    assert mr.gradcheck_model(model, x)
+    right = model.first.forward
+    model.first.forward = lambda x, *, gain, power: right(Spoilt(lambda dy: 2 * dy).apply(x), gain=gain, power=power)
+    result = mr.gradcheck_model(model, x, raise_exception=False)
+    assert (result.module, result.operation) == ("first", "spoilt")
+    assert result.finding.startswith("first input 0[")
+
+
+def test_a_wrong_gradient_of_a_keyword_argument_is_found():
+    model, x = Calls(), np.random.default_rng(0).standard_normal((3, 4))
+    right = model.second.forward
+    model.second.forward = lambda x, *, gain, power: right(x, gain=Spoilt(tenfold((2, 1))).apply(gain), power=power)
+    result = mr.gradcheck_model(model, x, raise_exception=False)
+    assert (result.module, result.operation) == ("second", "spoilt")
+    assert result.finding.startswith("second input gain[2, 1]: analytic ")
+
+
 def test_a_mistake_between_modules_is_put_down_to_the_one_that_holds_them(x):
     class Twice(nn.Module):
         def __init__(self):

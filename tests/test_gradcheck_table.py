@@ -6,7 +6,7 @@ import pytest
 import minires as mr
 from minires import functional as F
 from minires.errors import ConfigError
-from minires.gradcheck.cases import CASES, arrays, check, select
+from minires.gradcheck.cases import CASES, check, draw, select
 
 EVERY = select()
 IDS = [f"{name}: {case.label}" for name, case in EVERY]
@@ -25,7 +25,7 @@ def test_every_case_is_right_and_says_something(name, case, backend):
     assert result, result.explain()
     assert not result.vacuous
     assert result.largest_error < 1e-7
-    for checked, array in zip(result.checked, arrays(case), strict=True):
+    for checked, array in zip(result.checked, draw(case), strict=True):
         assert len(checked.differences) == array.size
 
 
@@ -60,6 +60,6 @@ def test_an_unknown_name_offers_the_nearest():
 
 def test_images_are_stored_channels_last():
     ((_, case),) = select(["global_avg_pool2d"])
-    (x,) = arrays(case)
+    (x,) = draw(case)
     assert x.dtype == np.float64
     assert x.transpose(0, 2, 3, 1).flags.c_contiguous

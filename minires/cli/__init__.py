@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from .commands import Commands
 from .data import app as data
 from .doctor import doctor
 from .errors import run
@@ -18,6 +19,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
+    cls=Commands,
 )
 app.command()(train)
 app.command("eval")(evaluate)

@@ -40,10 +40,10 @@ DRAW = {
 }
 
 
-def arrays(case, seed=0):
-    """The case's arguments: float64, images stored channels-last."""
+def draw(case, dtype=np.float64, seed=0):
+    """The case's arguments, images stored channels-last."""
     rng = np.random.default_rng(seed)
-    drawn = [x if isinstance(x, np.ndarray) else np.asarray(DRAW[x[0]](rng, x[1]), np.float64) for x in case.inputs]
+    drawn = [x if isinstance(x, np.ndarray) else np.asarray(DRAW[x[0]](rng, x[1]), dtype) for x in case.inputs]
     return [kernels.to_channels_last(x) for x in drawn]
 
 
@@ -226,7 +226,7 @@ def check(name, case, **settings):
     before = random.generator()
     random.manual_seed(0)  # the mask of dropout, the same in every run
     try:
-        return gradcheck(case.function, arrays(case), name=title, raise_exception=False, **settings)
+        return gradcheck(case.function, draw(case), name=title, raise_exception=False, **settings)
     except Exception as error:  # a table must be gone through to its end
         return GradcheckResult(title, error=f"{type(error).__name__}: {error}")
     finally:

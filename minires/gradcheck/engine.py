@@ -221,6 +221,8 @@ def check_leaves(run, leaves, state, settings, rng, on_leaf=None):
 
     on_leaf(name) is called before each: for a display of progress.
     """
+    if not leaves:
+        return [], "there is nothing to check: no input holds floats, and no parameter requires a gradient"
     probe = Probe(run, state, rng)
     if not probe.repeats:
         return [], (

@@ -10,18 +10,16 @@ from .results import GradcheckResult
 from .state import Frozen
 
 
-def promote(inputs, notes, name="input {}"):
-    """Inputs (arrays or Tensors) as float64 leaves, in copies; others (labels) as they are. Promotions are noted."""
+def promote(inputs, notes):
+    """An input, or a list of them, as float64 leaves, in copies; others (labels) as they are. Promotions are noted."""
     leaves = []
-    for i, x in enumerate(inputs):
+    for i, x in enumerate(inputs if isinstance(inputs, (tuple, list)) else [inputs]):
         array = np.array(x.data if isinstance(x, Tensor) else x, order="K")
         if array.dtype.kind != "f":
             leaves.append(Tensor(array) if isinstance(x, Tensor) else array)
             continue
         if array.dtype != np.float64:
-            notes.append(
-                f"{name.format(i)} is {array.dtype} and was checked as float64: {array.dtype} has too few digits"
-            )
+            notes.append(f"input {i} is {array.dtype} and was checked as float64: {array.dtype} has too few digits")
         leaves.append(Tensor(array.astype(np.float64, order="K"), requires_grad=True))
     return leaves
 
@@ -44,7 +42,7 @@ def gradcheck(
 
     f: Tensors → a Tensor or a tuple of them. What it draws from minires' generator (dropout) is the same in every
     evaluation, and the buffers it can reach (running statistics) stay as they are.
-    inputs: ndarrays or Tensors; float ones are checked, as float64; others (labels) are passed through.
+    inputs: ndarrays or Tensors, or a single one; float ones are checked, as float64; others (labels) are passed through.
     Inputs of up to ``most_elements`` are checked element by element, larger ones along random unit directions.
     |analytic − numeric| may be at most atol + rtol·(the largest of the input's gradients). eps: the step; by default a
     sweep chooses it. A corner between x − h and x + h (relu at 0) is a kink in the result, not a failure, unless backward's

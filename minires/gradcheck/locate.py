@@ -44,7 +44,7 @@ def wrong_operation(outputs, state, settings, rng):
 
 
 def _is_right(op, state, settings, rng):
-    inputs = [fresh(x) for x in op.inputs]
+    inputs = [fresh(x) if need else x for x, need in zip(op.inputs, op.needs)]
     leaves = {f"input {i}": x for i, (x, need) in enumerate(zip(inputs, op.needs)) if need}
     checked, error = check_leaves(  # a copy has its settings, and forward keeps anew what backward needs
         lambda: Op.apply(copy.copy(op), *inputs), leaves, state, quick(settings), rng
@@ -62,11 +62,12 @@ def name_operation(result, outputs, state, settings, rng):
 
 @dataclass
 class Call:
-    """One call of a module: what it was given, and the calls made within."""
+    """One call of a module: what it was given, by position and by name, and the calls made within."""
 
     module: Module
     path: str
     inputs: tuple = ()
+    options: dict = field(default_factory=dict)
     calls: list = field(default_factory=list)
 
 
@@ -75,8 +76,8 @@ def record_calls(model, run):
     names = {id(module): path for path, module in model.named_modules()}
     open_calls, handles = [Call(None, "")], []
 
-    def before(module, inputs):
-        call = Call(module, names[id(module)], inputs)
+    def before(module, inputs, options):
+        call = Call(module, names[id(module)], inputs, options)
         open_calls[-1].calls.append(call)
         open_calls.append(call)
 
@@ -84,7 +85,7 @@ def record_calls(model, run):
         open_calls.pop()
 
     for module in model.modules():
-        handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+        handles += [module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)]
     try:
         run()
     finally:
@@ -97,14 +98,19 @@ def check_call(call, state, settings, rng):
     """Check a module by itself, on the inputs of one call: parameters first, then inputs."""
     module, path = call.module, call.path
     inputs = [fresh(x) for x in call.inputs]
+    options = {name: fresh(x) for name, x in call.options.items()}
     leaves = {f"{path}.{name}".lstrip("."): p for name, p in module.named_parameters() if p.requires_grad}
     leaves |= {
-        f"{path or type(module).__name__} input {i}": x
-        for i, x in enumerate(inputs)
+        f"{path or type(module).__name__} input {key}": x
+        for key, x in [*enumerate(inputs), *options.items()]
         if isinstance(x, Tensor) and x.requires_grad
     }
-    checked, error = check_leaves(lambda: module(*inputs), leaves, state, quick(settings), rng) if leaves else ([], "")
-    return GradcheckResult(path, checked, error=error), lambda: module(*inputs)
+
+    def run():
+        return module(*inputs, **options)
+
+    checked, error = check_leaves(run, leaves, state, quick(settings), rng) if leaves else ([], "")
+    return GradcheckResult(path, checked, error=error), run
 
 
 def wrong_module(call, state, settings, rng):

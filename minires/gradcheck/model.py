@@ -65,7 +65,6 @@ def gradcheck_model(
     rng = generator(seed)
     settings = Settings(eps, rtol, atol, 2 * directions, directions, sweep_points)  # of so few, every element
     result = GradcheckResult(name or type(model).__name__)
-    inputs = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
     with in_float64(model, result.notes), Frozen(model, loss) as state:
         arguments = promote(inputs, result.notes)
         leaves = {path: p for path, p in model.named_parameters() if p.requires_grad}

@@ -85,7 +85,9 @@ class Checked:
 
     @property
     def largest_error(self):
-        """The largest difference beside the largest gradient; kinks do not count."""
+        """The largest difference beside the largest gradient; kinks do not count, nor what there is beside no gradient."""
+        if self.status == VACUOUS:
+            return 0.0
         errors = [d.error for d in self.differences if d.status != KINK]
         largest = math.nan if any(map(math.isnan, errors)) else max(errors, default=0.0)
         return 0.0 if largest == 0 else largest / max(self.scale, 1e-300)

@@ -84,13 +84,19 @@ class Module:
         """Whether calling this module does what calling a ``kind`` does: no hooks, and no forward of its own."""
         return type(self).forward is kind.forward and "forward" not in vars(self) and not self.is_hooked
 
-    def register_forward_pre_hook(self, hook):
-        """Call ``hook(module, inputs)`` before forward; what it returns, if anything, replaces the inputs."""
-        return Handle(self._forward_pre_hooks, hook)
+    def register_forward_pre_hook(self, hook, *, with_kwargs=False):
+        """Call ``hook(module, inputs)`` before forward; what it returns, if anything, replaces the inputs.
 
-    def register_forward_hook(self, hook):
-        """Call ``hook(module, inputs, output)`` after forward; what it returns, if anything, replaces the output."""
-        return Handle(self._forward_hooks, hook)
+        with_kwargs: ``hook(module, inputs, options)``, with the keyword arguments, returns None or (inputs, options).
+        """
+        return Handle(self._forward_pre_hooks, (hook, with_kwargs))
+
+    def register_forward_hook(self, hook, *, with_kwargs=False):
+        """Call ``hook(module, inputs, output)`` after forward; what it returns, if anything, replaces the output.
+
+        with_kwargs: ``hook(module, inputs, options, output)``, with the keyword arguments.
+        """
+        return Handle(self._forward_hooks, (hook, with_kwargs))
 
     def register_full_backward_hook(self, hook):
         """Call ``hook(module, grad_input, grad_output)`` when the gradients of the inputs are known.
@@ -101,16 +107,17 @@ class Module:
         return Handle(self._backward_hooks, hook)
 
     def _call_with_hooks(self, inputs, options):
-        for hook in list(self._forward_pre_hooks.values()):
-            replaced = hook(self, inputs)
+        for hook, with_kwargs in list(self._forward_pre_hooks.values()):
+            replaced = hook(self, inputs, options) if with_kwargs else hook(self, inputs)
             if replaced is not None:
-                inputs = replaced if isinstance(replaced, tuple) else (replaced,)
+                inputs, options = replaced if with_kwargs else (replaced, options)
+                inputs = inputs if isinstance(inputs, tuple) else (inputs,)
         watch = BackwardWatch(self, list(self._backward_hooks.values())) if self._backward_hooks else None
         if watch:
             inputs = watch.enter(inputs)
         y = self.forward(*inputs, **options)
-        for hook in list(self._forward_hooks.values()):
-            replaced = hook(self, inputs, y)
+        for hook, with_kwargs in list(self._forward_hooks.values()):
+            replaced = hook(self, inputs, options, y) if with_kwargs else hook(self, inputs, y)
             y = y if replaced is None else replaced
         return watch.leave(y) if watch else y
 

@@ -131,7 +131,7 @@ class Unary(Op):
         return (dy * self.slope(),)
 
     def slope(self):
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has neither slope() nor backward()")
 
 
 class Neg(Unary):

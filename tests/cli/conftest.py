@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-import minires as mr
 from minires.cli import main
 from minires.data import shapes
 
@@ -20,14 +19,6 @@ def cifar(tmp_path_factory):
         records = np.concatenate([dataset.labels[part, None].astype(np.uint8), planes], axis=1)
         (folder / name).write_bytes(records.tobytes())
     return folder
-
-
-@pytest.fixture(autouse=True)
-def same_threads():
-    """What --threads sets is for the process: put it back."""
-    before = mr.get_num_threads()
-    yield
-    mr.set_num_threads(before)
 
 
 @pytest.fixture

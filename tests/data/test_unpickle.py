@@ -163,6 +163,15 @@ def test_made_up_pickles(content, said):
     assert len(str(caught.value)) < 400
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_an_array_of_numbers_whose_content_is_a_list_of_objects(protocol):
+    reconstruct, arguments, (_, shape, dtype, fortran, _) = np.arange(2).__reduce__()
+    made = Runs(reconstruct, *arguments)
+    made.made = (*made.made, (1, shape, dtype, fortran, [7, None]))
+    with pytest.raises(DataError, match="it holds an array of objects"):
+        read(pickle.dumps(made, protocol))
+
+
 def test_an_array_that_claims_more_bytes_than_there_are():
     content = pickle.dumps(np.arange(4, dtype=np.uint8), 2)
     assert content.count(b"K\x04\x85") == 1

@@ -107,9 +107,10 @@ def test_a_plain_twin_is_the_same_network_without_shortcuts():
     assert shapes[0] == shapes[1]
     plain.load_state_dict(residual.state_dict())
     assert not np.allclose(plain(images()).numpy(), residual(images()).numpy())
-    block = blocks.BasicBlock(4, 4, option=None)
-    block.bn2.weight.data[...] = 0  # F(x) = 0: nothing gets through without a shortcut
-    assert not block(images(channels=4)).numpy().any()
+    for block, last in ((blocks.BasicBlock, "bn2"), (blocks.Bottleneck, "bn3")):
+        block = block(4, 4, option=None)
+        getattr(block, last).weight.data[...] = 0  # F(x) = 0: nothing gets through without a shortcut
+        assert not block(images(channels=4)).numpy().any()
 
 
 def test_preactivation_shares_its_first_activation_where_the_shape_changes():

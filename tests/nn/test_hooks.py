@@ -33,6 +33,25 @@ def test_forward_hooks_see_and_replace():
     assert layer(x).item() == 0.0
 
 
+def test_forward_hooks_with_keyword_arguments():
+    class Power(nn.Module):
+        def forward(self, x, *, to=1):
+            return x**to
+
+    layer, seen = Power(), []
+    (x,) = tensors(3.0)
+    layer.register_forward_hook(lambda *args: seen.append(args), with_kwargs=True)
+    assert layer(x, to=2).item() == 9.0
+    [(module, inputs, options, y)] = seen
+    assert (module, inputs, options, y.item()) == (layer, (x,), {"to": 2}, 9.0)
+    with layer.register_forward_pre_hook(lambda module, inputs, options: (inputs, {"to": 3}), with_kwargs=True):
+        assert layer(x, to=2).item() == 27.0
+    with layer.register_forward_pre_hook(lambda module, inputs, options: (-inputs[0], options), with_kwargs=True):
+        assert layer(x, to=3).item() == -27.0
+    with layer.register_forward_pre_hook(lambda module, inputs, options: None, with_kwargs=True):
+        assert layer(x).item() == 3.0
+
+
 def test_backward_hook_sees_both_sides():
     m, seen = Two(), []
     a, b = tensors(2.0, 3.0)

@@ -68,6 +68,15 @@ def test_a_layer_prints_like_torchs(name):
     assert repr(make(nn)) == repr(make(torch.nn)).replace(", inplace=False", "")
 
 
+def test_every_layer_prints_its_settings():
+    for layer, text in (
+        (nn.Dropout(0.3), "Dropout(p=0.3)"),
+        (nn.Flatten(2), "Flatten(start_dim=2)"),
+        (mr.models.BasicBlock(4, 7, 2, option="A").downsample, "ZeroPad(stride=2, channels=(1, 2))"),
+    ):
+        assert repr(layer) == text
+
+
 def test_losses_are_torchs():
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)

@@ -198,6 +198,8 @@ def test_sequential_and_module_list():
     named[0] = nn.Sigmoid()
     assert isinstance(named.a, nn.Sigmoid)
     blocks = nn.ModuleList([nn.ReLU()]).append(nn.Linear(2, 3))
+    assert type(blocks[1:]) is nn.ModuleList
+    assert list(blocks[1:]) == [blocks[1]]
     assert [type(b).__name__ for b in blocks] == ["ReLU", "Linear"]
     assert [name for name, _ in blocks.named_parameters()] == ["1.weight", "1.bias"]
     with pytest.raises(ConfigError, match="'0' is no Module but a int"):

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from op_cases import CASES, EVERY, IDS, draw
+from op_cases import CASES, EVERY, IDS
 
 import minires as mr
 from minires import functional as F
+from minires.gradcheck.cases import draw
 
 every_case = pytest.mark.parametrize(("name", "case"), EVERY, ids=IDS)
 
@@ -18,7 +19,7 @@ def test_every_function_has_a_case():
 
 @every_case
 def test_gradients_against_finite_differences(name, case, backend):
-    assert mr.gradcheck(case.ours, draw(case, np.float64))
+    assert mr.gradcheck(case.ours, draw(case))
 
 
 @every_case
@@ -58,7 +59,7 @@ def test_back_ends_agree_in_float32(name, case):
 @every_case
 def test_only_what_is_asked_for_is_computed(name, case):
     """With one input that requires a gradient, that one has it, the same as with all, and no other has any."""
-    arrays = draw(case, np.float64)
+    arrays = draw(case)
     dy = None
     together = [mr.tensor(a, requires_grad=True) for a in arrays]
     y = case.ours(*together)

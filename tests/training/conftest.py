@@ -10,15 +10,6 @@ TRAIN, TEST, BATCH = 48, 20, 16
 collect_ignore = ["conftest.py"]  # else pytest takes it for a module of doctests, whose name is not unique
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Steps this small gain nothing from a second thread, and lose much where another process wants the core."""
-    before = mr.get_num_threads()
-    mr.set_num_threads(1)
-    yield
-    mr.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def tiny():
     """A handful of the built-in images: (training set, test set)."""

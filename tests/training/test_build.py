@@ -86,6 +86,7 @@ def test_same_seed_same_start(few_images):
         ({"val": 48}, "val = 48 leaves nothing of the 48 training images of shapes: hold out at most 47"),
         ({"model": "resnet2"}, "unknown model 'resnet2' (did you mean"),
         ({"model_options": {"optoin": "B"}}, "no option 'optoin' (did you mean option?)"),
+        ({"model_options": {"num_classes": "ten"}}, "cannot be made with the options {'num_classes': 'ten'}"),
         ({"threads": 4096}, "4096 threads"),
     ],
 )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from stop_at import StopAt
 
 import minires as mr
 from minires import data, nn
@@ -23,21 +24,6 @@ TIMES = {"seconds": 0, "images_per_second": 0}
 
 class Crash(BaseException):
     """The process is gone: nothing cleans up."""
-
-
-class StopAt(Callback):
-    """Stops after some step, counted from the beginning of the run, or in the evaluation of an epoch."""
-
-    def __init__(self, step=None, epoch=None):
-        self.at_step, self.in_epoch = step, epoch
-
-    def on_step(self, trainer, mean):
-        if trainer.step == self.at_step:
-            trainer.stop()
-
-    def on_evaluation(self, trainer, split, mean):
-        if trainer.epoch + 1 == self.in_epoch:
-            trainer.stop()
 
 
 @pytest.fixture(autouse=True)

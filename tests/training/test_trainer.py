@@ -3,6 +3,7 @@ import threading
 import numpy as np
 import pytest
 from minires.kernels.threads import most_threads
+from stop_at import StopAt
 
 import minires as mr
 from minires import functional as F
@@ -34,21 +35,6 @@ class Log(Callback):
 
     def on_end(self, trainer):
         self.events.append("end")
-
-
-class StopAt(Callback):
-    """Calls stop() at a step, or in the evaluation of an epoch."""
-
-    def __init__(self, step=None, epoch=None):
-        self.at_step, self.in_epoch = step, epoch
-
-    def on_step(self, trainer, mean):
-        if trainer.step == self.at_step:
-            trainer.stop()
-
-    def on_evaluation(self, trainer, split, mean):
-        if trainer.epoch + 1 == self.in_epoch:
-            trainer.stop()
 
 
 def weights(trainer):

@@ -1,0 +1,120 @@
+"""What only other machines and systems do: their names, their system calls, and what they lack."""
+
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
+from types import SimpleNamespace
+
+import numba
+import numpy as np
+import pytest
+from minires.kernels import buffers, cache, target, threads
+from minires.kernels.tile import accumulate_tile
+
+
+@pytest.mark.parametrize(
+    ("triple", "name", "features", "kind"),
+    [
+        ("aarch64-unknown-linux-gnu", "neoverse-n1", "+neon,+fp-armv8", "neon"),
+        ("arm64-apple-darwin23", "apple-m1", "", "neon"),
+        ("x86_64-unknown-linux-gnu", "znver3", "+avx2,+fma,-avx512f", "avx2"),
+        ("x86_64-unknown-linux-gnu", "znver4", "+avx2,+fma,+avx512f", "avx512"),
+        ("x86_64-unknown-linux-gnu", "skylake", "+avx2,-fma", "plain"),  # a virtual machine may hide some
+        ("x86_64-unknown-linux-gnu", "haswell", "", "avx2"),
+        ("x86_64-unknown-linux-gnu", "skylake-avx512", "", "avx512"),
+        ("x86_64-unknown-linux-gnu", "nehalem", "", "plain"),
+        ("riscv64-unknown-linux-gnu", "generic-rv64", "+avx2,+fma", "plain"),
+    ],
+)
+def test_the_target_is_told_by_the_cpu_and_its_features(monkeypatch, triple, name, features, kind):
+    monkeypatch.setattr(target, "TRIPLE", triple)
+    monkeypatch.setattr(target, "CPU_NAME", name)
+    monkeypatch.setattr(target, "CPU_FEATURES", features)
+    assert target._kind() == kind
+
+
+class TestCoresOfAMac:
+    @pytest.fixture(autouse=True)
+    def darwin(self, monkeypatch):
+        monkeypatch.setattr(sys, "platform", "darwin")
+
+    def test_the_system_says_how_many(self, monkeypatch):
+        monkeypatch.setattr(subprocess, "run", lambda command, **how: SimpleNamespace(stdout=b"6\n"))
+        assert threads.physical_cores.__wrapped__() == 6
+
+    @pytest.mark.parametrize("error", [FileNotFoundError(2, "no sysctl"), subprocess.CalledProcessError(1, "sysctl")])
+    def test_where_it_does_not_they_are_the_logical_ones(self, monkeypatch, error):
+        def fails(command, **how):
+            raise error
+
+        monkeypatch.setattr(subprocess, "run", fails)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2, 3}, raising=False)
+        assert threads.physical_cores.__wrapped__() == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "spin"), [(None, None, "1000"), ("GOMP_SPINCOUNT", "7", "7"), ("OMP_WAIT_POLICY", "active", None)]
+)
+def test_waiting_threads_sleep_soon_unless_the_user_has_said_how_they_wait(monkeypatch, name, value, spin):
+    for known in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(known, raising=False)
+    if name:
+        monkeypatch.setenv(name, value)
+    before, seen = dict(os.environ), []
+    monkeypatch.setattr(numba, "get_num_threads", lambda: seen.append(os.environ.get("GOMP_SPINCOUNT")))
+    threads.start_threads.__wrapped__()
+    assert seen == [spin]
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("lacking", [("MAP_PRIVATE", "MAP_ANONYMOUS", "MADV_HUGEPAGE"), ("MADV_HUGEPAGE",), ()])
+def test_fresh_memory_is_writable_and_begins_on_a_page(monkeypatch, lacking):
+    for name in lacking:
+        monkeypatch.delattr(mmap, name, raising=False)
+    memory = buffers._map(3 * mmap.PAGESIZE)
+    array = np.frombuffer(memory, np.uint8)
+    assert array.size == 3 * mmap.PAGESIZE
+    assert array.ctypes.data % mmap.PAGESIZE == 0
+    array[:] = 7
+    assert memory[-1] == 7
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="files have no owner")
+class TestCacheInTheSharedTemporaryFolder:
+    @pytest.fixture
+    def base(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+        (tmp_path / "minires").mkdir(mode=0o700)
+        return tmp_path / "minires"
+
+    def test_mine_is_taken(self, base):
+        cache._refuse_strangers(base)
+
+    @pytest.mark.parametrize("mode", [0o777, 0o720, 0o702])
+    def test_one_that_others_can_write_is_not(self, base, mode):
+        base.chmod(mode)
+        with pytest.raises(PermissionError, match="can be written by, somebody else"):
+            cache._refuse_strangers(base)
+
+    def test_somebody_elses_is_not(self, base, monkeypatch):
+        monkeypatch.setattr(os, "getuid", lambda: base.stat().st_uid + 1)
+        with pytest.raises(PermissionError, match="belongs to"):
+            cache._refuse_strangers(base)
+
+    def test_elsewhere_the_user_decides(self, base):
+        (base / "inner").mkdir()
+        (base / "inner").chmod(0o777)
+        cache._refuse_strangers(base / "inner")
+
+
+def test_the_tile_takes_its_shape_at_compile_time_alone():
+    """Rows that are known only at run time are an error of typing, not a tile of some other shape."""
+
+    @numba.njit
+    def tile(rows, a):
+        accumulate_tile(np.float32, rows, 1, 0, a, a, a, a, a, a, a, a, a, a)
+
+    with pytest.raises(numba.TypingError):
+        tile.compile((numba.int64, numba.intp))

@@ -1,0 +1,43 @@
+"""An operation of one's own: what it may leave out, and what it must not."""
+
+import numpy as np
+import pytest
+
+import minires as mr
+from minires.ops.arithmetic import Unary
+from minires.tensor import Op
+
+
+def leaf(*values):
+    return mr.tensor(np.array(values), requires_grad=True)
+
+
+def test_an_operation_may_have_no_gradient_for_an_input():
+    class Blocked(Op):
+        def forward(self, x):
+            return x + 1
+
+        def backward(self, dy, needs):
+            return (None,)
+
+    x = leaf(3.0)
+    y = x * 2
+    (Blocked().apply(y) + x).sum().backward()
+    assert x.grad.tolist() == [1.0]
+
+
+def test_an_operation_that_lacks_a_part_says_which():
+    class Half(Op):
+        def forward(self, x):
+            return x + 1
+
+    class Steep(Unary):
+        def forward(self, x):
+            return x + 1
+
+    with pytest.raises(NotImplementedError, match=r"^Op has no forward\(\)$"):
+        Op().apply(leaf(3.0))
+    for op, said in ((Half(), r"^Half has no backward\(\)$"), (Steep(), r"^Steep has neither slope\(\) nor")):
+        y = op.apply(leaf(3.0))
+        with pytest.raises(NotImplementedError, match=said):
+            y.backward()
