@@ -244,6 +244,15 @@ CASES = {
             norm_first=True,
         )
     ],
+    "bn_relu_conv_add": [
+        step(
+            "plain",
+            lambda x, conv, bn, s: F.bn_relu_conv_add(x, bn, conv, s),
+            lambda t, x, conv, bn, s: conv(t.relu(bn(x))) + s,
+            shortcut=True,
+            norm_first=True,
+        )
+    ],
     # losses
     "cross_entropy": [
         Twins(

@@ -20,8 +20,8 @@ from minires.gradcheck.locate import NO_OPERATION
 from minires.models.blocks import BasicBlock
 from minires.ops import activation, arithmetic, linear, normalization, reduction
 
-STEPS = {"conv_bn", "conv_bn_relu", "conv_bn_add_relu", "bn_relu", "bn_relu_conv"}
-RELUS = {"conv_bn_relu", "conv_bn_add_relu", "bn_relu", "bn_relu_conv"}
+STEPS = {"conv_bn", "conv_bn_relu", "conv_bn_add_relu", "bn_relu", "bn_relu_conv", "bn_relu_conv_add"}
+RELUS = {"conv_bn_relu", "conv_bn_add_relu", "bn_relu", "bn_relu_conv", "bn_relu_conv_add"}
 LOSS = "the loss"
 EPS = 1e-6  # no sweep: it is four evaluations of five, and has tests of its own
 

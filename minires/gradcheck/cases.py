@@ -84,6 +84,10 @@ def block(label, function, shortcut=False, norm_first=False):
     return Case(label, run, normal((3, 2, 3, 3), (4, 2, 3, 3), C, C, *[(3, 4, 3, 3)] * shortcut))
 
 
+def _pre_activation_end(x, conv, bn, shortcut):
+    return F.bn_relu_conv_add(x, bn, conv, shortcut)
+
+
 def _two_dropouts(x):
     return F.dropout(F.dropout(x, 0.3), 0.4)
 
@@ -165,6 +169,7 @@ CASES = {
     "conv_bn_add_relu": [block("", F.conv_bn_add_relu, shortcut=True)],
     "bn_relu": [block("after a convolution", lambda x, conv, bn: F.bn_relu(conv(x), bn))],
     "bn_relu_conv": [block("", lambda x, conv, bn: F.bn_relu_conv(x, bn, conv), norm_first=True)],
+    "bn_relu_conv_add": [block("", _pre_activation_end, shortcut=True, norm_first=True)],
     "cross_entropy": [
         Case(
             f"ε = {s}, {r}",
