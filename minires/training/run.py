@@ -20,7 +20,7 @@ from pathlib import Path
 
 from .. import __version__, kernels
 from ..anomaly import all_finite
-from ..errors import AnomalyError, ConfigError
+from ..errors import AnomalyError, ConfigError, DataError
 from .build import build_model
 from .checkpoint import Checkpoint, atomic_write
 from .curves import draw_curves
@@ -242,6 +242,11 @@ def load_run(path):
     elif not path.exists():
         raise ConfigError(f"there is no run {path}: give the folder of a run, or one of its checkpoints")
     checkpoint = Checkpoint.load(path)
+    if not checkpoint.info:
+        raise DataError(
+            f"{path} is no checkpoint of minires: it holds weights ({', '.join(list(checkpoint.model)[:3])} …) and does not "
+            "say of which model; Checkpoint.load and load_state_dict take them in Python"
+        )
     recipe = Recipe.from_settings(checkpoint.info["recipe"], path)
     model = build_model(recipe, checkpoint.info["num_classes"])
     model.load_state_dict(checkpoint.model)

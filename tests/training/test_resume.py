@@ -284,6 +284,23 @@ def test_checkpoints_that_cannot_be_gone_on_from(tmp_path):
         go_on(tmp_path / "run")
 
 
+@pytest.mark.parametrize("way_out", ["copy", "delete"])
+def test_the_ways_out_of_a_damaged_checkpoint_lead_to_the_same_bits(tmp_path, uninterrupted, way_out):
+    begin(tmp_path / "run", RECIPE, StopAt(4))
+    last = tmp_path / "run/last.safetensors"
+    damaged = bytearray(last.read_bytes())
+    damaged[len(damaged) // 2] ^= 4
+    last.write_bytes(damaged)
+    best = last.with_name("best.safetensors")
+    if way_out == "delete":
+        best.unlink()
+    with pytest.raises(DataError, match=f"was changed after it was written: .*{way_out.title()} "):
+        go_on(tmp_path / "run")
+    best.replace(last) if way_out == "copy" else last.unlink()
+    go_on(tmp_path / "run")
+    assert contents(tmp_path / "run") == uninterrupted
+
+
 def test_another_version_is_mentioned(tmp_path):
     begin(tmp_path / "run", RECIPE, StopAt(4))
     last = tmp_path / "run/last.safetensors"
