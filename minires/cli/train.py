@@ -247,9 +247,9 @@ def _saying_how_to_go_on(folder):
         yield
     except AnomalyError as error:
         kept = f"{folder.last} is as it was" if folder.last.exists() else "there is no checkpoint yet"
-        batch = f", and the batch is in {folder.anomaly}" if folder.anomaly.exists() else ""
+        look = f"; to look at the batch: minires replay {_quoted(folder)}" if folder.anomaly.exists() else ""
         raise RunError(
-            f"{error}. The run has ended there: {kept}{batch}. A lower --lr is what helps most often"
+            f"{error}. The run has ended there, and {kept}; a lower --lr is what helps most often{look}"
         ) from error
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
@@ -259,7 +259,11 @@ def _saying_how_to_go_on(folder):
 
 
 def _go_on(folder):
-    return f"go on with: minires train --resume {shlex.quote(str(folder))}"
+    return f"go on with: minires train --resume {_quoted(folder)}"
+
+
+def _quoted(folder):
+    return shlex.quote(str(folder))
 
 
 def _where(trainer):
