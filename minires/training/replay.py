@@ -102,7 +102,9 @@ def load_anomaly(path):
     path = Path(path)
     if path.is_dir():
         if not (path / NAME).is_file():
-            raise ConfigError(f"{path} holds no {NAME}: only a run that a NaN or Inf has ended leaves a batch to replay")
+            raise ConfigError(
+                f"{path} holds no {NAME}: only a run that a NaN or Inf has ended leaves a batch to replay"
+            )
         path = path / NAME
     checkpoint = Checkpoint.load(path)
     if not checkpoint.batch:

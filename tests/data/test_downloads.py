@@ -37,6 +37,9 @@ class Handler(BaseHTTPRequestHandler):
         how = server.answers[min(server.requests, len(server.answers)) - 1]
         content = server.content
         self.close_connection = True
+        if how == "trickling headers":
+            self.trickle(b"HTTP/1.1 200 OK\r\nX: ", bytes(100).replace(b"\0", b"x"))
+            return
         if how.isdigit():
             self.send_error(int(how))
             return
@@ -62,9 +65,21 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(content[: half + half // 2])
             self.wfile.flush()
             self.server.over.wait(20)
+        elif how == "trickle":
+            self.trickle(content[:half], content[half:])
         elif how == "endless":
             for _ in range(200):  # 20 MB: enough for a client that would take it all
                 self.wfile.write(bytes(100_000))
+
+    def trickle(self, beginning, rest):
+        """A byte every 50 ms, which no limit on the time between two of them would notice."""
+        with contextlib.suppress(OSError):
+            self.wfile.write(beginning)
+            for byte in rest:
+                self.wfile.flush()
+                if self.server.over.wait(0.05):
+                    break
+                self.wfile.write(bytes([byte]))
 
     def log_message(self, *args):
         pass
@@ -202,6 +217,54 @@ class TestFaults:
             downloads.download("cifar10", kind="matlab")
 
 
+class TestSlow:
+    """A byte now and then, for ever: STALL, 0.5 s here, never comes to pass."""
+
+    @pytest.fixture(autouse=True)
+    def impatient(self, monkeypatch):
+        monkeypatch.setattr(downloads, "PATIENCE", 0.6)
+        monkeypatch.setattr(downloads, "SLOWEST", 1000)
+        monkeypatch.setattr(downloads, "CHUNK", 500)
+
+    @pytest.mark.parametrize("answer", ["trickle", "trickling headers"])
+    def test_it_is_given_up(self, server, tmp_path, monkeypatch, answer):
+        monkeypatch.setattr(downloads, "TRIES", 2)
+        server.answers, said = [answer], []
+        began = time.perf_counter()
+        with pytest.raises(
+            DataError, match=r"nothing was kept: less than 1 kB came in 1 seconds, after \d\.\d MB"
+        ) as caught:
+            downloads.download("cifar10", tmp_path / "data", say=said.append)
+        assert time.perf_counter() - began < 5  # 1.3 s where nothing else runs
+        assert "Try again later, or get the file by other means" in str(caught.value)
+        assert len(said) == server.requests - 1 == 1
+        assert nothing_is_left(tmp_path / "data")
+
+    def test_the_next_try_is_whole_whatever_the_one_before_still_does(self, server, tmp_path):
+        server.answers = ["trickle", "whole"]
+        path, _ = downloads.download("cifar10", tmp_path / "data")
+        assert path.read_bytes() == server.content
+        server.over.set()
+        for thread in threading.enumerate():
+            if thread.name == "minires-download":
+                thread.join(10)
+                assert not thread.is_alive()
+        assert os.listdir(tmp_path / "data") == [path.name]
+        assert path.read_bytes() == server.content
+
+    def test_slow_but_not_too_slow(self, server, tmp_path, monkeypatch):
+        monkeypatch.setattr(downloads, "SLOWEST", 1)
+        monkeypatch.setattr(downloads, "CHUNK", 1)
+        server.content = server.content[:30]
+        version = dataclasses.replace(BINARY, md5=hashlib.md5(server.content).hexdigest(), megabytes=1)
+        layout = dataclasses.replace(cifar.CIFAR10, versions=(version,))
+        monkeypatch.setitem(cifar.LAYOUTS, "cifar10", layout)
+        server.answers = ["trickle"]
+        path, _ = downloads.download("cifar10", tmp_path / "data")
+        assert path.read_bytes() == server.content
+        assert server.requests == 1
+
+
 class TestDisk:
     def test_too_little_room_is_said_before_anything_is_fetched(self, server, tmp_path, monkeypatch):
         usage = downloads.shutil.disk_usage(tmp_path)
@@ -215,7 +278,7 @@ class TestDisk:
         def full(self, count):
             raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr(downloads._Limit, "update", full)
+        monkeypatch.setattr(downloads._Meter, "update", full)
         with pytest.raises(DataError, match=f"the disk of {tmp_path / 'data'} is full, and nothing of .* was kept"):
             downloads.download("cifar10", tmp_path / "data")
         assert nothing_is_left(tmp_path / "data")
