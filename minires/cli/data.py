@@ -245,6 +245,8 @@ def show(
 
     console = display.console()
     data.check_name(name)
+    if seed < 0:
+        raise ConfigError(f"seed must be a whole number from 0 up, not {seed}")
     with display.spinner(console, f"loading {name} …"):
         dataset = data.load(name, data_dir)[test]
     with display.spinner(console, "drawing …"):

@@ -32,8 +32,10 @@ def doctor(debug: Debug = False):
         console.print(Text(title, "bold"))
         console.print(display.pairs(rows), end="\n\n")
 
+    from ..kernels.threads import start_threads
     from . import selftest
 
+    start_threads()  # without them there is nothing to test
     console.print(Text("self-test", "bold"), "(fast against readable kernels, largest relative difference)")
     failed = 0
     for result in selftest.run():

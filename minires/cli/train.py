@@ -121,6 +121,7 @@ def train(
 @contextmanager
 def _new(params, console):
     """(trainer, recipe, folder) of a new run; the folder is locked in the block."""
+    from ..kernels.threads import start_threads
     from ..training import Recorder, RunFolder, build_trainer
     from . import display
 
@@ -129,6 +130,7 @@ def _new(params, console):
     recipe = _recipe(params)
     with display.spinner(console, f"loading {recipe.dataset} …", params["quiet"]):
         trainer = build_trainer(recipe)
+        start_threads()  # now, since it may fail: before there is a folder
     with RunFolder.create(recipe, params["out"]) as folder:
         trainer.callbacks = (Recorder(folder, recipe),)
         yield trainer, recipe, folder

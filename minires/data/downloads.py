@@ -97,6 +97,8 @@ def fetch(url, md5, target, size, progress, say):
                 f"the disk of {folder} is full, and nothing of {target.name} was kept: it takes {size / 1e6:,.0f} MB; "
                 "make room, or give another folder (--data-dir)"
             ) from error
+        for file in (path for path in (folder, *folder.parents) if path.is_file()):
+            raise DataError(f"{file} is a file, not a folder: give another folder (--data-dir)") from error
         raise DataError(
             f"{folder} cannot be written to: {error.strerror or error}. Give another folder (--data-dir)"
         ) from error

@@ -106,6 +106,8 @@ def load_anomaly(path):
                 f"{path} holds no {NAME}: only a run that a NaN or Inf has ended leaves a batch to replay"
             )
         path = path / NAME
+    elif not path.exists():
+        raise ConfigError(f"there is no run {path}: give the folder of one that a NaN or Inf has ended")
     checkpoint = Checkpoint.load(path)
     if not checkpoint.batch:
         raise DataError(f"{path} holds no batch to replay: give the anomaly.safetensors of a run, or the run's folder")

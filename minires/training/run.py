@@ -72,7 +72,9 @@ class RunFolder:
         """The folder of a run that is to go on. Raises ConfigError when there is none, RunError when it is in use."""
         folder = cls(path)
         if not folder.config.is_file():
-            what = f"{folder.path} is no folder of a run: it holds no {folder.config.name}"
+            what = (
+                f"{folder.path} is no folder of a run: it holds no {folder.config.name}. Give the one that train named"
+            )
             raise ConfigError(
                 what if folder.path.is_dir() else f"there is no run {folder.path}: give the folder of one"
             )
@@ -237,7 +239,7 @@ def load_run(path):
         folder = RunFolder(path)
         if not folder.last.exists():
             what = "has finished no epoch yet" if folder.config.exists() else "is no folder of a run"
-            raise ConfigError(f"{path} {what}: it holds no {folder.last.name}")
+            raise ConfigError(f"{path} {what}: it holds no {folder.last.name}. Give the folder of a run that has one")
         path = folder.last
     elif not path.exists():
         raise ConfigError(f"there is no run {path}: give the folder of a run, or one of its checkpoints")

@@ -77,7 +77,7 @@ def test_a_wrong_kernel_is_told_apart(minires, broken, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["nowhere"], "there is no checkpoint nowhere"),
+        (["nowhere"], "there is no run nowhere: give the folder of one"),
         (["."], ". holds no anomaly.safetensors: only a run that a NaN or Inf has ended leaves a batch to replay"),
         (["run/other.safetensors"], "run/other.safetensors holds no batch to replay: give the anomaly.safetensors of"),
         (["run", "--steps", "-1"], "steps must be a whole number from 0 up, not -1"),

@@ -286,7 +286,7 @@ class TestDisk:
 
     def test_a_folder_below_a_file(self, server, tmp_path):
         (tmp_path / "file").touch()
-        with pytest.raises(DataError, match=r"data cannot be written to: Not a directory\. Give another folder"):
+        with pytest.raises(DataError, match=r"file is a file, not a folder: give another folder"):
             downloads.download("cifar10", tmp_path / "file/data")
 
     def test_a_folder_that_is_not_writable(self, server, tmp_path, monkeypatch):
