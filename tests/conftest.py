@@ -2,6 +2,7 @@
 
 import os
 
+import errors_page
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -28,3 +29,9 @@ def backend(request):
 def torch():
     """PyTorch, or the test is skipped."""
     return pytest.importorskip("torch")
+
+
+@pytest.fixture
+def page(request):
+    """A function: asserts that a message is what docs/errors.md says of this test."""
+    return lambda message: errors_page.compare(request.node.nodeid, message)

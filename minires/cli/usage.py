@@ -4,7 +4,7 @@ import re
 
 from ..errors import nearest
 
-KINDS = {"integer": "a whole number", "int": "a whole number", "float": "a number"}  # typer's names of types
+KINDS = {"valid integer": "a whole number", "valid number": "a number", "valid float": "a number"}  # as typer says it
 
 
 def sentence(error, args):
@@ -32,10 +32,10 @@ def _no_command(error, context):
 
 def _bad_value(error, args):
     param = getattr(error, "param", None)
-    kind = KINDS.get(getattr(getattr(param, "type", None), "name", None))
-    if kind is None or type(error).__name__ != "BadParameter":
+    kind = next((kind for words, kind in KINDS.items() if words in error.message), None)
+    if kind is None or param is None:
         return None
-    for i, arg in enumerate(args):
+    for i, arg in reversed(list(enumerate(args))):  # the last one counts
         name, equals, value = arg.partition("=")
         if name in param.opts and (equals or i + 1 < len(args)):
             return f"{name} takes {kind}, not {(value if equals else args[i + 1])!r}"

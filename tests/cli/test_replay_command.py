@@ -18,7 +18,7 @@ def broken(minires, small_run):
 
 
 @pytest.mark.parametrize("backend", ["numba", "reference"])
-def test_it_comes_again_and_says_where(minires, broken, backend):
+def test_it_comes_again_and_says_where(minires, broken, backend, page):
     where = re.search(r"(forward|backward) of (\w+) in (\S+): ", broken)
     for target in ("run", "run/anomaly.safetensors"):
         code, out, err = minires("replay", target, "--backend", backend, "--threads", 1)
@@ -26,6 +26,7 @@ def test_it_comes_again_and_says_where(minires, broken, backend):
         assert re.search(rf"again +step \d+ \(epoch 1\) of resnet8, back end {backend}\n", out)
         assert re.search(r"images +\(\d+, 3, 32, 32\) from -\d\.\d+ to \d\.\d+\n", out)
         assert f"Again: {where[0]}" in out
+        page(out)
         assert re.search(rf"\n{where[1]} +{where[2]} +{where[3]} .* (Inf|NaN) *\n\n?Again: ", out)
 
 
