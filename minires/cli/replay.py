@@ -40,6 +40,7 @@ def replay(
     from .. import kernels
     from ..anomaly import span
     from ..errors import ConfigError
+    from ..kernels.threads import start_threads
     from ..training.replay import Trace, diagnose, load_anomaly
     from . import display
 
@@ -62,6 +63,8 @@ def replay(
     )
     trace = Trace()
     with kernels.backend(backend):
+        if backend == "numba":
+            start_threads()
         found = diagnose(model, batch, trace)
     if steps and trace.steps:
         console.print(_table(trace.steps[-steps:], found), end="\n\n")

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import AnomalyError, ConfigError, RunError
 from .errors import Debug
+from .paths import DOWNLOADS
 
 WHAT, HOW, AUGMENTATION, RUN = "What to train", "How to train it", "Augmentation", "The run"
 
@@ -26,7 +27,12 @@ def train(
         list[str] | None, _option(WHAT, "A setting of the model's constructor, such as option=B.", metavar="NAME=VALUE")
     ] = None,
     dataset: Annotated[str | None, _option(WHAT, "shapes (built in), cifar10 or cifar100.")] = None,
-    data_dir: Annotated[Path | None, _option(WHAT, "Where the files of CIFAR are, unpacked or as the archive.")] = None,
+    data_dir: Annotated[
+        Path | None,
+        _option(
+            WHAT, f"Where CIFAR's files are, unpacked or as the archive; by default where downloads go: {DOWNLOADS}."
+        ),
+    ] = None,
     val: Annotated[
         int | None, _option(WHAT, "Hold out so many training images; keep the epoch that is best on them.")
     ] = None,

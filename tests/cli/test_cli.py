@@ -26,13 +26,6 @@ def test_help_lists_the_commands(minires, args):
         assert re.search(rf"\b{command}\b", out)
 
 
-@pytest.mark.parametrize("command", ["train", "eval"])
-def test_help_of_a_command_has_examples(minires, command):
-    code, out, _ = minires(command, "--help")
-    assert code == 0
-    assert out.count(f"minires {command}") >= 2
-
-
 def test_help_comes_without_numba_and_at_once():
     check = "import sys; sys.argv = ['minires', '--help']\nfrom minires.cli import main\ntry: main()\n"
     check += "except SystemExit: pass\nassert 'numba' not in sys.modules and 'matplotlib' not in sys.modules"

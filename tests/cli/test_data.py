@@ -42,11 +42,6 @@ def test_help_lists_the_commands(minires, args):
     assert all(re.search(rf"\b{command}\b", out) for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_a_command_has_examples(minires, command):
-    assert ends_well(minires, command, "--help").count(f"minires data {command}") >= 2
-
-
 def test_info_lists_what_there_is(minires, cifar, archive):
     out = ends_well(minires, "info")
     assert re.search(r"^shapes +20,000 +4,000 +10 +built in", out, re.M)

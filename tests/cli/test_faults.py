@@ -241,19 +241,18 @@ def test_more_epochs(minires, finished):
     assert len(read_metrics("run/metrics.jsonl")) == Recipe.read("run/config.toml").epochs == 2
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--lr", "0.3"], "run was begun with other settings (lr is 0.4 there, not 0.3): leave these options out"),
-        (["--epochs", "3"], "run is a run of 1 epochs, not of 3: to train it longer, say --more-epochs 2"),
-        (["--no-augment"], "crop is 4 there, not 0, flip is True there, not False"),
-        (["--more-epochs", "0"], "--more-epochs is a whole number from 1 up, not 0"),
-        (["--out", "other"], "--resume goes on in the run's folder with the run's settings: leave --out out"),
-        (["--recipe", "run"], "leave --recipe out"),
-        (["--more-epochs", "1", "--data-dir", "nowhere"], "nowhere does not exist"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
+REFUSED = [
+    (["--lr", "0.3"], "run was begun with other settings (lr is 0.4 there, not 0.3): leave these options out"),
+    (["--epochs", "3"], "run is a run of 1 epochs, not of 3: to train it longer, say --more-epochs 2"),
+    (["--no-augment"], "crop is 4 there, not 0, flip is True there, not False"),
+    (["--more-epochs", "0"], "--more-epochs is a whole number from 1 up, not 0"),
+    (["--out", "other"], "--resume goes on in the run's folder with the run's settings: leave --out out"),
+    (["--recipe", "run"], "leave --recipe out"),
+    (["--more-epochs", "1", "--data-dir", "nowhere"], "nowhere does not exist"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), REFUSED, ids=[" ".join(options) for options, _ in REFUSED])
 def test_what_resume_refuses(minires, finished, options, said, page):
     before = {p.name: p.read_bytes() for p in Path("run").iterdir()}
     code, _, err = minires("train", "--resume", "run", *options)
