@@ -6,6 +6,7 @@ Two back ends offer the same functions (listed in ``FUNCTIONS``):
     reference  plain NumPy, explicit im2col, to be read line by line (``reference/``)
 
 Images are NHWC views, (N, H, W, C) C-contiguous; convolution weights are (KH, KW, I, O). See ``layout.py``.
+What fuses several of them, ``kernels.fused``, is the fast back end's alone.
 A kernel is reached as an attribute of this package, ``kernels.conv2d(x, w, …)``, and runs on the back end in force.
 """
 
@@ -70,6 +71,8 @@ def backend(name):
 
 def __getattr__(name):
     """``kernels.conv2d`` is conv2d of the back end in force. Numba is imported with the first fast kernel, not before."""
+    if name == "fused":
+        return import_module(".fused", __name__)
     if name not in FUNCTIONS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{BACKENDS[get_backend()]}", __name__), name)

@@ -68,10 +68,15 @@ class Layout(NamedTuple):
     groups: int
     columns: int  # of the product: output channels of one group
     tile: int  # columns of the register tile
+    all_images: int
+    source_height: int
+    source_width: int
+    channels: int  # of the source: all groups'
     out_row: int = 0  # output pixels from one grid row to the next
     out_pixels: int = 0  # output pixels of one image
     chunks: int = 0  # weight gradient: parts that the sum over items is cut into, whatever the number of threads
     splits: int = 0  # weight gradient: parts that its rows are cut into, where a part of the sum would be large
+    dense: int = 0  # weight gradient: 1 when pixels of dy are read as they stand in the image, not in blocks of columns
 
     def record(self):
         """The same as an array of one record, with the fields' names."""
@@ -104,13 +109,13 @@ class WeightPlan(NamedTuple):
     panel: int  # elements of an item's dy, packed; 0 if dy is read where it stands
 
 
-def _layout(g, source, pitch, columns, spread, grid, step, origin, reach, itemsize, most=None):
+def _layout(g, source, channels, columns, pitch, packed, grid, step, origin, reach, itemsize, most=None):
     """Pack ``grid`` positions whose taps reach from ``origin`` (≤ 0: above and left of the image) over ``reach`` pixels.
 
-    spread: pixels are to stand ``pitch`` elements apart, so that packing is needed. most: positions in an item, at most.
+    pitch: elements from one packed pixel to the next. packed: pack in any case. most: positions in an item, at most.
     """
     needed = [(n - 1) * s + r for n, s, r in zip(grid, step, reach)]
-    direct = not spread and origin == (0, 0) and all(n <= have for n, have in zip(needed, source))
+    direct = not packed and pitch == channels and origin == (0, 0) and all(n <= have for n, have in zip(needed, source))
     width = source[1] if direct else needed[1]
     row_bytes = width * pitch * itemsize
     band = grid[0]
@@ -130,7 +135,8 @@ def _layout(g, source, pitch, columns, spread, grid, step, origin, reach, itemsi
     items = -(-g.images // images) * bands
     item = int(direct), images, band, bands, items
     packing = *step, -origin[0], -origin[1], height, width, pitch
-    return Layout(*item, *packing, g.groups, columns, target.tile_columns(columns, itemsize))
+    tile = target.tile_columns(columns, itemsize)
+    return Layout(*item, *packing, g.groups, columns, tile, g.images, *source, channels)
 
 
 def _positions(layout, columns, row_step, column_step, image_step):
@@ -198,12 +204,13 @@ def _plan(layout, phases, ins, out_channels, itemsize):
 
 
 @lru_cache(maxsize=512)
-def forward_plan(g, itemsize):
-    """Tables for y = x ∗ w."""
+def forward_plan(g, itemsize, packed=False):
+    """Tables for y = x ∗ w. packed: x is not read where it stands, even where no border is needed."""
     reach = tuple(d * (k - 1) + 1 for d, k in zip(g.dilation, g.kernel))
     origin = tuple(-p for p in g.padding)
     grid = g.out_size
-    layout = _layout(g, g.size, g.channels, g.filters // g.groups, False, grid, g.stride, origin, reach, itemsize)
+    columns = g.filters // g.groups
+    layout = _layout(g, g.size, g.channels, columns, g.channels, packed, grid, g.stride, origin, reach, itemsize)
     layout = layout._replace(out_row=grid[1], out_pixels=grid[0] * grid[1])
     out_at = _positions(layout, grid[1], grid[1], 1, grid[0] * grid[1])
     taps = [(kh, kw) for kh in range(g.kernel[0]) for kw in range(g.kernel[1])]
@@ -213,7 +220,7 @@ def forward_plan(g, itemsize):
 
 
 @lru_cache(maxsize=512)
-def input_grad_plan(g, itemsize):
+def input_grad_plan(g, itemsize, packed=False):
     """Tables for dx = dy ∗ᵀ w, one phase for each remainder of the input position by the stride."""
 
     def reaching(axis, p):
@@ -227,7 +234,8 @@ def input_grad_plan(g, itemsize):
     reach = tuple(max([0, *s.values()]) - lowest + 1 for s, lowest in zip(shifts, low))
     grid = tuple(-(-n // s) for n, s in zip(g.size, g.stride))
     height, width = g.size
-    layout = _layout(g, g.out_size, g.filters, g.channels // g.groups, False, grid, (1, 1), low, reach, itemsize)
+    columns = g.channels // g.groups
+    layout = _layout(g, g.out_size, g.filters, columns, g.filters, packed, grid, (1, 1), low, reach, itemsize)
     layout = layout._replace(out_row=g.stride[0] * width, out_pixels=height * width)
     phases = []
     for ph in axis_phases[0]:
@@ -243,7 +251,7 @@ def input_grad_plan(g, itemsize):
 
 
 @lru_cache(maxsize=512)
-def weight_grad_plan(g, itemsize):
+def weight_grad_plan(g, itemsize, packed=False, packed_dy=False):
     """Tables for dw[(kh, kw, i), :] = Σ over output pixels of x[pixel·stride + (kh, kw)·dilation, i] · dy[pixel, :]."""
     reach = tuple(d * (k - 1) + 1 for d, k in zip(g.dilation, g.kernel))
     origin = tuple(-p for p in g.padding)
@@ -251,14 +259,18 @@ def weight_grad_plan(g, itemsize):
     spread = g.channels * itemsize % 256 == 0
     pitch = g.channels + (64 // itemsize if spread else 0)
     columns = g.filters // g.groups
-    layout = _layout(g, g.size, pitch, columns, spread, g.out_size, g.stride, origin, reach, itemsize, WEIGHT_POSITIONS)
+    layout = _layout(
+        g, g.size, g.channels, columns, pitch, packed, g.out_size, g.stride, origin, reach, itemsize, WEIGHT_POSITIONS
+    )
     kh, kw, i = np.ogrid[: g.kernel[0], : g.kernel[1], : g.channels // g.groups]
     rows_at = ((kh * g.dilation[0] * layout.width + kw * g.dilation[1]) * pitch + i).astype(np.int64).ravel()
     runs_at = _positions(layout, 1, layout.step * layout.width * pitch, 0, layout.height * layout.width * pitch)
     chunks = max(1, min(16, layout.items, (32 << 20) // (rows_at.size * g.filters * itemsize)))
     splits = max(1, min(16 // chunks, rows_at.size // target.WIDE_ROWS))
-    layout = layout._replace(chunks=chunks, splits=splits)
-    # dy is read where it stands if its columns are whole tiles, and its pixels no such distance apart either.
+    # dy is read as it stands if its columns are whole tiles, and its pixels no such distance apart either.
     dense = columns % layout.tile == 0 and g.filters * itemsize <= DENSE_BYTES
-    panel = layout.images * layout.band * g.out_size[1] * -(-columns // layout.tile) * layout.tile
-    return WeightPlan(layout, layout.record(), rows_at * itemsize, runs_at * itemsize, 0 if dense else panel)
+    layout = layout._replace(chunks=chunks, splits=splits, dense=int(dense))
+    pixels = layout.images * layout.band * g.out_size[1]
+    panel = pixels * (g.filters if dense else -(-columns // layout.tile) * layout.tile)
+    panel = 0 if dense and not packed_dy else panel
+    return WeightPlan(layout, layout.record(), rows_at * itemsize, runs_at * itemsize, panel)

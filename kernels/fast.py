@@ -1,7 +1,8 @@
 """The ``numba`` back end: every function of ``kernels.FUNCTIONS``, compiled. Its readable twin is ``reference/``."""
 
 from .augment import augment_batch
-from .conv import conv2d, conv2d_input_grad, conv2d_weight_grad
+from .conv import conv2d, conv2d_input_grad
+from .conv_weight import conv2d_weight_grad
 from .elementwise import add, add_relu, relu, relu_grad
 from .linear import matmul
 from .loss import cross_entropy, cross_entropy_grad

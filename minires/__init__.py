@@ -10,6 +10,7 @@ if (_checkout / "setup.cfg").exists() and (_checkout / "kernels" / "__init__.py"
 from . import errors, functional, operators, random
 from .anomaly import detect_anomaly
 from .creation import from_numpy, tensor
+from .deferred import fusion
 from .errors import MiniresError
 from .kernels import backend, get_num_threads, set_num_threads
 from .random import manual_seed
@@ -29,6 +30,7 @@ __all__ = [
     "errors",
     "from_numpy",
     "functional",
+    "fusion",
     "get_num_threads",
     "gradcheck",
     "gradcheck_model",

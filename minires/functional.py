@@ -1,5 +1,6 @@
 """Every differentiable function, under its PyTorch name. The maths stands in ``ops/``, one file a family."""
 
+from .ops import fused
 from .ops.activation import (
     add_relu,
     dropout,
@@ -13,6 +14,7 @@ from .ops.activation import (
 )
 from .ops.arithmetic import abs, add, clip, div, exp, log, mul, neg, pow, sqrt, sub
 from .ops.convolution import conv2d
+from .ops.fused import fusable
 from .ops.linear import linear, matmul
 from .ops.loss import cross_entropy, mse_loss
 from .ops.normalization import batch_norm
@@ -20,33 +22,65 @@ from .ops.pooling import avg_pool2d, global_avg_pool2d, global_max_pool2d, max_p
 from .ops.reduction import max, mean, sum
 from .ops.shape import cat, flatten, getitem, pad, permute, reshape, stack, transpose
 
-# The steps that residual networks are written in. Each equals the composition that its docstring names, hooks included;
-# a back end may run the whole step at once where nobody looks between.
+# The steps that residual networks are written in. Each equals the composition that its docstring names, hooks included.
+# Where nobody looks between, the whole step runs at once (``ops/fused.py``): in training, and in evaluation under no_grad.
 
 
 def conv_bn(x, conv, bn):
     """bn(conv(x)): modules ``conv`` and ``bn`` on a Tensor x (N, C, H, W)."""
+    if fusable(x, conv, bn) == "evaluation":
+        return fused.infer_conv_bn(x, conv, bn, relu=False)
     return bn(conv(x))
 
 
 def conv_bn_relu(x, conv, bn):
     """relu(bn(conv(x))): the first layers of a residual function (He et al. 2015, Fig. 5)."""
+    mode = fusable(x, conv, bn)
+    if mode == "training":
+        return fused.bn_relu(fused.conv(x, conv), bn)
+    if mode == "evaluation":
+        return fused.infer_conv_bn(x, conv, bn, relu=True)
     return relu(bn(conv(x)))
 
 
 def conv_bn_add_relu(x, conv, bn, shortcut):
     """relu(bn(conv(x)) + shortcut): where a residual block ends (He et al. 2015, eq. 1)."""
+    mode = fusable(x, conv, bn, shortcut)
+    if mode == "training":
+        return fused.bn_relu(fused.conv(x, conv), bn, shortcut)
+    if mode == "evaluation":
+        return fused.infer_conv_bn(x, conv, bn, relu=True, shortcut=shortcut)
     return add_relu(bn(conv(x)), shortcut)
 
 
 def bn_relu(x, bn):
     """relu(bn(x)): pre-activation (He et al. 2016, Fig. 1b)."""
+    mode = fusable(x, None, bn)
+    if mode == "training":
+        return fused.bn_relu(x, bn)
+    if mode == "evaluation":
+        return fused.infer_bn_relu(x, bn)
     return relu(bn(x))
 
 
 def bn_relu_conv(x, bn, conv):
     """conv(relu(bn(x))): one layer of a pre-activation residual function (He et al. 2016, Fig. 1b)."""
+    mode = fusable(x, conv, bn)
+    if mode == "training":
+        return fused.conv(fused.bn_relu(x, bn), conv)
+    if mode == "evaluation":
+        return fused.infer_conv(fused.infer_bn_relu(x, bn), conv)
     return conv(relu(bn(x)))
+
+
+def bn_relu_conv_add(x, bn, conv, shortcut):
+    """conv(relu(bn(x))) + shortcut: where a pre-activation block ends (He et al. 2016, eq. 3)."""
+    mode = fusable(x, conv, bn, shortcut)
+    if mode == "training":
+        return fused.conv(fused.bn_relu(x, bn), conv, shortcut)
+    if mode == "evaluation":
+        return fused.infer_conv(fused.infer_bn_relu(x, bn), conv, shortcut)
+    return conv(relu(bn(x))) + shortcut
 
 
 __all__ = [
@@ -57,6 +91,7 @@ __all__ = [
     "batch_norm",
     "bn_relu",
     "bn_relu_conv",
+    "bn_relu_conv_add",
     "cat",
     "clip",
     "conv2d",

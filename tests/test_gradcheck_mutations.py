@@ -64,7 +64,7 @@ class Mutation(NamedTuple):
 
 def fan_out_overwritten(monkeypatch):
     tape = import_module("minires.tensor")  # mr.tensor is the function
-    monkeypatch.setattr(tape, "_add", lambda totals, x, dx, owned: totals.update({id(x): [dx, False]}))
+    monkeypatch.setattr(tape, "_add", lambda totals, x, dx, owned: totals.update({id(x): [dx, False, 1]}))
 
 
 # --- batch norm
@@ -107,12 +107,11 @@ def running_statistics_used_in_training(monkeypatch):
 
 
 def running_momentum_sign(monkeypatch):
-    def wrong(self, count):
-        mean, var, momentum = self.running
-        mean[...] = (1 + momentum) * mean - momentum * self.mean
-        var[...] = (1 + momentum) * var - momentum * self.var * (count / (count - 1))
+    def wrong(running_mean, running_var, momentum, mean, var, count):
+        running_mean[...] = (1 + momentum) * running_mean - momentum * mean
+        running_var[...] = (1 + momentum) * running_var - momentum * var * (count / (count - 1))
 
-    monkeypatch.setattr(normalization.BatchNorm, "move_running", wrong)
+    monkeypatch.setattr(normalization, "move_running", wrong)
 
 
 # --- convolution

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..deferred import fusion
 from ..tensor import Tensor, backward
 from . import kinks
 from .results import KINK, RIGHT, WRONG, ZERO, Checked, Difference
@@ -63,7 +64,7 @@ class Probe:
 
     def sample(self):
         """At the point where the leaves are now; operation by operation, so that every corner is seen."""
-        with self.state.watched():
+        with fusion(False), self.state.watched():
             return Sample(self.outputs())
 
     def gradients(self, leaves):

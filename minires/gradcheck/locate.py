@@ -17,7 +17,7 @@ from .results import GradcheckResult
 DRAWS = 3  # a mistake in a few numbers may hide behind one draw of cotangents
 NO_OPERATION = (
     "Each recorded operation in it is right by itself: look at how gradients of several uses are summed, "
-    "and for values that left the graph (detach(), numpy())"
+    "for values that left the graph (detach(), numpy()), and whether it passes under mr.fusion(False)"
 )
 
 

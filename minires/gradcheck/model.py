@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from ..deferred import fusion
 from ..tensor import Tensor
 from .engine import Settings, check_leaves, generator
 from .function import promote
@@ -91,7 +92,8 @@ def _locate(result, model, run, state, settings, rng):
     call, local, again = found
     result.module = call.path
     state.restore()
-    y = again()
+    with fusion(False):
+        y = again()
     operation = name_operation(result, y if isinstance(y, (tuple, list)) else (y,), state, settings, rng)
     kind = type(call.module).__name__
     where = f"{call.path} ({kind})" if call.path else f"the {kind} itself"

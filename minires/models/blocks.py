@@ -137,9 +137,11 @@ class PreActBlock(nn.Module):
             return x, self.conv1(x)
         return x, F.bn_relu_conv(x, self.norm1, self.conv1)
 
-    def join(self, x, y):
-        """The sum of both branches; of a plain network's, y alone."""
-        return y if self.downsample is None else self.downsample(x) + y
+    def join(self, x, y, norm, conv):
+        """conv(relu(norm(y))), the end of F, plus the shortcut; of a plain network's, F alone."""
+        if self.downsample is None:
+            return F.bn_relu_conv(y, norm, conv)
+        return F.bn_relu_conv_add(y, norm, conv, self.downsample(x))
 
 
 class PreActBasicBlock(PreActBlock):
@@ -156,8 +158,7 @@ class PreActBasicBlock(PreActBlock):
 
     def forward(self, x):
         x, y = self.fork(x)
-        y = F.bn_relu_conv(y, self.norm2, self.conv2)
-        return self.join(x, y)
+        return self.join(x, y, self.norm2, self.conv2)
 
 
 class PreActBottleneck(PreActBlock):
@@ -179,8 +180,7 @@ class PreActBottleneck(PreActBlock):
     def forward(self, x):
         x, y = self.fork(x)
         y = F.bn_relu_conv(y, self.norm2, self.conv2)
-        y = F.bn_relu_conv(y, self.norm3, self.conv3)
-        return self.join(x, y)
+        return self.join(x, y, self.norm3, self.conv3)
 
 
 class PreActBottleneckV1(PreActBottleneck):

@@ -69,7 +69,17 @@ class Conv2d(Module):
         _default_init(self)
 
     def forward(self, x):
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return F.conv2d(x, self.weight, self.bias, *self.convolution)
+
+    @property
+    def convolution(self):
+        """(stride, padding, dilation, groups)."""
+        return self.stride, self.padding, self.dilation, self.groups
+
+    @property
+    def fusable(self):
+        """Whether a fused operation may stand for a call of this module: nobody has changed what the call does."""
+        return self.is_plain(Conv2d) and self.bias is None
 
     def extra_repr(self):
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"

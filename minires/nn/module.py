@@ -80,6 +80,10 @@ class Module:
         """Whether any hook is registered on this module: then it must be called, and not merely computed."""
         return bool(self._forward_pre_hooks or self._forward_hooks or self._backward_hooks)
 
+    def is_plain(self, kind):
+        """Whether calling this module does what calling a ``kind`` does: no hooks, and no forward of its own."""
+        return type(self).forward is kind.forward and "forward" not in vars(self) and not self.is_hooked
+
     def register_forward_pre_hook(self, hook):
         """Call ``hook(module, inputs)`` before forward; what it returns, if anything, replaces the inputs."""
         return Handle(self._forward_pre_hooks, hook)

@@ -4,6 +4,7 @@ import numpy as np
 
 from .. import functional as F
 from ..errors import ConfigError, ShapeError
+from ..ops.normalization import move_running
 from .module import Module, Parameter
 
 
@@ -35,9 +36,6 @@ class BatchNorm2d(Module):
         if x.ndim != 4:
             raise ShapeError(f"BatchNorm2d: takes (N, C, H, W), not shape {x.shape}")
         update = self.training and self.track_running_stats
-        momentum = self.momentum
-        if momentum is None:
-            momentum = 1.0 / (int(self.num_batches_tracked) + 1) if update else 0.0
         y = F.batch_norm(
             x,
             self.running_mean,
@@ -45,12 +43,25 @@ class BatchNorm2d(Module):
             self.weight,
             self.bias,
             training=self.training or not self.track_running_stats,
-            momentum=momentum,
+            momentum=self._current_momentum() if update else 0.0,
             eps=self.eps,
         )
         if update:
             self.num_batches_tracked += 1
         return y
+
+    def _current_momentum(self):
+        return 1.0 / (int(self.num_batches_tracked) + 1) if self.momentum is None else self.momentum
+
+    def observe(self, mean, var, count):
+        """Move the running statistics as a training step does, towards mean and biased variance of ``count`` values."""
+        move_running(self.running_mean, self.running_var, self._current_momentum(), mean, var, count)
+        self.num_batches_tracked += 1
+
+    @property
+    def fusable(self):
+        """Whether a fused operation may stand for a call of this module: nobody has changed what the call does."""
+        return self.is_plain(BatchNorm2d) and self.affine and self.track_running_stats
 
     def extra_repr(self):
         return (

@@ -26,17 +26,11 @@ class BatchNorm(Op):
         self.x = rows = nhwc(x) if x.ndim == 4 else x  # channels last
         self.mean, self.var = kernels.batch_norm_stats(rows) if self.fixed[0] is None else self.fixed
         if self.running is not None:
-            self.move_running(rows.size // rows.shape[-1])
+            move_running(*self.running, self.mean, self.var, rows.size // rows.shape[-1])
         self.inv_std = 1 / np.sqrt(np.asarray(self.var, np.float64) + self.eps)
         self.weight = weight.astype(np.float64)
         y = kernels.batch_norm(rows, self.mean, self.weight * self.inv_std, bias)
         return nchw(y) if x.ndim == 4 else y
-
-    def move_running(self, count):
-        """running ← (1 − momentum)·running + momentum·batch, with the unbiased variance σ²·M/(M − 1)."""
-        mean, var, momentum = self.running
-        mean[...] = (1 - momentum) * mean + momentum * self.mean
-        var[...] = (1 - momentum) * var + momentum * self.var * (count / (count - 1))
 
     def backward(self, dy, needs):
         rows = nhwc(dy) if dy.ndim == 4 else dy
@@ -44,6 +38,12 @@ class BatchNorm(Op):
         dx, dw, db = kernels.batch_norm_grad(rows, self.x, self.mean, self.inv_std, self.weight, training)
         dx = nchw(dx) if dy.ndim == 4 else dx
         return dx, dw.astype(dy.dtype), db.astype(dy.dtype)
+
+
+def move_running(running_mean, running_var, momentum, mean, var, count):
+    """running ← (1 − momentum)·running + momentum·batch, in place, with the unbiased variance σ²·M/(M − 1)."""
+    running_mean[...] = (1 - momentum) * running_mean + momentum * mean
+    running_var[...] = (1 - momentum) * running_var + momentum * var * (count / (count - 1))
 
 
 def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):

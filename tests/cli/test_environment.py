@@ -62,6 +62,7 @@ def test_a_threading_layer_that_is_not_there(tmp_path, page, layer):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_other_ways_than_a_threading_layer_that_is_not_there():
     layer = "ompp"
     assert minires("gradcheck", "relu", NUMBA_THREADING_LAYER="workqueue")[0] == 0

@@ -1,0 +1,136 @@
+"""What is done with a convolution's outputs while they are in cache, before the next part of the image is computed.
+
+NOTHING    they are stored as they are
+MOMENTS    y ← y + other; mean and Σ (y − mean)² of each channel: the statistics of the batch norm that follows
+NORMALISE  y ← relu((y − mean)·scale + shift + other): batch norm with fixed statistics, shortcut and ReLU
+ADD        y ← y + other                  (here and elsewhere: of an epilogue that has an ``other``)
+MASK       y ← y + other where the ReLU below let its input pass, else 0, and with it the two sums that the batch norm
+           below needs for its own gradient: Σ y and Σ y·(c − mean)
+
+Sums run over one item of work, in the array's dtype and shifted by a value of the channel; items are joined in float64 in
+a fixed order. So mean 1000 with deviation 0.1 keeps its variance in float32, and the bits do not depend on the threads.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .cache import njit
+from .packing import parameter_rows
+
+NOTHING, MOMENTS, NORMALISE, ADD, MASK = range(5)
+
+
+class Epilogue(NamedTuple):
+    """Arrays are shaped as the outputs (N, H, W, C), parameters float64 (C,): mean, scale, shift."""
+
+    kind: int = NOTHING
+    parameters: tuple = ()
+    relu: bool = True  # NORMALISE: rectify?
+    other: np.ndarray | None = None  # what is added: a shortcut, or the gradient that has come already
+    c: np.ndarray | None = None  # MASK: the input of the batch norm below
+    z: np.ndarray | None = None  # MASK: the output of the ReLU below; None: relu((c − mean)·scale + shift) is computed
+
+    def flags(self):
+        """What ``finish`` is to do, as an array of integers: kind, relu?, add other?, mask by z?"""
+        return np.array([self.kind, self.relu, self.other is not None, self.z is not None], np.int64)
+
+    def rows(self, out):
+        """The parameters as ``finish`` takes them."""
+        return parameter_rows(self.parameters, out.shape[-2:], out.dtype)
+
+
+@njit()
+def _moments(y, length, result):
+    """result[0] = mean, result[1] = Σ (y − mean)² of each channel over the stretch y, of float64."""
+    C = result.shape[1]
+    rows = y.size // length
+    origin, s, q = y[:length].copy(), np.zeros(length, y.dtype), np.zeros(length, y.dtype)
+    for r in range(1, rows):
+        row = y[r * length : (r + 1) * length]
+        for i in range(length):
+            d = row[i] - origin[i]
+            s[i] += d
+            q[i] += d * d
+    mean, squares = result[0], result[1]
+    mean[:] = 0
+    squares[:] = 0
+    for i in range(0, length, C):
+        for c in range(C):
+            mean[c] += np.float64(origin[i + c]) + np.float64(s[i + c]) / rows
+    for c in range(C):
+        mean[c] /= length // C
+    for i in range(0, length, C):
+        for c in range(C):
+            near = np.float64(s[i + c]) / rows
+            away = np.float64(origin[i + c]) + near - mean[c]
+            squares[c] += np.float64(q[i + c]) - np.float64(s[i + c]) * near + rows * away * away
+
+
+@njit()
+def _normalise(y, other, relu, add, parameters):
+    mean, scale, shift = parameters[0], parameters[1], parameters[2]
+    length = mean.size
+    for at in range(0, y.size, length):
+        ys, others = y[at : at + length], other[at : at + length]
+        for i in range(length):
+            ys[i] = (ys[i] - mean[i]) * scale[i] + shift[i]
+        if add:
+            for i in range(length):
+                ys[i] += others[i]
+        if relu:
+            for i in range(length):
+                ys[i] = 0 if ys[i] <= 0 else ys[i]
+
+
+@njit()
+def _mask(y, other, c, z, add, by_z, parameters, result):
+    """Short loops, each over a long row in the first-level cache: one loop over nine arrays would not vectorise."""
+    mean = parameters[0]
+    length, C = mean.size, result.shape[1]
+    s, q = np.zeros(length, y.dtype), np.zeros(length, y.dtype)
+    for at in range(0, y.size, length):
+        ys, cs = y[at : at + length], c[at : at + length]
+        if add:
+            others = other[at : at + length]
+            for i in range(length):
+                ys[i] += others[i]
+        if by_z:
+            zs = z[at : at + length]
+            for i in range(length):
+                ys[i] = 0 if zs[i] <= 0 else ys[i]
+        else:
+            scale, shift = parameters[1], parameters[2]
+            for i in range(length):
+                ys[i] = 0 if (cs[i] - mean[i]) * scale[i] + shift[i] <= 0 else ys[i]
+        for i in range(length):
+            s[i] += ys[i]
+            q[i] += ys[i] * (cs[i] - mean[i])
+    result[:] = 0
+    for i in range(0, length, C):
+        for k in range(C):
+            result[0, k] += s[i + k]
+            result[1, k] += q[i + k]
+
+
+@njit()
+def finish(flags, y, other, c, z, parameters, result):
+    """The epilogue of one item. y, other, c, z: its stretch of the arrays, 1-d; result (2, C) float64: its sums."""
+    kind, relu, add, by_z = flags[0], flags[1] != 0, flags[2] != 0, flags[3] != 0
+    if add and (kind == ADD or kind == MOMENTS):
+        for i in range(y.size):
+            y[i] += other[i]
+    if kind == MOMENTS:
+        _moments(y, parameters.shape[1], result)
+    elif kind == NORMALISE:
+        _normalise(y, other, relu, add, parameters)
+    elif kind == MASK:
+        _mask(y, other, c, z, add, by_z, parameters, result)
+
+
+def join_moments(results, counts):
+    """(mean, biased variance), float64 (C,), from the moments (items, 2, C) of items with so many values a channel."""
+    counts = counts[:, None]
+    total = counts.sum()
+    mean = (counts * results[:, 0]).sum(0) / total
+    return mean, (results[:, 1].sum(0) + (counts * (results[:, 0] - mean) ** 2).sum(0)) / total

@@ -1,0 +1,173 @@
+"""Copies that compute: how a convolution reads its operands while it brings them into cache.
+
+A normalised activation need not be stored. The convolution that reads it applies batch norm and ReLU while it packs the
+image that they are to be applied to, and its backward pass computes batch norm's input gradient in the same way:
+
+PLAIN       array
+NORMALISED  relu((array − mean)·scale + shift)                channel by channel
+GRADIENT    a·array + b·(partner − mean) + d                  array: the gradient of batch norm's output, partner: its input
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .cache import njit
+
+PLAIN, NORMALISED, GRADIENT = range(3)
+LONG_ROW = 512  # elements; a loop over 16 channels alone spends its time on loop entry
+
+
+class Operand(NamedTuple):
+    """An array (N, H, W, C) and what to make of it on reading. parameters: float64 (C,) arrays in the order above."""
+
+    array: np.ndarray
+    kind: int = PLAIN
+    parameters: tuple = ()
+    partner: np.ndarray | None = None
+
+    def rows(self):
+        """The parameters as ``transform`` takes them."""
+        return parameter_rows(self.parameters, self.array.shape[-2:], self.array.dtype)
+
+
+def fold(width, channels):
+    """Pixels that are taken as one long row: a divisor of the width."""
+    most = max(1, LONG_ROW // channels)
+    return next(n for n in range(min(most, width), 0, -1) if width % n == 0)
+
+
+def parameter_rows(parameters, pixel_row, dtype):
+    """(parameters, long row): each of the (C,) arrays repeated, so that one loop runs over many pixels of (…, W, C)."""
+    width, channels = pixel_row
+    rows = np.empty((len(parameters), fold(width, channels), channels), dtype)
+    for row, values in zip(rows, parameters):
+        row[:] = values
+    return rows.reshape(len(parameters), rows.shape[1] * channels)
+
+
+def rounded(mean, dtype):
+    """The mean as kernels subtract it, rounded to their dtype, and what the rounding left, in float64."""
+    near = np.asarray(mean, dtype).astype(np.float64)
+    return near, mean - near
+
+
+def normalised(x, mean, scale, shift):
+    """relu((x − mean)·scale + shift). Subtracting first keeps the digits when the mean is large."""
+    near, rest = rounded(mean, x.dtype)
+    return Operand(x, NORMALISED, (near, scale, shift - rest * scale))
+
+
+def gradient(dy, x, mean, a, b, d):
+    """a·dy + b·(x − mean) + d: the gradient of batch norm's input x, dy being that of its output."""
+    near, rest = rounded(mean, x.dtype)
+    return Operand(dy, GRADIENT, (near, a, b, d - b * rest), x)
+
+
+@njit()
+def transform(kind, x, partner, parameters, y):
+    """y = the stretch x as ``kind`` has it. All 1-d; x begins with channel 0. The loops are short enough to vectorise."""
+    if kind == PLAIN:
+        y[:] = x
+        return
+    length = parameters.shape[1]
+    mean = parameters[0]
+    for at in range(0, x.size, length):
+        xs, ys = x[at : at + length], y[at : at + length]
+        if kind == NORMALISED:
+            scale, shift = parameters[1], parameters[2]
+            for i in range(xs.size):
+                value = (xs[i] - mean[i]) * scale[i] + shift[i]
+                ys[i] = 0 if value <= 0 else value  # NaN stays NaN
+        else:
+            partners, a, b, d = partner[at : at + length], parameters[1], parameters[2], parameters[3]
+            for i in range(xs.size):
+                ys[i] = a[i] * xs[i] + b[i] * (partners[i] - mean[i]) + d[i]
+
+
+@njit()
+def pack_band(kind, source, partner, parameters, image, first, layout, packed, at):
+    """Copy rows of an image, beginning with row ``first`` (may be < 0), between zero borders, to packed[at:]."""
+    H, W, C = layout.source_height, layout.source_width, layout.channels
+    pitch, left = layout.pitch, layout.left
+    copied = max(0, min(W, layout.width - left))  # the right border, or what of the image no tap reaches
+    spread = np.empty(copied * C if pitch != C and kind != PLAIN else 0, source.dtype)
+    for r in range(layout.height):
+        row = packed[at + r * layout.width * pitch : at + (r + 1) * layout.width * pitch]
+        h = first + r
+        if h < 0 or h >= H:
+            row[:] = 0
+            continue
+        row[: left * pitch] = 0
+        row[(left + copied) * pitch :] = 0
+        start = (image * H + h) * W * C
+        pixels = source[start : start + copied * C]
+        partners = partner[start : start + copied * C] if kind == GRADIENT else pixels
+        if pitch == C:
+            transform(kind, pixels, partners, parameters, row[left * C : (left + copied) * C])
+            continue
+        if kind != PLAIN:
+            transform(kind, pixels, partners, parameters, spread)
+            pixels = spread
+        for w in range(copied):
+            pixel, to = pixels[w * C : (w + 1) * C], row[(left + w) * pitch : (left + w) * pitch + C]
+            for c in range(C):
+                to[c] = pixel[c]
+
+
+@njit()
+def pack_item(item, kind, source, partner, parameters, layout, packed):
+    """Pack the image, images or band of one item."""
+    image, q = item // layout.bands * layout.images, item % layout.bands * layout.band
+    size = layout.height * layout.width * layout.pitch
+    for n in range(min(layout.images, layout.all_images - image)):
+        first = q * layout.step - layout.top
+        pack_band(kind, source, partner, parameters, image + n, first, layout, packed, n * size)
+
+
+@njit()
+def pack_panels(w, taps, groups, ins, outs, transposed, width, panels, at):
+    """B of ``products``: [group][block of columns][tap][in][column], columns beyond ``outs`` zero. w (KH, KW, I, O)."""
+    for g in range(groups):
+        for n in range(0, outs, width):
+            full = min(width, outs - n)
+            for t in range(taps.shape[0]):
+                kh, kw = taps[t]
+                panel = panels[at : at + ins * width].reshape((ins, width))
+                at += ins * width
+                if transposed:
+                    for j in range(full):
+                        column = w[kh, kw, n + j, g * ins : (g + 1) * ins]
+                        for i in range(ins):
+                            panel[i, j] = column[i]
+                else:
+                    for i in range(ins):
+                        row, to = w[kh, kw, i, g * outs + n : g * outs + n + full], panel[i, :full]
+                        for j in range(full):
+                            to[j] = row[j]
+                if full < width:
+                    for i in range(ins):
+                        for j in range(full, width):
+                            panel[i, j] = 0
+
+
+@njit()
+def pack_columns(kind, source, partner, parameters, first, pixels, O, first_column, columns, width, panels):
+    """Pixels of a gradient, one group's channels: [block of columns][pixel][column], filled up to whole blocks.
+
+    source, partner: 1-d, of which pixel p begins at (first + p)·O.
+    """
+    step = max(1, parameters.shape[1] // O)  # pixels at a time
+    row = np.empty(step * O, source.dtype)
+    for p in range(0, pixels, step):
+        count = min(step, pixels - p)
+        stretch = slice((first + p) * O, (first + p + count) * O)
+        transform(kind, source[stretch], partner[stretch], parameters, row[: count * O])
+        for n in range(0, columns, width):
+            full = min(width, columns - n)
+            for r in range(count):
+                to = panels[(n // width * pixels + p + r) * width : (n // width * pixels + p + r + 1) * width]
+                pixel = row[r * O + first_column + n : r * O + first_column + n + full]
+                for j in range(full):
+                    to[j] = pixel[j]
+                to[full:] = 0
