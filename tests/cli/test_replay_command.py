@@ -8,7 +8,6 @@ from minires.kernels import reference
 
 from minires.training import Checkpoint
 
-
 KEPT = {}  # of the first test's run, since all are the same: its files, and what it said
 
 
