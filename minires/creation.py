@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .errors import DtypeError
+from .errors import DtypeError, ShapeError
 from .kernels import to_channels_last
 from .tensor import Tensor
 
@@ -17,7 +17,12 @@ def tensor(data, dtype=None, requires_grad=False):
     """
     array = data.data if isinstance(data, Tensor) else data
     keeps = isinstance(array, (np.ndarray, np.generic))
-    array = np.array(array, dtype=dtype, order="K")
+    try:
+        array = np.array(array, dtype=dtype, order="K")
+    except ValueError as error:
+        if "inhomogeneous" not in str(error):
+            raise
+        raise ShapeError("tensor: the rows of the nested sequence differ in length: make them equal") from None
     if array.dtype.kind not in "fiub":
         raise DtypeError(f"tensor: cannot hold {array.dtype}; minires has float32, float64, integers and booleans")
     if dtype is None and not keeps and array.dtype == np.float64:

@@ -1,6 +1,10 @@
 """The one random generator behind initialisation and dropout."""
 
+import numbers
+
 import numpy as np
+
+from .errors import ConfigError
 
 _generator = np.random.default_rng()
 
@@ -14,6 +18,8 @@ def manual_seed(seed):
     True
     """
     global _generator
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or seed < 0:
+        raise ConfigError(f"manual_seed: a seed is a whole number from 0 up, not {seed!r}")
     _generator = np.random.default_rng(seed)
 
 

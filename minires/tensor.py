@@ -248,6 +248,8 @@ class Tensor:
         return self.data.shape[0]
 
     def __bool__(self):
+        if self.data.size != 1:
+            raise ShapeError(f"bool: needs a tensor with one element, got shape {self.shape}")
         return bool(self.data)
 
 

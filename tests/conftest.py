@@ -3,6 +3,7 @@
 import gc
 import os
 
+import errors_page
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -47,3 +48,9 @@ def number_of_threads(request):
 def torch():
     """PyTorch, or the test is skipped."""
     return pytest.importorskip("torch")
+
+
+@pytest.fixture
+def page(request):
+    """A function: asserts that a message is what docs/errors.md says of this test."""
+    return lambda message: errors_page.compare(request.node.nodeid, message)

@@ -11,11 +11,13 @@ from .doctor import doctor
 from .errors import run
 from .evaluate import evaluate
 from .gradcheck import gradcheck
+from .replay import replay
 from .train import train
 from .warmup import warmup
 
 app = typer.Typer(
-    help="Train residual networks on a CPU.\n\n`minires train` needs no option, no download and about a minute.",
+    help="Train residual networks on a CPU.\n\n`minires train` needs no option and no download.\n\n"
+    "`minires train --help` shows more to begin with; so does `--help` of each of these.",
     add_completion=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -23,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command("eval")(evaluate)
+app.command()(replay)
 app.command()(gradcheck)
 app.add_typer(data, name="data")
 app.command()(doctor)

@@ -7,17 +7,22 @@ import typer
 
 from ..errors import ConfigError, DataError
 from .errors import Debug
+from .paths import DOWNLOADS
 
 MANY = 20  # classes; more than that are listed, not tabulated
 
 app = typer.Typer(
-    help="Get data sets, look at them, check them.\n\n`minires data info` lists them, and says which are here.",
+    help="Get data sets, look at them, check them.\n\n`minires data info` lists them, and says which are here.\n\n"
+    "`minires data download cifar10` gets one.",
     rich_markup_mode="markdown",
 )
 
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Where the files are, unpacked or as the archive.", show_default="where downloads go"),
+    typer.Option(
+        help=f"Where the files are, unpacked or as the archive; by default where downloads go: {DOWNLOADS}.",
+        show_default=False,
+    ),
 ]
 Cifar = Annotated[str, typer.Argument(help="cifar10 or cifar100.", show_default=False)]
 
@@ -33,9 +38,7 @@ def download(
     name: Cifar,
     data_dir: Annotated[
         Path | None,
-        typer.Option(
-            help="The folder to put the archive into.", show_default="minires' folder among the user's caches"
-        ),
+        typer.Option(help=f"The folder to put the archive into; by default {DOWNLOADS}.", show_default=False),
     ] = None,
     python: Annotated[bool, typer.Option("--python", help="The Python (pickle) version, not the binary one.")] = False,
     debug: Debug = False,
@@ -245,6 +248,8 @@ def show(
 
     console = display.console()
     data.check_name(name)
+    if seed < 0:
+        raise ConfigError(f"seed must be a whole number from 0 up, not {seed}")
     with display.spinner(console, f"loading {name} …"):
         dataset = data.load(name, data_dir)[test]
     with display.spinner(console, "drawing …"):

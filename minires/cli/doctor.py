@@ -22,6 +22,10 @@ def doctor(debug: Debug = False):
     """Say what minires runs on, and test its kernels. Exit code 1 when a test fails.
 
     The fast kernels are compared with the readable ones, outputs and gradients, and one thread with several.
+
+    `minires doctor` is what to run first on a new machine, and what to put into a report of a mistake
+
+    `NUMBA_NUM_THREADS=1 minires doctor` tells whether threads are what is wrong
     """
     from rich.text import Text
 
@@ -32,8 +36,10 @@ def doctor(debug: Debug = False):
         console.print(Text(title, "bold"))
         console.print(display.pairs(rows), end="\n\n")
 
+    from ..kernels.threads import start_threads
     from . import selftest
 
+    start_threads()  # without them there is nothing to test
     console.print(Text("self-test", "bold"), "(fast against readable kernels, largest relative difference)")
     failed = 0
     for result in selftest.run():

@@ -1,15 +1,20 @@
 """What a user sees when something is wrong: one or two sentences and exit code 2. ``--debug`` shows the traceback."""
 
+import os
 import sys
+import warnings
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
-from ..errors import MiniresError
+from ..errors import MiniresError, nearest
+from . import usage
 
 UsageError = typer.BadParameter.__bases__[0]  # typer carries its own click since 0.20, and names it nowhere else
 INTERRUPTED = 130  # what a shell expects after Ctrl-C
 WRONG = 2
+LAYERS = ("workqueue", "omp", "tbb", "default", "safe", "threadsafe", "forksafe")  # Numba's names
 
 _debug = False
 
@@ -25,42 +30,71 @@ Debug = Annotated[
 ]
 
 
-def explain(error):
+def explain(error, args=()):
     """The sentence for an error that the user can do something about, or None for a mistake of minires' own."""
     if isinstance(error, MiniresError):
         return str(error)
     if isinstance(error, UsageError):
-        context = getattr(error, "ctx", None)
-        sentence = f"{error.format_message().rstrip('.')}."
-        return f"{sentence} See `{context.command_path} --help`." if context else sentence
+        return usage.sentence(error, args)
     if isinstance(error, MemoryError):
         return f"the machine's memory is not enough: {error}" if str(error) else "the machine's memory is not enough"
+    if isinstance(error, ValueError) and "threading layer" in str(error).lower():
+        return _about_layer(os.environ.get("NUMBA_THREADING_LAYER", "default"))
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return None
 
 
+def _about_layer(name):
+    """What to do when Numba cannot start its threads."""
+    brings = " (pip install tbb brings it)" if name == "tbb" else ""
+    what = f"cannot be loaded here{brings}" if name in LAYERS else f"is unknown{nearest(name, LAYERS)}"
+    return (
+        f"Numba's threading layer {name!r} {what}: leave NUMBA_THREADING_LAYER unset, or set it to workqueue, "
+        "which is always there"
+    )
+
+
 def run(app, args=None):
     """Run the command line; returns the exit code."""
     _switch_debug(False)
+    args = list(sys.argv[1:] if args is None else args) or ["--help"]
     try:
-        args = list(sys.argv[1:] if args is None else args) or ["--help"]
-        return app(args=args, prog_name="minires", standalone_mode=False) or 0
+        with _warnings_in_a_sentence():
+            return app(args=args, prog_name="minires", standalone_mode=False) or 0
     except (KeyboardInterrupt, typer.Abort) as error:
         _say(str(error) or "interrupted")
         return INTERRUPTED
     except Exception as error:
-        sentence = explain(error)
+        sentence = explain(error, args)
         if sentence is None or _debug:
             raise
         _say(sentence)
         return WRONG
 
 
-def _say(sentence):
+@contextmanager
+def _warnings_in_a_sentence():
+    """What minires warns of in the block, such as a cache folder that is not writable, without the line of code."""
+    before = warnings.showwarning
+
+    def show(message, category, *where, **more):
+        if category is UserWarning and str(message).startswith("minires "):
+            _say(str(message), ("warning: ", "bold yellow"))
+        else:
+            before(message, category, *where, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
+
+
+def _say(sentence, mark=("error: ", "bold red")):
     from rich.text import Text
 
     from .display import console
 
-    console(stderr=True).print(Text.assemble(("error: ", "bold red"), sentence))
+    console(stderr=True).print(Text.assemble(mark, sentence))
     sys.stderr.flush()

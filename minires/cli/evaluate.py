@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .errors import Debug
+from .paths import DOWNLOADS
 
 MANY = 20  # classes; of more than that, the hardest ten are shown
 
@@ -13,7 +14,11 @@ MANY = 20  # classes; of more than that, the hardest ten are shown
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a run, or one of its checkpoints.", show_default=False)],
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where the files of CIFAR are now, if they have moved.", show_default=False)
+        Path | None,
+        typer.Option(
+            help=f"Where CIFAR's files are now; by default where they were, or where downloads go: {DOWNLOADS}.",
+            show_default=False,
+        ),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(help="By default the number of physical cores.", show_default=False)
@@ -24,7 +29,9 @@ def evaluate(
 
     `minires eval runs/resnet8-shapes-1`
 
-    `minires eval runs/resnet20-cifar10-1/best.safetensors`
+    `minires eval runs/resnet20-cifar10-1/best.safetensors` takes the checkpoint that was best on held-out images
+
+    `minires eval runs/resnet20-cifar10-1 --data-dir ~/data` finds files that have moved
     """
     from .. import kernels, training
     from . import display

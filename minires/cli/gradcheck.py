@@ -49,6 +49,7 @@ def gradcheck(
     from .. import kernels
     from ..errors import ConfigError
     from ..gradcheck.plot import FORMATS, draw_sweeps
+    from ..kernels.threads import start_threads
     from . import display
 
     if model and operations:
@@ -65,6 +66,8 @@ def gradcheck(
     console = display.console()
     settings = {"seed": seed, "sweep_points": PLOT_POINTS if plot else 8}
     with kernels.backend(backend):
+        if backend == "numba":
+            start_threads()  # each check would fail, if it fails
         if model:
             network, images = _network(model, evaluation, image_size, batch_size, seed)
             results = [_check_model(console, model, network, images, directions, settings)]
@@ -115,7 +118,9 @@ def _network(name, evaluation, image_size, batch_size, seed):
             return network.train(not evaluation), images
         except ShapeError as error:
             refused = error
-    raise ConfigError(f"{name} does not take {batch_size} images of {size}×{size} pixels: {refused}")
+    raise ConfigError(
+        f"{name} does not take {batch_size} images of {size}×{size} pixels (--batch-size, --image-size): {refused}"
+    )
 
 
 def _check_model(console, name, network, images, directions, settings):

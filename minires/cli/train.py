@@ -11,6 +11,7 @@ import typer
 
 from ..errors import AnomalyError, ConfigError, RunError
 from .errors import Debug
+from .paths import DOWNLOADS
 
 WHAT, HOW, AUGMENTATION, RUN = "What to train", "How to train it", "Augmentation", "The run"
 
@@ -26,7 +27,12 @@ def train(
         list[str] | None, _option(WHAT, "A setting of the model's constructor, such as option=B.", metavar="NAME=VALUE")
     ] = None,
     dataset: Annotated[str | None, _option(WHAT, "shapes (built in), cifar10 or cifar100.")] = None,
-    data_dir: Annotated[Path | None, _option(WHAT, "Where the files of CIFAR are, unpacked or as the archive.")] = None,
+    data_dir: Annotated[
+        Path | None,
+        _option(
+            WHAT, f"Where CIFAR's files are, unpacked or as the archive; by default where downloads go: {DOWNLOADS}."
+        ),
+    ] = None,
     val: Annotated[
         int | None, _option(WHAT, "Hold out so many training images; keep the epoch that is best on them.")
     ] = None,
@@ -121,6 +127,7 @@ def train(
 @contextmanager
 def _new(params, console):
     """(trainer, recipe, folder) of a new run; the folder is locked in the block."""
+    from ..kernels.threads import start_threads
     from ..training import Recorder, RunFolder, build_trainer
     from . import display
 
@@ -129,6 +136,7 @@ def _new(params, console):
     recipe = _recipe(params)
     with display.spinner(console, f"loading {recipe.dataset} …", params["quiet"]):
         trainer = build_trainer(recipe)
+        start_threads()  # now, since it may fail: before there is a folder
     with RunFolder.create(recipe, params["out"]) as folder:
         trainer.callbacks = (Recorder(folder, recipe),)
         yield trainer, recipe, folder
@@ -247,9 +255,9 @@ def _saying_how_to_go_on(folder):
         yield
     except AnomalyError as error:
         kept = f"{folder.last} is as it was" if folder.last.exists() else "there is no checkpoint yet"
-        batch = f", and the batch is in {folder.anomaly}" if folder.anomaly.exists() else ""
+        look = f"; to look at the batch: minires replay {_quoted(folder)}" if folder.anomaly.exists() else ""
         raise RunError(
-            f"{error}. The run has ended there: {kept}{batch}. A lower --lr is what helps most often"
+            f"{error}. The run has ended there, and {kept}; a lower --lr is what helps most often{look}"
         ) from error
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
@@ -259,7 +267,11 @@ def _saying_how_to_go_on(folder):
 
 
 def _go_on(folder):
-    return f"go on with: minires train --resume {shlex.quote(str(folder))}"
+    return f"go on with: minires train --resume {_quoted(folder)}"
+
+
+def _quoted(folder):
+    return shlex.quote(str(folder))
 
 
 def _where(trainer):

@@ -9,6 +9,10 @@ def warmup(debug: Debug = False):
     """Compile all kernels that training needs, once, and keep them on disk.
 
     Training does it by itself when it first needs one; after a warm-up it starts at full speed.
+
+    `minires warmup` once, before the first training; it says when there is nothing left to do
+
+    `MINIRES_CACHE_DIR=/shared/minires minires warmup` keeps the kernels there; training with the same setting finds them
     """
     from ..kernels import cache
     from . import display

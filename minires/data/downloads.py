@@ -2,6 +2,9 @@
 
 An archive comes into a folder of its own, ``incomplete-…``, and moves to its place when it is whole, checked and on the
 disk. What a crash leaves behind is such a folder, which nobody takes for data and a later download removes.
+
+The bytes come in a thread of their own, so that a server that sends a few of them a second for ever, be it in the middle of
+its headers, is given up: a time limit of a socket counts from the last byte.
 """
 
 import errno
@@ -9,6 +12,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -20,6 +24,9 @@ SERVER = "https://www.cs.toronto.edu/~kriz/"
 TRIES = 3
 PAUSE = 2.0  # seconds between two tries
 STALL = 30.0  # seconds without a byte after which a try is given up
+PATIENCE = 60.0  # seconds in which SLOWEST bytes have to come, else a try is given up
+SLOWEST = 240_000  # at this rate CIFAR-10 would take 12 hours
+CHUNK = 1 << 16
 ABANDONED = 3600.0  # seconds after which an incomplete download that does not grow is a dead one's
 PREFIX = "incomplete-"
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -79,8 +86,8 @@ def fetch(url, md5, target, size, progress, say):
                 f"the disk of {folder} has {free / 1e6:,.0f} MB left, and {target.name} takes {size / 1e6:,.0f} MB: "
                 "make room, or give another folder (--data-dir)"
             )
-        with tempfile.TemporaryDirectory(prefix=PREFIX, dir=folder) as temporary:
-            path = _try_again(url, md5, Path(temporary) / target.name, _Limit(progress, 2 * size), say)
+        with tempfile.TemporaryDirectory(prefix=PREFIX, dir=folder, ignore_cleanup_errors=True) as temporary:
+            path = _try_again(url, md5, Path(temporary) / target.name, progress, 2 * size, say)
             with open(path, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(path, target)
@@ -90,18 +97,21 @@ def fetch(url, md5, target, size, progress, say):
                 f"the disk of {folder} is full, and nothing of {target.name} was kept: it takes {size / 1e6:,.0f} MB; "
                 "make room, or give another folder (--data-dir)"
             ) from error
+        for file in (path for path in (folder, *folder.parents) if path.is_file()):
+            raise DataError(f"{file} is a file, not a folder: give another folder (--data-dir)") from error
         raise DataError(
             f"{folder} cannot be written to: {error.strerror or error}. Give another folder (--data-dir)"
         ) from error
 
 
-def _try_again(url, md5, path, progress, say):
-    """The path of the whole file, after at most TRIES tries."""
+def _try_again(url, md5, path, progress, most, say):
+    """The path of the whole file, of at most ``most`` bytes, after at most TRIES tries."""
     import requests  # here, since both take a while to import
 
     for attempt in range(1, TRIES + 1):
+        meter = _Meter(progress, most)
         try:
-            return _try(url, md5, path, progress)
+            return _try(url, md5, path, meter)
         except requests.HTTPError as error:
             reason = f"the server answers {error.response.status_code} {error.response.reason}"
             if error.response.status_code < 500:  # it will not answer otherwise
@@ -110,9 +120,13 @@ def _try_again(url, md5, path, progress, say):
             if isinstance(error, requests.ReadTimeout) or "Read timed out" in str(error):
                 reason = f"nothing came for {STALL:.0f} seconds"
             else:
-                reason = "the connection broke off" if progress.done else "the server cannot be reached"
+                reason = "the connection broke off" if meter.done else "the server cannot be reached"
         except requests.RequestException:
-            reason = f"the connection broke off after {progress.done / 1e6:,.1f} MB"
+            reason = f"the connection broke off after {meter.done / 1e6:,.1f} MB"
+        except _TooSlow:
+            reason = (
+                f"less than {SLOWEST / 1e3:,.0f} kB came in {PATIENCE:.0f} seconds, after {meter.done / 1e6:,.1f} MB"
+            )
         except _TooMuch:
             reason = "more came than the official file has"
             break
@@ -127,35 +141,67 @@ def _try_again(url, md5, path, progress, say):
     )
 
 
-def _try(url, md5, path, progress):
+def _try(url, md5, path, meter):
+    """One try, in a thread that is watched from here. Raises what it raises, or _TooSlow."""
     import pooch
+
+    failed = []
+
+    def work():
+        try:
+            downloader = pooch.HTTPDownloader(progressbar=meter, chunk_size=CHUNK, timeout=STALL)
+            pooch.retrieve(url, f"md5:{md5}", fname=path.name, path=path.parent, downloader=downloader)
+        except BaseException as error:  # also what a progress display raises
+            failed.append(error)
 
     logger = pooch.get_logger()
     level = logger.level
     logger.setLevel("WARNING")  # it would print what the command line says itself
+    worker = threading.Thread(target=work, name="minires-download", daemon=True)
+    worker.start()
     try:
-        progress.done = 0
-        downloader = pooch.HTTPDownloader(progressbar=progress, chunk_size=1 << 16, timeout=STALL)
-        pooch.retrieve(url, f"md5:{md5}", fname=path.name, path=path.parent, downloader=downloader)
+        _watch(worker, meter)
     finally:
+        meter.abandoned = True  # a worker that is left behind stops at its next chunk
         logger.setLevel(level)
+    if failed:
+        raise failed[0]
     return path
+
+
+def _watch(worker, meter):
+    """Wait for the worker, as long as its bytes come at a rate worth waiting for."""
+    began, before = time.monotonic(), 0
+    while worker.is_alive():
+        worker.join(0.1)  # not longer: where join cannot be interrupted, Ctrl-C waits for it
+        if time.monotonic() - began > PATIENCE:
+            whole = meter.total and meter.done >= meter.total  # its checksum is being taken
+            if meter.done - before < SLOWEST and not whole and worker.is_alive():
+                raise _TooSlow
+            began, before = time.monotonic(), meter.done
 
 
 class _TooMuch(Exception):
     """A server that does not stop."""
 
 
-class _Limit:
-    """What pooch takes for a progress bar: tells on, and stops a server that would fill the disk."""
+class _TooSlow(Exception):
+    """A server that hardly sends anything, or a try that was given up for it."""
+
+
+class _Meter:
+    """What pooch takes for a progress bar, one a try: tells on, and stops a server that would fill the disk."""
 
     def __init__(self, progress, limit):
         self.progress, self.limit = progress, limit
         self.total = self.done = 0
+        self.abandoned = False
 
     def update(self, count):
+        if self.abandoned:
+            raise _TooSlow
         self.done += count
-        if self.done > self.limit + (1 << 16):
+        if self.done > self.limit + CHUNK:
             raise _TooMuch
         self.progress(min(self.done, self.total or self.done), self.total)
 

@@ -221,7 +221,9 @@ def select(names=()):
     """[(name, Case)] of these names, or of all. Raises ConfigError for a name that is not in the table."""
     for name in names:
         if name not in CASES:
-            raise ConfigError(f"no operation {name!r} in the table{nearest(name, CASES)}: it has {', '.join(CASES)}")
+            meant = nearest(name, CASES)
+            there = "`minires gradcheck` lists them all" if meant else f"it has {', '.join(CASES)}"
+            raise ConfigError(f"no operation {name!r} in the table{meant}: {there}")
     return [(name, case) for name in names or CASES for case in CASES[name]]
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..deferred import fusion
+from ..errors import ConfigError
 from ..tensor import Tensor
 from .engine import Settings, check_leaves, generator
 from .locate import name_operation
@@ -58,6 +59,10 @@ def gradcheck(
     result = GradcheckResult(name)
     arguments = promote(inputs, result.notes)
     leaves = {f"input {i}": x for i, x in enumerate(arguments) if isinstance(x, Tensor) and x.requires_grad}
+
+    if inputs and not leaves:
+        kinds = ", ".join(str(np.asarray(getattr(x, "data", x)).dtype) for x in inputs)
+        raise ConfigError(f"gradcheck: needs an input of floats, got {kinds}: give one as float64")
 
     def run():
         return f(*[x if name is None else leaves[name] for x, name in zip(arguments, names)])

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import functional as F
-from ..errors import ShapeError
+from ..errors import ConfigError, ShapeError
 from ..ops.normalization import move_running
 from .module import Module, Parameter
 
@@ -17,6 +17,8 @@ class BatchNorm2d(Module):
     """
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True):
+        if num_features < 1:
+            raise ConfigError(f"BatchNorm2d: needs one channel or more, not {num_features}")
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         self.weight = Parameter(np.ones(num_features, np.float32)) if affine else None

@@ -69,7 +69,9 @@ def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=Fa
     use_batch = training or running_mean is None
     count = x.size // max(C, 1)
     if use_batch and count < 2:
-        raise ShapeError(f"batch_norm: one value per channel has no variance, in training on shape {x.shape}")
+        raise ShapeError(
+            f"batch_norm: one value per channel has no variance, in training on shape {x.shape}: more images or eval() help"
+        )
     fixed = (None, None) if use_batch else (running_mean.copy(), running_var.copy())
     running = (running_mean, running_var, momentum) if training and running_mean is not None else None
     return BatchNorm(fixed, running, eps).apply(x, weight, bias)

@@ -175,8 +175,14 @@ class Recipe:
 def _text(path):
     try:
         return Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path} ({error.strerror}): a recipe is a TOML file, such as the config.toml of a run"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is no text (UTF-8): a recipe is a TOML file, such as the config.toml of a run"
+        ) from error
 
 
 def _settings(text, source):

@@ -116,6 +116,8 @@ class Resumed:
 
 def _load(path):
     checkpoint = Checkpoint.load(path)
+    if not checkpoint.info:
+        raise DataError(f"{path} is no checkpoint of minires: it holds weights, and nothing of a run to go on with")
     for name in NEEDED:
         if name not in checkpoint.info:
             raise DataError(f"{path} is of an earlier minires: it can be evaluated, not gone on from (no {name!r})")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from .. import __version__, kernels
 from ..anomaly import all_finite
-from ..errors import AnomalyError, ConfigError
+from ..errors import AnomalyError, ConfigError, DataError
 from .build import build_model
 from .checkpoint import Checkpoint, atomic_write
 from .curves import draw_curves
@@ -72,7 +72,9 @@ class RunFolder:
         """The folder of a run that is to go on. Raises ConfigError when there is none, RunError when it is in use."""
         folder = cls(path)
         if not folder.config.is_file():
-            what = f"{folder.path} is no folder of a run: it holds no {folder.config.name}"
+            what = (
+                f"{folder.path} is no folder of a run: it holds no {folder.config.name}. Give the one that train named"
+            )
             raise ConfigError(
                 what if folder.path.is_dir() else f"there is no run {folder.path}: give the folder of one"
             )
@@ -237,11 +239,16 @@ def load_run(path):
         folder = RunFolder(path)
         if not folder.last.exists():
             what = "has finished no epoch yet" if folder.config.exists() else "is no folder of a run"
-            raise ConfigError(f"{path} {what}: it holds no {folder.last.name}")
+            raise ConfigError(f"{path} {what}: it holds no {folder.last.name}. Give the folder of a run that has one")
         path = folder.last
     elif not path.exists():
         raise ConfigError(f"there is no run {path}: give the folder of a run, or one of its checkpoints")
     checkpoint = Checkpoint.load(path)
+    if not checkpoint.info:
+        raise DataError(
+            f"{path} is no checkpoint of minires: it holds weights ({', '.join(list(checkpoint.model)[:3])} …) and does not "
+            "say of which model; Checkpoint.load and load_state_dict take them in Python"
+        )
     recipe = Recipe.from_settings(checkpoint.info["recipe"], path)
     model = build_model(recipe, checkpoint.info["num_classes"])
     model.load_state_dict(checkpoint.model)

@@ -42,11 +42,6 @@ def test_help_lists_the_commands(minires, args):
     assert all(re.search(rf"\b{command}\b", out) for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_a_command_has_examples(minires, command):
-    assert ends_well(minires, command, "--help").count(f"minires data {command}") >= 2
-
-
 def test_info_lists_what_there_is(minires, cifar, archive):
     out = ends_well(minires, "info")
     assert re.search(r"^shapes +20,000 +4,000 +10 +built in", out, re.M)
@@ -95,11 +90,11 @@ def test_verify_of_what_is_not_official(minires, cifar, archive):
     assert "1 of 7 checks failed." in out
 
 
-def test_verify_of_what_is_cut_short(minires, archive):
+def test_verify_of_what_is_cut_short(minires, archive, page):
     archive.write_bytes(archive.read_bytes()[:-1000])
     code, out, err = minires("data", "verify", "cifar10", "--data-dir", archive, "--own")
     assert (code, err) == (1, "")
-    assert "cut short" in out
+    page(out)
 
 
 def test_show_writes_a_picture(minires, cifar):
@@ -158,37 +153,6 @@ def test_training_finds_what_was_downloaded(minires, small_run, archive, cache):
     assert code == 0
     assert out.startswith("test accuracy")
     assert minires("eval", "run")[0] == 0
-
-
-BAD = [
-    (["train", "--dataset", "cifar10"], "`minires data download cifar10` fetches it (170 MB)"),
-    (["data", "downlaod", "cifar10"], "Did you mean 'download'?"),
-    (["data", "download"], "Missing argument 'name'"),
-    (["data", "download", "cifar11"], "no data set 'cifar11' to download (did you mean cifar10"),
-    (["data", "download", "shapes"], "no data set 'shapes' to download: choose one of cifar10, cifar100"),
-    (["data", "info", "cifar1"], "unknown data set 'cifar1' (did you mean cifar10"),
-    (["data", "info", "cifar10"], "cifar10 is not in"),
-    (["data", "info", "shapes", "--data-dir", "."], "reads no files"),
-    (["data", "verify", "cifar100"], "`minires data download cifar100` fetches it (169 MB)"),
-    (["data", "verify", "cifar10", "--data-dir", "nowhere"], "nowhere does not exist"),
-    (["data", "verify", "cifar"], "unknown data set 'cifar' (did you mean cifar10"),
-    (["data", "verify", "shapes"], "shapes is built in and has no files to check"),
-    (["data", "show", "shape"], "unknown data set 'shape' (did you mean shapes"),
-    (["data", "show", "--images", "0"], "1 to 50 images, not 0"),
-    (["data", "show", "--images", "1", "--out", "nowhere/a.png"], "cannot be written: No such file or directory"),
-    (["data", "show", "--outt", "a.png"], "--out"),
-]
-
-
-@pytest.mark.parametrize(("args", "said"), BAD, ids=[" ".join(args) for args, _ in BAD])
-def test_bad_input_is_answered_in_a_sentence(minires, tmp_path, args, said):
-    code, out, err = minires(*args)
-    assert (code, out) == (2, "")
-    assert err.startswith("error: ")
-    assert said in err
-    assert "Traceback" not in err
-    assert len(err) < 500
-    assert not list(tmp_path.iterdir())
 
 
 def test_debug_shows_the_traceback():

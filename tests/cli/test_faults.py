@@ -69,8 +69,9 @@ def whole(options):
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Stopped by SIGTERM"), (signal.SIGKILL, -9, None)],
+    ids=["SIGINT", "SIGTERM", "SIGKILL"],
 )
-def test_a_signal_costs_nothing(minires, small_run, tmp_path, number, code, said):
+def test_a_signal_costs_nothing(minires, small_run, tmp_path, number, code, said, page):
     options = [*small_run, "--epochs", 25, "--val", 8]
     run = tmp_path / "run"
     process = start(*options, "--out", run)
@@ -82,6 +83,7 @@ def test_a_signal_costs_nothing(minires, small_run, tmp_path, number, code, said
         end = r"(, \d of 2 steps into the next)?; all of it is saved; go on with: minires train --resume (.*)\n$"
         found = re.search(rf"\n{said} after epoch (\d+){end}", out)
         assert found, out
+        page(found[0].strip("\n"))
         assert found[3] == str(run)
         info = Checkpoint.load(run / "last.safetensors").info
         assert info["epoch"] == int(found[1]) == len(read_metrics(run / "metrics.jsonl"))
@@ -131,7 +133,7 @@ def test_signals_at_random_moments_cost_nothing(minires, small_run, tmp_path, se
 
 
 @pytest.mark.parametrize("limit", [0, 100, 2_000, 500_000])
-def test_a_full_disk_costs_nothing(minires, small_run, tmp_path, limit):
+def test_a_full_disk_costs_nothing(minires, small_run, tmp_path, limit, page):
     """The limit is one of the size of a file: what is larger fails in the middle, as on a full disk."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -142,6 +144,7 @@ def test_a_full_disk_costs_nothing(minires, small_run, tmp_path, limit):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert code == 2
     assert "File too large" in err
+    page(err)
     assert "Traceback" not in err
     assert not list(Path("run").glob("*.tmp"))
     if Path("run/config.toml").exists():
@@ -154,7 +157,29 @@ def test_a_full_disk_costs_nothing(minires, small_run, tmp_path, limit):
     assert contents("run") == contents("whole")
 
 
-def test_a_disk_that_is_really_full(minires, small_run, tmp_path):
+def test_a_disk_that_is_full_for_the_metrics(minires, small_run, monkeypatch, page):
+    real = os.fsync
+
+    def full(descriptor):
+        path = os.path.realpath(f"/proc/self/fd/{descriptor}")
+        if path.endswith("metrics.jsonl") and epochs_in(Path(path)) == 2:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("needs Linux")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        code, _, err = minires(*small_run, "--out", "run", "-q")
+    assert code == 2
+    page(err)
+    assert epochs_in(Path("run/metrics.jsonl")) == 1  # no half of a row
+    assert minires("train", "--resume", "run", "-q")[0] == 0
+    minires(*small_run, "--out", "whole", "-q")
+    assert contents("run") == contents("whole")
+
+
+def test_a_disk_that_is_really_full(minires, small_run, tmp_path, page):
     """A file system in memory that has room for one checkpoint, and not for the next beside it."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -166,7 +191,7 @@ def test_a_disk_that_is_really_full(minires, small_run, tmp_path):
     try:
         code, _, err = minires(*small_run, "--out", disk / "run", "-q")
         assert code == 2
-        assert re.search(r"error: No space left on device: .*last.safetensors. When that is mended, go on with", err)
+        page(err)
         assert Checkpoint.load(disk / "run/last.safetensors").info["epoch"] == 1
         assert minires("train", "--resume", disk / "run")[0] == 2  # still full
         subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
@@ -180,25 +205,26 @@ def test_a_disk_that_is_really_full(minires, small_run, tmp_path):
 # --- two at once
 
 
-def test_a_second_run_into_a_folder_is_refused(minires, small_run):
+def test_a_second_run_into_a_folder_is_refused(minires, small_run, page):
     recipe = Recipe(dataset="cifar10", data_dir=small_run[-3])
     with RunFolder.create(recipe, "run"):
         for command in ([*small_run, "--out", "run"], ["train", "--resume", "run"]):
             code, out, err = minires(*command)
             assert (code, out) == (2, "")
-            said = f"error: run is in use by another run (process {os.getpid()}): wait until it ends, or choose another"
-            assert err.startswith(said)
+            page(err)
+            assert f"(process {os.getpid()})" in err
 
 
 @needs_signals
-def test_two_processes_at_once(minires, small_run, tmp_path):
+def test_two_processes_at_once(minires, small_run, tmp_path, page):
     run = tmp_path / "run"
     first = start(*small_run, "--epochs", 100_000, "--out", run)
     try:
         wait_for_epochs(first, run, 1)
         code, _, err = minires("train", "--resume", run)
         assert code == 2
-        assert f"is in use by another run (process {first.pid})" in err
+        page(err)
+        assert f"(process {first.pid})" in err
     finally:
         first.kill()
         first.communicate()
@@ -225,46 +251,26 @@ def test_more_epochs(minires, finished):
     assert len(read_metrics("run/metrics.jsonl")) == Recipe.read("run/config.toml").epochs == 2
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--lr", "0.3"], "run was begun with other settings (lr is 0.4 there, not 0.3): leave these options out"),
-        (["--epochs", "3"], "run is a run of 1 epochs, not of 3: to train it longer, say --more-epochs 2"),
-        (["--no-augment"], "crop is 4 there, not 0, flip is True there, not False"),
-        (["--more-epochs", "0"], "--more-epochs is a whole number from 1 up, not 0"),
-        (["--out", "other"], "--resume goes on in the run's folder with the run's settings: leave --out out"),
-        (["--recipe", "run"], "leave --recipe out"),
-        (["--more-epochs", "1", "--data-dir", "nowhere"], "nowhere does not exist"),
-    ],
-)
-def test_what_resume_refuses(minires, finished, options, said):
+REFUSED = [
+    (["--lr", "0.3"], "run was begun with other settings (lr is 0.4 there, not 0.3): leave these options out"),
+    (["--epochs", "3"], "run is a run of 1 epochs, not of 3: to train it longer, say --more-epochs 2"),
+    (["--no-augment"], "crop is 4 there, not 0, flip is True there, not False"),
+    (["--more-epochs", "0"], "--more-epochs is a whole number from 1 up, not 0"),
+    (["--out", "other"], "--resume goes on in the run's folder with the run's settings: leave --out out"),
+    (["--recipe", "run"], "leave --recipe out"),
+    (["--more-epochs", "1", "--data-dir", "nowhere"], "nowhere does not exist"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), REFUSED, ids=[" ".join(options) for options, _ in REFUSED])
+def test_what_resume_refuses(minires, finished, options, said, page):
     before = {p.name: p.read_bytes() for p in Path("run").iterdir()}
     code, _, err = minires("train", "--resume", "run", *options)
     assert code == 2
     assert err.startswith("error: ")
     assert said in err
+    page(err)
     assert {p.name: p.read_bytes() for p in Path("run").iterdir()} == before
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--resume", "nowhere"], "there is no run nowhere: give the folder of one"),
-        (["--resume", "."], "is no folder of a run: it holds no config.toml"),
-        (["--more-epochs", "3"], "--more-epochs is for a run that is there already: name it with --resume"),
-        (["--recipe", "nowhere.toml"], "cannot read nowhere.toml: No such file"),
-        (["--recipe", "bad.toml"], "bad.toml: epochs must be a whole number from 1 up, not 0"),
-        (["--recipe", "worse.toml"], "worse.toml is not valid TOML"),
-        (["--recipe", "other.toml"], "unknown setting 'epoch' in other.toml (did you mean epochs?)"),
-    ],
-)
-def test_bad_input(minires, options, said):
-    Path("bad.toml").write_text("epochs = 0")
-    Path("worse.toml").write_text("epochs = = 1")
-    Path("other.toml").write_text("epoch = 1")
-    code, out, err = minires("train", *options)
-    assert (code, out) == (2, "")
-    assert said in err
 
 
 # --- recipes
@@ -294,11 +300,11 @@ def test_options_win_over_the_recipe_and_the_recipe_over_the_dataset(minires, sm
 # --- NaN and Inf
 
 
-def test_a_learning_rate_far_too_high_is_explained(minires, small_run):
+def test_a_learning_rate_far_too_high_is_explained(minires, small_run, page):
     code, _, err = minires(*small_run, "--lr", "1e30", "--schedule", "constant", "--out", "run", "-q")
     assert code == 2
     assert re.match(
         r"error: in step \d+ \(epoch \d\) the (loss|gradient of \S+) is .* (forward|backward) of \w+ in ", err
     )
-    assert "the batch is in run/anomaly.safetensors. A lower --lr is what helps most often" in err
+    page(err)
     assert "Traceback" not in err

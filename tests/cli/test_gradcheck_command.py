@@ -11,14 +11,6 @@ from minires.ops import reduction
 QUICK = ["relu", "max", "mean"]
 
 
-def test_help_has_examples(minires):
-    code, out, _ = minires("gradcheck", "--help")
-    assert code == 0
-    assert out.count("minires gradcheck") >= 5
-    for option in ("--model", "--backend", "--json", "--plot"):
-        assert option in out
-
-
 @pytest.mark.parametrize("backend", ["numba", "reference"])
 def test_named_operations(minires, backend):
     code, out, err = minires("gradcheck", *QUICK, "--backend", backend)
@@ -115,28 +107,3 @@ def test_a_vacuous_check_is_marked(minires, monkeypatch):
     assert code == 0
     assert re.search(r"○  softmax: sums to 1 +9 +0e\+00 .* vacuous", out)
     assert "vacuous: the true gradient is 0 everywhere" in out
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["conv2"], "no operation 'conv2' in the table (did you mean conv2d"),
-        (["--model", "resnet9"], "unknown model 'resnet9' (did you mean resnet"),
-        (["relu", "--model", "resnet8"], "either operations (relu) or a model (resnet8), not both"),
-        (["--backend", "nunba"], "unknown back end 'nunba' (did you mean numba?)"),
-        (["--directions", "0"], "directions must be a whole number from 1 up, not 0"),
-        (["--batch-size", "0"], "batch_size must be a whole number from 1 up, not 0"),
-        (["--image-size", "-2"], "image_size must be a whole number from 1 up, not -2"),
-        (["--seed", "-1"], "seed must be a whole number from 0 up, not -1"),
-        (["relu", "--plot", "steps.docx"], "steps.docx is no name for a picture: it must end in .png, .svg, .pdf"),
-        (["relu", "--plot", "nowhere/steps.png"], "there is no folder nowhere"),
-        (["--model", "resnet18", "--batch-size", "1", "--image-size", "8"], "resnet18 does not take 1 images of 8×8"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_bad_input_is_answered_in_a_sentence(minires, options, said):
-    code, out, err = minires("gradcheck", *options)
-    assert (code, out) == (2, "")
-    assert err.startswith("error: ")
-    assert said in err
-    assert "Traceback" not in err

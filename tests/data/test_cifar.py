@@ -137,12 +137,12 @@ class TestDamage:
         archive = write_archive(tmp_path / version.archive, version, make_files(other, version))
         refuse(mine, archive, "lacks " + min(mine.versions[0].files), version.test[0])
 
-    def test_a_missing_file(self, case, tmp_path):
+    def test_a_missing_file(self, case, tmp_path, page):
         layout, version = case
         files = make_files(*case)
         del files[version.test[0]]
-        refuse(layout, write_folder(tmp_path / version.folder, files), "lacks " + version.test[0])
-        refuse(layout, write_archive(tmp_path / version.archive, version, files), "lacks " + version.test[0])
+        page(refuse(layout, write_folder(tmp_path / version.folder, files), "lacks " + version.test[0]))
+        page(refuse(layout, write_archive(tmp_path / version.archive, version, files), "lacks " + version.test[0]))
 
     def test_a_file_twice(self, case, tmp_path):
         layout, version = case
@@ -153,7 +153,7 @@ class TestDamage:
                 archive.add(folder / name, f"{version.folder}/{name}")
         refuse(layout, path, f"holds two files {version.files[0]}")
 
-    def test_a_file_cut_short(self, case, tmp_path):
+    def test_a_file_cut_short(self, case, tmp_path, page):
         layout, version = case
         files = make_files(*case)
         files[version.train[-1]] = files[version.train[-1]][:-5]
@@ -161,14 +161,14 @@ class TestDamage:
         words = [version.train[-1], f"{size:,} bytes", "cut short"]
         if version.kind == "binary":
             words.append(f"record {COUNT - 1}, at byte {(COUNT - 1) * layout.record:,}")
-        refuse(layout, write_folder(tmp_path / version.folder, files), *words)
-        refuse(layout, write_archive(tmp_path / version.archive, version, files), *words)
+        page(refuse(layout, write_folder(tmp_path / version.folder, files), *words))
+        page(refuse(layout, write_archive(tmp_path / version.archive, version, files), *words))
 
     def test_an_empty_file(self, case, tmp_path):
         files = make_files(*case) | {case[1].test[0]: b""}
         refuse(case[0], write_folder(tmp_path / case[1].folder, files), case[1].test[0], "0 bytes")
 
-    def test_a_label_out_of_range(self, case, tmp_path):
+    def test_a_label_out_of_range(self, case, tmp_path, page):
         layout, version = case
         for which, limit in enumerate(layout.label_counts):
             images, labels = make_content(layout, 0)
@@ -179,7 +179,7 @@ class TestDamage:
                 said = f"byte {3 * layout.record + which:,} (record 3) is {limit}"
             else:
                 said = f"label 3 of '{layout.label_keys[which]}' is {limit}"
-            refuse(layout, folder, version.train[0], said)
+            page(refuse(layout, folder, version.train[0], said))
 
     def test_something_else(self, case, tmp_path):
         (tmp_path / case[1].archive).write_text("<html>404</html>")
@@ -233,13 +233,13 @@ class TestArchives:
     def archive(self, case, tmp_path):
         return write_archive(tmp_path / case[1].archive, case[1], plain_files(*case))
 
-    def test_cut_at_every_byte(self, case, archive):
+    def test_cut_at_every_byte(self, case, archive, page):
         content = archive.read_bytes()
         assert len(content) < 2000
         data.load(case[0].name, archive)
         for size in range(len(content)):
             archive.write_bytes(content[:size])
-            refuse(case[0], archive, str(archive))
+            page(refuse(case[0], archive, str(archive)))
 
     def test_a_bigger_one_cut_at_a_sample_of_bytes(self, case, tmp_path):
         archive = write_archive(tmp_path / case[1].archive, case[1], make_files(*case))
@@ -253,15 +253,17 @@ class TestArchives:
     def test_damaged_at_every_byte(self, case, archive, flip):
         content = archive.read_bytes()
         right, _ = data.load(case[0].name, archive)
-        read = 0
+        read, said = 0, set()
         for place in range(len(content)):
             archive.write_bytes(content[:place] + bytes([content[place] ^ flip]) + content[place + 1 :])
             try:
                 train, _ = data.load(case[0].name, archive)
-            except DataError:
+            except DataError as error:
+                said.add(str(archive) in str(error))
                 continue
             np.testing.assert_array_equal(train.images, right.images)
             read += 1
+        assert said == {True}
         assert read < 30  # what gzip's header says of name and time is of no account
 
     def test_a_damaged_middle(self, case, tmp_path):
@@ -282,7 +284,7 @@ class TestMemory:
         for place in (folder, archive):
             refuse(case[0], place, str(place), "GB of images", "this machine has 0.0 GB")
 
-    def test_a_folder_of_terabytes(self, tmp_path):
+    def test_a_folder_of_terabytes(self, tmp_path, page):
         binary = CIFAR10.versions[0]
         folder = write_folder(tmp_path / binary.folder, make_files(CIFAR10, binary))
         try:
@@ -290,16 +292,16 @@ class TestMemory:
                 file.truncate(3073 * 10**9)  # a hole: it takes no place on the disk
         except OSError:
             pytest.skip("the file system has no files of 3 TB")
-        refuse(CIFAR10, folder, f"{folder} holds 3,073.0 GB of images")
+        page(refuse(CIFAR10, folder, f"{folder} holds 3,073.0 GB of images"))
 
-    def test_memory_that_ends_on_the_way(self, case, tmp_path, monkeypatch):
+    def test_memory_that_ends_on_the_way(self, case, tmp_path, monkeypatch, page):
         def full(*args):
             raise MemoryError
 
         folder = write_folder(tmp_path / case[1].folder, make_files(*case))
         monkeypatch.setattr(files_module, "machine_memory", lambda: None)
         monkeypatch.setattr(files_module.np, "ascontiguousarray", full)
-        refuse(case[0], folder, f"the memory that is free is not enough to read {folder}")
+        page(refuse(case[0], folder, f"the memory that is free is not enough to read {folder}"))
 
     def test_the_machine_says_how_much_it_has(self):
         memory = files_module.machine_memory()

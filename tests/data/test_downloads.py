@@ -37,6 +37,9 @@ class Handler(BaseHTTPRequestHandler):
         how = server.answers[min(server.requests, len(server.answers)) - 1]
         content = server.content
         self.close_connection = True
+        if how == "trickling headers":
+            self.trickle(b"HTTP/1.1 200 OK\r\nX: ", bytes(100).replace(b"\0", b"x"))
+            return
         if how.isdigit():
             self.send_error(int(how))
             return
@@ -62,9 +65,21 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(content[: half + half // 2])
             self.wfile.flush()
             self.server.over.wait(20)
+        elif how == "trickle":
+            self.trickle(content[:half], content[half:])
         elif how == "endless":
             for _ in range(200):  # 20 MB: enough for a client that would take it all
                 self.wfile.write(bytes(100_000))
+
+    def trickle(self, beginning, rest):
+        """A byte every 50 ms, which no limit on the time between two of them would notice."""
+        with contextlib.suppress(OSError):
+            self.wfile.write(beginning)
+            for byte in rest:
+                self.wfile.flush()
+                if self.server.over.wait(0.05):
+                    break
+                self.wfile.write(bytes([byte]))
 
     def log_message(self, *args):
         pass
@@ -116,12 +131,13 @@ class TestWhole:
         assert downloads.download("cifar10", tmp_path / "a/b") == (tmp_path / "a/b" / BINARY.archive, False)
         assert server.requests == 1
 
-    def test_another_file_in_its_place_is_left_alone(self, server, tmp_path):
+    def test_another_file_in_its_place_is_left_alone(self, server, tmp_path, page):
         (tmp_path / BINARY.archive).write_bytes(b"mine")
         with pytest.raises(
             DataError, match=f"{BINARY.archive} is there already, and is not the official file: its md5"
-        ):
+        ) as caught:
             downloads.download("cifar10", tmp_path)
+        page(str(caught.value))
         assert (tmp_path / BINARY.archive).read_bytes() == b"mine"
         assert server.requests == 0
 
@@ -157,11 +173,12 @@ FAULTS = [
 
 class TestFaults:
     @pytest.mark.parametrize(("answer", "tries", "said"), FAULTS, ids=[fault[0] for fault in FAULTS])
-    def test_a_bounded_number_of_tries_one_sentence_and_nothing_left(self, server, tmp_path, answer, tries, said):
+    def test_a_bounded_number_of_tries_one_sentence_and_nothing_left(self, server, tmp_path, answer, tries, said, page):
         server.answers = [answer]
         began = time.perf_counter()
         with pytest.raises(DataError, match=BINARY.archive) as caught:
             downloads.download("cifar10", tmp_path / "data")
+        page(str(caught.value))
         assert said in str(caught.value)
         assert "nothing was kept" in str(caught.value)
         assert server.requests == tries
@@ -177,14 +194,15 @@ class TestFaults:
                 downloads.download("cifar10", tmp_path / "data")
             assert nothing_is_left(tmp_path / "data")
 
-    def test_nobody_there(self, server, tmp_path, monkeypatch):
+    def test_nobody_there(self, server, tmp_path, monkeypatch, page):
         import socket
 
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             monkeypatch.setattr(downloads, "SERVER", f"http://127.0.0.1:{free.getsockname()[1]}/")
-            with pytest.raises(DataError, match="the server cannot be reached"):
+            with pytest.raises(DataError, match="the server cannot be reached") as caught:
                 downloads.download("cifar10", tmp_path / "data")
+        page(str(caught.value))
         assert nothing_is_left(tmp_path / "data")
 
     def test_ctrl_c(self, server, tmp_path):
@@ -202,28 +220,82 @@ class TestFaults:
             downloads.download("cifar10", kind="matlab")
 
 
+class TestSlow:
+    """A byte now and then, for ever: STALL, 0.5 s here, never comes to pass."""
+
+    @pytest.fixture(autouse=True)
+    def impatient(self, monkeypatch):
+        monkeypatch.setattr(downloads, "PATIENCE", 0.6)
+        monkeypatch.setattr(downloads, "SLOWEST", 1000)
+        monkeypatch.setattr(downloads, "CHUNK", 500)
+
+    @pytest.mark.parametrize("answer", ["trickle", "trickling headers"])
+    def test_it_is_given_up(self, server, tmp_path, monkeypatch, answer, page):
+        monkeypatch.setattr(downloads, "TRIES", 2)
+        server.answers, said = [answer], []
+        began = time.perf_counter()
+        with pytest.raises(
+            DataError, match=r"nothing was kept: less than 1 kB came in 1 seconds, after \d\.\d MB"
+        ) as caught:
+            downloads.download("cifar10", tmp_path / "data", say=said.append)
+        assert time.perf_counter() - began < 5  # 1.3 s where nothing else runs
+        page(str(caught.value))
+        assert len(said) == server.requests - 1 == 1
+        assert nothing_is_left(tmp_path / "data")
+
+    def test_the_next_try_is_whole_whatever_the_one_before_still_does(self, server, tmp_path):
+        server.answers = ["trickle", "whole"]
+        path, _ = downloads.download("cifar10", tmp_path / "data")
+        assert path.read_bytes() == server.content
+        server.over.set()
+        for thread in threading.enumerate():
+            if thread.name == "minires-download":
+                thread.join(10)
+                assert not thread.is_alive()
+        assert os.listdir(tmp_path / "data") == [path.name]
+        assert path.read_bytes() == server.content
+
+    def test_slow_but_not_too_slow(self, server, tmp_path, monkeypatch):
+        monkeypatch.setattr(downloads, "SLOWEST", 1)
+        monkeypatch.setattr(downloads, "CHUNK", 1)
+        server.content = server.content[:30]
+        version = dataclasses.replace(BINARY, md5=hashlib.md5(server.content).hexdigest(), megabytes=1)
+        layout = dataclasses.replace(cifar.CIFAR10, versions=(version,))
+        monkeypatch.setitem(cifar.LAYOUTS, "cifar10", layout)
+        server.answers = ["trickle"]
+        path, _ = downloads.download("cifar10", tmp_path / "data")
+        assert path.read_bytes() == server.content
+        assert server.requests == 1
+
+
 class TestDisk:
-    def test_too_little_room_is_said_before_anything_is_fetched(self, server, tmp_path, monkeypatch):
+    def test_too_little_room_is_said_before_anything_is_fetched(self, server, tmp_path, monkeypatch, page):
         usage = downloads.shutil.disk_usage(tmp_path)
         monkeypatch.setattr(downloads.shutil, "disk_usage", lambda folder: usage._replace(free=300_000))
-        with pytest.raises(DataError, match=r"has 0 MB left, and .* takes 1 MB: make room, or give another folder"):
+        with pytest.raises(
+            DataError, match=r"has 0 MB left, and .* takes 1 MB: make room, or give another folder"
+        ) as caught:
             downloads.download("cifar10", tmp_path / "data")
+        page(str(caught.value))
         assert server.requests == 0
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-    def test_a_disk_that_is_full_on_the_way(self, server, tmp_path, monkeypatch, number):
+    def test_a_disk_that_is_full_on_the_way(self, server, tmp_path, monkeypatch, number, page):
         def full(self, count):
             raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr(downloads._Limit, "update", full)
-        with pytest.raises(DataError, match=f"the disk of {tmp_path / 'data'} is full, and nothing of .* was kept"):
+        monkeypatch.setattr(downloads._Meter, "update", full)
+        with pytest.raises(
+            DataError, match=f"the disk of {tmp_path / 'data'} is full, and nothing of .* was kept"
+        ) as caught:
             downloads.download("cifar10", tmp_path / "data")
+        page(str(caught.value))
         assert nothing_is_left(tmp_path / "data")
         assert server.requests == 1
 
     def test_a_folder_below_a_file(self, server, tmp_path):
         (tmp_path / "file").touch()
-        with pytest.raises(DataError, match=r"data cannot be written to: Not a directory\. Give another folder"):
+        with pytest.raises(DataError, match=r"file is a file, not a folder: give another folder"):
             downloads.download("cifar10", tmp_path / "file/data")
 
     def test_a_folder_that_is_not_writable(self, server, tmp_path, monkeypatch):
@@ -248,7 +320,7 @@ downloads.download("cifar10", sys.argv[2], progress=lambda done, total: print(do
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise")
-def test_a_killed_download_leaves_nothing_that_is_taken_for_data(server, tmp_path):
+def test_a_killed_download_leaves_nothing_that_is_taken_for_data(server, tmp_path, page):
     server.answers = ["stall", "whole"]
     folder = tmp_path / "data"
     process = subprocess.Popen(
@@ -265,8 +337,9 @@ def test_a_killed_download_leaves_nothing_that_is_taken_for_data(server, tmp_pat
     (left,) = folder.iterdir()
     assert left.name.startswith(downloads.PREFIX)
     assert any(path.stat().st_size for path in left.iterdir())
-    with pytest.raises(DataError, match="holds no cifar10, but incomplete-"):
+    with pytest.raises(DataError, match="holds no cifar10, but incomplete-") as caught:
         files.find(cifar.CIFAR10, folder)
+    page(str(caught.value))
 
     path, _ = downloads.download("cifar10", folder)  # a fresh one is left alone: it may be another download's
     assert sorted(folder.iterdir()) == sorted([path, left])

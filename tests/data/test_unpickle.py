@@ -112,12 +112,13 @@ REFUSED = {
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("name", REFUSED)
-def test_everything_else_is_refused_before_it_does_anything(name, protocol, tmp_path, monkeypatch):
+def test_everything_else_is_refused_before_it_does_anything(name, protocol, tmp_path, monkeypatch, page):
     monkeypatch.chdir(tmp_path)
     value, said = REFUSED[name]
     content = pickle.dumps({"data": [value]}, protocol)
     with pytest.raises(DataError, match=r"some/file.*at byte [\d,]+") as caught:
         read(content)
+    page(str(caught.value))
     assert any(word in str(caught.value) for word in said), caught.value
     assert not os.listdir(tmp_path)
 
@@ -192,11 +193,12 @@ def small_file(protocol):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_cut_at_every_byte(protocol):
+def test_cut_at_every_byte(protocol, page):
     content = small_file(protocol)
     for size in range(len(content)):
-        with pytest.raises(DataError, match=f"some/file \\({size} bytes\\) is a damaged pickle"):
+        with pytest.raises(DataError, match=f"some/file \\({size} bytes\\) is a damaged pickle") as caught:
             read(content[:size])
+        page(str(caught.value))
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -76,22 +76,70 @@ def test_a_batch_is_kept_apart(tmp_path):
     assert (list(loaded.model), loaded.optimizer) == (["w"], {})
 
 
-def test_a_file_cut_anywhere_is_refused_by_name(tmp_path):
+def test_a_file_cut_anywhere_is_refused_by_name(tmp_path, page):
     path = tmp_path / "a.safetensors"
     example().save(path)
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        with pytest.raises(DataError, match=rf"a.safetensors \({length:,} bytes\) is cut off or corrupt"):
+        with pytest.raises(DataError, match=rf"a.safetensors \({length:,} bytes\) is cut off or corrupt") as caught:
             Checkpoint.load(path)
+        page(str(caught.value))
 
 
-def test_other_files_are_refused_by_name(tmp_path):
+@pytest.mark.parametrize("flip", [0x01, *(pytest.param(flip, marks=pytest.mark.slow) for flip in (0x20, 0x80, 0xFF))])
+def test_a_byte_changed_anywhere_is_refused_by_name(tmp_path, flip, page):
+    path = tmp_path / "a.safetensors"
+    example().save(path)
+    whole = path.read_bytes()
+    said = set()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
+        with pytest.raises(DataError, match=r"a.safetensors .*(cut off or corrupt|was changed after it was)") as caught:
+            Checkpoint.load(path)
+        page(str(caught.value))
+        said.add("checksum" in str(caught.value))
+    assert said == {True, False}
+    path.write_bytes(whole)
+    assert_equal(Checkpoint.load(path).info, example().info)
+
+
+def test_a_checkpoint_without_its_checksum_is_refused(tmp_path):
+    save_file(example().model, tmp_path / "a", metadata={"minires": '{"info": {"epoch": 3}}'})
+    with pytest.raises(DataError, match="its checksum is not right"):
+        Checkpoint.load(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "said"),
+    [
+        ("last", "best.safetensors", "Copy .*best.safetensors over it to go on from there$"),
+        ("last", "config.toml", r"Delete it, and `minires train --resume \S+` does the run again from its beginning$"),
+        ("best", "last.safetensors", r"Take \S+last.safetensors, the latest one, in its place$"),
+        ("other", "last.safetensors", "Take another copy of it, or do its run again$"),
+    ],
+)
+def test_the_way_out_of_a_damaged_one(tmp_path, name, beside, said):
+    (tmp_path / beside).touch()
+    example().save(tmp_path / f"{name}.safetensors")
+    damaged = bytearray((tmp_path / f"{name}.safetensors").read_bytes())
+    damaged[-1] ^= 1
+    (tmp_path / f"{name}.safetensors").write_bytes(damaged)
+    with pytest.raises(DataError, match=said):
+        Checkpoint.load(tmp_path / f"{name}.safetensors")
+
+
+def test_there_is_none(tmp_path):
     with pytest.raises(DataError, match="there is no checkpoint"):
         Checkpoint.load(tmp_path / "nowhere.safetensors")
-    save_file({"x": np.zeros(2)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(DataError, match=r"foreign.safetensors is no checkpoint of minires: it lacks 'minires'"):
-        Checkpoint.load(tmp_path / "foreign.safetensors")
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_files_of_other_programs_are_weights(tmp_path, metadata):
+    save_file({"x": np.arange(3.0)}, tmp_path / "foreign.safetensors", metadata=metadata)
+    loaded = Checkpoint.load(tmp_path / "foreign.safetensors")
+    np.testing.assert_array_equal(loaded.model["x"], np.arange(3.0))
+    assert (loaded.optimizer, loaded.info, loaded.batch) == ({}, {}, {})
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])

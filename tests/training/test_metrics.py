@@ -35,11 +35,12 @@ def test_metrics_are_appended_and_read(tmp_path):
     ]
 
 
-def test_a_torn_line_is_named(tmp_path):
+def test_a_torn_line_is_named(tmp_path, page):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"epoch": 1}\n{"epo')
-    with pytest.raises(DataError, match=r"metrics.jsonl, line 2, is no JSON object"):
+    with pytest.raises(DataError, match=r"metrics.jsonl, line 2, is no JSON object") as caught:
         read_metrics(path)
+    page(str(caught.value))
 
 
 def test_a_row_that_does_not_fit_the_disk_leaves_no_half_of_it(tmp_path, monkeypatch):

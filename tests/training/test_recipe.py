@@ -94,7 +94,9 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path):
         Recipe.parse("epochs = = 3", "my.toml")
     with pytest.raises(ConfigError, match=r"my.toml: epochs must be"):
         Recipe.parse("epochs = 0", "my.toml")
-    with pytest.raises(ConfigError, match=r"cannot read .*nowhere.toml: No such file"):
+    with pytest.raises(
+        ConfigError, match=r"cannot read .*nowhere.toml \(No such file or directory\): a recipe is a TOML file"
+    ):
         Recipe.read(tmp_path / "nowhere.toml")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -236,21 +237,25 @@ def test_other_settings_are_refused(tmp_path, settings, said):
     assert (tmp_path / "run/config.toml").read_bytes() == before
 
 
-def test_a_config_that_was_edited_is_refused(tmp_path):
+def test_a_config_that_was_edited_is_refused(tmp_path, page):
     begin(tmp_path / "run", RECIPE, StopAt(4))
     config = tmp_path / "run/config.toml"
     config.write_text(replace(RECIPE, momentum=0.5, epochs=1).to_toml("0.1.0"))
-    with pytest.raises(RunError, match=r"config.toml was changed .*momentum is 0.9 there, not 0.5, epochs is 2 there"):
+    with pytest.raises(
+        RunError, match=r"config.toml was changed .*momentum is 0.9 there, not 0.5, epochs is 2 there"
+    ) as caught:
         go_on(tmp_path / "run")
+    page(str(caught.value))
     config.write_text(replace(RECIPE, epochs=3).to_toml("0.1.0"))  # more of them is another way to ask for more
     assert len(go_on(tmp_path / "run").history) == 3
 
 
-def test_other_images_are_refused(tmp_path, monkeypatch):
+def test_other_images_are_refused(tmp_path, monkeypatch, page):
     begin(tmp_path / "run", RECIPE, StopAt(4))
     monkeypatch.setattr(build_module.data, "load", lambda *a, **k: data.shapes(1, train=48, test=20))
-    with pytest.raises(RunError, match=r"the images of shapes are not those that .*run was begun with"):
+    with pytest.raises(RunError, match=r"the images of shapes are not those that .*run was begun with") as caught:
         go_on(tmp_path / "run")
+    page(str(caught.value))
 
 
 def test_checkpoints_that_cannot_be_gone_on_from(tmp_path):
@@ -268,6 +273,24 @@ def test_checkpoints_that_cannot_be_gone_on_from(tmp_path):
     last.write_bytes(last.read_bytes()[:-1])
     with pytest.raises(DataError, match="cut off or corrupt"):
         go_on(tmp_path / "run")
+
+
+@pytest.mark.parametrize("way_out", ["copy", "delete"])
+def test_the_ways_out_of_a_damaged_checkpoint_lead_to_the_same_bits(tmp_path, uninterrupted, way_out, page):
+    begin(tmp_path / "run", RECIPE, StopAt(4))
+    last = tmp_path / "run/last.safetensors"
+    damaged = bytearray(last.read_bytes())
+    damaged[len(damaged) // 2] ^= 4
+    last.write_bytes(damaged)
+    best = last.with_name("best.safetensors")
+    if way_out == "delete":
+        best.unlink()
+    with pytest.raises(DataError, match=f"was changed after it was written: .*{way_out.title()} ") as caught:
+        go_on(tmp_path / "run")
+    page(str(caught.value))
+    shutil.copy(best, last) if way_out == "copy" else last.unlink()
+    go_on(tmp_path / "run")
+    assert contents(tmp_path / "run") == uninterrupted
 
 
 def test_another_version_is_mentioned(tmp_path):
@@ -302,10 +325,13 @@ def test_a_forgotten_lock_is_let_go(tmp_path):
     FolderLock(tmp_path).release()
 
 
-def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, page):
     def refuse(descriptor):
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr("minires.training.lock._lock", refuse)
-    with pytest.raises(RunError, match=r"cannot be locked \(No locks available\): choose a folder on a file system"):
+    with pytest.raises(
+        RunError, match=r"cannot be locked \(No locks available\): choose a folder on a file system"
+    ) as caught:
         FolderLock(tmp_path)
+    page(str(caught.value))

@@ -120,10 +120,13 @@ def test_folders_that_cannot_be_made(tmp_path, monkeypatch):
         RunFolder.create(RECIPE)
 
 
-def test_a_file_system_that_refuses(tmp_path, monkeypatch):
+def test_a_file_system_that_refuses(tmp_path, monkeypatch, page):
     def refuse(self, *args, **more):
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(ConfigError, match=r"cannot write the run to .*run \(Permission denied\): choose a folder"):
+    with pytest.raises(
+        ConfigError, match=r"cannot write the run to .*run \(Permission denied\): choose a folder"
+    ) as caught:
         RunFolder.create(RECIPE, tmp_path / "run")
+    page(str(caught.value))

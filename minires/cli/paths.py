@@ -1,0 +1,18 @@
+"""What the help of the commands says about places."""
+
+from pathlib import Path
+
+from ..data.files import default_folder
+
+
+def short(path):
+    """A path below the home folder from ``~`` on.
+
+    >>> short(Path.home() / "x")
+    '~/x'
+    """
+    home = Path.home()
+    return f"~/{path.relative_to(home).as_posix()}" if path.is_relative_to(home) else str(path)
+
+
+DOWNLOADS = short(default_folder())

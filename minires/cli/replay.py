@@ -1,0 +1,90 @@
+"""``minires replay``"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import Debug
+
+AGAIN = 1  # exit code when the NaN or Inf comes again
+
+
+def replay(
+    run: Annotated[
+        Path,
+        typer.Argument(help="The folder of a run that a NaN or Inf has ended, or its anomaly.safetensors."),
+    ],
+    steps: Annotated[int, typer.Option(help="Operations to show that led there; 0 for none.")] = 8,
+    backend: Annotated[str, typer.Option(help="numba, or reference: the readable kernels.")] = "numba",
+    threads: Annotated[
+        int | None, typer.Option(help="By default the number of physical cores.", show_default=False)
+    ] = None,
+    debug: Debug = False,
+):
+    """Do the step again that gave a NaN or an Inf, and say where it came from. Exit code 1 when it comes again.
+
+    A run that ends so keeps that step's batch, the weights before it and the state of the dice in `anomaly.safetensors`.
+    The data set is not needed, and nothing is written.
+
+    `minires replay runs/resnet8-shapes-1` shows the operations that led to the first NaN or Inf
+
+    `minires replay runs/resnet8-shapes-1 --steps 100` shows more of them
+
+    `minires replay runs/resnet8-shapes-1 --backend reference` asks the readable kernels, to tell a mistake in the fast ones
+
+    In Python: `minires.training.replay("runs/resnet8-shapes-1")` raises the error, for a debugger to look around.
+    """
+    from rich.text import Text
+
+    from .. import kernels
+    from ..anomaly import span
+    from ..errors import ConfigError
+    from ..kernels.threads import start_threads
+    from ..training.replay import Trace, diagnose, load_anomaly
+    from . import display
+
+    if steps < 0:
+        raise ConfigError(f"steps must be a whole number from 0 up, not {steps}")
+    if threads is not None:
+        kernels.set_num_threads(threads)
+    console = display.console()
+    model, batch, info = load_anomaly(run)
+    what = f"step {info['step'] + 1}" if batch.training else f"the evaluation after step {info['step']}"
+    console.print(
+        display.pairs(
+            [
+                ("again", f"{what} (epoch {info['epoch'] + 1}) of {info['recipe']['model']}, back end {backend}"),
+                ("images", span(batch.images)),
+                ("labels", ", ".join(map(str, batch.labels[:16])) + (" …" if len(batch.labels) > 16 else "")),
+            ]
+        ),
+        end="\n\n",
+    )
+    trace = Trace()
+    with kernels.backend(backend):
+        if backend == "numba":
+            start_threads()
+        found = diagnose(model, batch, trace)
+    if steps and trace.steps:
+        console.print(_table(trace.steps[-steps:], found), end="\n\n")
+    if found is None:
+        console.print(Text("All of it is finite this time.", display.GOOD))
+        return 0
+    console.print(Text.assemble(("Again: ", "bold red"), str(found)))
+    return AGAIN
+
+
+def _table(steps, found):
+    """A row an operation; the last one is the culprit when something was found."""
+    from rich.table import Table
+
+    from .display import DIM, NAME
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style=DIM)
+    for column in ("pass", "operation", "module", "gave"):
+        table.add_column(column, style=NAME if column == "module" else None, overflow="fold")
+    for step in steps:
+        bad = found is not None and step is steps[-1]
+        table.add_row(step.phase, step.op, step.path, step.made, style="bold red" if bad else None)
+    return table

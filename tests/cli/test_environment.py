@@ -1,0 +1,69 @@
+"""What the machine around may lack: a writable cache folder, a threading layer."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from minires.kernels import cache
+
+ROOT = Path(__file__).parents[2]
+
+
+def minires(*args, **environment):
+    """`minires` in a process of its own, since what is tested is read at import: (exit code, output, errors)."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from minires.cli import main; main()", *args],
+        cwd=ROOT,
+        env=os.environ | {name: str(value) for name, value in environment.items()},
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_cache_folder_that_cannot_be_written_to(tmp_path, page):
+    if cache.FOLDER is None:
+        pytest.skip("no cache folder is writable here at all")
+    (tmp_path / "file").touch()
+    instead = tmp_path / "instead"
+    instead.mkdir()
+    (instead / "minires").symlink_to(cache.FOLDER.parent)  # where relu may be compiled already
+    folders = {"MINIRES_CACHE_DIR": tmp_path / "file/cache", "NUMBA_CACHE_DIR": instead}
+    assert minires("--version", **folders)[::2] == (0, "")  # needs no kernel
+    code, out, err = minires("gradcheck", "relu", **folders)
+    assert code == 0
+    assert "Nothing is wrong" in out
+    said, *more = err.splitlines()
+    page(said)
+    assert said.startswith("warning: ")
+    assert all(line.startswith("minires: compiling its kernels") for line in more)  # where the cache is cold
+    assert f"{instead / 'minires'}" in said
+
+
+@pytest.mark.parametrize("layer", ["tbb", "ompp"])
+def test_a_threading_layer_that_is_not_there(tmp_path, page, layer):
+    if layer == "tbb":
+        try:
+            from numba.np.ufunc import tbbpool  # noqa: F401
+
+            pytest.skip("TBB is installed")
+        except ImportError:
+            pass
+    commands = [["train", "--epochs", "1", "--out", str(tmp_path / "run")], ["gradcheck", "relu"], ["doctor"]]
+    for command in commands if layer == "tbb" else commands[1:2]:
+        code, _, err = minires(*command, NUMBA_THREADING_LAYER=layer)
+        assert code == 2
+        page(err)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_other_ways_than_a_threading_layer_that_is_not_there():
+    layer = "ompp"
+    assert minires("gradcheck", "relu", NUMBA_THREADING_LAYER="workqueue")[0] == 0
+    assert minires("gradcheck", "relu", "--backend", "reference", NUMBA_THREADING_LAYER=layer)[0] == 0
+    code, _, err = minires("gradcheck", "relu", "--debug", NUMBA_THREADING_LAYER=layer)
+    assert code == 1
+    assert "Traceback" in err
