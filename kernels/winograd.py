@@ -257,7 +257,7 @@ def _run(operand, w, out, padding, transposed, epilogue):
     partner = source if operand.partner is None else operand.partner.reshape(-1)
     arrays = [flat if a is None else a.reshape(-1) for a in (epilogue.other, epilogue.c, epilogue.z)]
     finishing = epilogue.flags(), *arrays, epilogue.rows(out)
-    results = np.empty((0 if epilogue.kind == NOTHING else layout.items, 2, filters))
+    results = np.zeros((0 if epilogue.kind == NOTHING else layout.items, 2, filters))
     v, m, u = block.sizes(size)
     U, lanes = empty((u,), w.dtype), VECTOR_BYTES // size
     tables = layout.record(), block.record(), tables_for(block, size)

@@ -270,9 +270,11 @@ def test_operands_and_epilogues_are_those_of_the_direct_kernels(shape):
                     np.testing.assert_allclose(a, b, **close)
             if epilogue.kind in (NOTHING, ADD, MASK):
                 dx, sums = winograd.convolve_input_grad(operand, back, (*shape[:3], 32), convolution, epilogue)
-                right, right_sums = conv.convolve_input_grad(operand, back, (*shape[:3], 32), convolution, epilogue)
+                with np.errstate(all="ignore"):  # the direct kernel's sums of an epilogue that has none are not set
+                    right, right_sums = conv.convolve_input_grad(operand, back, (*shape[:3], 32), convolution, epilogue)
                 np.testing.assert_allclose(dx, right, **close)
-                np.testing.assert_allclose(sums, right_sums, rtol=1e-4, atol=0.1)
+                if epilogue.kind == MASK:
+                    np.testing.assert_allclose(sums, right_sums, rtol=1e-3, atol=1e-4 * np.abs(right_sums).max())
         for dy in operands:
             pair = operand, dy, (3, 3, shape[3], shape[3]), convolution
             dw, right = winograd_weight.convolve_weight_grad(*pair), conv_weight.convolve_weight_grad(*pair)
