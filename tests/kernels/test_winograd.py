@@ -15,7 +15,7 @@ from minires.kernels.conv_plan import Geometry
 from minires.kernels.epilogue import ADD, MASK, MOMENTS, NORMALISE, NOTHING, Epilogue
 from minires.kernels.packing import Operand, gradient, normalised
 from minires.kernels.winograd_plan import applicable, block_for, faster, tables_for
-from minires.kernels.winograd_table import GAINS, LEAST_GAIN, LEAST_TILES, USES
+from minires.kernels.winograd_table import GAINS, LEAST_GAIN, LEAST_TILE_CHANNELS, USES
 from test_bounds import Guard
 
 import minires as mr
@@ -328,7 +328,12 @@ def test_where_it_is_used(use):
         for channels, by_side in uses.get(use, {}).items():
             for side, gain in by_side.items():
                 larger = [g for s, g in by_side.items() if s >= side]
-                g = geometry(channels, channels + 8, side, images=-(-LEAST_TILES // ((side + 1) // 2) ** 2))
+                g = geometry(
+                    channels,
+                    channels + 8,
+                    side,
+                    images=-(-LEAST_TILE_CHANNELS[use] // (channels * ((side + 1) // 2) ** 2)),
+                )
                 assert faster(g, use, kind) == (min(larger) >= LEAST_GAIN), (kind, channels, side, gain)
                 assert not faster(g._replace(images=0), use, kind)
             assert not faster(geometry(min(uses[use]) - 1, channels, 64), use, kind)
