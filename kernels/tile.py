@@ -146,3 +146,55 @@ def accumulate_tile(
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def accumulate_rows(typingctx, dtype, MR, NV, STEPS, a, a_row, b, chunks, c, c_row):
+    """C = A·B of MR rows × NV vectors, the inner dimension chunks·STEPS: the tile for short sums.
+
+    A's rows are a_row bytes apart and their elements side by side, B's rows are NV vectors side by side, C's rows c_row
+    bytes apart. Without tables, and with STEPS steps written out, a call costs next to nothing besides its products: of a
+    sum over 16 channels the tile above spends a quarter elsewhere (measured, AVX2).
+    """
+    if not all(isinstance(v, types.IntegerLiteral) for v in (MR, NV, STEPS)):
+        return None
+    rows, vectors, steps = MR.literal_value, NV.literal_value, STEPS.literal_value
+    signature = types.void(dtype, MR, NV, STEPS, *([types.intp] * 6))
+
+    def codegen(context, builder, signature, args):
+        a, a_row, b, chunks, c, c_row = args[4:]
+        emit = _Emitter(builder, dtype.dtype)
+        width = emit.lanes * emit.size
+        row_start = [builder.add(a, builder.mul(a_row, ir.Constant(_i64, i))) for i in range(rows)]
+        entry = builder.block
+        chunk, done = builder.append_basic_block("chunk"), builder.append_basic_block("done")
+        builder.branch(chunk)
+
+        builder.position_at_end(chunk)
+        left = _phi(builder, _i64, chunks, entry)
+        row = [_phi(builder, _i64, start, entry) for start in row_start]
+        b_k = _phi(builder, _i64, b, entry)
+        total = [_phi(builder, emit.vector, emit.zero, entry) for _ in range(rows * vectors)]
+        new = list(total)
+        for k in range(steps):
+            b_vectors = [emit.load(emit.plus(b_k, (k * vectors + v) * width), emit.vector) for v in range(vectors)]
+            for i in range(rows):
+                x = emit.splat(emit.load(emit.plus(row[i], k * emit.size), emit.scalar))
+                for v in range(vectors):
+                    new[i * vectors + v] = emit.fma(x, b_vectors[v], new[i * vectors + v])
+        left_next = builder.sub(left, ir.Constant(_i64, 1))
+        after = [left_next, *[emit.plus(r, steps * emit.size) for r in row], emit.plus(b_k, steps * vectors * width), *new]
+        for phi, value in zip([left, *row, b_k, *total], after):
+            phi.add_incoming(value, chunk)
+        _keep_rolled(
+            builder.module, builder.cbranch(builder.icmp_signed("!=", left_next, ir.Constant(_i64, 0)), chunk, done)
+        )
+
+        builder.position_at_end(done)
+        for i in range(rows):
+            to = builder.add(c, builder.mul(c_row, ir.Constant(_i64, i)))
+            for v in range(vectors):
+                emit.store(new[i * vectors + v], emit.plus(to, v * width))
+        return context.get_dummy_value()
+
+    return signature, codegen

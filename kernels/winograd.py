@@ -26,10 +26,11 @@ from .epilogue import MOMENTS, NOTHING, Epilogue, finish, join_moments
 from .layout import contiguous
 from .packing import Operand, pack_item, repeated
 from .threads import LOCK, get_num_threads, launch
-from .tile import accumulate_tile
+from .tile import accumulate_rows
 from .winograd_ir import transform_filter, transform_input, transform_output, transpose
 from .winograd_plan import applicable, block_for, item_layout, tables_for
 
+STEPS = 16  # of a product's sum that are written out
 VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, target.NARROW_ROWS
 LINE = 64  # bytes of a cache line
 
@@ -155,28 +156,25 @@ def _transform_outputs(M, out, at, image_step, rows, columns, tile_rows, tile_co
 
 
 @njit()
-def _multiply(V, U, M, count, block, tables):
+def _multiply(V, U, M, count, block):
     """M = V · U for each of the 16 planes; rows beyond ``count`` that fill up a register tile are made of what is there."""
-    size = V.itemsize
-    p_rows, p_out, p_run = address(tables[0]), address(tables[1]), address(tables[2])
-    channels, b_step = block.channels, block.width * size
+    size, channels = V.itemsize, block.channels
+    a_row, c_row = block.v_tile * size, block.m_tile * size
     for k in range(16):
         a, c = address(V) + k * block.v_plane * size, address(M) + k * block.m_plane * size
         for n in range(block.m_panels):
             b = address(U) + (k * block.u_plane + n * block.u_panel) * size
             to = c + n * block.m_panel * size
-            if block.wide:
+            if block.wide and channels % STEPS == 0:
                 for i in range(0, count, WIDE_ROWS):
-                    accumulate_tile(
-                        V.dtype, WIDE_ROWS, 2, 0,
-                        a, p_rows + 8 * i, size, p_run, 1, channels, b, b_step, to, p_out + 8 * i,
-                    )  # fmt: skip
+                    row, out = a + i * a_row, to + i * c_row
+                    accumulate_rows(V.dtype, WIDE_ROWS, 2, STEPS, row, a_row, b, channels // STEPS, out, c_row)
+            elif block.wide:
+                for i in range(0, count, WIDE_ROWS):
+                    accumulate_rows(V.dtype, WIDE_ROWS, 2, 1, a + i * a_row, a_row, b, channels, to + i * c_row, c_row)
             else:
                 for i in range(0, count, NARROW_ROWS):
-                    accumulate_tile(
-                        V.dtype, NARROW_ROWS, 1, 0,
-                        a, p_rows + 8 * i, size, p_run, 1, channels, b, b_step, to, p_out + 8 * i,
-                    )  # fmt: skip
+                    accumulate_rows(V.dtype, NARROW_ROWS, 1, 1, a + i * a_row, a_row, b, channels, to + i * c_row, c_row)
 
 
 @njit()
@@ -198,7 +196,7 @@ def winograd_item(
         transform_inputs(
             packed, at, image_step, width, pitch, tile_rows, tile_columns, first, count, 0, block.v_vectors, V, block
         )
-        _multiply(V, U, M, count, block, tables)
+        _multiply(V, U, M, count, block)
         _transform_outputs(M, out, out_at, out_step, rows, columns, tile_rows, tile_columns, first, count, block)
 
 
