@@ -183,7 +183,12 @@ def accumulate_rows(typingctx, dtype, MR, NV, STEPS, a, a_row, b, chunks, c, c_r
                 for v in range(vectors):
                     new[i * vectors + v] = emit.fma(x, b_vectors[v], new[i * vectors + v])
         left_next = builder.sub(left, ir.Constant(_i64, 1))
-        after = [left_next, *[emit.plus(r, steps * emit.size) for r in row], emit.plus(b_k, steps * vectors * width), *new]
+        after = [
+            left_next,
+            *[emit.plus(r, steps * emit.size) for r in row],
+            emit.plus(b_k, steps * vectors * width),
+            *new,
+        ]
         for phi, value in zip([left, *row, b_k, *total], after):
             phi.add_incoming(value, chunk)
         _keep_rolled(

@@ -27,8 +27,8 @@ from .layout import contiguous
 from .packing import Operand, pack_item, repeated
 from .threads import LOCK, get_num_threads, launch
 from .tile import accumulate_rows
-from .winograd_ir import transform_filter, transform_input, transform_output, transpose
-from .winograd_plan import applicable, block_for, item_layout, tables_for
+from .winograd_ir import PLANES, TILE, transform_filter, transform_input, transform_output, transpose
+from .winograd_plan import applicable, block_for, item_layout
 
 STEPS = 16  # of a product's sum that are written out
 VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, target.NARROW_ROWS
@@ -91,19 +91,19 @@ def transform_inputs(
     vector, tile, vectors = block.v_vector * size, block.v_tile * size, v_last - v_first
     y, x = first // tile_columns % tile_rows, first % tile_columns
     image = source + (first // tile_columns // tile_rows * image_step) * size
-    source, to = image + 2 * y * row + 2 * x * column + v_first * VECTOR_BYTES, to + v_first * vector
+    source, to = image + TILE * y * row + TILE * x * column + v_first * VECTOR_BYTES, to + v_first * vector
     for _ in range(count):
         for v in range(vectors):
             transform_input(packed.dtype, source + v * VECTOR_BYTES, row, column, to + v * vector, plane)
         to += tile
         x += 1
-        source += 2 * column
+        source += TILE * column
         if x == tile_columns:
             x, y = 0, y + 1
-            source += 2 * row - 2 * tile_columns * column
+            source += TILE * row - TILE * tile_columns * column
             if y == tile_rows:
                 y = 0
-                source += image_step * size - 2 * tile_rows * row
+                source += image_step * size - TILE * tile_rows * row
 
 
 @njit()
@@ -112,55 +112,41 @@ def _transform_outputs(M, out, at, image_step, rows, columns, tile_rows, tile_co
     size, filters = out.itemsize, block.filters
     pixel, row, plane, tile = filters * size, columns * filters * size, block.m_plane * size, block.m_tile * size
     lanes = VECTOR_BYTES // size
-    corner = 16 * block.m_plane  # room for four vectors, behind the planes
-    nowhere, source = address(M) + corner * size, address(M)
-    vectors, left = filters // lanes, filters % lanes
+    corner = PLANES * block.m_plane  # room for the outputs of one tile, behind the planes
+    source = address(M)
+    vectors = (filters + lanes - 1) // lanes
     y, x = first // tile_columns % tile_rows, first % tile_columns
     image = at + first // tile_columns // tile_rows * image_step
-    to = address(out) + image * size + 2 * y * row + 2 * x * pixel
     for _ in range(count):
-        right, below = 2 * x + 1 < columns, 2 * y + 1 < rows
-        if right and below:
-            for v in range(vectors):
-                here = to + v * VECTOR_BYTES
-                transform_output(
-                    out.dtype, source + v * VECTOR_BYTES, plane, here, here + pixel, here + row, here + row + pixel
-                )
-        else:
-            for v in range(vectors):
-                here = to + v * VECTOR_BYTES
-                transform_output(
-                    out.dtype, source + v * VECTOR_BYTES, plane,
-                    here, here + pixel if right else nowhere, here + row if below else nowhere, nowhere,
-                )  # fmt: skip
-        if left:
-            transform_output(
-                out.dtype, source + vectors * VECTOR_BYTES, plane,
-                nowhere, nowhere + VECTOR_BYTES, nowhere + 2 * VECTOR_BYTES, nowhere + 3 * VECTOR_BYTES,
-            )  # fmt: skip
-            for j in range(4):
-                if (j % 2 == 0 or right) and (j < 2 or below):
-                    start = image + ((2 * y + j // 2) * columns + 2 * x + j % 2) * filters + vectors * lanes
-                    for c in range(left):
-                        out[start + c] = M[corner + j * lanes + c]
+        here = image + (TILE * y * columns + TILE * x) * filters
+        across, down = min(TILE, columns - TILE * x), min(TILE, rows - TILE * y)
+        whole = filters // lanes if across == TILE and down == TILE else 0
+        for v in range(whole):
+            to = address(out) + here * size + v * VECTOR_BYTES
+            transform_output(out.dtype, source + v * VECTOR_BYTES, plane, to, row, pixel)
+        for v in range(whole, vectors):
+            to = address(M) + corner * size
+            transform_output(out.dtype, source + v * VECTOR_BYTES, plane, to, TILE * VECTOR_BYTES, VECTOR_BYTES)
+            for i in range(down):
+                for j in range(across):
+                    start, inner = here + (i * columns + j) * filters + v * lanes, corner + (i * TILE + j) * lanes
+                    for c in range(min(lanes, filters - v * lanes)):
+                        out[start + c] = M[inner + c]
         source += tile
-        to += 2 * pixel
         x += 1
         if x == tile_columns:
             x, y = 0, y + 1
-            to += 2 * row - 2 * tile_columns * pixel
             if y == tile_rows:
                 y = 0
                 image += image_step
-                to += image_step * size - 2 * tile_rows * row
 
 
 @njit()
 def _multiply(V, U, M, count, block):
-    """M = V · U for each of the 16 planes; rows beyond ``count`` that fill up a register tile are made of what is there."""
+    """M = V · U for each of the 36 planes; rows beyond ``count`` that fill up a register tile are made of what is there."""
     size, channels = V.itemsize, block.channels
     a_row, c_row = block.v_tile * size, block.m_tile * size
-    for k in range(16):
+    for k in range(PLANES):
         a, c = address(V) + k * block.v_plane * size, address(M) + k * block.m_plane * size
         for n in range(block.m_panels):
             b = address(U) + (k * block.u_plane + n * block.u_panel) * size
@@ -174,20 +160,20 @@ def _multiply(V, U, M, count, block):
                     accumulate_rows(V.dtype, WIDE_ROWS, 2, 1, a + i * a_row, a_row, b, channels, to + i * c_row, c_row)
             else:
                 for i in range(0, count, NARROW_ROWS):
-                    accumulate_rows(V.dtype, NARROW_ROWS, 1, 1, a + i * a_row, a_row, b, channels, to + i * c_row, c_row)
+                    accumulate_rows(
+                        V.dtype, NARROW_ROWS, 1, 1, a + i * a_row, a_row, b, channels, to + i * c_row, c_row
+                    )
 
 
 @njit()
-def winograd_item(
-    packed, at, images, image_step, width, pitch, rows, columns, U, V, M, out, out_at, out_step, block, tables
-):
+def winograd_item(packed, at, images, image_step, width, pitch, rows, columns, U, V, M, out, out_at, out_step, block):
     """rows × columns outputs of each of some images, or of a band of one, from packed inputs.
 
     Pixel (r, c) of image n is read at packed[at + n·image_step + (r·width + c)·pitch], and written, less the border, at
-    out[out_at + n·out_step + (r·columns + c)·filters]. One row or column beyond (rows + 2) × (columns + 2) is read where
-    they are odd, and a vector less one element behind the last pixel; that must be memory of ``packed``, whatever it holds.
+    out[out_at + n·out_step + (r·columns + c)·filters]. Up to three rows and columns beyond (rows + 2) × (columns + 2) are
+    read where they are no multiples of 4, and a vector less one element behind the last pixel; that must be memory of ``packed``, whatever it holds.
     """
-    tile_rows, tile_columns = (rows + 1) // 2, (columns + 1) // 2
+    tile_rows, tile_columns = (rows + TILE - 1) // TILE, (columns + TILE - 1) // TILE
     tiles = images * tile_rows * tile_columns
     blocks = (tiles + block.tiles - 1) // block.tiles
     most = (tiles + blocks * block.rows - 1) // (blocks * block.rows) * block.rows  # blocks of nearly the same size
@@ -216,7 +202,7 @@ def _filters(w, transposed, U, edges, block, threads):
 
 @njit()
 def _convolve_part(
-    t, threads, kind, source, partner, parameters, folded, U, out, record, blocks, tables,
+    t, threads, kind, source, partner, parameters, folded, U, out, record, blocks,
     flags, other, c, z, after, after_folded, results, packed, V, M,
 ):  # fmt: skip
     layout, block = record[0], blocks[0]
@@ -230,7 +216,7 @@ def _convolve_part(
         rows = (last - first) // (images * columns * filters)
         winograd_item(
             packed, 0, images, image_step, layout.width, layout.pitch, rows, columns, U, V, M, out, first, out_step,
-            block, tables,
+            block,
         )  # fmt: skip
         if flags[0] != NOTHING:
             finish(flags, out[first:last], other[first:last], c[first:last], z[first:last], ends, results[item])
@@ -238,13 +224,13 @@ def _convolve_part(
 
 @njit(parallel=True)
 def _convolve(
-    kind, source, partner, parameters, folded, U, out, record, block, tables,
+    kind, source, partner, parameters, folded, U, out, record, block,
     flags, other, c, z, after, after_folded, results, packed, V, M, threads,
 ):  # fmt: skip
     """The arguments are those of ``conv._convolve``."""
     for t in prange(threads):
         _convolve_part(
-            np.int64(t), threads, kind, source, partner, parameters, folded, U, out, record, block, tables,
+            np.int64(t), threads, kind, source, partner, parameters, folded, U, out, record, block,
             flags, other, c, z, after, after_folded, results, packed[t], V[t], M[t],
         )  # fmt: skip
 
@@ -261,7 +247,7 @@ def _run(operand, w, out, padding, transposed, epilogue):
     results = np.zeros((0 if epilogue.kind == NOTHING else layout.items, 2, filters))
     v, m, u = block.sizes(size)
     U, lanes = empty((u,), w.dtype), VECTOR_BYTES // size
-    tables = layout.record(), block.record(), tables_for(block, size)
+    tables = layout.record(), block.record()
     with LOCK:  # buffers for each thread, and no change of their number between
         lengths = layout.packed_size + lanes, v, m, 9 * (LINE // size) * lanes
         packed, V, M, edges = (empty((get_num_threads(), n), w.dtype) for n in lengths)

@@ -1,15 +1,17 @@
-"""The transforms of Winograd's F(2×2, 3×3) as vector code, one vector of channels at a time, written as LLVM IR.
+"""The transforms of Winograd's F(4×4, 3×3) as vector code, one vector of channels at a time, written as LLVM IR.
 
-    V = Bᵀ d B    4×4 inputs → 4×4         U = G w Gᵀ    3×3 weights → 4×4
-    Y = Aᵀ M A    4×4 → 2×2 outputs        and the transposes of the last two, for the weight gradient
+    V = Bᵀ d B    6×6 inputs → 6×6         U = G w Gᵀ    3×3 weights → 6×6
+    Y = Aᵀ M A    6×6 → 4×4 outputs        and the transposes of the last two, for the weight gradient
 
-    Bᵀ = 1  0 -1  0      G = 1   0   0      Aᵀ = 1  1  1  0
-         0  1  1  0          ½   ½   ½           0  1 -1 -1
-         0 -1  1  0          ½  -½   ½
-         0  1  0 -1          0   0   1
+    Bᵀ = 4  0 -5  0  1  0      G =  1/4    0    0       Aᵀ = 1  1  1  1  1  0
+         0 -4 -4  1  1  0          -1/6 -1/6 -1/6            0  1 -1  2 -2  0
+         0  4 -4 -1  1  0          -1/6  1/6 -1/6            0  1  1  4  4  0
+         0 -2 -1  2  1  0          1/24 1/12  1/6            0  1 -1  8 -8  1
+         0  2 -1 -2  1  0          1/24 -1/12 1/6
+         0  4  0 -5  0  1             0    0    1
 
-(Lavin & Gray 2016, section 4.1.) The 16 numbers k = 4·row + column of a 4×4 stand ``plane`` bytes apart. Plain Numba loops
-over these 4×4 do not vectorise, which costs five times. All addresses and steps are bytes; loads and stores need no alignment.
+(Lavin & Gray 2016, section 4.2.) The 36 numbers k = 6·row + column of a 6×6 stand ``plane`` bytes apart. Plain Numba loops
+over these 6×6 do not vectorise, which costs five times. All addresses and steps are bytes; loads and stores need no alignment.
 """
 
 from llvmlite import ir
@@ -17,6 +19,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from .tile import _Emitter, _i32, _i64
+
+TILE, SIDE, PLANES = 4, 6, 36  # a tile's outputs and inputs a side; the numbers of a transformed tile
 
 
 class _Transforms(_Emitter):
@@ -28,9 +32,10 @@ class _Transforms(_Emitter):
     def sub(self, x, y):
         return self.builder.fsub(x, y)
 
-    def half(self, x):
-        halves = ir.Constant(self.vector, [0.5] * self.lanes)
-        return self.builder.fmul(x, halves)
+    def times(self, factor, x, plus=None):
+        """factor·x, or factor·x + plus; factor is a Python number."""
+        factors = ir.Constant(self.vector, [float(factor)] * self.lanes)
+        return self.builder.fmul(factors, x) if plus is None else self.fma(factors, x, plus)
 
     def address(self, start, step, count):
         """start + count·step; count is a Python int."""
@@ -44,21 +49,32 @@ class _Transforms(_Emitter):
             self.store(value, self.address(start, step, n))
 
     def b_transposed(self, x):
-        return [self.sub(x[0], x[2]), self.add(x[1], x[2]), self.sub(x[2], x[1]), self.sub(x[1], x[3])]
+        even, odd = self.times(-4, x[2], x[4]), self.times(-4, x[1], x[3])
+        even2, odd2 = self.sub(x[4], x[2]), self.sub(x[3], x[1])
+        first, last = self.times(4, x[0], self.times(-5, x[2], x[4])), self.times(4, x[1], self.times(-5, x[3], x[5]))
+        halves = self.times(2, odd2, even2), self.times(-2, odd2, even2)
+        return [first, self.add(even, odd), self.sub(even, odd), *halves, last]
 
     def a_transposed(self, x):
-        return [self.add(x[0], self.add(x[1], x[2])), self.sub(self.sub(x[1], x[2]), x[3])]
+        even, odd, even2, odd2 = self.add(x[1], x[2]), self.sub(x[1], x[2]), self.add(x[3], x[4]), self.sub(x[3], x[4])
+        first, last = self.add(x[0], self.add(even, even2)), self.add(self.times(8, odd2, odd), x[5])
+        return [first, self.times(2, odd2, odd), self.times(4, even2, even), last]
 
     def a(self, x):
-        return [x[0], self.add(x[0], x[1]), self.sub(x[0], x[1]), self.builder.fneg(x[1])]
+        even, odd = self.add(x[0], x[2]), self.add(x[1], x[3])
+        even2, odd2 = self.times(4, x[2], x[0]), self.times(8, x[3], self.add(x[1], x[1]))
+        return [x[0], self.add(even, odd), self.sub(even, odd), self.add(even2, odd2), self.sub(even2, odd2), x[3]]
 
     def g(self, x):
-        outer, middle = self.half(self.add(x[0], x[2])), self.half(x[1])
-        return [x[0], self.add(outer, middle), self.sub(outer, middle), x[2]]
+        even, odd = self.times(-1 / 6, self.add(x[0], x[2])), self.times(1 / 6, x[1])
+        even2, odd2 = self.times(1 / 6, x[2], self.times(1 / 24, x[0])), self.times(1 / 12, x[1])
+        middle = self.sub(even, odd), self.add(even, odd), self.add(even2, odd2), self.sub(even2, odd2)
+        return [self.times(1 / 4, x[0]), *middle, x[2]]
 
     def g_transposed(self, x):
-        both = self.half(self.add(x[1], x[2]))
-        return [self.add(x[0], both), self.half(self.sub(x[1], x[2])), self.add(both, x[3])]
+        even, odd, even2, odd2 = self.add(x[1], x[2]), self.sub(x[2], x[1]), self.add(x[3], x[4]), self.sub(x[3], x[4])
+        first = self.times(1 / 24, even2, self.times(-1 / 6, even, self.times(1 / 4, x[0])))
+        return [first, self.times(1 / 12, odd2, self.times(1 / 6, odd)), self.times(1 / 6, self.sub(even2, even), x[5])]
 
 
 def _columns(rows):
@@ -72,57 +88,44 @@ def transform_input(typingctx, dtype, source, row, column, to, plane):
     def codegen(context, builder, signature, args):
         source, row, column, to, plane = args[1:]
         emit = _Transforms(builder, dtype.dtype)
-
-        def pixels(i):
-            return emit.loads(emit.address(source, row, i), column, range(4))
-
-        middle, lower = pixels(1), pixels(2)  # with these two rows in eight registers, no other value need wait in one
-        for i in range(4):
-            if i == 0:
-                d = [emit.sub(x, y) for x, y in zip(pixels(0), lower)]
-            elif i == 1:
-                d = [emit.add(x, y) for x, y in zip(middle, lower)]
-            elif i == 2:
-                d = [emit.sub(x, y) for x, y in zip(lower, middle)]
-            else:
-                d = [emit.sub(x, y) for x, y in zip(middle, pixels(3))]
-            emit.stores(emit.b_transposed(d), to, plane, 4 * i)
+        columns = [
+            emit.b_transposed(emit.loads(emit.address(source, column, j), row, range(SIDE))) for j in range(SIDE)
+        ]
+        for i, values in enumerate(_columns(columns)):
+            emit.stores(emit.b_transposed(values), to, plane, SIDE * i)
         return context.get_dummy_value()
 
     return types.void(dtype, *[types.intp] * 5), codegen
 
 
 @intrinsic
-def transform_output(typingctx, dtype, source, plane, to00, to01, to10, to11):
-    """Y = Aᵀ M A, its four pixels stored at four addresses."""
+def transform_output(typingctx, dtype, source, plane, to, row, column):
+    """Y = Aᵀ M A; pixel (i, j) of Y is stored at to + i·row + j·column."""
 
     def codegen(context, builder, signature, args):
-        source, plane, *to = args[1:]
+        source, plane, to, row, column = args[1:]
         emit = _Transforms(builder, dtype.dtype)
-        # Column by column: four loads at a time, two values kept.
-        columns = [emit.a_transposed(emit.loads(source, plane, range(j, 16, 4))) for j in range(4)]
-        for row, addresses in zip(_columns(columns), (to[:2], to[2:])):
-            for value, address in zip(emit.a_transposed(row), addresses):
-                emit.store(value, address)
+        columns = [emit.a_transposed(emit.loads(source, plane, range(j, PLANES, SIDE))) for j in range(SIDE)]
+        for i, values in enumerate(_columns(columns)):
+            emit.stores(emit.a_transposed(values), emit.address(to, row, i), column)
         return context.get_dummy_value()
 
-    return types.void(dtype, *[types.intp] * 6), codegen
+    return types.void(dtype, *[types.intp] * 5), codegen
 
 
 @intrinsic
-def transform_gradient(typingctx, dtype, from00, from01, from10, from11, to, plane):
-    """Z = A dy Aᵀ, the transpose of ``transform_output``, from four addresses."""
+def transform_gradient(typingctx, dtype, source, row, column, to, plane):
+    """Z = A dy Aᵀ, the transpose of ``transform_output``; pixel (i, j) of dy is at source + i·row + j·column."""
 
     def codegen(context, builder, signature, args):
-        *source, to, plane = args[1:]
+        source, row, column, to, plane = args[1:]
         emit = _Transforms(builder, dtype.dtype)
-        dy = [emit.load(address, emit.vector) for address in source]
-        rows = _columns([emit.a([dy[j], dy[2 + j]]) for j in range(2)])
-        for i, row in enumerate(rows):
-            emit.stores(emit.a(row), to, plane, 4 * i)
+        columns = [emit.a(emit.loads(emit.address(source, column, j), row, range(TILE))) for j in range(TILE)]
+        for i, values in enumerate(_columns(columns)):
+            emit.stores(emit.a(values), to, plane, SIDE * i)
         return context.get_dummy_value()
 
-    return types.void(dtype, *[types.intp] * 6), codegen
+    return types.void(dtype, *[types.intp] * 5), codegen
 
 
 @intrinsic
@@ -135,7 +138,7 @@ def transform_filter(typingctx, dtype, source, row, column, to, plane):
         w = [emit.loads(emit.address(source, row, i), column, range(3)) for i in range(3)]
         rows = _columns([emit.g(column) for column in _columns(w)])
         for i, values in enumerate(rows):
-            emit.stores(emit.g(values), to, plane, 4 * i)
+            emit.stores(emit.g(values), to, plane, SIDE * i)
         return context.get_dummy_value()
 
     return types.void(dtype, *[types.intp] * 5), codegen
@@ -148,7 +151,7 @@ def transform_weight_grad(typingctx, dtype, source, plane, to, tap):
     def codegen(context, builder, signature, args):
         source, plane, to, tap = args[1:]
         emit = _Transforms(builder, dtype.dtype)
-        columns = [emit.g_transposed(emit.loads(source, plane, range(j, 16, 4))) for j in range(4)]
+        columns = [emit.g_transposed(emit.loads(source, plane, range(j, PLANES, SIDE))) for j in range(SIDE)]
         for i, row in enumerate(_columns(columns)):
             emit.stores(emit.g_transposed(row), to, tap, 3 * i)
         return context.get_dummy_value()

@@ -1,7 +1,7 @@
 """Where everything stands in a Winograd convolution, and where it is used. The kernels are in ``winograd.py``.
 
-The 2×2 output tiles of an item (images, or a band of rows of one) are taken in blocks: their inputs are transformed into V,
-16 products are made, and the results are transformed back, while all of it is in cache.
+The 4×4 output tiles of an item (images, or a band of rows of one) are taken in blocks: their inputs are transformed into V,
+36 products are made, and the results are transformed back, while all of it is in cache.
 """
 
 from functools import lru_cache
@@ -11,22 +11,23 @@ import numpy as np
 
 from . import target
 from .conv_plan import Layout
+from .winograd_ir import PLANES, TILE
 from .winograd_table import GAINS, LEAST_GAIN, LEAST_TILE_CHANNELS
 
 BLOCK_BYTES = 64 << 10  # of V and M of one block; measured: 32 to 256 KiB make no difference of 3 %
 BLOCK_TILES = 24, 96  # in a block, at least and at most: the weights are read once for each
-WEIGHT_TILES = 128  # in a block of a weight gradient, whose total is read and written once for each
-ITEM_TILES = 96  # in an item, where the batch has as many
-WIDE_ITEM_TILES = 32  # in an item of a layer whose weights are larger than the L2 cache
+WEIGHT_TILES = 64  # in a block of a weight gradient, whose total is read and written once for each
+ITEM_TILES = 64  # in an item, where the batch has as many
+WIDE_ITEM_TILES = 12  # in an item of a layer whose weights are larger than the L2 cache
 WIDE_BYTES = 1 << 20
 PACKED_BYTES = 256 << 10
 TOTALS_BYTES = 8 << 20  # of all partial sums of a weight gradient
-CHUNK_TILES = 256  # in a chunk, at least: each has a total to clear and to add
+CHUNK_TILES = 128  # in a chunk, at least: each has a total to clear and to add
 SPLIT_ROWS = 64  # channels in a part of a weight gradient, at least
 
 
 class Block(NamedTuple):
-    """Memory of one block of tiles, in elements. A plane is one of the 16 matrices of V, U, M, Z or of the total."""
+    """Memory of one block of tiles, in elements. A plane is one of the 36 matrices of V, U, M, Z or of the total."""
 
     channels: int  # summed over in the forward pass; the rows of the weight gradient
     filters: int
@@ -52,12 +53,14 @@ class Block(NamedTuple):
         return np.array([tuple(self)], [(name, np.int64) for name in self._fields])
 
     def sizes(self, itemsize):
-        """Elements of V, of M or Z (with room for four vectors behind the planes), and of U."""
-        return 16 * self.v_plane, 16 * self.m_plane + 4 * target.VECTOR_BYTES // itemsize, 16 * self.u_plane
+        """Elements of V, of M or Z (with room for a tile's outputs behind the planes), and of U."""
+        room = TILE * TILE * target.VECTOR_BYTES // itemsize
+        return PLANES * self.v_plane, PLANES * self.m_plane + room, PLANES * self.u_plane
 
 
-def even(n):
-    return n + n % 2
+def whole(n):
+    """n rows or columns, made a whole number of tiles."""
+    return _up(n, TILE)
 
 
 def _up(n, multiple):
@@ -65,7 +68,7 @@ def _up(n, multiple):
 
 
 def _plane(elements, itemsize):
-    """Whole cache lines, an odd number of them: the 16 planes that a transform writes to fall on 16 sets of the L1 cache."""
+    """Whole cache lines, an odd number of them: the 36 planes that a transform writes to fall on 36 sets of the L1 cache."""
     line = 64 // itemsize
     return (_up(elements, line) // line | 1) * line
 
@@ -84,7 +87,7 @@ def block_for(channels, filters, itemsize):
     wide, rows, width, lanes, v_vectors, m_panels = _register_tile(channels, filters, itemsize)
     v_tile, m_tile = v_vectors * lanes, m_panels * width
     fewest, most = BLOCK_TILES
-    tiles = max(rows, max(fewest, min(most, BLOCK_BYTES // (16 * itemsize * (v_tile + m_tile)))) // rows * rows)
+    tiles = max(rows, max(fewest, min(most, BLOCK_BYTES // (PLANES * itemsize * (v_tile + m_tile)))) // rows * rows)
     return Block(
         channels, filters, tiles, wide, rows, width,
         v_vectors, v_tile, lanes, _plane(tiles * v_tile, itemsize),
@@ -107,13 +110,6 @@ def weight_block_for(channels, filters, itemsize):
 
 
 @lru_cache(maxsize=512)
-def tables_for(block, itemsize):
-    """(3, tiles) int64, bytes: where each tile's row of V and of M begins in its plane, and the run's start, 0."""
-    tile = np.arange(block.tiles)
-    return np.stack([tile * block.v_tile, tile * block.m_tile, tile * 0]).astype(np.int64) * itemsize
-
-
-@lru_cache(maxsize=512)
 def weight_tables_for(block, itemsize):
     """(3, rows) int64, bytes: where each channel begins in its plane of V and of the total, and the run's start, 0.
 
@@ -129,21 +125,21 @@ def weight_tables_for(block, itemsize):
 def item_layout(images, size, padding, channels, filters, itemsize, weight):
     """How images of ``size`` (H, W) and ``channels`` are cut into items and packed with a border of ``padding``.
 
-    Bands have an even number of rows. Packed images are two rows and columns larger than their outputs, made even.
+    Bands have a multiple of four rows. Packed images are two rows and columns larger than their outputs, made whole tiles.
     """
     rows, columns = (n + 2 * p - 2 for n, p in zip(size, padding))
-    width, tiles_across = even(columns) + 2, even(columns) // 2
+    width, tiles_across = whole(columns) + 2, whole(columns) // TILE
     row_bytes = width * channels * itemsize
-    band = even(rows)
+    band = whole(rows)
     if (band + 2) * row_bytes > PACKED_BYTES:
-        least = 2 * -(-ITEM_TILES // tiles_across)
-        band = min(band, max(least, (PACKED_BYTES // row_bytes - 2) // 2 * 2, 2))
-        band = even(-(-rows // -(-rows // band)))
+        least = TILE * -(-ITEM_TILES // tiles_across)
+        band = min(band, max(least, (PACKED_BYTES // row_bytes - 2) // TILE * TILE, TILE))
+        band = whole(-(-rows // -(-rows // band)))
     bands = -(-rows // band)
     group = 1
     if bands == 1:
-        tiles = band // 2 * tiles_across
-        wide = 16 * channels * filters * itemsize > WIDE_BYTES
+        tiles = band // TILE * tiles_across
+        wide = PLANES * channels * filters * itemsize > WIDE_BYTES
         group = -(-(WIDE_ITEM_TILES if wide and not weight else ITEM_TILES) // tiles)
         if not wide and not weight:  # as many items as any number of threads needs
             group = min(group, -(-images // 8))
@@ -160,8 +156,8 @@ def item_layout(images, size, padding, channels, filters, itemsize, weight):
 def weight_layout(images, size, padding, channels, filters, itemsize):
     """``item_layout`` with the parts that a weight gradient is cut into, whatever the number of threads."""
     layout = item_layout(images, size, padding, channels, filters, itemsize, True)
-    total = 16 * weight_block_for(channels, filters, itemsize).total_plane * itemsize
-    tiles = images * (even(layout.out_pixels // layout.out_row) // 2) * (even(layout.out_row) // 2)
+    total = PLANES * weight_block_for(channels, filters, itemsize).total_plane * itemsize
+    tiles = images * (whole(layout.out_pixels // layout.out_row) // TILE) * (whole(layout.out_row) // TILE)
     chunks = max(1, min(16, layout.items, TOTALS_BYTES // total, tiles // CHUNK_TILES))
     return layout._replace(chunks=chunks, splits=max(1, min(16 // chunks, channels // SPLIT_ROWS)))
 
@@ -194,6 +190,6 @@ def faster(g, use, kind=target.KIND):
         return False
     least = least_side(use, min(g.channels, g.filters), kind)
     height, width = g.size if use == "input_grad" else g.out_size
-    tiles = g.images * (even(height) // 2) * (even(width) // 2)
+    tiles = g.images * (whole(height) // TILE) * (whole(width) // TILE)
     enough = tiles * min(g.channels, g.filters) >= LEAST_TILE_CHANNELS[use]
     return least is not None and min(height, width) >= least and enough

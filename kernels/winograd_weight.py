@@ -1,6 +1,6 @@
 """The weight gradient in Winograd's way: dw = Gᵀ [ Σ_tiles (Bᵀ d B) ⊙ (A dy Aᵀ) ] G, the transpose of ``winograd.py``.
 
-The total over tiles is made of 16 matrices (channels, filters). Its sum is cut into chunks of items and its rows into
+The total over tiles is made of 36 matrices (channels, filters). Its sum is cut into chunks of items and its rows into
 splits, whatever the number of threads; chunks are added up in their order.
 """
 
@@ -17,7 +17,7 @@ from .packing import PLAIN, Operand, pack_item, repeated, transform
 from .threads import LOCK, get_num_threads, launch
 from .tile import accumulate_tile
 from .winograd import address, refuse, transform_inputs
-from .winograd_ir import transform_gradient, transform_weight_grad
+from .winograd_ir import PLANES, TILE, transform_gradient, transform_weight_grad
 from .winograd_plan import weight_block_for, weight_layout, weight_tables_for
 
 VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, target.NARROW_ROWS
@@ -28,42 +28,29 @@ def _transform_gradients(dy, at, image_step, row, pitch, rows, columns, first, c
     """Z of tiles first … first + count − 1: [plane][panel][tile][column], zero beyond the filters."""
     size, filters, width = dy.itemsize, block.filters, block.width
     lanes, plane, panel = VECTOR_BYTES // size, block.m_plane * size, block.m_panel * size
-    tile_rows, tile_columns = (rows + 1) // 2, (columns + 1) // 2
-    corner = 16 * block.m_plane  # room for four vectors, behind the planes
-    p_corner, to = address(Z) + corner * size, address(Z)
-    panels = filters // width  # whole ones
+    tile_rows, tile_columns = (rows + TILE - 1) // TILE, (columns + TILE - 1) // TILE
+    corner = PLANES * block.m_plane  # room for the gradient of one tile, behind the planes
+    edge = Z[corner : corner + TILE * TILE * lanes]
+    to = address(Z)
     y, x = first // tile_columns % tile_rows, first % tile_columns
     image = at + first // tile_columns // tile_rows * image_step
-    right, below = pitch * size, row * size
     for _ in range(count):
-        here = image + 2 * y * row + 2 * x * pitch
-        done = 0
-        if 2 * x + 1 < columns and 2 * y + 1 < rows:
-            source = address(dy) + here * size
-            for n in range(panels):
-                for v in range(0, width * size, VECTOR_BYTES):
-                    transform_gradient(
-                        dy.dtype,
-                        source,
-                        source + right,
-                        source + below,
-                        source + below + right,
-                        to + n * panel + v,
-                        plane,
-                    )
-                    source += VECTOR_BYTES
-            done = panels * width
-        for c in range(done, block.m_panels * width, lanes):  # at an edge, or less than a panel: the rest is zero
-            Z[corner : corner + 4 * lanes] = 0
-            for j in range(4):
-                if (j % 2 == 0 or 2 * x + 1 < columns) and (j < 2 or 2 * y + 1 < rows):
-                    start = here + j // 2 * row + j % 2 * pitch + c
-                    for i in range(min(lanes, filters - c)):
-                        Z[corner + j * lanes + i] = dy[start + i]
-            transform_gradient(
-                dy.dtype, p_corner, p_corner + VECTOR_BYTES, p_corner + 2 * VECTOR_BYTES, p_corner + 3 * VECTOR_BYTES,
-                to + c // width * panel + c % width * size, plane,
-            )  # fmt: skip
+        here = image + TILE * y * row + TILE * x * pitch
+        across, down = min(TILE, columns - TILE * x), min(TILE, rows - TILE * y)
+        whole = filters // width * width if across == TILE and down == TILE else 0
+        for c in range(0, whole, lanes):
+            source = address(dy) + (here + c) * size
+            there = to + c // width * panel + c % width * size
+            transform_gradient(dy.dtype, source, row * size, pitch * size, there, plane)
+        for c in range(whole, block.m_panels * width, lanes):  # at an edge, or less than a panel: the rest is zero
+            edge[:] = 0
+            for i in range(down):
+                for j in range(across):
+                    start, inner = here + i * row + j * pitch + c, (i * TILE + j) * lanes
+                    for n in range(min(lanes, filters - c)):
+                        edge[inner + n] = dy[start + n]
+            there = to + c // width * panel + c % width * size
+            transform_gradient(dy.dtype, address(edge), TILE * VECTOR_BYTES, VECTOR_BYTES, there, plane)
         to += width * size
         x += 1
         if x == tile_columns:
@@ -75,11 +62,11 @@ def _transform_gradients(dy, at, image_step, row, pitch, rows, columns, first, c
 
 @njit()
 def _multiply_add(V, Z, total, count, first_row, last_row, block, tables):
-    """total += Vᵀ · Z for each of the 16 planes, its rows of channels first_row … last_row − 1."""
+    """total += Vᵀ · Z for each of the 36 planes, its rows of channels first_row … last_row − 1."""
     size = V.itemsize
     p_rows, p_out, p_run = address(tables[0]), address(tables[1]), address(tables[2])
     a_step, b_step = block.v_tile * size, block.m_tile * size
-    for k in range(16):
+    for k in range(PLANES):
         a, c = address(V) + k * block.v_plane * size, address(total) + k * block.total_plane * size
         for n in range(block.m_panels):
             b = address(Z) + (k * block.m_plane + n * block.m_panel) * size
@@ -105,12 +92,12 @@ def winograd_weight_item(
 ):  # fmt: skip
     """total[plane, c, o] += Σ over tiles of V[plane, tile, c] · Z[plane, tile, o], channels first_row ≤ c < last_row.
 
-    packed is read as by ``winograd_item``, but what stands where a row or column too many is read must be finite. Pixel
+    packed is read as by ``winograd_item``, but what stands where rows or columns too many are read must be finite. Pixel
     (r, c) of dy, rows × columns an image, is at dy[dy_at + n·dy_image + r·dy_row + c·dy_pitch]. first_row is a multiple of
     the register tile's rows (``row_step``); rows up to the next multiple behind last_row are written.
     """
     lanes = VECTOR_BYTES // packed.itemsize
-    tile_rows, tile_columns = (rows + 1) // 2, (columns + 1) // 2
+    tile_rows, tile_columns = (rows + TILE - 1) // TILE, (columns + TILE - 1) // TILE
     tiles = images * tile_rows * tile_columns
     v_first, v_last = first_row // lanes, min(block.v_vectors, (last_row + block.rows + lanes - 1) // lanes)
     blocks = (tiles + block.tiles - 1) // block.tiles
@@ -131,7 +118,7 @@ def finish_weights(totals, first, last, dw, edge, block):
     dw (3, 3, C, O); edge: room for nine vectors.
     """
     lanes, size, filters, row = VECTOR_BYTES // dw.itemsize, dw.itemsize, block.filters, block.total_row
-    for k in range(16):
+    for k in range(PLANES):
         mine = slice(k * block.total_plane + first * row, k * block.total_plane + last * row)
         total = totals[0, mine]
         for chunk in range(1, totals.shape[0]):
@@ -167,7 +154,7 @@ def _part(
         chunk, split = part // splits, part % splits
         first_row, last_row = split * groups // splits * block.rows, (split + 1) * groups // splits * block.rows
         total = totals[chunk]
-        for k in range(16):
+        for k in range(PLANES):
             plane = total[k * block.total_plane : (k + 1) * block.total_plane]
             plane[first_row * block.total_row : last_row * block.total_row] = 0
         for item in range(chunk * layout.items // chunks, (chunk + 1) * layout.items // chunks):
@@ -220,7 +207,7 @@ def convolve_weight_grad(operand, gradient, w_shape, convolution):
     block = weight_block_for(g.channels, g.filters, size)
     layout = weight_layout(g.images, g.size, g.padding, g.channels, g.filters, size)
     dw = empty(w_shape, x.dtype)
-    totals = empty((layout.chunks, 16 * block.total_plane), x.dtype)
+    totals = empty((layout.chunks, PLANES * block.total_plane), x.dtype)
     flat = dy.reshape(-1)
     partner = flat if gradient.partner is None else gradient.partner.reshape(-1)
     reads = operand.kind, x.reshape(-1), *operand.rows(), gradient.kind, flat, partner, *gradient.rows()
