@@ -12,7 +12,6 @@ Rounding: ERRORS
 """
 
 import numpy as np
-from numba import prange
 
 from ..errors import ConfigError
 from . import target
@@ -23,6 +22,7 @@ from .conv import _values, geometry, item_stretch
 from .epilogue import MOMENTS, NOTHING, Epilogue, finish, join_moments
 from .layout import contiguous
 from .packing import Operand, pack_item, repeated
+from .parallel import on_threads
 from .threads import LOCK, get_num_threads, launch
 from .tile import accumulate_tile
 from .winograd_ir import transform_filter, transform_input, transform_output, transpose
@@ -201,25 +201,25 @@ def winograd_item(
 
 
 @njit()
-def _filters_part(t, threads, w, transposed, U, edge, block):
-    line = LINE // w.itemsize
+def _filters(t, threads, w, transposed, U, edges, blocks):
+    if t < 0:
+        return on_threads(t, threads)
+    block, line = blocks[0], LINE // w.itemsize
     groups = (block.channels + line - 1) // line
     first, last = t * groups // threads * line, min(block.channels, (t + 1) * groups // threads * line)
-    transform_filters(w, transposed, first, last, U, edge, block)
-
-
-@njit(parallel=True)
-def _filters(w, transposed, U, edges, block, threads):
-    for t in prange(threads):
-        _filters_part(np.int64(t), threads, w, transposed, U, edges[t], block[0])
+    transform_filters(w, transposed, first, last, U, edges[t], block)
+    return 0
 
 
 @njit()
-def _convolve_part(
+def _convolve(
     t, threads, kind, source, partner, parameters, folded, U, out, record, blocks, tables,
-    flags, other, c, z, after, after_folded, results, packed, V, M,
+    flags, other, c, z, after, after_folded, results, scratch, Vs, Ms,
 ):  # fmt: skip
-    layout, block = record[0], blocks[0]
+    """The arguments are those of ``conv._convolve``."""
+    if t < 0:
+        return on_threads(t, threads)
+    layout, block, packed, V, M = record[0], blocks[0], scratch[t], Vs[t], Ms[t]
     before, ends = repeated(parameters, folded, source), repeated(after, after_folded, out)
     filters, columns = block.filters, layout.out_row
     image_step, out_step = layout.height * layout.width * layout.pitch, layout.out_pixels * filters
@@ -234,19 +234,7 @@ def _convolve_part(
         )  # fmt: skip
         if flags[0] != NOTHING:
             finish(flags, out[first:last], other[first:last], c[first:last], z[first:last], ends, results[item])
-
-
-@njit(parallel=True)
-def _convolve(
-    kind, source, partner, parameters, folded, U, out, record, block, tables,
-    flags, other, c, z, after, after_folded, results, packed, V, M, threads,
-):  # fmt: skip
-    """The arguments are those of ``conv._convolve``."""
-    for t in prange(threads):
-        _convolve_part(
-            np.int64(t), threads, kind, source, partner, parameters, folded, U, out, record, block, tables,
-            flags, other, c, z, after, after_folded, results, packed[t], V[t], M[t],
-        )  # fmt: skip
+    return 0
 
 
 def _run(operand, w, out, padding, transposed, epilogue):
