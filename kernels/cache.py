@@ -79,9 +79,10 @@ PRANGE_ALONE = dict.fromkeys(
 def njit(parallel=False):
     """``numba.njit``, cached in FOLDER and releasing the GIL; with ``parallel``, ``prange`` runs on threads.
 
-    A parallel function compiles slowly: it should hold a prange and the call of a serial function, no more.
+    One function is parallel; see ``parallel.py``, by which all others run on threads.
     """
     options = {"parallel": {**PRANGE_ALONE, "prange": True}} if parallel else {}
+    options["no_cfunc_wrapper"] = True  # code that only ``numba.cfunc`` needs
 
     def decorate(function):
         before, config.CACHE_DIR = config.CACHE_DIR, str(FOLDER or "")

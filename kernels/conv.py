@@ -7,7 +7,6 @@ bands, and every sum has one order, so results do not depend on the number of th
 """
 
 import numpy as np
-from numba import prange
 
 from .buffers import empty
 from .cache import njit
@@ -16,6 +15,7 @@ from .conv_plan import Geometry, forward_plan, input_grad_plan
 from .epilogue import MOMENTS, NOTHING, Epilogue, finish, join_moments
 from .layout import contiguous
 from .packing import PLAIN, Operand, pack_item, pack_panels, repeated
+from .parallel import on_threads
 from .products import products
 from .threads import LOCK, get_num_threads, launch
 
@@ -57,11 +57,17 @@ def convolve_phase(f, item, source, packed, panels, out, O, layout, phases, rows
 
 
 @njit()
-def _convolve_part(
+def _convolve(
     t, threads, kind, source, partner, parameters, folded, panels, out, O, record, phases, rows_at, out_at, runs_at,
-    flags, other, c, z, after, after_folded, results, packed,
+    flags, other, c, z, after, after_folded, results, scratch,
 ):  # fmt: skip
-    layout = record[0]
+    """out = Σ over taps of source · panels, item by item: the forward pass and the input gradient.
+
+    source and partner: an ``Operand``; flags to results: an ``Epilogue`` (arrays that it has not are given as out).
+    """
+    if t < 0:
+        return on_threads(t, threads)
+    layout, packed = record[0], scratch[t]
     before, ends = repeated(parameters, folded, source), repeated(after, after_folded, out)
     for item in range(t * layout.items // threads, (t + 1) * layout.items // threads):
         if layout.direct == 0:
@@ -71,22 +77,7 @@ def _convolve_part(
         if flags[0] != NOTHING:
             start, stop = item_stretch(item, layout, O)
             finish(flags, out[start:stop], other[start:stop], c[start:stop], z[start:stop], ends, results[item])
-
-
-@njit(parallel=True)
-def _convolve(
-    kind, source, partner, parameters, folded, panels, out, O, record, phases, rows_at, out_at, runs_at,
-    flags, other, c, z, after, after_folded, results, scratch, threads,
-):  # fmt: skip
-    """out = Σ over taps of source · panels, item by item: the forward pass and the input gradient.
-
-    source and partner: an ``Operand``; flags to results: an ``Epilogue`` (arrays that it has not are given as out).
-    """
-    for t in prange(threads):
-        _convolve_part(
-            np.int64(t), threads, kind, source, partner, parameters, folded, panels, out, O, record, phases, rows_at, out_at,
-            runs_at, flags, other, c, z, after, after_folded, results, scratch[t],
-        )  # fmt: skip
+    return 0
 
 
 def _run_plan(plan, operand, w, out, transposed, epilogue):

@@ -5,7 +5,6 @@ is cut into chunks of items, whatever the number of threads, which are added up 
 """
 
 import numpy as np
-from numba import prange
 
 from .buffers import empty
 from .cache import njit
@@ -14,6 +13,7 @@ from .conv import geometry
 from .conv_plan import weight_grad_plan
 from .layout import contiguous
 from .packing import PLAIN, Operand, pack_columns, pack_item, repeated, transform
+from .parallel import on_threads
 from .products import products
 from .threads import LOCK, get_num_threads, launch
 
@@ -51,11 +51,14 @@ def _item(
 
 
 @njit()
-def _part(
+def _weight_grad(
     t, threads, x_kind, x, x_parameters, x_folded, kind, dy, partner, dy_parameters, dy_folded, totals, O, record,
-    rows_at, runs_at, grid,
-    packed, panels,
+    rows_at, runs_at, grid, scratch, spread,
 ):  # fmt: skip
+    """totals[chunk] = the part of the sum over the chunk's items."""
+    if t < 0:
+        return on_threads(t, threads)
+    packed, panels = scratch[t], spread[t]
     layout, rows = record[0], rows_at.size
     chunks, splits = layout.chunks, layout.splits
     x_rows, parameters = repeated(x_parameters, x_folded, x), repeated(dy_parameters, dy_folded, dy)
@@ -71,25 +74,14 @@ def _part(
                 item, x, kind, dy, partner, parameters, total, O, layout, rows_at, first, last - first, runs_at, grid,
                 packed, panels,
             )  # fmt: skip
-
-
-@njit(parallel=True)
-def _weight_grad(
-    x_kind, x, x_parameters, x_folded, kind, dy, partner, dy_parameters, dy_folded, totals, O, record, rows_at, runs_at,
-    grid, scratch, panels,
-    threads,
-):  # fmt: skip
-    """totals[chunk] = the part of the sum over the chunk's items."""
-    for t in prange(threads):
-        _part(
-            np.int64(t), threads, x_kind, x, x_parameters, x_folded, kind, dy, partner, dy_parameters, dy_folded, totals,
-            O, record, rows_at, runs_at, grid, scratch[t], panels[t],
-        )  # fmt: skip
+    return 0
 
 
 @njit()
-def _sum_chunks(t, threads, totals, dw):
+def _sum(t, threads, totals, dw):
     """dw = Σ totals, in the order of the chunks."""
+    if t < 0:
+        return on_threads(t, threads)
     chunks = totals.shape[0]
     mine = slice(t * dw.size // threads, (t + 1) * dw.size // threads)
     total = dw[mine]
@@ -98,12 +90,7 @@ def _sum_chunks(t, threads, totals, dw):
         more = totals[chunk, mine]
         for i in range(total.size):
             total[i] += more[i]
-
-
-@njit(parallel=True)
-def _sum(totals, dw, threads):
-    for t in prange(threads):
-        _sum_chunks(np.int64(t), threads, totals, dw)
+    return 0
 
 
 def convolve_weight_grad(operand, gradient, w_shape, convolution):

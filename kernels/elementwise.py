@@ -1,12 +1,12 @@
 """ReLU and the residual addition, element by element. Arrays of any shape; the order in memory is kept."""
 
 import numpy as np
-from numba import prange
 
 from .buffers import empty_like
 from .cache import njit
 from .checks import alike
 from .layout import contiguous
+from .parallel import on_threads
 from .threads import launch
 
 FEW = 1 << 14  # elements; below this a NumPy call costs less than waking the threads
@@ -37,13 +37,15 @@ def part(n, t, threads):
     return slice(t * n // threads, (t + 1) * n // threads)
 
 
-@njit(parallel=True)
-def _relu(x, y, threads):
-    for t in prange(threads):
-        mine = part(x.size, np.int64(t), threads)
-        xs, ys = x[mine], y[mine]
-        for i in range(xs.size):
-            ys[i] = 0 if xs[i] <= 0 else xs[i]  # NaN stays NaN
+@njit()
+def _relu(t, threads, x, y):
+    if t < 0:
+        return on_threads(t, threads)
+    mine = part(x.size, t, threads)
+    xs, ys = x[mine], y[mine]
+    for i in range(xs.size):
+        ys[i] = 0 if xs[i] <= 0 else xs[i]  # NaN stays NaN
+    return 0
 
 
 def relu(x):
@@ -53,13 +55,15 @@ def relu(x):
     return y
 
 
-@njit(parallel=True)
-def _relu_grad(dy, y, dx, threads):
-    for t in prange(threads):
-        mine = part(y.size, np.int64(t), threads)
-        grads, ys, dxs = dy[mine], y[mine], dx[mine]
-        for i in range(ys.size):
-            dxs[i] = 0 if ys[i] <= 0 else grads[i]
+@njit()
+def _relu_grad(t, threads, dy, y, dx):
+    if t < 0:
+        return on_threads(t, threads)
+    mine = part(y.size, t, threads)
+    grads, ys, dxs = dy[mine], y[mine], dx[mine]
+    for i in range(ys.size):
+        dxs[i] = 0 if ys[i] <= 0 else grads[i]
+    return 0
 
 
 def relu_grad(dy, y):
@@ -70,13 +74,15 @@ def relu_grad(dy, y):
     return dx
 
 
-@njit(parallel=True)
-def _add(a, b, y, threads):
-    for t in prange(threads):
-        mine = part(a.size, np.int64(t), threads)
-        xs, zs, ys = a[mine], b[mine], y[mine]
-        for i in range(ys.size):
-            ys[i] = xs[i] + zs[i]
+@njit()
+def _add(t, threads, a, b, y):
+    if t < 0:
+        return on_threads(t, threads)
+    mine = part(a.size, t, threads)
+    xs, zs, ys = a[mine], b[mine], y[mine]
+    for i in range(ys.size):
+        ys[i] = xs[i] + zs[i]
+    return 0
 
 
 def add(a, b, out=None):
@@ -89,14 +95,16 @@ def add(a, b, out=None):
     return y
 
 
-@njit(parallel=True)
-def _add_relu(a, b, y, threads):
-    for t in prange(threads):
-        mine = part(a.size, np.int64(t), threads)
-        xs, zs, ys = a[mine], b[mine], y[mine]
-        for i in range(ys.size):
-            total = xs[i] + zs[i]
-            ys[i] = 0 if total <= 0 else total
+@njit()
+def _add_relu(t, threads, a, b, y):
+    if t < 0:
+        return on_threads(t, threads)
+    mine = part(a.size, t, threads)
+    xs, zs, ys = a[mine], b[mine], y[mine]
+    for i in range(ys.size):
+        total = xs[i] + zs[i]
+        ys[i] = 0 if total <= 0 else total
+    return 0
 
 
 def add_relu(a, b):

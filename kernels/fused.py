@@ -3,13 +3,13 @@ arrays without a convolution between. The fast back end alone has these; ``ops/f
 """
 
 import numpy as np
-from numba import prange
 
 from .buffers import empty_like
 from .cache import njit
 from .choice import convolve, convolve_input_grad, convolve_weight_grad
 from .epilogue import ADD, MASK, MOMENTS, NORMALISE, NOTHING, Epilogue, finish, join_moments
 from .packing import PLAIN, Operand, fold, gradient, normalised, repeated, rounded, transform
+from .parallel import on_threads
 from .threads import launch
 
 BLOCK = 64  # long rows in one item of work
@@ -34,9 +34,11 @@ __all__ = [
 
 
 @njit()
-def _pointwise_part(
+def _pointwise(
     t, threads, kind, x, partner, parameters, folded, y, flags, other, c, z, after, after_folded, size, results
 ):
+    if t < 0:
+        return on_threads(t, threads)
     items = results.shape[0]
     before, ends = repeated(parameters, folded, x), repeated(after, after_folded, y)
     for item in range(t * items // threads, (t + 1) * items // threads):
@@ -44,17 +46,7 @@ def _pointwise_part(
         transform(kind, x[mine], partner[mine], before, y[mine])
         if flags[0] != NOTHING:
             finish(flags, y[mine], other[mine], c[mine], z[mine], ends, results[item])
-
-
-@njit(parallel=True)
-def _pointwise(
-    kind, x, partner, parameters, folded, y, flags, other, c, z, after, after_folded, size, results, threads
-):
-    for t in prange(threads):
-        _pointwise_part(
-            np.int64(t), threads, kind, x, partner, parameters, folded, y, flags, other, c, z, after, after_folded, size,
-            results,
-        )  # fmt: skip
+    return 0
 
 
 def pointwise(operand, epilogue):

@@ -1,12 +1,12 @@
 """Matrix products on the register tile. BLAS would change its bits with the number of threads; this does not."""
 
 import numpy as np
-from numba import prange
 
 from .buffers import empty, zeros
 from .cache import njit
 from .checks import fits, one_dtype
 from .layout import contiguous
+from .parallel import on_threads
 from .products import products
 from .target import tile_columns
 from .threads import launch
@@ -30,7 +30,10 @@ def _pack_columns(b, width, panels):
 
 
 @njit()
-def _matmul_part(t, threads, a, a_step, panels, rows_at, out_at, K, N, width, c):
+def _matmul(t, threads, a, a_step, panels, rows_at, out_at, K, N, width, c):
+    """c (M·N) = a (M·K, or K·M with a_step = M) · b (K, N), packed."""
+    if t < 0:
+        return on_threads(t, threads)
     M = rows_at.size
     blocks = (M + ROWS - 1) // ROWS
     origin = np.zeros(1, np.int64)
@@ -40,17 +43,7 @@ def _matmul_part(t, threads, a, a_step, panels, rows_at, out_at, K, N, width, c)
             a, 0, rows_at[i:], min(ROWS, M - i), a_step, origin, 1, K, panels, 0, K * width, width,
             c, 0, out_at[i:], N, width, False,
         )  # fmt: skip
-
-
-@njit(parallel=True)
-def _matmul(a, a_step, b, rows_at, out_at, width, panels, c, threads):
-    """c (batch, M·N) = a (batch, M·K, or K·M with a_step = M) · b (batch, K, N)."""
-    for n in range(b.shape[0]):
-        _pack_columns(b[n], width, panels)
-        for t in prange(threads):
-            _matmul_part(
-                np.int64(t), threads, a[n], a_step, panels, rows_at, out_at, b.shape[1], b.shape[2], width, c[n]
-            )
+    return 0
 
 
 def matmul(a, b):
@@ -70,6 +63,9 @@ def matmul(a, b):
     width = tile_columns(N, a.itemsize)
     panels = empty((-(-N // width) * K * width,), a.dtype)
     c = empty((batch, M, N), a.dtype)
-    args = (left.reshape(batch, M * K), M if transposed else 1, right.reshape(batch, K, N), rows_at)
-    launch(_matmul, *args, np.arange(M) * (N * a.itemsize), width, panels, c.reshape(batch, M * N))
+    left, right, out_at = left.reshape(batch, M * K), right.reshape(batch, K, N), np.arange(M) * (N * a.itemsize)
+    for n in range(batch):
+        _pack_columns(right[n], width, panels)
+        a_step = M if transposed else 1
+        launch(_matmul, left[n], a_step, panels, rows_at, out_at, K, N, width, c[n].reshape(-1))
     return c.reshape(*lead, M, N)

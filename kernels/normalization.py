@@ -7,12 +7,12 @@ Several rows are taken as one long row of ``fold`` · C elements, so that the in
 """
 
 import numpy as np
-from numba import prange
 
 from .buffers import empty_like
 from .cache import njit
 from .checks import alike, fits
 from .layout import contiguous
+from .parallel import on_threads
 from .threads import launch
 
 LONG_ROW = 256  # elements; a loop over 16 channels alone spends its time on loop entry
@@ -30,8 +30,10 @@ def _fold(x):
 
 
 @njit()
-def _partial_moments_part(t, threads, x, first, sums, squares):
+def _partial_moments(t, threads, x, first, sums, squares):
     """Of every block: its first long row, Σ (x − first) and Σ (x − first)², element by element of the long row."""
+    if t < 0:
+        return on_threads(t, threads)
     rows, length = x.shape
     blocks = sums.shape[0]
     for block in range(t * blocks // threads, (t + 1) * blocks // threads):
@@ -45,12 +47,7 @@ def _partial_moments_part(t, threads, x, first, sums, squares):
                 d = row[i] - origin[i]
                 s[i] += d
                 q[i] += d * d
-
-
-@njit(parallel=True)
-def _partial_moments(x, first, sums, squares, threads):
-    for t in prange(threads):
-        _partial_moments_part(np.int64(t), threads, x, first, sums, squares)
+    return 0
 
 
 def batch_norm_stats(x):
@@ -84,18 +81,15 @@ def _repeat(values, length, dtype):
 
 
 @njit()
-def _normalise_part(t, threads, x, mean, scale, shift, y):
+def _normalise(t, threads, x, mean, scale, shift, y):
+    if t < 0:
+        return on_threads(t, threads)
     rows, length = x.shape
     for r in range(t * rows // threads, (t + 1) * rows // threads):
         row, out = x[r], y[r]
         for i in range(length):
             out[i] = (row[i] - mean[i]) * scale[i] + shift[i]
-
-
-@njit(parallel=True)
-def _normalise(x, mean, scale, shift, y, threads):
-    for t in prange(threads):
-        _normalise_part(np.int64(t), threads, x, mean, scale, shift, y)
+    return 0
 
 
 def batch_norm(x, mean, scale, shift):
@@ -112,8 +106,10 @@ def batch_norm(x, mean, scale, shift):
 
 
 @njit()
-def _partial_grads_part(t, threads, dy, x, mean, sums, products):
+def _partial_grads(t, threads, dy, x, mean, sums, products):
     """Of every block: Σ dy and Σ dy·(x − mean)."""
+    if t < 0:
+        return on_threads(t, threads)
     rows, length = x.shape
     blocks = sums.shape[0]
     for block in range(t * blocks // threads, (t + 1) * blocks // threads):
@@ -125,27 +121,19 @@ def _partial_grads_part(t, threads, dy, x, mean, sums, products):
             for i in range(length):
                 s[i] += grad[i]
                 q[i] += grad[i] * (row[i] - mean[i])
-
-
-@njit(parallel=True)
-def _partial_grads(dy, x, mean, sums, products, threads):
-    for t in prange(threads):
-        _partial_grads_part(np.int64(t), threads, dy, x, mean, sums, products)
+    return 0
 
 
 @njit()
-def _input_grad_part(t, threads, dy, x, mean, a, b, d, dx):
+def _input_grad(t, threads, dy, x, mean, a, b, d, dx):
+    if t < 0:
+        return on_threads(t, threads)
     rows, length = x.shape
     for r in range(t * rows // threads, (t + 1) * rows // threads):
         grad, row, out = dy[r], x[r], dx[r]
         for i in range(length):
             out[i] = a[i] * grad[i] + b[i] * (row[i] - mean[i]) + d[i]
-
-
-@njit(parallel=True)
-def _input_grad(dy, x, mean, a, b, d, dx, threads):
-    for t in prange(threads):
-        _input_grad_part(np.int64(t), threads, dy, x, mean, a, b, d, dx)
+    return 0
 
 
 def batch_norm_grad(dy, x, mean, inv_std, weight, training):

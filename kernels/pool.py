@@ -1,12 +1,12 @@
 """Max and average pooling over windows of (N, H, W, C). Pairs are (height, width)."""
 
 import numpy as np
-from numba import prange
 
 from .buffers import empty
 from .cache import njit
 from .checks import fits
 from .layout import contiguous, out_size
+from .parallel import on_threads
 from .threads import launch
 
 
@@ -35,16 +35,13 @@ def _max_pool_image(x, kernel, stride, padding, dilation, y, index):
 
 
 @njit()
-def _max_pool_part(t, threads, x, kernel, stride, padding, dilation, y, index):
+def _max_pool(t, threads, x, kernel, stride, padding, dilation, y, index):
+    if t < 0:
+        return on_threads(t, threads)
     N = x.shape[0]
     for n in range(t * N // threads, (t + 1) * N // threads):
         _max_pool_image(x[n], kernel, stride, padding, dilation, y[n], index[n])
-
-
-@njit(parallel=True)
-def _max_pool(x, kernel, stride, padding, dilation, y, index, threads):
-    for t in prange(threads):
-        _max_pool_part(np.int64(t), threads, x, kernel, stride, padding, dilation, y, index)
+    return 0
 
 
 def max_pool2d(x, kernel, stride, padding, dilation):
@@ -57,7 +54,9 @@ def max_pool2d(x, kernel, stride, padding, dilation):
 
 
 @njit()
-def _max_pool_grad_part(t, threads, dy, index, dx):
+def _max_pool_grad(t, threads, dy, index, dx):
+    if t < 0:
+        return on_threads(t, threads)
     N, OH, OW, C = dy.shape
     W = dx.shape[2]
     for n in range(t * N // threads, (t + 1) * N // threads):
@@ -68,12 +67,7 @@ def _max_pool_grad_part(t, threads, dy, index, dx):
                     at = index[n, oh, ow, c]
                     if at >= 0:  # −1: a dilated window that lies in the padding alone
                         dx[n, at // W, at % W, c] += dy[n, oh, ow, c]
-
-
-@njit(parallel=True)
-def _max_pool_grad(dy, index, dx, threads):
-    for t in prange(threads):
-        _max_pool_grad_part(np.int64(t), threads, dy, index, dx)
+    return 0
 
 
 def max_pool2d_grad(dy, index, x_shape):
@@ -92,7 +86,9 @@ def _window(o, k, s, p, n):
 
 
 @njit()
-def _avg_pool_part(t, threads, x, kernel, stride, padding, count_padding, y):
+def _avg_pool(t, threads, x, kernel, stride, padding, count_padding, y):
+    if t < 0:
+        return on_threads(t, threads)
     N, H, W, C = x.shape
     OH, OW = y.shape[1:3]
     for n in range(t * N // threads, (t + 1) * N // threads):
@@ -110,12 +106,7 @@ def _avg_pool_part(t, threads, x, kernel, stride, padding, count_padding, y):
                 count = padded_h * padded_w if count_padding else (h1 - h0) * (w1 - w0)
                 for c in range(C):
                     total[c] /= count
-
-
-@njit(parallel=True)
-def _avg_pool(x, kernel, stride, padding, count_padding, y, threads):
-    for t in prange(threads):
-        _avg_pool_part(np.int64(t), threads, x, kernel, stride, padding, count_padding, y)
+    return 0
 
 
 def avg_pool2d(x, kernel, stride, padding, count_padding):
@@ -127,7 +118,9 @@ def avg_pool2d(x, kernel, stride, padding, count_padding):
 
 
 @njit()
-def _avg_pool_grad_part(t, threads, dy, kernel, stride, padding, count_padding, dx):
+def _avg_pool_grad(t, threads, dy, kernel, stride, padding, count_padding, dx):
+    if t < 0:
+        return on_threads(t, threads)
     N, OH, OW, C = dy.shape
     H, W = dx.shape[1:3]
     for n in range(t * N // threads, (t + 1) * N // threads):
@@ -143,12 +136,7 @@ def _avg_pool_grad_part(t, threads, dy, kernel, stride, padding, count_padding, 
                         pixel = dx[n, h, w]
                         for c in range(C):
                             pixel[c] += grad[c] / count
-
-
-@njit(parallel=True)
-def _avg_pool_grad(dy, kernel, stride, padding, count_padding, dx, threads):
-    for t in prange(threads):
-        _avg_pool_grad_part(np.int64(t), threads, dy, kernel, stride, padding, count_padding, dx)
+    return 0
 
 
 def avg_pool2d_grad(dy, x_shape, kernel, stride, padding, count_padding):

@@ -1,12 +1,10 @@
 """The SGD update with momentum, in place, in one pass over the parameter."""
 
-import numpy as np
-from numba import prange
-
 from ..errors import ShapeError
 from .cache import njit
 from .checks import alike
 from .elementwise import part, same_order
+from .parallel import on_threads
 from .threads import SMALL, launch
 
 
@@ -23,11 +21,13 @@ def _update(ws, gs, vs, lr, momentum, weight_decay, now, ahead):
         ws[i] -= lr * (now * g + ahead * v)
 
 
-@njit(parallel=True)
-def _sgd(param, grad, velocity, lr, momentum, weight_decay, now, ahead, threads):
-    for t in prange(threads):
-        mine = part(param.size, np.int64(t), threads)
-        _update(param[mine], grad[mine], velocity[mine], lr, momentum, weight_decay, now, ahead)
+@njit()
+def _sgd(t, threads, param, grad, velocity, lr, momentum, weight_decay, now, ahead):
+    if t < 0:
+        return on_threads(t, threads)
+    mine = part(param.size, t, threads)
+    _update(param[mine], grad[mine], velocity[mine], lr, momentum, weight_decay, now, ahead)
+    return 0
 
 
 def sgd_step(param, grad, velocity, lr, momentum, weight_decay, nesterov):

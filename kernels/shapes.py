@@ -11,11 +11,11 @@ which thread. Only + − × ÷ √ and comparisons are used, which IEEE 754 roun
 import math
 
 import numpy as np
-from numba import prange
 
 from ..errors import DtypeError, ShapeError
 from . import keyed_random
 from .cache import njit
+from .parallel import on_threads
 from .threads import launch
 
 TEXTURES = 5  # labels 0–4 are disc, triangle, square, star and cross; from here stripes, checks, dots, rings, zigzag
@@ -42,12 +42,14 @@ def draw_shapes(images, labels, key):
     launch(_draw_all, images, labels, key)
 
 
-@njit(parallel=True)
-def _draw_all(images, labels, key, threads):
-    for thread in prange(threads):
-        canvas = np.empty((SIZE, SIZE, 3))
-        for i in range(thread * len(labels) // threads, (thread + 1) * len(labels) // threads):
-            _draw(images[i], labels[i], _scramble(key[0], np.uint64(i)), canvas)
+@njit()
+def _draw_all(t, threads, images, labels, key):
+    if t < 0:
+        return on_threads(t, threads)
+    canvas = np.empty((SIZE, SIZE, 3))
+    for i in range(t * len(labels) // threads, (t + 1) * len(labels) // threads):
+        _draw(images[i], labels[i], _scramble(key[0], np.uint64(i)), canvas)
+    return 0
 
 
 @njit()

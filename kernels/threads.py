@@ -94,21 +94,32 @@ def start_threads():
 
 
 def launch(kernel, *args):
-    """Run a parallel kernel, one at a time. Its last parameter is the number of threads, which is put in here.
+    """Run a parallel kernel, one at a time. Its first two parameters (``parallel.py``) are put in here.
 
     Small work runs on one thread: waking the others costs more, and far more when they have to wait for a core.
     """
-    import numba
-
     with LOCK:
-        start_threads()
-        before = numba.get_num_threads()
         large = any(type(a) is np.ndarray and a.nbytes >= SMALL for a in args)
         threads = get_num_threads() if large else 1
-        if threads == before:
-            return kernel(*args, threads)
-        numba.set_num_threads(threads)
-        try:
-            return kernel(*args, threads)
-        finally:
-            numba.set_num_threads(before)
+        if threads == 1:
+            failed = kernel(0, 1, *args)
+        else:
+            failed = _launch_on(threads, kernel, args)
+    if failed:
+        raise MemoryError(f"{kernel.__name__} found no memory for its scratch arrays")
+
+
+def _launch_on(threads, kernel, args):
+    import numba
+
+    from .parallel import parallel_for_address
+
+    start_threads()
+    before = numba.get_num_threads()
+    if threads == before:
+        return kernel(-parallel_for_address(), threads, *args)
+    numba.set_num_threads(threads)
+    try:
+        return kernel(-parallel_for_address(), threads, *args)
+    finally:
+        numba.set_num_threads(before)

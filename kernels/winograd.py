@@ -14,7 +14,6 @@ all four outputs of each tile that reads it.
 """
 
 import numpy as np
-from numba import prange
 
 from ..errors import ConfigError
 from . import target
@@ -25,6 +24,7 @@ from .conv import _values, geometry, item_stretch
 from .epilogue import MOMENTS, NOTHING, Epilogue, finish, join_moments
 from .layout import contiguous
 from .packing import Operand, pack_item, repeated
+from .parallel import on_threads
 from .threads import LOCK, get_num_threads, launch
 from .tile import accumulate_rows
 from .winograd_ir import PLANES, TILE, transform_filter, transform_input, transform_output, transpose
@@ -171,7 +171,8 @@ def winograd_item(packed, at, images, image_step, width, pitch, rows, columns, U
 
     Pixel (r, c) of image n is read at packed[at + n·image_step + (r·width + c)·pitch], and written, less the border, at
     out[out_at + n·out_step + (r·columns + c)·filters]. Up to three rows and columns beyond (rows + 2) × (columns + 2) are
-    read where they are no multiples of 4, and a vector less one element behind the last pixel; that must be memory of ``packed``, whatever it holds.
+    read where they are no multiples of 4, and a vector less one element behind the last pixel; that must be memory of
+    ``packed``, whatever it holds.
     """
     tile_rows, tile_columns = (rows + TILE - 1) // TILE, (columns + TILE - 1) // TILE
     tiles = images * tile_rows * tile_columns
@@ -187,25 +188,25 @@ def winograd_item(packed, at, images, image_step, width, pitch, rows, columns, U
 
 
 @njit()
-def _filters_part(t, threads, w, transposed, U, edge, block):
-    line = LINE // w.itemsize
+def _filters(t, threads, w, transposed, U, edges, blocks):
+    if t < 0:
+        return on_threads(t, threads)
+    block, line = blocks[0], LINE // w.itemsize
     groups = (block.channels + line - 1) // line
     first, last = t * groups // threads * line, min(block.channels, (t + 1) * groups // threads * line)
-    transform_filters(w, transposed, first, last, U, edge, block)
-
-
-@njit(parallel=True)
-def _filters(w, transposed, U, edges, block, threads):
-    for t in prange(threads):
-        _filters_part(np.int64(t), threads, w, transposed, U, edges[t], block[0])
+    transform_filters(w, transposed, first, last, U, edges[t], block)
+    return 0
 
 
 @njit()
-def _convolve_part(
+def _convolve(
     t, threads, kind, source, partner, parameters, folded, U, out, record, blocks,
-    flags, other, c, z, after, after_folded, results, packed, V, M,
+    flags, other, c, z, after, after_folded, results, scratch, Vs, Ms,
 ):  # fmt: skip
-    layout, block = record[0], blocks[0]
+    """The arguments are those of ``conv._convolve``."""
+    if t < 0:
+        return on_threads(t, threads)
+    layout, block, packed, V, M = record[0], blocks[0], scratch[t], Vs[t], Ms[t]
     before, ends = repeated(parameters, folded, source), repeated(after, after_folded, out)
     filters, columns = block.filters, layout.out_row
     image_step, out_step = layout.height * layout.width * layout.pitch, layout.out_pixels * filters
@@ -220,19 +221,7 @@ def _convolve_part(
         )  # fmt: skip
         if flags[0] != NOTHING:
             finish(flags, out[first:last], other[first:last], c[first:last], z[first:last], ends, results[item])
-
-
-@njit(parallel=True)
-def _convolve(
-    kind, source, partner, parameters, folded, U, out, record, block,
-    flags, other, c, z, after, after_folded, results, packed, V, M, threads,
-):  # fmt: skip
-    """The arguments are those of ``conv._convolve``."""
-    for t in prange(threads):
-        _convolve_part(
-            np.int64(t), threads, kind, source, partner, parameters, folded, U, out, record, block,
-            flags, other, c, z, after, after_folded, results, packed[t], V[t], M[t],
-        )  # fmt: skip
+    return 0
 
 
 def _run(operand, w, out, padding, transposed, epilogue):

@@ -4,9 +4,6 @@ The total over tiles is made of 36 matrices (channels, filters). Its sum is cut 
 splits, whatever the number of threads; chunks are added up in their order.
 """
 
-import numpy as np
-from numba import prange
-
 from . import target
 from .buffers import empty
 from .cache import njit
@@ -14,6 +11,7 @@ from .checks import fits, one_dtype
 from .conv import geometry, item_stretch
 from .layout import contiguous
 from .packing import PLAIN, Operand, pack_item, repeated, transform
+from .parallel import on_threads
 from .threads import LOCK, get_num_threads, launch
 from .tile import accumulate_tile
 from .winograd import address, refuse, transform_inputs
@@ -140,11 +138,14 @@ def finish_weights(totals, first, last, dw, edge, block):
 
 
 @njit()
-def _part(
+def _weight_grad(
     t, threads, x_kind, x, x_parameters, x_folded, kind, dy, partner, dy_parameters, dy_folded, totals,
-    record, blocks, tables, packed, read, V, Z,
+    record, blocks, tables, scratch, reads, Vs, Zs,
 ):  # fmt: skip
-    layout, block = record[0], blocks[0]
+    """totals[chunk] = the part of the sum over the chunk's items. The arguments are those of ``conv_weight._weight_grad``."""
+    if t < 0:
+        return on_threads(t, threads)
+    layout, block, packed, read, V, Z = record[0], blocks[0], scratch[t], reads[t], Vs[t], Zs[t]
     x_rows, parameters = repeated(x_parameters, x_folded, x), repeated(dy_parameters, dy_folded, dy)
     chunks, splits, filters, columns = layout.chunks, layout.splits, block.filters, layout.out_row
     image_step, dy_step = layout.height * layout.width * layout.pitch, layout.out_pixels * filters
@@ -171,31 +172,16 @@ def _part(
                 gradient, at, dy_step, columns * filters, filters, first_row, min(last_row, block.channels), V, Z,
                 total, block, tables,
             )  # fmt: skip
-
-
-@njit(parallel=True)
-def _weight_grad(
-    x_kind, x, x_parameters, x_folded, kind, dy, partner, dy_parameters, dy_folded, totals,
-    record, block, tables, packed, read, V, Z, threads,
-):  # fmt: skip
-    """totals[chunk] = the part of the sum over the chunk's items. The arguments are those of ``conv_weight._weight_grad``."""
-    for t in prange(threads):
-        _part(
-            np.int64(t), threads, x_kind, x, x_parameters, x_folded, kind, dy, partner, dy_parameters, dy_folded, totals,
-            record, block, tables, packed[t], read[t], V[t], Z[t],
-        )  # fmt: skip
+    return 0
 
 
 @njit()
-def _finish_part(t, threads, totals, dw, edge, block):
+def _finish(t, threads, totals, dw, edges, blocks):
+    if t < 0:
+        return on_threads(t, threads)
     channels = dw.shape[2]
-    finish_weights(totals, t * channels // threads, (t + 1) * channels // threads, dw, edge, block)
-
-
-@njit(parallel=True)
-def _finish(totals, dw, edges, block, threads):
-    for t in prange(threads):
-        _finish_part(np.int64(t), threads, totals, dw, edges[t], block[0])
+    finish_weights(totals, t * channels // threads, (t + 1) * channels // threads, dw, edges[t], blocks[0])
+    return 0
 
 
 def convolve_weight_grad(operand, gradient, w_shape, convolution):
