@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import numpy as np
 
+LITTLE = 1 << 20  # bytes that a piece of memory may be too large by, at most its own size or a quarter of it
 SMALLEST = 1 << 16  # bytes; below this malloc is as good
 
 
@@ -48,17 +49,25 @@ class Pool:
 
     def take(self, size):
         with self.lock:
-            self.used_bytes += size
-            self.most_used = max(self.most_used, self.used_bytes)
-            same = self.free.get(size)
-            if same:
-                self.free.move_to_end(size)
-                self.free_bytes -= size
-                memory = same.pop()
+            found = self._fitting(size)
+            if found is not None:
+                self.free.move_to_end(found)
+                self.free_bytes -= found
+                self.used_bytes += found
+                memory = self.free[found].pop()
             else:
-                self._trim(self.most_used * 5 // 4 - self.used_bytes)
+                self.used_bytes += size
+                self._trim(max(self.most_used, self.used_bytes) * 5 // 4 - self.used_bytes)
                 memory = _map(size)
+            self.most_used = max(self.most_used, self.used_bytes)
         return _Lease((size,), np.uint8, memory)
+
+    def _fitting(self, size):
+        """The smallest free size that will do without wasting much, or None."""
+        if self.free.get(size):
+            return size
+        most = size + max(size // 4, min(size, LITTLE))
+        return min((n for n, memories in self.free.items() if size < n <= most and memories), default=None)
 
     def give_back(self, memory):
         with self.lock:
