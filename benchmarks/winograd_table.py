@@ -15,7 +15,7 @@ from minires.kernels import conv, conv_weight, target, winograd, winograd_table,
 import minires as mr
 
 CHANNELS = (8, 16, 32, 64, 128, 256, 512)
-SIDES = (4, 6, 7, 8, 14, 16, 28, 32, 56)
+SIDES = (4, 7, 8, 14, 16, 28, 32, 56)
 ONE = (1, 1)
 TABLE = Path(winograd_table.__file__)
 NAMED = [(128, 32, 16), (128, 16, 32), (128, 8, 64), (8, 56, 64), (8, 28, 128), (8, 14, 256), (8, 7, 512)]
@@ -49,11 +49,14 @@ def best(functions, seconds):
     return [min(taken) for taken in times]
 
 
-def measure(images, side, channels, seconds):
+def measure(images, side, channels, seconds, only=winograd_table.USES):
     """{use: direct time / Winograd time}; prints a row of GFLOP/s."""
     uses, flops = calls(images, side, channels)
     gains, cells = {}, []
     for use, functions in uses.items():
+        if use not in only:
+            cells.append("")
+            continue
         direct, fast = best(functions, seconds)
         gains[use] = direct / fast
         cells.append(f"{flops / direct / 1e9:.0f} → {flops / fast / 1e9:.0f} ({direct / fast:.2f} ×)")
@@ -61,9 +64,10 @@ def measure(images, side, channels, seconds):
     return gains
 
 
-def images_for(side):
-    """Images with at least the tiles that the rule asks for: with more, Winograd gains more."""
-    return -(-winograd_table.LEAST_TILES // ((side + 1) // 2) ** 2)
+def images_for(side, channels, use):
+    """As few images as the rule asks for: with more, Winograd gains more."""
+    tiles = ((side + 1) // 2) ** 2
+    return -(-winograd_table.LEAST_TILE_CHANNELS[use] // (tiles * channels))
 
 
 def write(gains):
@@ -97,8 +101,9 @@ def main():
     gains = {use: {channels: {} for channels in CHANNELS} for use in winograd_table.USES}
     for channels in CHANNELS:
         for side in SIDES:
-            for use, gain in measure(images_for(side), side, channels, options.seconds).items():
-                gains[use][channels][side] = round(gain, 2)
+            for use in winograd_table.USES:
+                images = images_for(side, channels, use)
+                gains[use][channels][side] = round(measure(images, side, channels, options.seconds, (use,))[use], 2)
     write(gains)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import target
 from .conv_plan import Layout
-from .winograd_table import GAINS, LEAST_GAIN, LEAST_TILES
+from .winograd_table import GAINS, LEAST_GAIN, LEAST_TILE_CHANNELS
 
 BLOCK_BYTES = 64 << 10  # of V and M of one block; measured: 32 to 256 KiB make no difference of 3 %
 BLOCK_TILES = 24, 96  # in a block, at least and at most: the weights are read once for each
@@ -21,6 +21,7 @@ WIDE_ITEM_TILES = 32  # in an item of a layer whose weights are larger than the 
 WIDE_BYTES = 1 << 20
 PACKED_BYTES = 256 << 10
 TOTALS_BYTES = 8 << 20  # of all partial sums of a weight gradient
+CHUNK_TILES = 256  # in a chunk, at least: each has a total to clear and to add
 SPLIT_ROWS = 64  # channels in a part of a weight gradient, at least
 
 
@@ -142,11 +143,11 @@ def item_layout(images, size, padding, channels, filters, itemsize, weight):
     group = 1
     if bands == 1:
         tiles = band // 2 * tiles_across
-        if 16 * channels * filters * itemsize <= WIDE_BYTES:  # as many items as any number of threads needs
-            group = min(-(-ITEM_TILES // tiles), -(-images // 8))
-        else:  # as many tiles as make up for reading the weights, or the total
-            group = -(-(ITEM_TILES if weight else WIDE_ITEM_TILES) // tiles)
-            group = -(-images // -(-images // group)) if images else 1
+        wide = 16 * channels * filters * itemsize > WIDE_BYTES
+        group = -(-(WIDE_ITEM_TILES if wide and not weight else ITEM_TILES) // tiles)
+        if not wide and not weight:  # as many items as any number of threads needs
+            group = min(group, -(-images // 8))
+        group = -(-images // max(1, -(-images // max(1, group))))
     return Layout(
         direct=0, images=max(1, group), band=band, bands=bands, items=-(-images // max(1, group)) * bands,
         step=1, column_step=1, top=padding[0], left=padding[1], height=band + 2, width=width, pitch=channels,
@@ -160,7 +161,8 @@ def weight_layout(images, size, padding, channels, filters, itemsize):
     """``item_layout`` with the parts that a weight gradient is cut into, whatever the number of threads."""
     layout = item_layout(images, size, padding, channels, filters, itemsize, True)
     total = 16 * weight_block_for(channels, filters, itemsize).total_plane * itemsize
-    chunks = max(1, min(16, layout.items, TOTALS_BYTES // total))
+    tiles = images * (even(layout.out_pixels // layout.out_row) // 2) * (even(layout.out_row) // 2)
+    chunks = max(1, min(16, layout.items, TOTALS_BYTES // total, tiles // CHUNK_TILES))
     return layout._replace(chunks=chunks, splits=max(1, min(16 // chunks, channels // SPLIT_ROWS)))
 
 
@@ -193,4 +195,5 @@ def faster(g, use, kind=target.KIND):
     least = least_side(use, min(g.channels, g.filters), kind)
     height, width = g.size if use == "input_grad" else g.out_size
     tiles = g.images * (even(height) // 2) * (even(width) // 2)
-    return least is not None and min(height, width) >= least and tiles >= LEAST_TILES
+    enough = tiles * min(g.channels, g.filters) >= LEAST_TILE_CHANNELS[use]
+    return least is not None and min(height, width) >= least and enough

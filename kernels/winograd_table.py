@@ -1,14 +1,16 @@
 """How many times as fast Winograd convolutions are as direct ones: {target kind: {use: {channels: {side of the map: times}}}}.
 
 avx2: written by ``python -m benchmarks.winograd_table --write``, one thread of an AMD EPYC (Zen 3), float32, as many filters
-as channels, square maps, as few images as make LEAST_TILES tiles.
+as channels, square maps, as few
+images as make LEAST_TILE_CHANNELS.
 avx512: not measured with these kernels; the figures of the spike that came before them, on two threads (forward only; the
 input gradient is the same kernel). The other targets have none, so that Winograd is off there.
 """
 
 USES = "forward", "input_grad", "weight_grad"
 LEAST_GAIN = 1.05  # below it, the direct kernel, which rounds less, is taken
-LEAST_TILES = 128  # 2×2 tiles of outputs in the batch; the weights' transform is paid once for all
+# 2×2 tiles in the batch, times channels: with less, what is paid once a call outweighs.
+LEAST_TILE_CHANNELS = {"forward": 1 << 15, "input_grad": 1 << 15, "weight_grad": 1 << 16}
 
 GAINS = {
     "avx512": {
@@ -23,6 +25,35 @@ GAINS = {
             32: {16: 1.04},
             64: {8: 1.69, 56: 1.45},
             128: {8: 1.57},
+        },
+    },
+    "avx2": {
+        "forward": {
+            8: {4: 0.9, 7: 0.8, 8: 0.93, 14: 0.91, 16: 0.93, 28: 0.84, 32: 0.85, 56: 0.84},
+            16: {4: 1.06, 7: 0.68, 8: 1.08, 14: 1.07, 16: 1.07, 28: 1.07, 32: 1.06, 56: 1.08},
+            32: {4: 1.39, 7: 1.13, 8: 1.4, 14: 1.39, 16: 1.38, 28: 1.43, 32: 1.43, 56: 1.48},
+            64: {4: 1.68, 7: 1.33, 8: 1.42, 14: 1.68, 16: 1.63, 28: 1.74, 32: 1.7, 56: 1.79},
+            128: {4: 1.72, 7: 1.4, 8: 1.75, 14: 1.76, 16: 1.91, 28: 1.89, 32: 1.92, 56: 1.9},
+            256: {4: 1.88, 7: 1.65, 8: 1.95, 14: 1.98, 16: 2.15, 28: 2.15, 32: 2.31, 56: 2.25},
+            512: {4: 2.57, 7: 1.86, 8: 2.24, 14: 2.19, 16: 2.44, 28: 2.35, 32: 2.48, 56: 2.11},
+        },
+        "input_grad": {
+            8: {4: 0.91, 7: 0.79, 8: 0.93, 14: 0.9, 16: 0.92, 28: 0.83, 32: 0.85, 56: 0.83},
+            16: {4: 1.05, 7: 1.02, 8: 1.08, 14: 1.06, 16: 1.07, 28: 1.06, 32: 1.05, 56: 1.06},
+            32: {4: 1.37, 7: 1.13, 8: 1.39, 14: 1.37, 16: 1.38, 28: 1.42, 32: 1.42, 56: 1.45},
+            64: {4: 1.65, 7: 1.34, 8: 1.65, 14: 1.66, 16: 1.66, 28: 1.72, 32: 1.67, 56: 1.77},
+            128: {4: 1.72, 7: 1.38, 8: 1.72, 14: 1.75, 16: 1.88, 28: 1.82, 32: 1.87, 56: 1.85},
+            256: {4: 1.76, 7: 1.57, 8: 1.85, 14: 1.89, 16: 1.96, 28: 1.97, 32: 2.13, 56: 2.12},
+            512: {4: 1.68, 7: 1.39, 8: 1.74, 14: 1.74, 16: 1.84, 28: 1.93, 32: 2.11, 56: 2.36},
+        },
+        "weight_grad": {
+            8: {4: 0.97, 7: 0.72, 8: 0.9, 14: 0.99, 16: 0.93, 28: 0.92, 32: 0.87, 56: 0.92},
+            16: {4: 1.23, 7: 0.87, 8: 1.15, 14: 1.2, 16: 1.16, 28: 1.19, 32: 1.2, 56: 1.26},
+            32: {4: 1.17, 7: 0.96, 8: 1.22, 14: 1.16, 16: 1.15, 28: 1.09, 32: 1.05, 56: 1.2},
+            64: {4: 1.51, 7: 1.24, 8: 1.54, 14: 1.55, 16: 1.47, 28: 1.5, 32: 1.52, 56: 1.79},
+            128: {4: 1.69, 7: 1.46, 8: 1.78, 14: 1.78, 16: 1.73, 28: 1.73, 32: 1.71, 56: 1.57},
+            256: {4: 2.01, 7: 1.72, 8: 1.98, 14: 1.98, 16: 2.03, 28: 2.15, 32: 2.37, 56: 1.96},
+            512: {4: 2.33, 7: 1.63, 8: 1.91, 14: 2.44, 16: 2.25, 28: 2.08, 32: 1.87, 56: 1.99},
         },
     },
 }

@@ -15,7 +15,7 @@ from minires.kernels.conv_plan import Geometry
 from minires.kernels.epilogue import ADD, MASK, MOMENTS, NORMALISE, NOTHING, Epilogue
 from minires.kernels.packing import Operand, gradient, normalised
 from minires.kernels.winograd_plan import applicable, block_for, faster, tables_for
-from minires.kernels.winograd_table import GAINS, LEAST_GAIN, LEAST_TILES, USES
+from minires.kernels.winograd_table import GAINS, LEAST_GAIN, LEAST_TILE_CHANNELS, USES
 from test_bounds import Guard
 
 import minires as mr
@@ -270,9 +270,11 @@ def test_operands_and_epilogues_are_those_of_the_direct_kernels(shape):
                     np.testing.assert_allclose(a, b, **close)
             if epilogue.kind in (NOTHING, ADD, MASK):
                 dx, sums = winograd.convolve_input_grad(operand, back, (*shape[:3], 32), convolution, epilogue)
-                right, right_sums = conv.convolve_input_grad(operand, back, (*shape[:3], 32), convolution, epilogue)
+                with np.errstate(all="ignore"):  # the direct kernel's sums of an epilogue that has none are not set
+                    right, right_sums = conv.convolve_input_grad(operand, back, (*shape[:3], 32), convolution, epilogue)
                 np.testing.assert_allclose(dx, right, **close)
-                np.testing.assert_allclose(sums, right_sums, rtol=1e-4, atol=0.1)
+                if epilogue.kind == MASK:
+                    np.testing.assert_allclose(sums, right_sums, rtol=1e-3, atol=1e-4 * np.abs(right_sums).max())
         for dy in operands:
             pair = operand, dy, (3, 3, shape[3], shape[3]), convolution
             dw, right = winograd_weight.convolve_weight_grad(*pair), conv_weight.convolve_weight_grad(*pair)
@@ -326,7 +328,12 @@ def test_where_it_is_used(use):
         for channels, by_side in uses.get(use, {}).items():
             for side, gain in by_side.items():
                 larger = [g for s, g in by_side.items() if s >= side]
-                g = geometry(channels, channels + 8, side, images=-(-LEAST_TILES // ((side + 1) // 2) ** 2))
+                g = geometry(
+                    channels,
+                    channels + 8,
+                    side,
+                    images=-(-LEAST_TILE_CHANNELS[use] // (channels * ((side + 1) // 2) ** 2)),
+                )
                 assert faster(g, use, kind) == (min(larger) >= LEAST_GAIN), (kind, channels, side, gain)
                 assert not faster(g._replace(images=0), use, kind)
             assert not faster(geometry(min(uses[use]) - 1, channels, 64), use, kind)
