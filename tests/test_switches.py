@@ -84,8 +84,8 @@ def test_gradients_of_a_block(winograd_taken, fused, winograd):
             mr.gradcheck(block, [x], directions=4),
             mr.gradcheck_model(block, x, directions=4),
         ):
-            assert {c.status for c in result.checked} <= {"agree", "kink"}
-            assert sum(c.status == "agree" for c in result.checked) >= len(result.checked) - 1
+            assert {c.status for c in result.checked} == {"right"}
+            assert all(len(c.differences) > len(c.kinks) for c in result.checked)  # not corners of ReLU alone
     assert set(winograd_taken) == ({"forward", "input_grad", "weight_grad"} if winograd else set())
 
 
@@ -104,21 +104,28 @@ def train(steps=3, dtype=np.float32, images=8):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    return losses, b"".join(a.tobytes() for a in model.state_dict().values())
+    return losses, model.state_dict()
 
 
-@pytest.mark.parametrize(("dtype", "rtol"), [(np.float64, 1e-10), (np.float32, 1e-4)], ids=["float64", "float32"])
+def bits(found):
+    losses, state = found
+    return losses, b"".join(array.tobytes() for array in state.values())
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(np.float64, 1e-12), (np.float32, 2e-5)], ids=["float64", "float32"])
 def test_training_is_the_same_up_to_rounding(winograd_taken, dtype, rtol):
-    losses, learned = {}, set()
+    found = {}
     for switches in SWITCHES:
         winograd_taken.clear()
         with switched(*switches):
-            losses[switches], bits = train(dtype=dtype)
-        learned.add(bits)
+            found[switches] = train(dtype=dtype)
         assert bool(winograd_taken) == switches[1]
-    for switches in SWITCHES:
-        np.testing.assert_allclose(losses[switches], losses[False, False], rtol=rtol)
-    assert len(learned) == 4  # each of the switches does something
+    losses, state = found[False, False]
+    for other_losses, other in found.values():
+        np.testing.assert_allclose(other_losses, losses, rtol=rtol)
+        for name, array in state.items():
+            assert abs(other[name] - array).max() <= rtol * abs(array).max(), name
+    assert len({bits(result)[1] for result in found.values()}) == 4  # each of the switches does something
 
 
 @BOTH
@@ -129,7 +136,7 @@ def test_same_bits_for_any_number_of_threads(winograd_taken, fused, winograd):
     for threads in (1, 2):  # conftest.py puts the number back
         mr.set_num_threads(threads)
         with switched(fused, winograd):
-            found.append(train())
+            found.append(bits(train()))
     assert found[0] == found[1]
 
 

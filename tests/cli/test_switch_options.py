@@ -1,6 +1,7 @@
 """--fusion and --winograd on the command line."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from minires.kernels.switch import uses_winograd
 from minires import training
 from minires.deferred import is_fusing
 from minires.training import Checkpoint
-from minires.training import replay as replay_module
+
+REPLAY = sys.modules["minires.training.replay"]  # minires.training has a function of that name
 
 
 def spy_on(monkeypatch, module, name):
@@ -60,16 +62,16 @@ def test_options_win_over_the_recipe(minires, small_run):
 def test_a_run_that_goes_on_elsewhere_is_told_so(minires, small_run):
     minires(*small_run, "--epochs", 1, "--out", "run", "-q")
     checkpoint = Checkpoint.load("run/last.safetensors")
-    checkpoint.info["target"] = "neon"
+    checkpoint.info["target"] = "riscv"
     checkpoint.save("run/last.safetensors")
     code, out, _ = minires("train", "--resume", "run", "--more-epochs", 1)
     assert code == 0
-    assert f"saved on a machine with neon kernels, and here they are {target.KIND}" in " ".join(out.split())
+    assert f"saved on a machine with riscv kernels, and here they are {target.KIND}" in " ".join(out.split())
 
 
 def test_replay(minires, small_run, monkeypatch):
     minires(*small_run, "--lr", "1e30", "--schedule", "constant", "--no-fusion", "--no-winograd", "--out", "run", "-q")
-    seen = spy_on(monkeypatch, replay_module, "diagnose")
+    seen = spy_on(monkeypatch, REPLAY, "diagnose")
     assert minires("replay", "run")[0] == 1
     assert seen == [(False, False)]
 
