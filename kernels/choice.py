@@ -3,37 +3,10 @@
 The choice depends on the target, the shapes and a switch, never on a measurement: the bits of a run can be had again.
 """
 
-import threading
-from contextlib import ContextDecorator
-
 from . import conv, conv_weight, winograd_weight
 from . import winograd as winograd_conv
+from .switch import uses_winograd
 from .winograd_plan import faster
-
-_mode = threading.local()
-
-
-class winograd(ContextDecorator):
-    """``with winograd(False):`` computes every convolution directly. A context manager and a decorator.
-
-    Winograd's way does 2.25 times fewer multiplications (``kernels/winograd.py``, where its rounding is given too).
-    """
-
-    def __init__(self, enabled=True):
-        self.enabled = bool(enabled)
-        self.before = []
-
-    def __enter__(self):
-        self.before.append(uses_winograd())
-        _mode.winograd = self.enabled
-
-    def __exit__(self, *exc):
-        _mode.winograd = self.before.pop()
-
-
-def uses_winograd():
-    """Whether convolutions of this thread may go Winograd's way."""
-    return getattr(_mode, "winograd", True)
 
 
 def _choose(direct, other, use, x_shape, w_shape, convolution):

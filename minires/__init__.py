@@ -13,6 +13,7 @@ from .creation import from_numpy, tensor
 from .deferred import fusion
 from .errors import MiniresError
 from .kernels import backend, get_num_threads, set_num_threads
+from .kernels.switch import winograd
 from .random import manual_seed
 from .tensor import Tensor, enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 
@@ -45,4 +46,5 @@ __all__ = [
     "set_grad_enabled",
     "set_num_threads",
     "tensor",
+    "winograd",
 ]

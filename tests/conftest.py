@@ -54,3 +54,26 @@ def torch():
 def page(request):
     """A function: asserts that a message is what docs/errors.md says of this test."""
     return lambda message: errors_page.compare(request.node.nodeid, message)
+
+
+@pytest.fixture
+def winograd_taken():
+    """As on a target where Winograd is faster from 16 channels, 4×4 maps and 128 tiles on: the uses it was taken for."""
+    from minires.kernels import choice, target, winograd_plan
+    from minires.kernels.winograd_table import USES
+
+    taken, choose = [], choice._choose
+
+    def spy(direct, other, use, *shapes):
+        chosen = choose(direct, other, use, *shapes)
+        if chosen is other:
+            taken.append(use)
+        return chosen
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(winograd_plan.GAINS, target.KIND, {use: {16: {4: 2.0}} for use in USES})
+        patch.setattr(winograd_plan, "LEAST_TILE_CHANNELS", dict.fromkeys(USES, 16 * 128))
+        patch.setattr(choice, "_choose", spy)
+        winograd_plan.least_side.cache_clear()
+        yield taken
+    winograd_plan.least_side.cache_clear()

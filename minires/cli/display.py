@@ -248,6 +248,7 @@ def print_header(out, trainer, recipe, folder):
         images += f", {len(trainer.val_loader.dataset):,} validation"
     params = sum(p.size for p in trainer.model.parameters())
     threads = kernels.get_num_threads()
+    off = ["op by op"] * (not recipe.fusion) + ["no Winograd"] * (not recipe.winograd)
     out.print(Text.assemble(("minires ", "bold"), (__version__, DIM)))
     out.print(
         pairs(
@@ -259,6 +260,7 @@ def print_header(out, trainer, recipe, folder):
                     f"{trainer.epochs} × {len(trainer.train_loader)} steps of {recipe.batch_size} images, "
                     f"{recipe.schedule}, lr {recipe.lr:g}, {threads} thread{'s' * (threads > 1)}",
                 ),
+                *([("kernels", ", ".join(off))] if off else []),
                 ("folder", str(folder)),
             ]
         )

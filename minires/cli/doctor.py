@@ -78,8 +78,30 @@ def _machine():
         "kernels",
         f"{target.KIND}, {lanes} float32 lanes, {'fused' if target.HAS_FMA else 'separate'} multiply and add",
     )
+    yield "Winograd", _winograd(target.KIND)
     yield "threads", f"{threads.get_num_threads()} of {threads.physical_cores()} physical cores"
     yield "cache folder", str(cache.FOLDER) if cache.FOLDER else "none is writable: compiled in every process"
+
+
+def _winograd(kind):
+    """Whether the committed table has figures for this target, and for which channels it chooses Winograd."""
+    from ..kernels.winograd_plan import least_side
+    from ..kernels.winograd_table import GAINS
+
+    if kind not in GAINS:
+        return f"no table for {kind}: every convolution is computed directly"
+    names = {"forward": "outputs", "input_grad": "input gradients", "weight_grad": "weight gradients"}
+    parts = []
+    for use, name in names.items():
+        measured = sorted(GAINS[kind].get(use, {}))
+        chosen = [c for c in measured if least_side(use, c, kind) is not None]
+        if not chosen:
+            parts.append(f"no {name}")
+        elif chosen == measured[-len(chosen) :]:
+            parts.append(f"{name} from {chosen[0]} channels")
+        else:
+            parts.append(f"{name} of {', '.join(map(str, chosen))} channels")
+    return f"by the table for {kind}: {', '.join(parts)}"
 
 
 def _threading_layer():

@@ -25,7 +25,7 @@ def evaluate(
     ] = None,
     debug: Debug = False,
 ):
-    """Test accuracy of a trained network, class by class.
+    """Test accuracy of a trained network, class by class. Computed as it was trained: fused or not, with Winograd or not.
 
     `minires eval runs/resnet8-shapes-1`
 
@@ -50,7 +50,7 @@ def evaluate(
     console.print(f"{recipe.model}, {params:,} parameters, {after}, on {recipe.dataset}")
     loader = training.evaluation_loader(test, recipe)
     result = training.Confusion(test.num_classes)
-    with display.bar(console, "testing", len(loader)) as advance:
+    with recipe.switches(), display.bar(console, "testing", len(loader)) as advance:
         training.evaluate(model, loader, on_batch=lambda mean: advance(), mean=result)
     console.print(display.accuracy_line(result.accuracy), f"  loss {result.loss:.4f}, {len(test):,} images\n")
     console.print(_table(result.counts, test.classes))

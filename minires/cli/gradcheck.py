@@ -27,6 +27,16 @@ def gradcheck(
     batch_size: Annotated[int, typer.Option(help="Images for the model.")] = 3,
     directions: Annotated[int, typer.Option(help="Random directions a parameter of the model.")] = 2,
     backend: Annotated[str, typer.Option(help="numba, or reference: the readable kernels.")] = "numba",
+    fusion: Annotated[
+        bool, typer.Option("--fusion/--no-fusion", help="Fused operations where a model has them; off: op by op.")
+    ] = True,
+    winograd: Annotated[
+        bool,
+        typer.Option(
+            "--winograd/--no-winograd",
+            help="Winograd's 3×3 convolutions where they are faster, which takes many pixels; off: all of them directly.",
+        ),
+    ] = True,
     seed: Annotated[int, typer.Option(help="Of the random values and directions.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     plot: Annotated[
@@ -44,11 +54,15 @@ def gradcheck(
 
     `minires gradcheck conv2d --plot steps.png` draws why the step must be neither long nor short.
 
+    `minires gradcheck --model resnet8 --batch-size 8 --image-size 32 --no-winograd` checks the direct convolutions where
+    Winograd's would be taken.
+
     `minires gradcheck --backend reference --json` checks the readable kernels and prints JSON.
     """
-    from .. import kernels
+    from .. import deferred, kernels
     from ..errors import ConfigError
     from ..gradcheck.plot import FORMATS, draw_sweeps
+    from ..kernels import switch
     from ..kernels.threads import start_threads
     from . import display
 
@@ -65,7 +79,7 @@ def gradcheck(
         raise ConfigError(f"there is no folder {plot.parent} to put {plot.name} into: make it first")
     console = display.console()
     settings = {"seed": seed, "sweep_points": PLOT_POINTS if plot else 8}
-    with kernels.backend(backend):
+    with kernels.backend(backend), deferred.fusion(fusion), switch.winograd(winograd):
         if backend == "numba":
             start_threads()  # each check would fail, if it fails
         if model:
@@ -79,10 +93,12 @@ def gradcheck(
     if as_json:
         import json
 
-        found = {"passed": not failed, "backend": backend, "checks": [result.to_dict() for result in results]}
+        found = {"passed": not failed, "backend": backend, "fusion": fusion, "winograd": winograd}
+        found |= {"checks": [result.to_dict() for result in results]}
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
     else:
-        _print(console, results, failed, model, backend, plot)
+        how = f"back end {backend}" + ", op by op" * (not fusion) + ", no Winograd" * (not winograd)
+        _print(console, results, failed, model, how, plot)
     return FAILED if failed else 0
 
 
@@ -140,15 +156,13 @@ def _check_model(console, name, network, images, directions, settings):
         )
 
 
-def _print(console, results, failed, model, backend, plot):
+def _print(console, results, failed, model, how, plot):
     from rich.text import Text
 
     from . import display
 
     what = f"gradients of {model}" if model else "gradients of the operations"
-    console.print(
-        Text.assemble((what, "bold"), f", backward against finite differences, float64, back end {backend}\n")
-    )
+    console.print(Text.assemble((what, "bold"), f", backward against finite differences, float64, {how}\n"))
     console.print(_table(results, model))
     console.print()
     for note in dict.fromkeys(note for result in results for note in result.notes):

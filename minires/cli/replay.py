@@ -25,7 +25,8 @@ def replay(
     """Do the step again that gave a NaN or an Inf, and say where it came from. Exit code 1 when it comes again.
 
     A run that ends so keeps that step's batch, the weights before it and the state of the dice in `anomaly.safetensors`.
-    The data set is not needed, and nothing is written.
+    The data set is not needed, and nothing is written. It is done op by op, to name the operation, and with Winograd's
+    convolutions where the run had them.
 
     `minires replay runs/resnet8-shapes-1` shows the operations that led to the first NaN or Inf
 
@@ -49,7 +50,7 @@ def replay(
     if threads is not None:
         kernels.set_num_threads(threads)
     console = display.console()
-    model, batch, info = load_anomaly(run)
+    recipe, model, batch, info = load_anomaly(run)
     what = f"step {info['step'] + 1}" if batch.training else f"the evaluation after step {info['step']}"
     console.print(
         display.pairs(
@@ -62,7 +63,7 @@ def replay(
         end="\n\n",
     )
     trace = Trace()
-    with kernels.backend(backend):
+    with kernels.backend(backend), recipe.switches():
         if backend == "numba":
             start_threads()
         found = diagnose(model, batch, trace)

@@ -14,6 +14,7 @@ from .errors import Debug
 from .paths import DOWNLOADS
 
 WHAT, HOW, AUGMENTATION, RUN = "What to train", "How to train it", "Augmentation", "The run"
+KERNELS = "How it is computed"
 
 
 def _option(panel, help, *names, **more):
@@ -68,6 +69,24 @@ def train(
     augment: Annotated[
         bool | None, _option(AUGMENTATION, "Switch all of it off, but for what is asked for by name.", "--no-augment")
     ] = None,
+    fusion: Annotated[
+        bool | None,
+        _option(
+            KERNELS,
+            "Convolution, batch norm, ReLU and shortcut of a block in one go, which writes less to memory (default); "
+            "off: op by op, as one reads it. The same up to rounding; hooks are heard either way.",
+            "--fusion/--no-fusion",
+        ),
+    ] = None,
+    winograd: Annotated[
+        bool | None,
+        _option(
+            KERNELS,
+            "3×3 convolutions by Winograd's F(2×2, 3×3), 2.25 times fewer multiplications, where it is faster (default); "
+            "off: all of them directly, which rounds a little less.",
+            "--winograd/--no-winograd",
+        ),
+    ] = None,
     seed: Annotated[int | None, _option(RUN, "The same seed gives the same bits, on any number of threads.")] = None,
     threads: Annotated[int | None, _option(RUN, "By default the number of physical cores.")] = None,
     recipe: Annotated[
@@ -94,6 +113,8 @@ def train(
     `minires train --model preresnet20 --schedule multi-step --milestones 0.5,0.75`
 
     `minires train --val 2000` keeps the best epoch too, in `best.safetensors`
+
+    `minires train --no-fusion --no-winograd` computes operation by operation, every convolution directly
 
     `minires train --resume runs/resnet8-shapes-1` goes on after Ctrl-C, a crash or a full disk
 

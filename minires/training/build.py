@@ -33,6 +33,7 @@ def build_trainer(recipe, callbacks=()):
         label_smoothing=recipe.label_smoothing,
         val_loader=evaluation_loader(val, recipe) if val else None,
         callbacks=tuple(callbacks),
+        switches=recipe.switches,
     )
 
 

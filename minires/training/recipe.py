@@ -5,13 +5,16 @@ The defaults of a dataset stand in ``recipes/<dataset>.toml``; what the user say
 
 import math
 import tomllib
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 
 from .. import data
+from ..deferred import fusion
 from ..errors import ConfigError, nearest
+from ..kernels.switch import winograd
 
 SCHEDULES = {"one-cycle": 0.3, "cosine": 0.0, "linear": 0.2, "multi-step": 0.0, "constant": 0.0}  # name -> usual warmup
 DEFAULTS = resources.files(__package__) / "recipes"
@@ -55,6 +58,9 @@ class Recipe:
     reflect: bool = False  # pad by reflection, not with zeros
     flip: bool = True
     cutout: int = 0  # side of the square that is blanked out; 0 for none
+    # kernels: either way the values are the same up to rounding
+    fusion: bool = True  # operations of a block run as one where nobody watches what is between them; False: op by op
+    winograd: bool = True  # convolutions go Winograd's way where the committed table says that it is faster
 
     def __post_init__(self):
         self._types()
@@ -118,6 +124,12 @@ class Recipe:
         if settings.get("schedule", self.schedule) != self.schedule:
             settings = {"warmup": SCHEDULES.get(settings["schedule"], 0.0), **settings}
         return replace(self, **settings)
+
+    @contextmanager
+    def switches(self):
+        """``with recipe.switches():`` runs what is inside with fusing and Winograd as the recipe says."""
+        with fusion(self.fusion), winograd(self.winograd):
+            yield
 
     @classmethod
     def parse(cls, text, source="recipe"):

@@ -93,7 +93,7 @@ def save_anomaly(path, model, batch, info):
 
 
 def load_anomaly(path):
-    """(model, Batch, info) of an ``anomaly.safetensors``, or of a run's folder with one.
+    """(recipe, model, Batch, info) of an ``anomaly.safetensors``, or of a run's folder with one.
 
     The weights are those from before the step. Raises ConfigError or DataError when there is no batch.
     """
@@ -114,7 +114,7 @@ def load_anomaly(path):
     recipe = Recipe.from_settings(checkpoint.info["recipe"], path)
     model = build_model(recipe, checkpoint.info["num_classes"])
     model.load_state_dict(checkpoint.model)
-    return model, Batch(**checkpoint.batch), checkpoint.info
+    return recipe, model, Batch(**checkpoint.batch), checkpoint.info
 
 
 def replay(path):
@@ -126,7 +126,8 @@ def replay(path):
     Traceback (most recent call last):
     minires.errors.AnomalyError: forward of conv2d in layer1.0.conv1: 12 NaN in the output (128, 16, 32, 32); …
     """
-    model, batch, _ = load_anomaly(path)
-    found = diagnose(model, batch)
+    recipe, model, batch, _ = load_anomaly(path)
+    with recipe.switches():
+        found = diagnose(model, batch)
     if found is not None:
         raise found

@@ -1,7 +1,8 @@
 """Going on with a run that was stopped or killed, to the same bits as if it never had been.
 
 The settings are those of ``config.toml``. Of what the checkpoint was made with only these may differ: ``threads``, which
-never change a bit; ``data_dir``, since files move; and ``epochs``, which may become more.
+never change a bit; ``data_dir``, since files move; and ``epochs``, which may become more. The target of the kernels may
+differ too, with other bits from there on, which ``note`` says.
 """
 
 from dataclasses import asdict
@@ -12,7 +13,7 @@ from .build import build_trainer
 from .checkpoint import Checkpoint
 from .metrics import repair_metrics
 from .recipe import Recipe
-from .run import Recorder, data_checksums
+from .run import Recorder, data_checksums, target_kind
 
 FREE = ("threads", "data_dir")
 NEEDED = ("epoch", "step", "progress", "schedule", "random", "data", "recipe", "minires_version", "best_val_acc")
@@ -78,10 +79,18 @@ class Resumed:
     @property
     def note(self):
         """What the user should know before it goes on, or None."""
-        version = self.checkpoint.info["minires_version"] if self.checkpoint is not None else __version__
-        if version == __version__:
-            return None
-        return f"minires {version} began this run, and this is {__version__}: the last bits may differ."
+        info = self.checkpoint.info if self.checkpoint is not None else {}
+        version, here, notes = info.get("minires_version", __version__), target_kind(), []
+        if version != __version__:
+            notes.append(f"minires {version} began this run, and this is {__version__}: the last bits may differ.")
+        target = info.get("target", here)  # checkpoints from before it was stored do not say
+        if target != here:
+            other = ", nor are the convolutions that go Winograd's way" if self.recipe.winograd else ""
+            notes.append(
+                f"This run was saved on a machine with {target} kernels, and here they are {here}: "
+                f"rounding is not the same{other}, so that it goes on, but not to the bits it would have come to there."
+            )
+        return "\n".join(notes) or None
 
     def trainer(self):
         """The Trainer where the run stood, with a Recorder that goes on recording.

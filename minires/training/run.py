@@ -196,6 +196,7 @@ class Recorder(Callback):
             "best_val_acc": self.best_val_acc,
             "recipe": asdict(self.recipe),
             "minires_version": __version__,
+            "target": target_kind(),
         }
         return Checkpoint(state, trainer.optimizer.state_dict(), info)
 
@@ -219,6 +220,13 @@ def _place(trainer):
     return trainer.epoch, trainer.progress.batches
 
 
+def target_kind():
+    """What the kernels were compiled for, such as "avx2": with the shapes it decides which kernels compute, and so the bits."""
+    from ..kernels.target import KIND  # which imports Numba
+
+    return KIND
+
+
 def data_checksums(trainer):
     """CRC-32 of the training set and of the test set: a run goes on with the images that it began with."""
     sets = (trainer.train_loader.dataset, trainer.test_loader.dataset)
@@ -232,7 +240,8 @@ def _epochs(count):
 def load_run(path):
     """(recipe, model, checkpoint) of a run folder, whose last checkpoint is taken, or of one checkpoint file.
 
-    The model is in eval mode. Raises ConfigError or DataError when there is no such run, or no checkpoint in it yet.
+    The model is in eval mode; inside ``with recipe.switches():`` it is computed as in training. Raises ConfigError or
+    DataError when there is no such run, or no checkpoint in it yet.
     """
     path = Path(path)
     if path.is_dir():

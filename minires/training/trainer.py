@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 
@@ -68,7 +69,8 @@ class Trainer:
 
     train_loader, test_loader, val_loader: as ``minires.data.Loader``: batches of (images (N, C, H, W), labels (N,)), a
     length and ``set_epoch``. schedule: its ``step()`` is called once a step; None for a constant learning rate. epochs:
-    how many there are in all. What changes while it runs: the model, the optimizer, the schedule, the random generator,
+    how many there are in all. switches: makes the context manager that ``fit`` runs in, such as ``Recipe.switches``; None
+    for that of its caller. What changes while it runs: the model, the optimizer, the schedule, the random generator,
     ``epoch`` (complete ones), ``progress`` (in the next), ``step`` (steps taken), ``history`` (a row of metrics an epoch).
     A trainer that is given all of these goes on to the same bits: ``position``.
 
@@ -88,6 +90,7 @@ class Trainer:
     callbacks: tuple = ()
     epoch: int = 0
     step: int = 0
+    switches: object = None
 
     def __post_init__(self):
         self.history = []
@@ -126,16 +129,17 @@ class Trainer:
 
         Raises AnomalyError when a loss or a gradient is not finite, before it reaches the weights.
         """
-        self._tell("on_start")
-        while not self.finished and not self.stopping:
-            row = self.run_epoch()
-            if row is None:
-                break
-            self.epoch += 1
-            self.progress = Progress()
-            self.history.append(row)
-            self._tell("on_epoch", row)
-        self._tell("on_end")
+        with self.switches() if self.switches is not None else nullcontext():
+            self._tell("on_start")
+            while not self.finished and not self.stopping:
+                row = self.run_epoch()
+                if row is None:
+                    break
+                self.epoch += 1
+                self.progress = Progress()
+                self.history.append(row)
+                self._tell("on_epoch", row)
+            self._tell("on_end")
         self.stopping = False
         return self.history
 

@@ -255,6 +255,11 @@ REFUSED = [
     (["--lr", "0.3"], "run was begun with other settings (lr is 0.4 there, not 0.3): leave these options out"),
     (["--epochs", "3"], "run is a run of 1 epochs, not of 3: to train it longer, say --more-epochs 2"),
     (["--no-augment"], "crop is 4 there, not 0, flip is True there, not False"),
+    (
+        ["--no-winograd"],
+        "run was begun with other settings (winograd is True there, not False): leave these options out",
+    ),
+    (["--no-fusion"], "run was begun with other settings (fusion is True there, not False): leave these options out"),
     (["--more-epochs", "0"], "--more-epochs is a whole number from 1 up, not 0"),
     (["--out", "other"], "--resume goes on in the run's folder with the run's settings: leave --out out"),
     (["--recipe", "run"], "leave --recipe out"),

@@ -31,7 +31,7 @@ def test_options_reach_the_recipe(minires, small_run, cifar):
     options += (
         "--weight-decay 1e-3 --decay-norms --label-smoothing 0.1 --crop 2 --reflect --no-flip --cutout 3 --val 8 "
     )
-    options += "--seed 3 --threads 1 --model-option option=B --out run --quiet"
+    options += "--no-fusion --no-winograd --seed 3 --threads 1 --model-option option=B --out run --quiet"
     assert minires(*small_run, *options.split())[0] == 0
     assert Recipe.read("run/config.toml") == Recipe(
         model="resnet8",
@@ -57,6 +57,8 @@ def test_options_reach_the_recipe(minires, small_run, cifar):
         reflect=True,
         flip=False,
         cutout=3,
+        fusion=False,
+        winograd=False,
     )
     assert "best_val_acc" in json.loads(Path("run/summary.json").read_text())
     assert Path("run/best.safetensors").exists()

@@ -104,7 +104,7 @@ def test_an_evaluation_that_is_not_finite(train):
     _, folder, error = train(Break(6, lambda t: t.model.bn1.running_mean.fill(np.nan)))
     said = "in the evaluation after step 6 (epoch 2) the loss on the test images is not finite. forward of batchnorm in bn1"
     assert str(error).startswith(said)
-    _, batch, _ = load_anomaly(folder.anomaly)
+    _, _, batch, _ = load_anomaly(folder.anomaly)
     assert not batch.training
     with pytest.raises(AnomalyError, match="batchnorm in bn1"):
         replay(folder.anomaly)
@@ -132,7 +132,7 @@ def test_the_batch_is_there_to_be_replayed(train):
     with pytest.raises(AnomalyError) as caught:
         replay(folder.anomaly)
     assert str(error).endswith(str(caught.value))
-    model, batch, info = load_anomaly(folder.anomaly)
+    _, model, batch, info = load_anomaly(folder.anomaly)
     assert (batch.images.shape, batch.labels.shape) == ((16, 3, 32, 32), (16,))
     assert (info["step"], info["epoch"], info["said"]) == (4, 1, str(error))
     loader = trainer.train_loader

@@ -1,0 +1,188 @@
+"""Fusing and Winograd, on and off: the same gradients, the same training up to rounding, memory that stays flat."""
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from itertools import product
+
+import numpy as np
+import pytest
+from minires.kernels import buffers
+from minires.kernels.switch import uses_winograd
+
+import minires as mr
+from minires import functional as F
+from minires import nn
+
+SWITCHES = list(product([True, False], repeat=2))
+BOTH = pytest.mark.parametrize(("fused", "winograd"), SWITCHES, ids=lambda on: "on" if on else "off")
+
+
+@contextmanager
+def switched(fused, winograd):
+    with mr.fusion(fused), mr.winograd(winograd):
+        yield
+
+
+def test_the_switch():
+    assert uses_winograd()
+    with mr.winograd(False):
+        assert not uses_winograd()
+        with mr.winograd():
+            assert uses_winograd()
+        assert not uses_winograd()
+        other = []
+        thread = threading.Thread(target=lambda: other.append(uses_winograd()))
+        thread.start()
+        thread.join()
+        assert other == [True]  # each thread has its own
+    assert uses_winograd()
+    assert mr.winograd(False)(uses_winograd)() is False  # a decorator too
+    with pytest.raises(KeyError), mr.winograd(False):
+        raise KeyError
+    assert uses_winograd()
+
+
+def test_it_is_there_without_numba():
+    script = "import sys, minires as mr\nwith mr.winograd(False), mr.fusion(False): pass\nprint('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize("winograd", [True, False])
+def test_it_decides(winograd_taken, winograd):
+    x, w = (np.random.default_rng(0).standard_normal(shape) for shape in ((2, 16, 16, 16), (16, 16, 3, 3)))
+    x, w = (mr.tensor(a, requires_grad=True) for a in (x, w))
+    with mr.winograd(winograd):
+        F.conv2d(x, w, padding=1).sum().backward()
+    assert set(winograd_taken) == ({"forward", "input_grad", "weight_grad"} if winograd else set())
+
+
+class Block(nn.Module):
+    """Of 16 channels; on two 16×16 images it has 128 tiles."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = (nn.Conv2d(16, 16, 3, padding=1, bias=False) for _ in range(2))
+        self.bn1, self.bn2 = (nn.BatchNorm2d(16) for _ in range(2))
+        for bn in (self.bn1, self.bn2):
+            bn.weight.data[...], bn.bias.data[...] = np.random.default_rng(3).uniform(0.5, 1.5, (2, 16))
+
+    def forward(self, x):
+        y = F.conv_bn_relu(x, self.conv1, self.bn1)
+        return F.conv_bn_add_relu(y, self.conv2, self.bn2, x)
+
+
+@BOTH
+def test_gradients_of_a_block(winograd_taken, fused, winograd):
+    mr.manual_seed(0)
+    block, x = Block().double(), np.random.default_rng(1).standard_normal((2, 16, 16, 16))
+    with switched(fused, winograd):
+        for result in (
+            mr.gradcheck(block, [x], directions=4),
+            mr.gradcheck_model(block, x, directions=4),
+        ):
+            assert {c.status for c in result.checked} == {"right"}
+            assert all(len(c.differences) > len(c.kinks) for c in result.checked)  # not corners of ReLU alone
+    assert set(winograd_taken) == ({"forward", "input_grad", "weight_grad"} if winograd else set())
+
+
+def train(steps=3, dtype=np.float32, images=8):
+    """Losses of some steps of a resnet8, and all that it has learned."""
+    mr.manual_seed(0)
+    model = mr.models.resnet8()
+    if dtype == np.float64:
+        model.double()
+    optimizer = mr.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3, nesterov=True)
+    draw, losses = np.random.default_rng(0), []
+    for _ in range(steps):
+        x = draw.standard_normal((images, 3, 32, 32)).astype(dtype)
+        loss = F.cross_entropy(model(mr.tensor(x)), draw.integers(0, 10, images))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, model.state_dict()
+
+
+def bits(found):
+    losses, state = found
+    return losses, b"".join(array.tobytes() for array in state.values())
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(np.float64, 1e-12), (np.float32, 2e-5)], ids=["float64", "float32"])
+def test_training_is_the_same_up_to_rounding(winograd_taken, dtype, rtol):
+    found = {}
+    for switches in SWITCHES:
+        winograd_taken.clear()
+        with switched(*switches):
+            found[switches] = train(dtype=dtype)
+        assert bool(winograd_taken) == switches[1]
+    losses, state = found[False, False]
+    for other_losses, other in found.values():
+        np.testing.assert_allclose(other_losses, losses, rtol=rtol)
+        for name, array in state.items():
+            assert abs(other[name] - array).max() <= rtol * abs(array).max(), name
+    assert len({bits(result)[1] for result in found.values()}) == 4  # each of the switches does something
+
+
+@BOTH
+def test_same_bits_for_any_number_of_threads(winograd_taken, fused, winograd):
+    if mr.kernels.threads.most_threads() < 2:
+        pytest.skip("one thread is all that Numba may start here")
+    found = []
+    for threads in (1, 2):  # conftest.py puts the number back
+        mr.set_num_threads(threads)
+        with switched(fused, winograd):
+            found.append(bits(train()))
+    assert found[0] == found[1]
+
+
+def resident():
+    """Bytes of memory that this process has."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux' /proc")
+def test_steps_leave_memory_flat(winograd_taken):
+    """200 of them, fused: what is in use after the tenth, and what the process has, does not grow."""
+    mr.manual_seed(0)
+    model = mr.models.resnet8()
+    optimizer = mr.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    draw = np.random.default_rng(0)
+    for step in range(200):
+        x = mr.tensor(draw.standard_normal((16, 3, 32, 32)).astype(np.float32))
+        loss = F.cross_entropy(model(x), draw.integers(0, 10, 16))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        del x, loss
+        if step == 9:
+            gc.collect()
+            used, most, held = buffers.pool.used_bytes, buffers.pool.most_used, resident()
+    assert buffers.pool.used_bytes == used  # without a garbage collection
+    assert buffers.pool.most_used == most
+    assert resident() - held < 4 << 20  # an array of 64 KiB a step would be 12 MB
+
+
+@BOTH
+@pytest.mark.parametrize("training", [True, False])
+def test_under_no_grad_nothing_is_kept(winograd_taken, fused, winograd, training):
+    """While the output is held, and although parameters want gradients: pooled memory is as before."""
+    mr.manual_seed(0)
+    model = mr.models.resnet8()
+    model.train(training)
+    x = mr.tensor(np.random.default_rng(0).standard_normal((16, 3, 32, 32)).astype(np.float32))
+    gc.collect()
+    used = buffers.pool.used_bytes
+    with switched(fused, winograd), mr.no_grad():
+        y = model(x)
+    assert buffers.pool.used_bytes == used
+    assert y.numpy().nbytes < buffers.SMALLEST
+    with switched(fused, winograd):
+        y = model(x)
+    if training:
+        assert buffers.pool.used_bytes > used  # what the assertion above would have seen
