@@ -40,7 +40,7 @@ def _map(size):
 
 
 class Pool:
-    """Free memory by size. It never holds more than the most that was ever in use at once, and a quarter."""
+    """Free memory by size. It never holds more than the most that was ever in use at once, and a half."""
 
     def __init__(self):
         self.lock = threading.RLock()  # reentrant: a collection inside the lock may run _Lease.__del__
@@ -57,7 +57,7 @@ class Pool:
                 memory = self.free[found].pop()
             else:
                 self.used_bytes += size
-                self._trim(max(self.most_used, self.used_bytes) * 5 // 4 - self.used_bytes)
+                self._trim(max(self.most_used, self.used_bytes) * 3 // 2 - self.used_bytes)
                 memory = _map(size)
             self.most_used = max(self.most_used, self.used_bytes)
         return _Lease((size,), np.uint8, memory)
