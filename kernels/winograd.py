@@ -32,7 +32,7 @@ VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, ta
 LINE = 64  # bytes of a cache line
 
 
-@njit()
+@njit(inner=True)
 def address(array):
     """Its address, signed: the sum of an unsigned and a signed integer is a float to Numba."""
     return np.int64(array.ctypes.data)
@@ -77,7 +77,7 @@ def transform_filters(w, transposed, first, last, U, edge, block):
                 transform_filter(w.dtype, source, 3 * square, square, to + n * width * size, plane)
 
 
-@njit()
+@njit(inner=True)
 def transform_inputs(
     packed, at, image_step, width, pitch, tile_rows, tile_columns, first, count, v_first, v_last, V, block
 ):
@@ -103,7 +103,7 @@ def transform_inputs(
                 source += image_step * size - 2 * tile_rows * row
 
 
-@njit()
+@njit(inner=True)
 def _transform_outputs(M, out, at, image_step, rows, columns, tile_rows, tile_columns, first, count, block):
     """out of the same tiles, what of them lies within rows × columns."""
     size, filters = out.itemsize, block.filters
@@ -152,7 +152,7 @@ def _transform_outputs(M, out, at, image_step, rows, columns, tile_rows, tile_co
                 to += image_step * size - 2 * tile_rows * row
 
 
-@njit()
+@njit(inner=True)
 def _multiply(V, U, M, count, block, tables):
     """M = V · U for each of the 16 planes; rows beyond ``count`` that fill up a register tile are made of what is there."""
     size = V.itemsize
