@@ -3,6 +3,7 @@
 The folder's name is a hash of the kernels' sources, the Numba version and the target: an edit, an upgrade or another CPU
 never runs stale machine code (Numba's own check does not notice an edit of another file whose function was inlined).
 Numba's setting is changed only while a kernel is being decorated, so the caches of other packages are untouched.
+With nothing in the folder yet, a training step's kernels are compiled by several processes at once (``precompile.py``).
 """
 
 import errno

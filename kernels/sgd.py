@@ -1,7 +1,5 @@
 """The SGD update with momentum, in place, in one pass over the parameter."""
 
-import numpy as np
-
 from ..errors import ShapeError
 from .cache import njit
 from .checks import alike

@@ -4,8 +4,6 @@ The total over tiles is made of 16 matrices (channels, filters). Its sum is cut 
 splits, whatever the number of threads; chunks are added up in their order.
 """
 
-import numpy as np
-
 from . import target
 from .buffers import empty
 from .cache import njit
