@@ -10,7 +10,7 @@ from .cache import njit
 from .reference.augment import prepare
 
 _32 = np.uint64(32)
-_scramble = njit()(keyed_random.scramble)
+_scramble = njit(inner=True)(keyed_random.scramble)
 
 
 def augment_batch(images, indices, out, mean, std, pad=0, reflect=False, flip=False, cutout=0, seed=0, epoch=0):
@@ -28,13 +28,13 @@ def _augment_batch(images, indices, out, table, pad, reflect, flip, cutout, key)
         _augment(images[sample], out[b], table, pad, reflect, flip, cutout, _scramble(key[0], np.uint64(sample)))
 
 
-@njit()
+@njit(inner=True)
 def _below(key, draw, count):
     """Draw number ``draw`` of the key, a whole number below ``count``."""
     return np.int64(((_scramble(key, np.uint64(draw)) >> _32) * np.uint64(count)) >> _32)
 
 
-@njit()
+@njit(inner=True)
 def _reflected(i, size):
     """The place inside [0, size) of i mirrored at the first and the last pixel, which are not repeated."""
     if i < 0:
@@ -42,7 +42,7 @@ def _reflected(i, size):
     return i if i < size else 2 * (size - 1) - i
 
 
-@njit()
+@njit(inner=True)
 def _augment(image, out, table, pad, reflect, flip, cutout, key):
     H, W, C = image.shape
     top, left = _below(key, 0, 2 * pad + 1) - pad, _below(key, 1, 2 * pad + 1) - pad

@@ -20,7 +20,7 @@ from .products import products
 from .threads import LOCK, get_num_threads, launch
 
 
-@njit()
+@njit(inner=True)
 def item_stretch(item, layout, O):
     """(start, stop): the elements of the outputs that an item computes."""
     image, q = item // layout.bands * layout.images, item % layout.bands * layout.band
@@ -30,7 +30,7 @@ def item_stretch(item, layout, O):
     return first * O, (first + (images * layout.out_pixels if layout.bands == 1 else rows)) * O
 
 
-@njit()
+@njit(inner=True)
 def convolve_phase(f, item, source, packed, panels, out, O, layout, phases, rows_at, out_at, runs_at):
     """One phase of one item, which is packed already, or read where it stands."""
     image, q = item // layout.bands * layout.images, item % layout.bands * layout.band

@@ -18,7 +18,7 @@ from .products import products
 from .threads import LOCK, get_num_threads, launch
 
 
-@njit()
+@njit(inner=True)
 def _item(
     item, x, kind, dy, partner, parameters, total, O, layout, rows_at, first_row, rows, runs_at, grid, packed, panels
 ):
@@ -84,8 +84,9 @@ def _sum(t, threads, totals, dw):
         return on_threads(t, threads)
     chunks = totals.shape[0]
     mine = slice(t * dw.size // threads, (t + 1) * dw.size // threads)
-    total = dw[mine]
-    total[:] = totals[0, mine]
+    total, first = dw[mine], totals[0, mine]
+    for i in range(total.size):
+        total[i] = first[i]
     for chunk in range(1, chunks):
         more = totals[chunk, mine]
         for i in range(total.size):

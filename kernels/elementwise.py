@@ -31,7 +31,7 @@ def same_order(x, like):
     return copy
 
 
-@njit()
+@njit(inner=True)
 def part(n, t, threads):
     """The t-th of ``threads`` stretches of n elements. A loop over a slice, from 0, is one that LLVM vectorises."""
     return slice(t * n // threads, (t + 1) * n // threads)

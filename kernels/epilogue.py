@@ -40,7 +40,7 @@ class Epilogue(NamedTuple):
         return np.array(self.parameters or (np.zeros(out.shape[-1]),), np.float64), fold(*out.shape[-2:])
 
 
-@njit()
+@njit(inner=True)
 def _moments(y, length, result):
     """result[0] = mean, result[1] = Σ (y − mean)² of each channel over the stretch y, of float64."""
     C = result.shape[1]
@@ -67,7 +67,7 @@ def _moments(y, length, result):
             squares[c] += np.float64(q[i + c]) - np.float64(s[i + c]) * near + rows * away * away
 
 
-@njit()
+@njit(inner=True)
 def _normalise(y, other, relu, add, parameters):
     mean, scale, shift = parameters[0], parameters[1], parameters[2]
     length = mean.size
@@ -83,7 +83,7 @@ def _normalise(y, other, relu, add, parameters):
                 ys[i] = 0 if ys[i] <= 0 else ys[i]
 
 
-@njit()
+@njit(inner=True)
 def _mask(y, other, c, z, add, by_z, parameters, result):
     """Short loops, each over a long row in the first-level cache: one loop over nine arrays would not vectorise."""
     mean = parameters[0]
@@ -113,7 +113,7 @@ def _mask(y, other, c, z, add, by_z, parameters, result):
             result[1, k] += q[i + k]
 
 
-@njit()
+@njit(inner=True)
 def finish(flags, y, other, c, z, parameters, result):
     """The epilogue of one item. y, other, c, z: its stretch of the arrays, 1-d; result (2, C) float64: its sums."""
     kind, relu, add, by_z = flags[0], flags[1] != 0, flags[2] != 0, flags[3] != 0

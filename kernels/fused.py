@@ -4,9 +4,10 @@ arrays without a convolution between. The fast back end alone has these; ``ops/f
 
 import numpy as np
 
+from . import choice, precompile
 from .buffers import empty_like
 from .cache import njit
-from .choice import convolve, convolve_input_grad, convolve_weight_grad
+from .choice import convolve_input_grad, convolve_weight_grad
 from .epilogue import ADD, MASK, MOMENTS, NORMALISE, NOTHING, Epilogue, finish, join_moments
 from .packing import PLAIN, Operand, fold, gradient, normalised, repeated, rounded, transform
 from .parallel import on_threads
@@ -31,6 +32,13 @@ __all__ = [
     "pointwise",
     "rounded",
 ]
+
+
+def convolve(operand, w, convolution, epilogue):
+    """``choice.convolve``; the first one of all is where a training step begins, and may find nothing compiled."""
+    if w.dtype == np.float32:
+        precompile.first_time()
+    return choice.convolve(operand, w, convolution, epilogue)
 
 
 @njit()

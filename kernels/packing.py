@@ -42,7 +42,7 @@ def fold(width, channels):
     return next(n for n in range(min(most, width), 0, -1) if width % n == 0)
 
 
-@njit()
+@njit(inner=True)
 def repeated(parameters, fold, like):
     """(parameters, long row) in the dtype of the array ``like``: each row of channels ``fold`` times, so that one loop
     runs over many pixels."""
@@ -73,11 +73,12 @@ def gradient(dy, x, mean, a, b, d):
     return Operand(dy, GRADIENT, (near, a, b, d - b * rest), x)
 
 
-@njit()
+@njit(inner=True)
 def transform(kind, x, partner, parameters, y):
     """y = the stretch x as ``kind`` has it. All 1-d; x begins with channel 0. The loops are short enough to vectorise."""
     if kind == PLAIN:
-        y[:] = x
+        for i in range(x.size):  # y[:] = x would compile the words of an exception
+            y[i] = x[i]
         return
     length = parameters.shape[1]
     mean = parameters[0]
@@ -94,7 +95,7 @@ def transform(kind, x, partner, parameters, y):
                 ys[i] = a[i] * xs[i] + b[i] * (partners[i] - mean[i]) + d[i]
 
 
-@njit()
+@njit(inner=True)
 def pack_band(kind, source, partner, parameters, image, first, layout, packed, at):
     """Copy rows of an image, beginning with row ``first`` (may be < 0), between zero borders, to packed[at:]."""
     H, W, C = layout.source_height, layout.source_width, layout.channels
@@ -124,7 +125,7 @@ def pack_band(kind, source, partner, parameters, image, first, layout, packed, a
                 to[c] = pixel[c]
 
 
-@njit()
+@njit(inner=True)
 def pack_item(item, kind, source, partner, parameters, layout, packed):
     """Pack the image, images or band of one item."""
     image, q = item // layout.bands * layout.images, item % layout.bands * layout.band
@@ -160,7 +161,7 @@ def pack_panels(w, taps, groups, ins, outs, transposed, width, panels, at):
                             panel[i, j] = 0
 
 
-@njit()
+@njit(inner=True)
 def pack_columns(kind, source, partner, parameters, first, pixels, O, first_column, columns, width, panels):
     """Pixels of a gradient, one group's channels: [block of columns][pixel][column], filled up to whole blocks.
 

@@ -10,7 +10,7 @@ from .parallel import on_threads
 from .threads import launch
 
 
-@njit()
+@njit(inner=True)
 def _max_pool_image(x, kernel, stride, padding, dilation, y, index):
     H, W, C = x.shape
     OH, OW = y.shape[:2]
@@ -78,7 +78,7 @@ def max_pool2d_grad(dy, index, x_shape):
     return dx
 
 
-@njit()
+@njit(inner=True)
 def _window(o, k, s, p, n):
     """The part of window ``o`` that lies in [0, n), and its part in [−p, n + p)."""
     start = o * s - p

@@ -10,7 +10,7 @@ VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, ta
 MOST_ROWS = max(WIDE_ROWS, NARROW_ROWS)
 
 
-@njit()
+@njit(inner=True)
 def _tile(wide, add, a, rows_at, a_step, runs_at, runs, run, b, b_step, c, out_at, dtype):
     if wide and add:
         accumulate_tile(dtype, WIDE_ROWS, 2, 1, a, rows_at, a_step, runs_at, runs, run, b, b_step, c, out_at)
@@ -22,7 +22,7 @@ def _tile(wide, add, a, rows_at, a_step, runs_at, runs, run, b, b_step, c, out_a
         accumulate_tile(dtype, NARROW_ROWS, 1, 0, a, rows_at, a_step, runs_at, runs, run, b, b_step, c, out_at)
 
 
-@njit()
+@njit(inner=True)
 def products(
     a, a_at, rows_at, rows, a_step, runs_at, runs, run, b, b_at, block, b_step, c, c_at, out_at, columns, width, add
 ):

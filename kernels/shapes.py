@@ -26,7 +26,7 @@ _ONE, _11, _20, _40 = np.uint64(1), np.uint64(11), np.uint64(20), np.uint64(40)
 _1023, _10 = np.uint64(1023), np.uint64(10)
 _ULP = 2.0**-53
 
-_scramble = njit()(keyed_random.scramble)
+_scramble = njit(inner=True)(keyed_random.scramble)
 
 
 def draw_shapes(images, labels, key):
@@ -52,7 +52,7 @@ def _draw_all(t, threads, images, labels, key):
     return 0
 
 
-@njit()
+@njit(inner=True)
 def _draw(image, label, key, canvas):
     rng = np.empty(2, np.uint64)
     rng[0] = key
@@ -72,24 +72,24 @@ def _draw(image, label, key, canvas):
 # Random numbers: rng = [key, number of draws so far].
 
 
-@njit()
+@njit(inner=True)
 def _bits(rng):
     bits = _scramble(rng[0], rng[1])
     rng[1] += _ONE
     return bits
 
 
-@njit()
+@njit(inner=True)
 def _uniform(rng, low, high):
     return low + (high - low) * (np.float64(_bits(rng) >> _11) * _ULP)
 
 
-@njit()
+@njit(inner=True)
 def _below(rng, count):
     return int(_uniform(rng, 0.0, 1.0) * count)
 
 
-@njit()
+@njit(inner=True)
 def _direction(rng):
     """A uniformly random unit vector, without sine and cosine: a point of the disc, pushed to its rim."""
     while True:
@@ -99,12 +99,12 @@ def _direction(rng):
             return x / length, y / length
 
 
-@njit()
+@njit(inner=True)
 def _colour(rng):
     return _uniform(rng, 0.05, 0.95), _uniform(rng, 0.05, 0.95), _uniform(rng, 0.05, 0.95)
 
 
-@njit()
+@njit(inner=True)
 def _colour_unlike(rng, other, least):
     """A random colour at a distance of ``least`` or more from another one."""
     while True:
@@ -117,24 +117,24 @@ def _colour_unlike(rng, other, least):
 # Pieces of drawings.
 
 
-@njit()
+@njit(inner=True)
 def _clip(x, low, high):
     return min(max(x, low), high)
 
 
-@njit()
+@njit(inner=True)
 def _wave(t):
     """A triangle wave of period 1: 1 at whole numbers, −1 halfway between them, its slope ±4."""
     return 4.0 * abs(t - math.floor(t) - 0.5) - 1.0
 
 
-@njit()
+@njit(inner=True)
 def _blend(canvas, y, x, colour, cover):
     for c in range(3):
         canvas[y, x, c] += cover * (colour[c] - canvas[y, x, c])
 
 
-@njit()
+@njit(inner=True)
 def _lattice(rng):
     values = np.empty((LATTICE, LATTICE))
     for i in range(LATTICE):
@@ -143,7 +143,7 @@ def _lattice(rng):
     return values
 
 
-@njit()
+@njit(inner=True)
 def _smooth_noise(lattice, y, x):
     """Value noise in [−1, 1] at a pixel: the lattice, interpolated."""
     scale = (LATTICE - 1) / SIZE
@@ -159,7 +159,7 @@ def _smooth_noise(lattice, y, x):
 # Layers.
 
 
-@njit()
+@njit(inner=True)
 def _paint_background(canvas, rng):
     """A gradient between two colours not far from each other, bent by smooth noise. Returns its middle colour."""
     middle = _colour(rng)
@@ -177,7 +177,7 @@ def _paint_background(canvas, rng):
     return middle
 
 
-@njit()
+@njit(inner=True)
 def _paint_stroke(canvas, rng):
     """Clutter: a short straight stroke of any colour, half transparent."""
     x0, y0 = _uniform(rng, 0.0, 32.0), _uniform(rng, 0.0, 32.0)
@@ -195,7 +195,7 @@ def _paint_stroke(canvas, rng):
                 _blend(canvas, y, x, colour, cover * opacity)
 
 
-@njit()
+@njit(inner=True)
 def _shape_distance(label, u, v):
     """The signed distance to shape ``label`` of radius 1 or so, negative inside."""
     if label == 0:  # disc
@@ -210,7 +210,7 @@ def _shape_distance(label, u, v):
     return min(max(u - 1.0, v - 0.3), max(u - 0.3, v - 1.0))
 
 
-@njit()
+@njit(inner=True)
 def _star_distance(u, v):
     cos36, sin36 = 0.8090169943749475, 0.5877852522924731
     u = abs(u)
@@ -226,7 +226,7 @@ def _star_distance(u, v):
     return distance if v * edge_u - u * edge_v > 0.0 else -distance
 
 
-@njit()
+@njit(inner=True)
 def _paint_shape(canvas, rng, label, ground):
     """A shape anywhere, of any size, direction and colour; filled, shaded, or an outline; stretched a little."""
     radius = _uniform(rng, 6.5, 13.0)
@@ -252,7 +252,7 @@ def _paint_shape(canvas, rng, label, ground):
                 _blend(canvas, y, x, lit, cover * opacity)
 
 
-@njit()
+@njit(inner=True)
 def _texture_cover(label, u, v, period, duty, extra):
     """How much of the texture's ink covers the point (u, v), in pixels; ``duty`` shifts the share of ink."""
     if label == 5:  # stripes
@@ -270,7 +270,7 @@ def _texture_cover(label, u, v, period, duty, extra):
     return 0.5 + (_wave((u + extra * _wave(v / (1.7 * period))) / period) + duty) * period / 6.0  # zigzag
 
 
-@njit()
+@njit(inner=True)
 def _paint_texture(canvas, rng, label, ground):
     """A texture of any direction and pitch, over the image or a blob of it: two colours, or ink on the background."""
     x0, y0 = _uniform(rng, 9.0, 23.0), _uniform(rng, 9.0, 23.0)
@@ -297,7 +297,7 @@ def _paint_texture(canvas, rng, label, ground):
                 _blend(canvas, y, x, ink, inside * cover * opacity)
 
 
-@njit()
+@njit(inner=True)
 def _develop(image, canvas, rng):
     """Noise of the image's own strength, then bytes."""
     strength = _uniform(rng, 0.02, 0.2)

@@ -35,7 +35,7 @@ VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, ta
 LINE = 64  # bytes of a cache line
 
 
-@njit()
+@njit(inner=True)
 def address(array):
     """Its address, signed: the sum of an unsigned and a signed integer is a float to Numba."""
     return np.int64(array.ctypes.data)
@@ -80,7 +80,7 @@ def transform_filters(w, transposed, first, last, U, edge, block):
                 transform_filter(w.dtype, source, 3 * square, square, to + n * width * size, plane)
 
 
-@njit()
+@njit(inner=True)
 def transform_inputs(
     packed, at, image_step, width, pitch, tile_rows, tile_columns, first, count, v_first, v_last, V, block
 ):
@@ -106,7 +106,7 @@ def transform_inputs(
                 source += image_step * size - TILE * tile_rows * row
 
 
-@njit()
+@njit(inner=True)
 def _transform_outputs(M, out, at, image_step, rows, columns, tile_rows, tile_columns, first, count, block):
     """out of the same tiles, what of them lies within rows × columns."""
     size, filters = out.itemsize, block.filters
@@ -141,7 +141,7 @@ def _transform_outputs(M, out, at, image_step, rows, columns, tile_rows, tile_co
                 image += image_step
 
 
-@njit()
+@njit(inner=True)
 def _multiply(V, U, M, count, block):
     """M = V · U for each of the 36 planes; rows beyond ``count`` that fill up a register tile are made of what is there."""
     size, channels = V.itemsize, block.channels

@@ -21,7 +21,7 @@ from .winograd_plan import weight_block_for, weight_layout, weight_tables_for
 VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, target.NARROW_ROWS
 
 
-@njit()
+@njit(inner=True)
 def _transform_gradients(dy, at, image_step, row, pitch, rows, columns, first, count, Z, block):
     """Z of tiles first … first + count − 1: [plane][panel][tile][column], zero beyond the filters."""
     size, filters, width = dy.itemsize, block.filters, block.width
@@ -58,7 +58,7 @@ def _transform_gradients(dy, at, image_step, row, pitch, rows, columns, first, c
                 image += image_step
 
 
-@njit()
+@njit(inner=True)
 def _multiply_add(V, Z, total, count, first_row, last_row, block, tables):
     """total += Vᵀ · Z for each of the 36 planes, its rows of channels first_row … last_row − 1."""
     size = V.itemsize
@@ -83,7 +83,7 @@ def _multiply_add(V, Z, total, count, first_row, last_row, block, tables):
                     )  # fmt: skip
 
 
-@njit()
+@njit(inner=True)
 def winograd_weight_item(
     packed, at, images, image_step, width, pitch, rows, columns,
     dy, dy_at, dy_image, dy_row, dy_pitch, first_row, last_row, V, Z, total, block, tables,
@@ -109,7 +109,7 @@ def winograd_weight_item(
         _multiply_add(V, Z, total, count, first_row, last_row, block, tables)
 
 
-@njit()
+@njit(inner=True)
 def finish_weights(totals, first, last, dw, edge, block):
     """dw = Gᵀ (Σ totals) G for channels first ≤ c < last; the chunks are added to the first one, in their order.
 
