@@ -94,7 +94,7 @@ def _run_plan(plan, operand, w, out, transposed, epilogue):
     reads = operand.kind, source, partner, *operand.rows(), panels, flat, O
     tables = plan.record, plan.phases, plan.rows_at, plan.out_at, plan.runs_at
     arrays = [flat if a is None else a.reshape(-1) for a in (epilogue.other, epilogue.c, epilogue.z)]
-    results = np.empty((0 if epilogue.kind == NOTHING else layout.items, 2, O))
+    results = np.zeros((0 if epilogue.kind == NOTHING else layout.items, 2, O))
     with LOCK:  # a buffer for each thread, and no change of their number between
         scratch = empty((get_num_threads(), layout.packed_size), w.dtype)
         launch(_convolve, *reads, *tables, epilogue.flags(), *arrays, *epilogue.rows(out), results, scratch)

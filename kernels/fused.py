@@ -63,7 +63,7 @@ def pointwise(operand, epilogue):
     y = empty_like(x)
     flat = y.reshape(-1)
     size = BLOCK * fold(*x.shape[-2:]) * x.shape[3]
-    results = np.empty((-(-x.size // size), 2, x.shape[3]))
+    results = np.zeros((-(-x.size // size), 2, x.shape[3]))
     partner = x if operand.partner is None else operand.partner
     arrays = [flat if a is None else a.reshape(-1) for a in (epilogue.other, epilogue.c, epilogue.z)]
     reads = operand.kind, x.reshape(-1), partner.reshape(-1), *operand.rows()

@@ -4,6 +4,7 @@ from ..errors import ShapeError
 from .cache import njit
 from .checks import alike
 from .elementwise import part, same_order
+from .layout import contiguous
 from .parallel import on_threads
 from .threads import SMALL, launch
 
@@ -40,6 +41,7 @@ def sgd_step(param, grad, velocity, lr, momentum, weight_decay, nesterov):
         velocity, momentum = param, 0.0  # not touched
     alike("sgd_step", param, grad, velocity)
     arrays = [a.ravel(order="K") for a in (param, same_order(grad, param), velocity)]
+    arrays[1] = contiguous(arrays[1])  # one that may not be written to, or is not aligned, would compile it again
     one_order = param.strides == velocity.strides and not (arrays[0].flags.owndata or arrays[2].flags.owndata)
     if not (one_order and param.flags.behaved and velocity.flags.behaved):
         raise ShapeError(
