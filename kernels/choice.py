@@ -16,7 +16,7 @@ _mode = threading.local()
 class winograd(ContextDecorator):
     """``with winograd(False):`` computes every convolution directly. A context manager and a decorator.
 
-    Winograd's way does 2.25 times fewer multiplications (``kernels/winograd.py``, where its rounding is given too).
+    Winograd's way does 4 times fewer multiplications (``kernels/winograd.py``, where its rounding is given too).
     """
 
     def __init__(self, enabled=True):

@@ -9,7 +9,7 @@ input gradient is the same kernel). The other targets have none, so that Winogra
 
 USES = "forward", "input_grad", "weight_grad"
 LEAST_GAIN = 1.05  # below it, the direct kernel, which rounds less, is taken
-# 2×2 tiles in the batch, times channels: with less, what is paid once a call outweighs.
+# 4×4 tiles in the batch, times channels: with less, what is paid once a call outweighs.
 LEAST_TILE_CHANNELS = {"forward": 1 << 15, "input_grad": 1 << 15, "weight_grad": 1 << 16}
 
 GAINS = {

@@ -14,9 +14,10 @@ from .checks import fits, one_dtype
 from .conv import geometry, item_stretch
 from .layout import contiguous
 from .packing import PLAIN, Operand, pack_item, repeated, transform
+from .products import address
 from .threads import LOCK, get_num_threads, launch
 from .tile import accumulate_tile
-from .winograd import address, refuse, transform_inputs
+from .winograd import refuse, transform_inputs
 from .winograd_ir import PLANES, TILE, transform_gradient, transform_weight_grad
 from .winograd_plan import weight_block_for, weight_layout, weight_tables_for
 
