@@ -67,7 +67,7 @@ def measure(images, side, channels, seconds, only=winograd_table.USES):
 def images_for(side, channels, use):
     """As few images as the rule asks for: with more, Winograd gains more."""
     tiles = (winograd_plan.whole(side) // winograd_plan.TILE) ** 2
-    return -(-winograd_table.LEAST_TILE_CHANNELS[use] // (tiles * channels))
+    return -(-winograd_plan.least_tiles(use, channels, channels) // tiles)
 
 
 def write(gains):

@@ -15,8 +15,8 @@ from minires.kernels.conv_plan import Geometry
 from minires.kernels.epilogue import ADD, MASK, MOMENTS, NORMALISE, NOTHING, Epilogue
 from minires.kernels.packing import Operand, gradient, normalised
 from minires.kernels.winograd_ir import SIDE, TILE
-from minires.kernels.winograd_plan import applicable, block_for, faster, whole
-from minires.kernels.winograd_table import GAINS, LEAST_GAIN, LEAST_TILE_CHANNELS, USES
+from minires.kernels.winograd_plan import applicable, block_for, faster, least_tiles, whole
+from minires.kernels.winograd_table import GAINS, LEAST_GAIN, USES
 from test_bounds import Guard
 
 import minires as mr
@@ -385,14 +385,11 @@ def test_where_it_is_used(use):
         for channels, by_side in uses.get(use, {}).items():
             for side, gain in by_side.items():
                 larger = [g for s, g in by_side.items() if s >= side]
-                g = geometry(
-                    channels,
-                    channels + 8,
-                    side,
-                    images=-(-LEAST_TILE_CHANNELS[use] // (channels * (whole(side) // TILE) ** 2)),
-                )
+                tiles, filters = (whole(side) // TILE) ** 2, channels + 8
+                images = -(-least_tiles(use, channels, filters) // tiles)
+                g = geometry(channels, filters, side, images)
                 assert faster(g, use, kind) == (min(larger) >= LEAST_GAIN), (kind, channels, side, gain)
-                assert not faster(g._replace(images=0), use, kind)
+                assert not faster(g._replace(images=images - 1), use, kind)
             assert not faster(geometry(min(uses[use]) - 1, channels, 64), use, kind)
     assert not faster(geometry(), use, "plain")
     assert not faster(geometry(), use, "neon")
@@ -403,7 +400,8 @@ def test_the_committed_table():
     assert set(GAINS["avx2"]) == set(USES)
     for use in USES:
         assert {16, 32, 64} <= set(GAINS["avx2"][use])
-        assert faster(geometry(64, 64, 8), use, "avx2")
+        for channels, side in ((16, 32), (32, 16), (64, 8)):
+            assert faster(geometry(channels, channels, side, 32), use, "avx2"), (use, channels)
     assert all(
         gain > 0 for uses in GAINS.values() for rows in uses.values() for row in rows.values() for gain in row.values()
     )
