@@ -11,7 +11,7 @@ USES = "forward", "input_grad", "weight_grad"
 LEAST_GAIN = 1.05  # below it, the direct kernel, which rounds less, is taken
 # With fewer 4×4 tiles in a batch, transforming the weights (or clearing and adding totals) outweighs; with fewer products
 # tiles × channels × filters, a call's fixed cost does. Measured at whole tiles (8×8 × 64, 16×16 × 32, 32×32 × 16, batches of 1
-# to 32): gains of 1.3 and more from here on, of 1.1 at half as many; the rest is for sides that are no multiples of 4.
+# to 32): from here on gains of 1.3 and more, in weight gradients 1.1 to 1.9; at half as many about 1.1.
 LEAST_TILES = {"forward": 32, "input_grad": 32, "weight_grad": 128}
 LEAST_PRODUCTS = 1 << 17
 
