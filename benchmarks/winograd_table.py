@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from minires.kernels import conv, conv_weight, target, winograd, winograd_table, winograd_weight
+from minires.kernels import conv, conv_weight, target, winograd, winograd_plan, winograd_table, winograd_weight
 
 import minires as mr
 
@@ -66,8 +66,8 @@ def measure(images, side, channels, seconds, only=winograd_table.USES):
 
 def images_for(side, channels, use):
     """As few images as the rule asks for: with more, Winograd gains more."""
-    tiles = ((side + 1) // 2) ** 2
-    return -(-winograd_table.LEAST_TILE_CHANNELS[use] // (tiles * channels))
+    tiles = (winograd_plan.whole(side) // winograd_plan.TILE) ** 2
+    return -(-winograd_plan.least_tiles(use, channels, channels) // tiles)
 
 
 def write(gains):

@@ -120,10 +120,10 @@ def convolve(operand, w, convolution, epilogue):
     results = _run_plan(plan, operand, w, out, False, epilogue)
     if epilogue.kind != MOMENTS:
         return out, None
-    return out, join_moments(results, _values(plan.layout))
+    return out, join_moments(results, values(plan.layout))
 
 
-def _values(layout):
+def values(layout):
     """How many values of a channel each item has."""
     item = np.arange(layout.items)
     image, q = item // layout.bands * layout.images, item % layout.bands * layout.band

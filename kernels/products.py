@@ -11,6 +11,12 @@ MOST_ROWS = max(WIDE_ROWS, NARROW_ROWS)
 
 
 @njit(inner=True)
+def address(array):
+    """Its address, signed: the sum of an unsigned and a signed integer is a float to Numba."""
+    return np.int64(array.ctypes.data)
+
+
+@njit(inner=True)
 def _tile(wide, add, a, rows_at, a_step, runs_at, runs, run, b, b_step, c, out_at, dtype):
     if wide and add:
         accumulate_tile(dtype, WIDE_ROWS, 2, 1, a, rows_at, a_step, runs_at, runs, run, b, b_step, c, out_at)
@@ -38,12 +44,12 @@ def products(
     edge = np.empty((MOST_ROWS, width), a.dtype)  # a tile that sticks out over the last row or column lands here first
     edge_rows, edge_out = np.empty(MOST_ROWS, np.int64), np.arange(MOST_ROWS) * (width * size)
     flat_edge = edge.reshape(-1)
-    pa, pc = a.ctypes.data + a_at * size, c.ctypes.data + c_at * size
-    p_rows, p_out, p_runs = rows_at.ctypes.data, out_at.ctypes.data, runs_at.ctypes.data
-    p_edge, p_edge_rows, p_edge_out = edge.ctypes.data, edge_rows.ctypes.data, edge_out.ctypes.data
+    pa, pc = address(a) + a_at * size, address(c) + c_at * size
+    p_rows, p_out, p_runs = address(rows_at), address(out_at), address(runs_at)
+    p_edge, p_edge_rows, p_edge_out = address(edge), address(edge_rows), address(edge_out)
     a_bytes, b_bytes = a_step * size, b_step * size
     for n in range((columns + width - 1) // width):
-        pb = b.ctypes.data + (b_at + n * block) * size
+        pb = address(b) + (b_at + n * block) * size
         pc_n = pc + n * width * size
         full = min(width, columns - n * width)
         for i in range(0, rows, step):

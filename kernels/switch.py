@@ -9,7 +9,7 @@ _mode = threading.local()
 class winograd(ContextDecorator):
     """``with winograd(False):`` computes every convolution directly. A context manager and a decorator.
 
-    Winograd's way computes 3×3 convolutions of stride 1 with 2.25 times fewer multiplications, and rounds differently
+    Winograd's way computes 3×3 convolutions of stride 1 with 4 times fewer multiplications, and rounds differently
     (``kernels/winograd.py`` says how much). On, it is taken where the committed table says that it is faster on this
     target (``kernels/winograd_table.py``); the switch is this thread's.
 

@@ -17,10 +17,10 @@ from numba.extending import intrinsic
 
 from . import target
 
-_i32, _i64 = ir.IntType(32), ir.IntType(64)
+i32, i64 = ir.IntType(32), ir.IntType(64)
 
 
-class _Emitter:
+class Emitter:
     """The few shapes of IR that the tile is made of, for one element type."""
 
     def __init__(self, builder, dtype):
@@ -44,7 +44,7 @@ class _Emitter:
 
     def load(self, address, kind):
         value = self.builder.load(self.at(address, kind))
-        value.align = 8 if kind is _i64 else self.size
+        value.align = 8 if kind is i64 else self.size
         return value
 
     def store(self, value, address):
@@ -52,23 +52,23 @@ class _Emitter:
 
     def splat(self, scalar):
         undefined = ir.Constant(self.vector, ir.Undefined)
-        first = self.builder.insert_element(undefined, scalar, ir.Constant(_i32, 0))
-        return self.builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_i32, self.lanes), None))
+        first = self.builder.insert_element(undefined, scalar, ir.Constant(i32, 0))
+        return self.builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(i32, self.lanes), None))
 
     def plus(self, address, offset):
-        return self.builder.add(address, ir.Constant(_i64, offset) if isinstance(offset, int) else offset)
+        return self.builder.add(address, ir.Constant(i64, offset) if isinstance(offset, int) else offset)
 
     def entry(self, table, index):
         """table[index] of an int64 table at an address; the index is a Python int or an i64 value."""
         if isinstance(index, int):
-            return self.load(self.plus(table, 8 * index), _i64)
-        return self.load(self.plus(table, self.builder.shl(index, ir.Constant(_i64, 3))), _i64)
+            return self.load(self.plus(table, 8 * index), i64)
+        return self.load(self.plus(table, self.builder.shl(index, ir.Constant(i64, 3))), i64)
 
 
 def _keep_rolled(module, branch):
     """Tell LLVM not to unroll the loop that this branch closes: its copies of the row addresses spill to the stack."""
     disable = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
-    loop = module.add_metadata([disable, ir.Constant(_i64, id(branch))])  # a new node, which then becomes its own first
+    loop = module.add_metadata([disable, ir.Constant(i64, id(branch))])  # a new node, which then becomes its own first
     loop.operands = (loop, disable)  # operand, as LLVM wants a loop's name
     branch.set_metadata("llvm.loop", loop)
 
@@ -94,8 +94,8 @@ def accumulate_tile(
 
     def codegen(context, builder, signature, args):
         a, row_offset, a_step, run_offset, runs, K, b, b_step, c, out_offset = args[4:]
-        emit = _Emitter(builder, dtype.dtype)
-        zero, one = ir.Constant(_i64, 0), ir.Constant(_i64, 1)
+        emit = Emitter(builder, dtype.dtype)
+        zero, one = ir.Constant(i64, 0), ir.Constant(i64, 1)
         width = emit.lanes * emit.size
 
         def tile_rows():
@@ -113,16 +113,16 @@ def accumulate_tile(
         builder.branch(run)
 
         builder.position_at_end(run)
-        r = _phi(builder, _i64, zero, entry)
-        b_run = _phi(builder, _i64, b, entry)
+        r = _phi(builder, i64, zero, entry)
+        b_run = _phi(builder, i64, b, entry)
         total_run = [_phi(builder, emit.vector, value, entry) for value in start]
         run_start = emit.entry(run_offset, r)
         a_run = [emit.plus(address, run_start) for address in row_address]
         builder.branch(step)
 
         builder.position_at_end(step)
-        a_k = _phi(builder, _i64, zero, run)  # one running offset serves all rows, and counts the steps
-        b_k = _phi(builder, _i64, b_run, run)
+        a_k = _phi(builder, i64, zero, run)  # one running offset serves all rows, and counts the steps
+        b_k = _phi(builder, i64, b_run, run)
         total = [_phi(builder, emit.vector, value, run) for value in total_run]
         b_vectors = [emit.load(emit.plus(b_k, v * width), emit.vector) for v in range(vectors)]
         new = []
@@ -163,17 +163,17 @@ def accumulate_rows(typingctx, dtype, MR, NV, STEPS, a, a_row, b, chunks, c, c_r
 
     def codegen(context, builder, signature, args):
         a, a_row, b, chunks, c, c_row = args[4:]
-        emit = _Emitter(builder, dtype.dtype)
+        emit = Emitter(builder, dtype.dtype)
         width = emit.lanes * emit.size
-        row_start = [builder.add(a, builder.mul(a_row, ir.Constant(_i64, i))) for i in range(rows)]
+        row_start = [builder.add(a, builder.mul(a_row, ir.Constant(i64, i))) for i in range(rows)]
         entry = builder.block
         chunk, done = builder.append_basic_block("chunk"), builder.append_basic_block("done")
         builder.branch(chunk)
 
         builder.position_at_end(chunk)
-        left = _phi(builder, _i64, chunks, entry)
-        row = [_phi(builder, _i64, start, entry) for start in row_start]
-        b_k = _phi(builder, _i64, b, entry)
+        left = _phi(builder, i64, chunks, entry)
+        row = [_phi(builder, i64, start, entry) for start in row_start]
+        b_k = _phi(builder, i64, b, entry)
         total = [_phi(builder, emit.vector, emit.zero, entry) for _ in range(rows * vectors)]
         new = list(total)
         for k in range(steps):
@@ -182,7 +182,7 @@ def accumulate_rows(typingctx, dtype, MR, NV, STEPS, a, a_row, b, chunks, c, c_r
                 x = emit.splat(emit.load(emit.plus(row[i], k * emit.size), emit.scalar))
                 for v in range(vectors):
                     new[i * vectors + v] = emit.fma(x, b_vectors[v], new[i * vectors + v])
-        left_next = builder.sub(left, ir.Constant(_i64, 1))
+        left_next = builder.sub(left, ir.Constant(i64, 1))
         after = [
             left_next,
             *[emit.plus(r, steps * emit.size) for r in row],
@@ -192,12 +192,12 @@ def accumulate_rows(typingctx, dtype, MR, NV, STEPS, a, a_row, b, chunks, c, c_r
         for phi, value in zip([left, *row, b_k, *total], after):
             phi.add_incoming(value, chunk)
         _keep_rolled(
-            builder.module, builder.cbranch(builder.icmp_signed("!=", left_next, ir.Constant(_i64, 0)), chunk, done)
+            builder.module, builder.cbranch(builder.icmp_signed("!=", left_next, ir.Constant(i64, 0)), chunk, done)
         )
 
         builder.position_at_end(done)
         for i in range(rows):
-            to = builder.add(c, builder.mul(c_row, ir.Constant(_i64, i)))
+            to = builder.add(c, builder.mul(c_row, ir.Constant(i64, i)))
             for v in range(vectors):
                 emit.store(new[i * vectors + v], emit.plus(to, v * width))
         return context.get_dummy_value()

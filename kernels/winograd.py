@@ -1,16 +1,21 @@
-"""Winograd's F(2×2, 3×3): 3×3 convolutions of stride 1 with 2.25 times fewer multiplications (Lavin & Gray 2016).
+"""Winograd's F(4×4, 3×3): 3×3 convolutions of stride 1 with 4 times fewer multiplications (Lavin & Gray 2016).
 
-    forward          Y = Aᵀ [ Σ_c (G w Gᵀ) ⊙ (Bᵀ d B) ] A      for each 2×2 of outputs, d the 4×4 of inputs they see
+    forward          Y = Aᵀ [ Σ_c (G w Gᵀ) ⊙ (Bᵀ d B) ] A      for each 4×4 of outputs, d the 6×6 of inputs they see
     input gradient   the same, with w turned by 180° and its channels and filters exchanged
     weight gradient  dw = Gᵀ [ Σ_tiles (Bᵀ d B) ⊙ (A dy Aᵀ) ] G                                 (``winograd_weight.py``)
 
-⊙ is taken for each of the 16 numbers of a 4×4 at once for all tiles, channels and filters: 16 matrix products, on the same
+⊙ is taken for each of the 36 numbers of a 6×6 at once for all tiles, channels and filters: 36 matrix products, on the same
 register tile as the direct convolution. ``winograd_plan.py`` says where everything stands, ``winograd_ir.py`` has the
 transforms. The functions have the signatures of those of ``conv.py`` and take their place where ``faster`` says so.
 
-Rounding: in float32 results are at most 3e-6 of the largest one from those of float64, and at most 3 times as far as the
-direct kernels' (root of the mean square; 16 to 256 channels, normal random arrays, tested). A NaN or Inf in an input reaches
-all four outputs of each tile that reads it.
+F(4×4) and not F(2×2), 2.25 times fewer: one AVX2 thread, 16 channels at 32×32, forward, in nominal GFLOP/s, did 82 directly,
+86 by F(2×2), 122 by F(4×4). The price is rounding. In float32, results are at most 1.8e-5 of the largest one from those of
+float64 (16, 64, 256 channels, normal random arrays: 5.2e-6, 7.7e-6, 1.8e-5; directly 2.5e-6), and the root of the mean square
+of their errors is 4 to 5.3 times the direct kernels' forward and in the input gradient, 9 to 10.4 times in the weight gradient
+(F(2×2): 3 times, 3e-6). What it means for the gradients of a network: ``tests/kernels/test_winograd_network.py``.
+
+A NaN or Inf in an input reaches all 16 outputs of each tile that reads it; from a tile's outermost rows and columns, only
+the outputs that it reaches directly.
 """
 
 import numpy as np
@@ -20,11 +25,12 @@ from . import target
 from .buffers import empty
 from .cache import njit
 from .checks import fits, one_dtype
-from .conv import _values, geometry, item_stretch
+from .conv import geometry, item_stretch, values
 from .epilogue import MOMENTS, NOTHING, Epilogue, finish, join_moments
 from .layout import contiguous
 from .packing import Operand, pack_item, repeated
 from .parallel import on_threads
+from .products import address
 from .threads import LOCK, get_num_threads, launch
 from .tile import accumulate_rows
 from .winograd_ir import PLANES, TILE, transform_filter, transform_input, transform_output, transpose
@@ -33,12 +39,6 @@ from .winograd_plan import applicable, block_for, item_layout
 STEPS = 16  # of a product's sum that are written out
 VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, target.NARROW_ROWS
 LINE = 64  # bytes of a cache line
-
-
-@njit(inner=True)
-def address(array):
-    """Its address, signed: the sum of an unsigned and a signed integer is a float to Numba."""
-    return np.int64(array.ctypes.data)
 
 
 @njit()
@@ -171,8 +171,9 @@ def winograd_item(packed, at, images, image_step, width, pitch, rows, columns, U
 
     Pixel (r, c) of image n is read at packed[at + n·image_step + (r·width + c)·pitch], and written, less the border, at
     out[out_at + n·out_step + (r·columns + c)·filters]. Up to three rows and columns beyond (rows + 2) × (columns + 2) are
-    read where they are no multiples of 4, and a vector less one element behind the last pixel; that must be memory of
-    ``packed``, whatever it holds.
+    read where they are no multiples of 4, and a vector less one element behind the last pixel. All of it must be memory of
+    ``packed``; the rows and columns reach outputs multiplied by rounding errors alone, so they must be finite (``pack_item``
+    makes them zero), the elements reach none.
     """
     tile_rows, tile_columns = (rows + TILE - 1) // TILE, (columns + TILE - 1) // TILE
     tiles = images * tile_rows * tile_columns
@@ -258,7 +259,7 @@ def convolve(operand, w, convolution, epilogue):
     refuse("conv2d", g)
     out = empty((g.images, *g.out_size, g.filters), w.dtype)
     results, layout = _run(operand, w, out, g.padding, False, epilogue)
-    return out, join_moments(results, _values(layout)) if epilogue.kind == MOMENTS else None
+    return out, join_moments(results, values(layout)) if epilogue.kind == MOMENTS else None
 
 
 def convolve_input_grad(operand, w, x_shape, convolution, epilogue):

@@ -10,7 +10,7 @@
          0  2 -1 -2  1  0          1/24 -1/12 1/6
          0  4  0 -5  0  1             0    0    1
 
-(Lavin & Gray 2016, section 4.2.) The 36 numbers k = 6·row + column of a 6×6 stand ``plane`` bytes apart. Plain Numba loops
+(Lavin & Gray 2016, section 4.) The 36 numbers k = 6·row + column of a 6×6 stand ``plane`` bytes apart. Plain Numba loops
 over these 6×6 do not vectorise, which costs five times. All addresses and steps are bytes; loads and stores need no alignment.
 """
 
@@ -18,12 +18,12 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .tile import _Emitter, _i32, _i64
+from .tile import Emitter, i32, i64
 
 TILE, SIDE, PLANES = 4, 6, 36  # a tile's outputs and inputs a side; the numbers of a transformed tile
 
 
-class _Transforms(_Emitter):
+class _Transforms(Emitter):
     """Loads, stores and the small products with Bᵀ, Aᵀ, G on lists of vectors."""
 
     def add(self, x, y):
@@ -39,7 +39,7 @@ class _Transforms(_Emitter):
 
     def address(self, start, step, count):
         """start + count·step; count is a Python int."""
-        return start if count == 0 else self.builder.add(start, self.builder.mul(step, ir.Constant(_i64, count)))
+        return start if count == 0 else self.builder.add(start, self.builder.mul(step, ir.Constant(i64, count)))
 
     def loads(self, start, step, counts):
         return [self.load(self.address(start, step, n), self.vector) for n in counts]
@@ -169,7 +169,7 @@ def transpose(typingctx, dtype, source, row, to):
         lanes, rows = emit.lanes, emit.loads(source, row, range(emit.lanes))
 
         def shuffle(x, y, picks):
-            return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_i32, lanes), picks))
+            return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(i32, lanes), picks))
 
         step = 1
         while step < lanes:  # exchange the off-diagonal quarters of all squares of 2·step
@@ -179,7 +179,7 @@ def transpose(typingctx, dtype, source, row, to):
                     rows[i] = shuffle(x, y, [lanes + j - step if j & step else j for j in range(lanes)])
                     rows[i + step] = shuffle(x, y, [lanes + j if j & step else j + step for j in range(lanes)])
             step *= 2
-        emit.stores(rows, to, ir.Constant(_i64, lanes * emit.size))
+        emit.stores(rows, to, ir.Constant(i64, lanes * emit.size))
         return context.get_dummy_value()
 
     return types.void(dtype, *[types.intp] * 3), codegen

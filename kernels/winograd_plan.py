@@ -12,9 +12,9 @@ import numpy as np
 from . import target
 from .conv_plan import Layout
 from .winograd_ir import PLANES, TILE
-from .winograd_table import GAINS, LEAST_GAIN, LEAST_TILE_CHANNELS
+from .winograd_table import GAINS, LEAST_GAIN, LEAST_PRODUCTS, LEAST_TILES
 
-BLOCK_BYTES = 64 << 10  # of V and M of one block; measured: 32 to 256 KiB make no difference of 3 %
+BLOCK_BYTES = 64 << 10  # of V and M of one block
 BLOCK_TILES = 24, 96  # in a block, at least and at most: the weights are read once for each
 WEIGHT_TILES = 64  # in a block of a weight gradient, whose total is read and written once for each
 ITEM_TILES = 64  # in an item, where the batch has as many
@@ -181,6 +181,11 @@ def least_side(use, channels, kind=target.KIND):
     return least
 
 
+def least_tiles(use, channels, filters):
+    """The tiles in a batch from which on Winograd's way pays for what it does once a call."""
+    return max(LEAST_TILES[use], -(-LEAST_PRODUCTS // max(1, channels * filters)))
+
+
 def faster(g, use, kind=target.KIND):
     """Whether Winograd's way is the faster one, by the committed table; use: "forward", "input_grad" or "weight_grad".
 
@@ -191,5 +196,5 @@ def faster(g, use, kind=target.KIND):
     least = least_side(use, min(g.channels, g.filters), kind)
     height, width = g.size if use == "input_grad" else g.out_size
     tiles = g.images * (whole(height) // TILE) * (whole(width) // TILE)
-    enough = tiles * min(g.channels, g.filters) >= LEAST_TILE_CHANNELS[use]
+    enough = tiles >= least_tiles(use, g.channels, g.filters)
     return least is not None and min(height, width) >= least and enough

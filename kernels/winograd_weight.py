@@ -12,9 +12,10 @@ from .conv import geometry, item_stretch
 from .layout import contiguous
 from .packing import PLAIN, Operand, pack_item, repeated, transform
 from .parallel import on_threads
+from .products import address
 from .threads import LOCK, get_num_threads, launch
 from .tile import accumulate_tile
-from .winograd import address, refuse, transform_inputs
+from .winograd import refuse, transform_inputs
 from .winograd_ir import PLANES, TILE, transform_gradient, transform_weight_grad
 from .winograd_plan import weight_block_for, weight_layout, weight_tables_for
 

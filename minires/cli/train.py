@@ -82,7 +82,7 @@ def train(
         bool | None,
         _option(
             KERNELS,
-            "3×3 convolutions by Winograd's F(2×2, 3×3), 2.25 times fewer multiplications, where it is faster (default); "
+            "3×3 convolutions by Winograd's F(4×4, 3×3), 4 times fewer multiplications, where it is faster (default); "
             "off: all of them directly, which rounds a little less.",
             "--winograd/--no-winograd",
         ),

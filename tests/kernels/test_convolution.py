@@ -6,7 +6,7 @@ import reference_loops as loops
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_cases import DTYPES, arrays, assert_close, convolutions
-from minires.kernels import fast, reference
+from minires.kernels import choice, fast, reference
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -23,6 +23,13 @@ def three(module, x, w, dy, geometry):
         module.conv2d_input_grad(dy, w, x.shape, *geometry),
         module.conv2d_weight_grad(x, dy, w.shape, *geometry),
     )
+
+
+@pytest.fixture(autouse=True)
+def direct():
+    """Winograd's way has tests of its own, with bounds of its own."""
+    with choice.winograd(False):
+        yield
 
 
 def check(x_shape, w_shape, geometry, dtype, seed, tested, oracle):
