@@ -58,7 +58,7 @@ def page(request):
 
 @pytest.fixture
 def winograd_taken():
-    """As on a target where Winograd is faster from 16 channels, 4×4 maps and 128 tiles on: the uses it was taken for."""
+    """As on a target where Winograd is faster from 16 channels, 4×4 maps and 32 tiles on: the uses it was taken for."""
     from minires.kernels import choice, target, winograd_plan
     from minires.kernels.winograd_table import USES
 
@@ -72,7 +72,7 @@ def winograd_taken():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(winograd_plan.GAINS, target.KIND, {use: {16: {4: 2.0}} for use in USES})
-        patch.setattr(winograd_plan, "LEAST_TILE_CHANNELS", dict.fromkeys(USES, 16 * 128))
+        patch.setattr(winograd_plan, "least_tiles", lambda *_: 32)
         patch.setattr(choice, "_choose", spy)
         winograd_plan.least_side.cache_clear()
         yield taken

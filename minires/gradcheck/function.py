@@ -60,8 +60,8 @@ def gradcheck(
     arguments = promote(inputs, result.notes)
     leaves = {f"input {i}": x for i, x in enumerate(arguments) if isinstance(x, Tensor) and x.requires_grad}
 
-    if inputs and not leaves:
-        kinds = ", ".join(str(np.asarray(getattr(x, "data", x)).dtype) for x in inputs)
+    if arguments and not leaves:
+        kinds = ", ".join(str(np.asarray(getattr(x, "data", x)).dtype) for x in arguments)
         raise ConfigError(f"gradcheck: needs an input of floats, got {kinds}: give one as float64")
 
     def run():

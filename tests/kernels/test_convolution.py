@@ -6,7 +6,9 @@ import reference_loops as loops
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_cases import DTYPES, arrays, assert_close, convolutions
-from minires.kernels import choice, fast, reference
+from minires.kernels import fast, reference
+
+import minires as mr
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -28,7 +30,7 @@ def three(module, x, w, dy, geometry):
 @pytest.fixture(autouse=True)
 def direct():
     """Winograd's way has tests of its own, with bounds of its own."""
-    with choice.winograd(False):
+    with mr.winograd(False):
         yield
 
 

@@ -30,6 +30,7 @@ def test_no_kernel_reads_freed_memory():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:os.fork")  # JAX's, where the benchmarks' tests have imported it
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork with threads running, which is just what users do
 def test_a_forked_process_has_memory_of_its_own():
     array = empty((1000, 1000), np.float32)
