@@ -89,15 +89,12 @@ def _run_plan(plan, operand, w, out, transposed, epilogue):
     for at, taps in zip(plan.phases[:, 4], plan.taps):
         if len(taps):
             pack_panels(w, taps, layout.groups, ins, outs, transposed, layout.tile, panels, at)
-    source, flat = operand.array.reshape(-1), out.reshape(-1)
-    partner = source if operand.partner is None else operand.partner.reshape(-1)
-    reads = operand.kind, source, partner, *operand.rows(), panels, flat, O
+    reads = *operand.arguments(), panels, out.reshape(-1), O
     tables = plan.record, plan.phases, plan.rows_at, plan.out_at, plan.runs_at
-    arrays = [flat if a is None else a.reshape(-1) for a in (epilogue.other, epilogue.c, epilogue.z)]
     results = np.zeros((0 if epilogue.kind == NOTHING else layout.items, 2, O))
     with LOCK:  # a buffer for each thread, and no change of their number between
         scratch = empty((get_num_threads(), layout.packed_size), w.dtype)
-        launch(_convolve, *reads, *tables, epilogue.flags(), *arrays, *epilogue.rows(out), results, scratch)
+        launch(_convolve, *reads, *tables, *epilogue.arguments(out), results, scratch)
     return results
 
 

@@ -96,14 +96,13 @@ def _sum(t, threads, totals, dw):
 
 def convolve_weight_grad(operand, gradient, w_shape, convolution):
     """dw (KH, KW, I, O) = w_shape of y = x ∗ w, with x and dy as the operands have them."""
-    x, dy = operand.array, gradient.array
+    x = operand.array
     g = geometry(x.shape, w_shape, *convolution)
     plan = weight_grad_plan(g, x.itemsize, operand.kind != PLAIN, gradient.kind != PLAIN)
     dw = empty(w_shape, x.dtype)
     totals = empty((plan.layout.chunks, dw.size), x.dtype)
-    flat = dy.reshape(-1)
-    partner = flat if gradient.partner is None else gradient.partner.reshape(-1)
-    reads = operand.kind, x.reshape(-1), *operand.rows(), gradient.kind, flat, partner, *gradient.rows()
+    kind, flat, _, *rows = operand.arguments()
+    reads = kind, flat, *rows, *gradient.arguments()
     tables = g.filters, plan.record, plan.rows_at, plan.runs_at, np.array(g.out_size, np.int64)
     with LOCK:
         scratch, panels = (empty((get_num_threads(), size), x.dtype) for size in (plan.layout.packed_size, plan.panel))

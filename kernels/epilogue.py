@@ -31,13 +31,13 @@ class Epilogue(NamedTuple):
     c: np.ndarray | None = None  # MASK: the input of the batch norm below
     z: np.ndarray | None = None  # MASK: the output of the ReLU below; None: relu((c − mean)·scale + shift) is computed
 
-    def flags(self):
-        """What ``finish`` is to do, as an array of integers: kind, relu?, add other?, mask by z?"""
-        return np.array([self.kind, self.relu, self.other is not None, self.z is not None], np.int64)
-
-    def rows(self, out):
-        """The parameters as ``repeated`` takes them."""
-        return np.array(self.parameters or (np.zeros(out.shape[-1]),), np.float64), fold(*out.shape[-2:])
+    def arguments(self, out):
+        """As kernels that write ``out`` take it: flags, the arrays as 1-d (one that is missing as out), the parameters as
+        ``repeated`` takes them. The flags tell ``finish`` what to do: kind, relu?, add other?, mask by z?"""
+        flags = np.array([self.kind, self.relu, self.other is not None, self.z is not None], np.int64)
+        arrays = [(out if a is None else a).reshape(-1) for a in (self.other, self.c, self.z)]
+        parameters = np.array(self.parameters or (np.zeros(out.shape[-1]),), np.float64)
+        return flags, *arrays, parameters, fold(*out.shape[-2:])
 
 
 @njit(inner=True)

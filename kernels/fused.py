@@ -61,13 +61,9 @@ def pointwise(operand, epilogue):
     """The operand, finished by the epilogue: an array (N, H, W, C), and the epilogue's result as in ``conv.py``."""
     x = operand.array
     y = empty_like(x)
-    flat = y.reshape(-1)
     size = BLOCK * fold(*x.shape[-2:]) * x.shape[3]
     results = np.zeros((-(-x.size // size), 2, x.shape[3]))
-    partner = x if operand.partner is None else operand.partner
-    arrays = [flat if a is None else a.reshape(-1) for a in (epilogue.other, epilogue.c, epilogue.z)]
-    reads = operand.kind, x.reshape(-1), partner.reshape(-1), *operand.rows()
-    launch(_pointwise, *reads, flat, epilogue.flags(), *arrays, *epilogue.rows(y), size, results)
+    launch(_pointwise, *operand.arguments(), y.reshape(-1), *epilogue.arguments(y), size, results)
     if epilogue.kind == MOMENTS:
         counts = np.full(len(results), size // x.shape[3], np.float64)
         counts[-1] = x.size // x.shape[3] - counts[:-1].sum()

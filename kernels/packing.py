@@ -27,9 +27,11 @@ class Operand(NamedTuple):
     parameters: tuple = ()
     partner: np.ndarray | None = None
 
-    def rows(self):
-        """The parameters as ``repeated`` takes them."""
-        return np.array(self.parameters or (_NONE,), np.float64), fold(*self.array.shape[-2:])
+    def arguments(self):
+        """As kernels take it: kind, array and partner as 1-d, and the parameters as ``repeated`` takes them."""
+        flat = self.array.reshape(-1)
+        partner = flat if self.partner is None else self.partner.reshape(-1)
+        return self.kind, flat, partner, np.array(self.parameters or (_NONE,), np.float64), fold(*self.array.shape[-2:])
 
 
 _NONE = np.zeros(1)

@@ -19,10 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ..lock import try_lock
 from . import cache
 from .threads import physical_cores
 
 MOST_PROCESSES = 4  # more would compile the same inner functions once more each
+LOCK = "precompiling"  # a file that is locked; it stays behind and means nothing by being there
 PATIENCE = 300  # seconds after which a process is not waited for any longer
 _once = threading.Lock()
 _looked = False
@@ -148,20 +150,22 @@ def _wanted():
 
 
 def _alone(work):
-    """work(), unless another process is at it: then wait until that has ended."""
-    lock = cache.FOLDER / "precompiling"
+    """work(), one process at a time; not when another has done it meanwhile, nor when that takes too long."""
+    descriptor = os.open(cache.FOLDER / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-    except FileExistsError:
-        with suppress(FileNotFoundError):  # it is gone: they are done
-            while time.time() - lock.stat().st_mtime < PATIENCE:
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                try_lock(descriptor)
+                break
+            except (BlockingIOError, PermissionError):  # another is at it
+                if time.monotonic() > until:
+                    return
                 time.sleep(0.1)
-            lock.unlink()  # left behind by a process that was killed
-        return
-    try:
-        work()
+        if _wanted():
+            work()
     finally:
-        lock.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def _precompile():

@@ -230,10 +230,6 @@ def _run(operand, w, out, padding, transposed, epilogue):
     channels, filters, size = operand.array.shape[3], out.shape[3], w.itemsize
     block = block_for(channels, filters, size)
     layout = item_layout(len(out), operand.array.shape[1:3], padding, channels, filters, size, False)
-    source, flat = operand.array.reshape(-1), out.reshape(-1)
-    partner = source if operand.partner is None else operand.partner.reshape(-1)
-    arrays = [flat if a is None else a.reshape(-1) for a in (epilogue.other, epilogue.c, epilogue.z)]
-    finishing = epilogue.flags(), *arrays, *epilogue.rows(out)
     results = np.zeros((0 if epilogue.kind == NOTHING else layout.items, 2, filters))
     v, m, u = block.sizes(size)
     U, lanes = empty((u,), w.dtype), VECTOR_BYTES // size
@@ -242,8 +238,8 @@ def _run(operand, w, out, padding, transposed, epilogue):
         lengths = layout.packed_size + lanes, v, m, 9 * (LINE // size) * lanes
         packed, V, M, edges = (empty((get_num_threads(), n), w.dtype) for n in lengths)
         launch(_filters, w, transposed, U, edges, block.record())
-        reads = operand.kind, source, partner, *operand.rows()
-        launch(_convolve, *reads, U, flat, *tables, *finishing, results, packed, V, M)
+        reads = *operand.arguments(), U, out.reshape(-1)
+        launch(_convolve, *reads, *tables, *epilogue.arguments(out), results, packed, V, M)
     return results, layout
 
 

@@ -187,7 +187,7 @@ def _finish(t, threads, totals, dw, edges, blocks):
 
 def convolve_weight_grad(operand, gradient, w_shape, convolution):
     """``conv_weight.convolve_weight_grad``: dw (3, 3, C, O) of y = x ∗ w."""
-    x, dy = operand.array, gradient.array
+    x = operand.array
     g = geometry(x.shape, w_shape, *convolution)
     refuse("conv2d_weight_grad", g)
     size = x.itemsize
@@ -195,9 +195,8 @@ def convolve_weight_grad(operand, gradient, w_shape, convolution):
     layout = weight_layout(g.images, g.size, g.padding, g.channels, g.filters, size)
     dw = empty(w_shape, x.dtype)
     totals = empty((layout.chunks, PLANES * block.total_plane), x.dtype)
-    flat = dy.reshape(-1)
-    partner = flat if gradient.partner is None else gradient.partner.reshape(-1)
-    reads = operand.kind, x.reshape(-1), *operand.rows(), gradient.kind, flat, partner, *gradient.rows()
+    kind, flat, _, *rows = operand.arguments()
+    reads = kind, flat, *rows, *gradient.arguments()
     tables = layout.record(), block.record(), weight_tables_for(block, size)
     v, z, _ = block.sizes(size)
     lanes = VECTOR_BYTES // size

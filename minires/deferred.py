@@ -5,22 +5,18 @@ does so, and the values are never written to memory. Whoever looks at ``.data`` 
 all operations read what he was given.
 """
 
-from contextlib import ContextDecorator
-from threading import local
-
 from . import kernels
 from .kernels.layout import nchw, nhwc
+from .kernels.switch import Switch
 from .tensor import Gradient, Tensor, watcher
-
-_mode = local()
 
 
 def is_fusing():
     """Whether operations of this thread may be fused: not under ``fusion(False)``, another back end or a watcher."""
-    return getattr(_mode, "fusing", True) and kernels.get_backend() == "numba" and watcher() is None
+    return fusion.is_on() and kernels.get_backend() == "numba" and watcher() is None
 
 
-class fusion(ContextDecorator):
+class fusion(Switch):
     """``with fusion(False):`` runs op by op, every intermediate tensor stored. A context manager and a decorator.
 
     Fused and unfused operations give the same values up to rounding. A hook on an inner tensor or module is always heard:
@@ -30,17 +26,6 @@ class fusion(ContextDecorator):
     ...     is_fusing()
     False
     """
-
-    def __init__(self, enabled=True):
-        self.enabled = bool(enabled)
-        self.before = []
-
-    def __enter__(self):
-        self.before.append(getattr(_mode, "fusing", True))
-        _mode.fusing = self.enabled
-
-    def __exit__(self, *exc):
-        _mode.fusing = self.before.pop()
 
 
 class Deferred(Tensor):
@@ -59,8 +44,7 @@ class Deferred(Tensor):
     @property
     def data(self):
         if self._seen is None:
-            plain = self._operand.kind == kernels.fused.PLAIN
-            self._seen = self._shaped if plain else nchw(_computed(self._operand))
+            self._seen = nchw(computed(self._operand))
         return self._seen
 
     @data.setter
@@ -87,7 +71,10 @@ def moments(x):
     return kernels.batch_norm_stats(nhwc(x.data))
 
 
-def _computed(operand):
+def computed(operand):
+    """The operand's values, (N, H, W, C): its array where that is what they are, else a new one."""
+    if operand.kind == kernels.fused.PLAIN:
+        return operand.array
     return kernels.fused.pointwise(operand, kernels.fused.Epilogue())[0]
 
 
@@ -98,7 +85,7 @@ class NormGradient(Gradient):
         self.operand = operand
 
     def array(self):
-        return nchw(_computed(self.operand))
+        return nchw(computed(self.operand))
 
     def plus(self, other):
         fused = kernels.fused

@@ -8,7 +8,7 @@ sums that the batch norm below needs, and that one computes its own input's grad
 import numpy as np
 
 from .. import kernels
-from ..deferred import Deferred, MaskedGradient, NormGradient, is_fusing, moments, operand
+from ..deferred import Deferred, MaskedGradient, NormGradient, computed, is_fusing, moments, operand
 from ..kernels.layout import hwio, nchw, nhwc, oihw, out_size
 from ..tensor import Op, Tensor, is_grad_enabled
 
@@ -67,7 +67,7 @@ class BatchNormReLU(Op):
 
     def forward(self, c, weight, bias):
         fused = kernels.fused
-        self.c = c.array if c.kind == fused.PLAIN else fused.pointwise(c, fused.Epilogue())[0]
+        self.c = computed(c)
         self.weight = weight.astype(np.float64)
         self.operand = fused.normalised(self.c, self.mean, self.weight * self.inv_std, bias.astype(np.float64))
         return self.operand
@@ -126,7 +126,7 @@ class BatchNormAddReLU(BatchNormReLU):
 
 
 def fusable(x, conv, bn, shortcut=None):
-    """ "training" or "evaluation" when the step that these make may be fused, else None.
+    """How the step that these make may be fused: "training", "evaluation" or None, not at all.
 
     It may when the modules do what their classes do and nobody listens, shapes and dtypes fit (if not, the composition
     says what is wrong), and batch norm either uses the batch's statistics or fixed ones with nothing recorded.
@@ -195,9 +195,7 @@ def infer_conv_bn(x, conv, bn, relu, shortcut=None):
 
 def infer_bn_relu(x, bn):
     """relu(bn(x)) in evaluation mode, nothing recorded, deferred."""
-    x = operand(x)
-    x = x.array if x.kind == kernels.fused.PLAIN else kernels.fused.pointwise(x, kernels.fused.Epilogue())[0]
-    return Deferred(kernels.fused.normalised(x, *_fixed(bn)))
+    return Deferred(kernels.fused.normalised(computed(operand(x)), *_fixed(bn)))
 
 
 def infer_conv(x, conv, shortcut=None):

@@ -21,10 +21,10 @@ from pathlib import Path
 from .. import __version__, kernels
 from ..anomaly import all_finite
 from ..errors import AnomalyError, ConfigError, DataError
+from ..lock import FolderLock
 from .build import build_model
 from .checkpoint import Checkpoint, atomic_write
 from .curves import draw_curves
-from .lock import FolderLock
 from .metrics import append_metrics, write_summary
 from .recipe import Recipe
 from .replay import save_anomaly

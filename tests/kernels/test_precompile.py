@@ -77,7 +77,7 @@ def test_what_they_compile_is_moved_here(folder, children):
     assert sorted(path.name.split("-")[0] for path in folder.rglob("*.nbi")) == names
     assert sorted(path.name.split("-")[0] for path in folder.rglob("*.nbc")) == names
     assert sorted(cache.compiles.kernels) == names
-    assert sorted(path.name for path in folder.iterdir()) == ["sources"]  # no lock, no scratch folder
+    assert sorted(path.name for path in folder.iterdir()) == [precompile.LOCK, "sources"]  # no scratch folder
     precompile.first_time()
     assert len(children["running"]) == 2
 
@@ -86,7 +86,7 @@ def test_what_they_compile_is_moved_here(folder, children):
 def test_a_process_that_fails_leaves_nothing(folder, children, code):
     children["code"] = code
     precompile.first_time()
-    assert not list(folder.iterdir())
+    assert [path.name for path in folder.iterdir()] == [precompile.LOCK]
 
 
 def test_what_is_there_stays(folder, children):
@@ -114,7 +114,7 @@ def test_an_interrupt_ends_the_processes(folder, children, monkeypatch):
         precompile.first_time()
     assert children["running"][0].poll() is not None
     assert time.monotonic() - began < 30
-    assert not list(folder.iterdir())
+    assert [path.name for path in folder.iterdir()] == [precompile.LOCK]
 
 
 def test_not_started_in_vain(folder, children, monkeypatch):
@@ -147,26 +147,64 @@ def test_no_process_can_be_started(folder, monkeypatch):
 
     monkeypatch.setattr(precompile.subprocess, "Popen", refused)
     precompile.first_time()
-    assert not list(folder.iterdir())
+    assert [path.name for path in folder.iterdir()] == [precompile.LOCK]
 
 
-def test_one_process_at_a_time(folder, children):
-    lock = folder / "precompiling"
-    lock.write_text("")
-    threading.Timer(0.5, lock.unlink).start()
+HOLDER = """
+import os, sys, time
+from minires.lock import try_lock
+descriptor = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+try_lock(descriptor)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(folder):
+    """Another process that is compiling already."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-c", HOLDER, folder / precompile.LOCK]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_one_process_at_a_time(folder, children, holder):
+    def done():
+        (folder / "sources").mkdir()
+        (folder / "sources" / "conv._convolve-1.py311.nbi").write_text("")
+        holder.kill()
+
+    threading.Timer(0.5, done).start()
     began = time.monotonic()
     precompile.first_time()
     assert time.monotonic() - began >= 0.4
     assert not children["running"]
 
 
-def test_a_lock_left_behind_is_removed(folder, children):
-    lock = folder / "precompiling"
-    lock.write_text("")
-    long_ago = time.time() - precompile.PATIENCE - 1
-    os.utime(lock, (long_ago, long_ago))
+def test_a_process_that_was_killed_at_it_keeps_nobody_waiting(folder, children, holder):
+    holder.kill()
+    holder.wait()
+    assert (folder / precompile.LOCK).exists()  # which means nothing
     precompile.first_time()
-    assert not lock.exists()
+    assert len(children["running"]) == 2
+
+
+def test_one_that_takes_too_long_is_not_waited_for(folder, children, holder, monkeypatch):
+    monkeypatch.setattr(precompile, "PATIENCE", 0.2)
+    precompile.first_time()
+    assert not children["running"]
+
+
+def test_without_locks_kernels_are_compiled_where_they_are_needed(folder, children, monkeypatch):
+    def refuse(descriptor):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(precompile, "try_lock", refuse)
+    precompile.first_time()
+    assert not children["running"]
 
 
 def test_a_process_that_would_compile_something_else_stops():

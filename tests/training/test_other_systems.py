@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from minires import lock as lock_module
 from minires.errors import ConfigError, RunError
 from minires.training import Recipe, RunFolder, checkpoint
-from minires.training import lock as lock_module
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -30,7 +30,7 @@ def windows_lock(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "fcntl", None)  # importing it fails
     monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(LK_NBLCK="LK_NBLCK", locking=locking))
-    spec = importlib.util.spec_from_file_location("minires.training.windows_lock", lock_module.__file__)
+    spec = importlib.util.spec_from_file_location("minires.windows_lock", lock_module.__file__)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.locked = locked

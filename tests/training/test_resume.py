@@ -13,11 +13,11 @@ from stop_at import StopAt
 import minires as mr
 from minires import data, nn
 from minires.errors import ConfigError, DataError, RunError
+from minires.lock import FolderLock
 from minires.training import Callback, Recipe, Recorder, Resumed, RunFolder, build_trainer, load_run, read_metrics
 from minires.training import build as build_module
 from minires.training import run as run_module
 from minires.training.checkpoint import Checkpoint, atomic_write
-from minires.training.lock import FolderLock
 
 RECIPE = Recipe(epochs=2, batch_size=16, lr=0.05, val=8)  # 3 steps an epoch
 TIMES = {"seconds": 0, "images_per_second": 0}
@@ -329,7 +329,7 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, page):
     def refuse(descriptor):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("minires.training.lock._lock", refuse)
+    monkeypatch.setattr("minires.lock.try_lock", refuse)
     with pytest.raises(
         RunError, match=r"cannot be locked \(No locks available\): choose a folder on a file system"
     ) as caught:

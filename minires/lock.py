@@ -1,24 +1,24 @@
-"""The lock on a run's folder: the operating system's own, so that it is gone when its holder is, however that died."""
+"""Locks: the operating system's own, so that one is gone when its holder is, however that died."""
 
 import os
 import weakref
 from pathlib import Path
 
-from ..errors import RunError
+from .errors import RunError
 
 NAME = ".lock"  # it stays behind and means nothing by being there
 _BYTE = 1 << 30  # Windows locks bytes, which nobody else can read then: one far behind the text
 
 
 class FolderLock:
-    """Held from when it is made until ``release()``. Raises RunError when another run, of any process, has it."""
+    """The lock on a run's folder, held from when it is made until ``release()``. RunError when another run has it."""
 
     def __init__(self, folder):
         folder = Path(folder)
         descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
         self.release = weakref.finalize(self, os.close, descriptor)  # also when it is forgotten
         try:
-            _lock(descriptor)
+            try_lock(descriptor)
         except (BlockingIOError, PermissionError):
             holder = os.read(descriptor, 20).decode("ascii", "replace").strip()
             self.release()
@@ -46,13 +46,16 @@ def _sign(descriptor):
 try:
     import fcntl
 
-    def _lock(descriptor):
+    def try_lock(descriptor):
+        """Lock an open file until it is closed. BlockingIOError or PermissionError while another has it, other OSErrors
+        where there are no locks."""
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 except ImportError:  # Windows
     import msvcrt
 
-    def _lock(descriptor):
+    def try_lock(descriptor):
+        """The same."""
         os.lseek(descriptor, _BYTE, os.SEEK_SET)
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
