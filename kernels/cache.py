@@ -97,6 +97,10 @@ def njit(parallel=False, inner=False):
     return decorate
 
 
+def _is_ours(dispatcher):
+    return (dispatcher.__module__ or "").startswith(__package__)  # a function made by exec() has no module
+
+
 class CompileWatch(event.Listener):
     """Announces the first compile of a process on standard error, and adds up the time that compiling takes."""
 
@@ -116,7 +120,7 @@ class CompileWatch(event.Listener):
             )
 
     def on_start(self, started):
-        if not started.data["dispatcher"].__module__.startswith(__package__):
+        if not _is_ours(started.data["dispatcher"]):
             return
         if not self.depth:
             self.began = time.perf_counter()
@@ -125,7 +129,7 @@ class CompileWatch(event.Listener):
 
     def on_end(self, ended):
         dispatcher = ended.data["dispatcher"]
-        if not dispatcher.__module__.startswith(__package__):
+        if not _is_ours(dispatcher):
             return
         self.depth -= 1
         if not self.depth:

@@ -35,7 +35,7 @@ VECTOR_BYTES = {"avx512": 64, "avx2": 32, "neon": 16, "plain": 16}[KIND]
 
 # Rows of a register tile that is two vectors wide (many output channels) and one vector wide (few).
 # The accumulators, the vectors of B and one broadcast must fit the registers: 32 for AVX-512 and NEON, 16 for the others.
-TILE_ROWS = {"avx512": (12, 16), "avx2": (6, 12), "neon": (12, 16), "plain": (4, 8)}
+TILE_ROWS = {"avx512": (8, 16), "avx2": (6, 12), "neon": (12, 16), "plain": (4, 8)}
 WIDE_ROWS, NARROW_ROWS = TILE_ROWS[KIND]
 
 

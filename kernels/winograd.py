@@ -36,7 +36,7 @@ from .tile import accumulate_rows
 from .winograd_ir import PLANES, TILE, transform_filter, transform_input, transform_output, transpose
 from .winograd_plan import applicable, block_for, item_layout
 
-STEPS = 16  # of a product's sum that are written out
+STEPS = 8  # of a product's sum that are written out; with 16 the AVX-512 tile spills registers
 VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, target.NARROW_ROWS
 LINE = 64  # bytes of a cache line
 
