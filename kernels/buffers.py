@@ -6,29 +6,33 @@ views included, has been collected: never earlier, so an output, a gradient or a
 
 import mmap
 import threading
-from collections import OrderedDict, deque
+from bisect import bisect, bisect_left, insort
+from collections import deque
 from contextlib import suppress
 
 import numpy as np
 
-LITTLE = 1 << 20  # bytes that a piece of memory may be too large by, at most its own size or a quarter of it
+PAGE = 4096  # bytes; pieces begin on one: vector loads never straddle two cache lines
 SMALLEST = 1 << 16  # bytes; below this malloc is as good
+SEGMENT = 64 << 20  # bytes that are asked of the system at once, at least; what nobody writes to takes no memory
 
 
 class _Lease(np.ndarray):
-    """Owns one piece of memory for as long as any array looks at it (NumPy keeps ``base`` alive), then gives it back.
+    """Owns a piece of memory for as long as any array looks at it (NumPy keeps ``base`` alive), then gives it back.
 
     Its own base is an mmap: were it an ndarray, arrays made from the lease would hold that one and drop the lease.
     """
 
+    place = None  # (pool, address, size)
+
     def __del__(self):
-        pool = getattr(_Lease, "pool", None)  # None while the interpreter shuts down
-        if pool is not None and self.base is not None:
-            pool.give_back(self.base)
+        if self.place is not None:
+            pool, address, size = self.place
+            pool.returned.append((address, size))  # no more: this may run at any moment, in any thread
 
 
 def _map(size):
-    """Fresh memory, beginning on a page: vector loads never straddle two cache lines."""
+    """Fresh memory, beginning on a page."""
     if hasattr(mmap, "MAP_PRIVATE"):  # not shared with a process that is forked off, which is the default
         memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     else:
@@ -40,58 +44,112 @@ def _map(size):
 
 
 class Pool:
-    """Free memory by size. It never holds more than the most that was ever in use at once, and a half."""
+    """Memory in segments, cut into pieces as they are asked for: the smallest free piece that is large enough, the lowest
+    of them. Free neighbours become one again, so what a forward pass took piece by piece serves the backward pass, whose
+    pieces are larger or smaller, too.
+
+    Addresses are the pool's own: segments follow each other with a page between that belongs to none.
+    """
 
     def __init__(self):
-        self.lock = threading.RLock()  # reentrant: a collection inside the lock may run _Lease.__del__
-        self.free = OrderedDict()  # size in bytes -> deque of mmaps; least recently used size first
-        self.free_bytes = self.used_bytes = self.most_used = 0
+        self.lock = threading.RLock()  # reentrant: a collection inside the lock may run anybody's finalizer
+        self.returned = deque()  # what leases have given back and nobody has looked at yet
+        self.segments = {}  # first address -> mmap
+        self.firsts = []  # their first addresses, sorted
+        self.next = 0  # the first address of the next segment
+        self.free = []  # (size, address), sorted
+        self.size_at = {}  # address of a free piece -> its size
+        self.ending_at = {}  # address behind a free piece -> its own
+        self.used = self.most_used = 0
+
+    @property
+    def used_bytes(self):
+        """Bytes that somebody holds."""
+        with self.lock:
+            self._take_back()
+            return self.used
+
+    @property
+    def held_bytes(self):
+        """Bytes asked of the system and not given back, whether they were ever written to or not."""
+        return sum(map(len, self.segments.values()))
 
     def take(self, size):
+        """A lease of so many bytes, a multiple of PAGE."""
         with self.lock:
-            found = self._fitting(size)
-            if found is not None:
-                self.free.move_to_end(found)
-                self.free_bytes -= found
-                self.used_bytes += found
-                memory = self.free[found].pop()
-            else:
-                self.used_bytes += size
-                self._trim(max(self.most_used, self.used_bytes) * 3 // 2 - self.used_bytes)
-                memory = _map(size)
-            self.most_used = max(self.most_used, self.used_bytes)
-        return _Lease((size,), np.uint8, memory)
-
-    def _fitting(self, size):
-        """The smallest free size that will do without wasting much, or None."""
-        if self.free.get(size):
-            return size
-        most = size + max(size // 4, min(size, LITTLE))
-        return min((n for n, memories in self.free.items() if size < n <= most and memories), default=None)
-
-    def give_back(self, memory):
-        with self.lock:
-            size = len(memory)
-            self.used_bytes -= size
-            self.free.setdefault(size, deque()).append(memory)
-            self.free_bytes += size
-
-    def _trim(self, allowed):
-        for size in list(self.free):
-            while self.free[size] and self.free_bytes > allowed:
-                self.free[size].pop()
-                self.free_bytes -= size
-            if not self.free[size]:
-                del self.free[size]
+            self._take_back()
+            n = bisect_left(self.free, (size, 0))
+            if n == len(self.free):
+                self._grow(size)
+                n = bisect_left(self.free, (size, 0))
+            whole, address = self.free[n]
+            self._remove(whole, address)
+            if whole > size:
+                self._insert(whole - size, address + size)
+            self.used += size
+            self.most_used = max(self.most_used, self.used)
+            first = self.firsts[bisect(self.firsts, address) - 1]
+            lease = _Lease((size,), np.uint8, self.segments[first], address - first)
+            lease.place = self, address, size
+        return lease
 
     def clear(self):
-        """Give all free memory back to the system."""
+        """Give the segments that nobody uses any part of back to the system."""
         with self.lock:
-            self._trim(0)
-            self.most_used = self.used_bytes
+            self._take_back()
+            self._drop()
+            self.most_used = self.used
+
+    def _take_back(self):
+        while self.returned:
+            address, size = self.returned.popleft()
+            self.used -= size
+            before, behind = self.ending_at.get(address), self.size_at.get(address + size)
+            if behind is not None:
+                self._remove(behind, address + size)
+                size += behind
+            if before is not None:
+                size += self.size_at[before]
+                self._remove(self.size_at[before], before)
+                address = before
+            self._insert(size, address)
+
+    def _insert(self, size, address):
+        insort(self.free, (size, address))
+        self.size_at[address], self.ending_at[address + size] = size, address
+
+    def _remove(self, size, address):
+        del self.free[bisect_left(self.free, (size, address))]
+        del self.size_at[address], self.ending_at[address + size]
+
+    def _grow(self, size):
+        """One segment more. Those that are free as a whole, and too small, go when too much would be held."""
+        wanted = max(size, SEGMENT)
+        if self.held_bytes + wanted > max(self.most_used, self.used + size) * 3 // 2:
+            self._drop()
+        try:
+            memory = _map(wanted)
+        except OSError:
+            self._drop()
+            wanted = size
+            try:
+                memory = _map(wanted)
+            except OSError as error:
+                raise MemoryError(f"the system has no {size:,} bytes more ({error.strerror})") from error
+        self.segments[self.next] = memory
+        self.firsts.append(self.next)
+        self._insert(wanted, self.next)
+        self.next += wanted + PAGE
+
+    def _drop(self):
+        for first, memory in list(self.segments.items()):
+            if self.size_at.get(first) == len(memory):
+                self._remove(len(memory), first)
+                del self.segments[first]
+                self.firsts.remove(first)
 
 
-pool = _Lease.pool = Pool()
+pool = Pool()
 
 
 def empty(shape, dtype):
@@ -102,7 +160,7 @@ def empty(shape, dtype):
         size *= n
     if size < SMALLEST:
         return np.empty(shape, dtype)
-    return np.ndarray(shape, dtype, pool.take((size + 4095) & ~4095))
+    return np.ndarray(shape, dtype, pool.take(-(-size // PAGE) * PAGE))
 
 
 def zeros(shape, dtype):
