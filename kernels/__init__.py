@@ -39,6 +39,8 @@ FUNCTIONS = (
     "relu",
     "relu_grad",
     "sgd_step",
+    "zero_pad_shortcut",
+    "zero_pad_shortcut_grad",
 )
 BACKENDS = {"numba": "fast", "reference": "reference"}  # name -> module in this package
 _local = threading.local()

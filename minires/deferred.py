@@ -5,6 +5,10 @@ does so, and the values are never written to memory. Whoever looks at ``.data`` 
 all operations read what he was given.
 """
 
+import math
+
+import numpy as np
+
 from . import kernels
 from .kernels.layout import nchw, nhwc
 from .kernels.switch import Switch
@@ -28,47 +32,129 @@ class fusion(Switch):
     """
 
 
-class Deferred(Tensor):
-    """A Tensor (N, C, H, W) whose values are an ``Operand`` (``kernels/packing.py``): a function of a stored array.
+class Unstored(Tensor):
+    """A Tensor (N, C, H, W) whose values ``make()`` makes, (N, H, W, C), when somebody looks; from then on they are stored."""
 
-    moments: mean and variance of its channels where the operation that made it has them, else None.
-    """
+    __slots__ = ("_dtype", "_seen", "_shape")
 
-    __slots__ = ("_moments", "_operand", "_seen", "_shaped")
+    def __init__(self, shape, dtype):
+        super().__init__(np.empty(0, dtype))
+        self._shape, self._dtype, self._seen = shape, np.dtype(dtype), None
 
-    def __init__(self, operand, moments=None):
-        self._shaped = nchw(operand.array)
-        super().__init__(self._shaped)
-        self._operand, self._moments, self._seen = operand, moments, None
+    def make(self):
+        raise NotImplementedError
 
     @property
     def data(self):
         if self._seen is None:
-            self._seen = nchw(computed(self._operand))
+            self._seen = nchw(self.make())
         return self._seen
 
     @data.setter
     def data(self, array):
         self._seen = array
 
-    shape = property(lambda self: self._shaped.shape)
-    dtype = property(lambda self: self._shaped.dtype)
+    shape = property(lambda self: self._shape)
+    dtype = property(lambda self: self._dtype)
     ndim = property(lambda self: 4)
-    size = property(lambda self: self._shaped.size)
+    size = property(lambda self: math.prod(self._shape))
+
+
+class Deferred(Unstored):
+    """Values that are an ``Operand`` (``kernels/packing.py``): a function of a stored array.
+
+    moments: mean and variance of its channels where the operation that made it has them, else None.
+    """
+
+    __slots__ = ("_moments", "_operand")
+
+    def __init__(self, operand, moments=None):
+        N, H, W, C = operand.array.shape
+        super().__init__((N, C, H, W), operand.array.dtype)
+        self._operand, self._moments = operand, moments
+
+    def make(self):
+        return computed(self._operand)
+
+
+class Postponed(Unstored):
+    """Values that a function of no arguments makes."""
+
+    __slots__ = ("make",)
+
+    def __init__(self, make, shape, dtype):
+        super().__init__(shape, dtype)
+        self.make = make
+
+
+class Kept:
+    """What an operation keeps of a Tensor (N, C, H, W): an Operand, and how to make it again when it has been forgotten."""
+
+    def __init__(self, operand, again=None):
+        self._operand, self._again = operand, again
+
+    def operand(self):
+        if self._operand is None:
+            self._operand = kernels.fused.Operand(self._again())
+        return self._operand
+
+    def values(self):
+        """(N, H, W, C). Those that are not stored are made for the caller alone."""
+        return self._again() if self._operand is None else computed(self._operand)
+
+    @property
+    def steady(self):
+        """Whether it is never forgotten."""
+        return self._again is None
+
+    def stay(self):
+        self.operand()
+        self._again = None
+
+    def forget(self):
+        if self._again is not None:
+            self._operand = None
+
+
+class Remade(Unstored):
+    """Values that are stored while ``kept``, which operations share, has not forgotten them. Who looks at them ends that."""
+
+    __slots__ = ("kept",)
+
+    def __init__(self, kept):
+        array = kept.operand().array
+        super().__init__(nchw(array).shape, array.dtype)
+        self.kept = kept
+
+    def make(self):
+        self.kept.stay()
+        return self.kept.operand().array
+
+
+def keep(x):
+    """The ``Kept`` of the Tensor x (N, C, H, W): unstored values as they follow from others, unless somebody looked."""
+    if isinstance(x, Unstored) and x._seen is None:
+        if isinstance(x, Remade):
+            return x.kept
+        return Kept(None, x.make) if isinstance(x, Postponed) else Kept(x._operand)
+    return Kept(kernels.fused.Operand(nhwc(x.data)))
 
 
 def operand(x):
-    """The Tensor x (N, C, H, W) as a kernel reads it: unstored values as they follow from others, unless somebody looked."""
-    if isinstance(x, Deferred) and x._seen is None:
-        return x._operand
-    return kernels.fused.Operand(nhwc(x.data))
+    """The Tensor x (N, C, H, W) as a kernel reads it."""
+    return keep(x).operand()
+
+
+def values(x):
+    """The values of the Tensor x, (N, H, W, C). Those that are not stored are made for the caller alone."""
+    return keep(x).values()
 
 
 def moments(x):
     """(mean, biased variance), float64 (C,), of each channel of the Tensor x (N, C, H, W)."""
     if isinstance(x, Deferred) and x._seen is None and x._moments is not None:
         return x._moments
-    return kernels.batch_norm_stats(nhwc(x.data))
+    return kernels.batch_norm_stats(values(x))
 
 
 def computed(operand):

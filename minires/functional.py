@@ -21,6 +21,7 @@ from .ops.normalization import batch_norm
 from .ops.pooling import avg_pool2d, global_avg_pool2d, global_max_pool2d, max_pool2d
 from .ops.reduction import max, mean, sum
 from .ops.shape import cat, flatten, getitem, pad, permute, reshape, stack, transpose
+from .ops.shortcut import zero_pad_shortcut
 
 # The steps that residual networks are written in. Each equals the composition that its docstring names, hooks included.
 # Where nobody looks between, the whole step runs at once (``ops/fused.py``): in training, and in evaluation under no_grad.
@@ -131,4 +132,5 @@ __all__ = [
     "sum",
     "tanh",
     "transpose",
+    "zero_pad_shortcut",
 ]

@@ -322,6 +322,20 @@ CASES = {
             normal(X),
         ),
     ],
+    "zero_pad_shortcut": [
+        Twins(
+            "uneven",
+            lambda x: F.zero_pad_shortcut(x, 2, 1, 2),
+            lambda t, x: t.nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 2)),
+            normal(X),
+        ),
+        Twins(
+            "of what is not stored, looked at",
+            lambda x: F.zero_pad_shortcut(x * 2, 3, 0, 1) * 3,
+            lambda t, x: t.nn.functional.pad((x * 2)[:, :, ::3, ::3], (0, 0, 0, 0, 0, 1)) * 3,
+            normal(X),
+        ),
+    ],
 }
 
 EVERY = [(name, case) for name, cases in CASES.items() for case in cases]

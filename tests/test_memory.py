@@ -2,6 +2,8 @@
 
 import gc
 import mmap
+import random
+import threading
 
 import numpy as np
 import pytest
@@ -121,8 +123,15 @@ def pool(monkeypatch):
     """A pool of the test's own."""
     fresh = buffers.Pool()
     monkeypatch.setattr(buffers, "pool", fresh)
-    monkeypatch.setattr(buffers._Lease, "pool", fresh)
     return fresh
+
+
+def resident_bytes():
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * mmap.PAGESIZE
+    except OSError:
+        pytest.skip("this system does not say how much memory a process has")
 
 
 class TestPool:
@@ -187,14 +196,91 @@ class TestPool:
         for array, value in alive:
             assert (array == value).all()
 
+    def test_free_neighbours_become_one(self, pool):
+        pieces = [buffers.empty((1 << 20,), np.uint8) for _ in range(8)]
+        first = min(piece.ctypes.data for piece in pieces)
+        random.Random(0).shuffle(pieces)
+        while pieces:
+            pieces.pop()
+        whole = buffers.empty((8 << 20,), np.uint8)
+        assert whole.ctypes.data == first
+        assert pool.held_bytes == buffers.SEGMENT
+
+    def test_large_and_small_pieces_share_memory(self, pool):
+        """A forward pass takes ever smaller arrays, and a backward pass ever larger ones while those are freed."""
+        for _ in range(3):
+            sizes = [8 << 20] * 4 + [4 << 20] * 4 + [2 << 20] * 4
+            forward = [buffers.empty((size,), np.uint8) for size in sizes]
+            for size in reversed(sizes):
+                gradient = buffers.empty((size,), np.uint8)
+                forward.pop()
+            del gradient
+        assert pool.most_used <= sum(sizes) + (2 << 20)
+        assert pool.held_bytes <= sum(sizes) + 2 * buffers.SEGMENT
+
     def test_what_it_holds_is_bounded(self, pool):
-        for n in range(60):
-            buffers.empty((1 << 18, 1 + n % 7), np.float32)
-        largest = (1 << 18) * 7 * 4
-        assert pool.used_bytes == 0
-        assert 0 < pool.free_bytes <= pool.most_used * 3 // 2 <= largest * 3 // 2
+        for n in (1, 3, 5, 2, 7, 4, 6, 1, 2, 3):
+            buffers.empty((n * buffers.SEGMENT,), np.uint8)
+            assert pool.used_bytes == 0
+            assert pool.held_bytes <= pool.most_used * 3 // 2
+        assert pool.most_used == 7 * buffers.SEGMENT
         pool.clear()
-        assert pool.free_bytes == 0
+        assert pool.held_bytes == 0
+
+    def test_a_segment_in_use_stays(self, pool):
+        kept = buffers.empty((1 << 20,), np.uint8)
+        kept[...] = 3
+        buffers.empty((2 * buffers.SEGMENT,), np.uint8)
+        pool.clear()
+        assert pool.held_bytes == buffers.SEGMENT
+        assert (kept == 3).all()
+
+    def test_what_nobody_writes_to_takes_no_memory(self, pool):
+        resident = resident_bytes()
+        buffers.empty((buffers.SEGMENT,), np.uint8)[: 1 << 20] = 1
+        assert resident_bytes() - resident < buffers.SEGMENT // 2
+
+    def test_a_full_memory_is_named(self, pool, monkeypatch):
+        def refused(size):
+            raise OSError(12, "Cannot allocate memory")
+
+        monkeypatch.setattr(buffers, "_map", refused)
+        with pytest.raises(MemoryError, match=r"no 1,048,576 bytes more \(Cannot allocate memory\)"):
+            buffers.empty((1 << 20,), np.uint8)
+        assert pool.used_bytes == 0
+
+    def test_where_there_is_no_room_for_a_segment_the_array_alone_will_do(self, pool, monkeypatch):
+        tight = buffers._map
+
+        def small(size):
+            if size >= buffers.SEGMENT:
+                raise OSError(12, "Cannot allocate memory")
+            return tight(size)
+
+        monkeypatch.setattr(buffers, "_map", small)
+        buffers.empty((1 << 20,), np.uint8)[...] = 1
+        assert pool.held_bytes == 1 << 20
+
+    def test_many_threads_at_once(self, pool):
+        wrong = []
+
+        def work(value):
+            rng = random.Random(value)
+            for _ in range(200):
+                array = buffers.empty((rng.randrange(1 << 16, 1 << 18),), np.uint8)
+                array[...] = value
+                other = buffers.empty((1 << 17,), np.uint8)
+                other[...] = value + 100
+                if not ((array == value).all() and (other == value + 100).all()):
+                    wrong.append(value)
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+        assert pool.used_bytes == 0
 
     def test_zeros_are_zero_in_memory_that_was_used(self, pool):
         buffers.empty((300, 300), np.float32)[...] = 7

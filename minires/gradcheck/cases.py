@@ -205,6 +205,7 @@ CASES = {
     "cat": [Case("channels", lambda *x: F.cat(x, 1), normal(X, (2, 1, 4, 5)))],
     "stack": [Case("last", lambda *x: F.stack(x, -1), normal((3, 4), (3, 4)))],
     "pad": [Case("channels", lambda x: F.pad(x, (0, 0, 0, 0, 1, 2)), normal(X))],
+    "zero_pad_shortcut": [Case("stride 2", lambda x: F.zero_pad_shortcut(x, 2, 1, 2), normal(X))],
     # what is no function of its own
     "fan-out": [Case("three uses", _fan_out, apart((3, 4))), Case("shortcuts that cross", _crossing, normal((3, 4)))],
     "SGD": [

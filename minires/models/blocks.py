@@ -32,7 +32,7 @@ class ZeroPad(nn.Module):
         self.after = out_channels - in_channels - self.before
 
     def forward(self, x):
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
+        return F.zero_pad_shortcut(x, self.stride, self.before, self.after)
 
     def extra_repr(self):
         return f"stride={self.stride}, channels=({self.before}, {self.after})"

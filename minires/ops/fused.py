@@ -8,7 +8,8 @@ sums that the batch norm below needs, and that one computes its own input's grad
 import numpy as np
 
 from .. import kernels
-from ..deferred import Deferred, MaskedGradient, NormGradient, computed, is_fusing, moments, operand
+from ..deferred import Deferred, Kept, MaskedGradient, NormGradient, Remade
+from ..deferred import computed, is_fusing, keep, moments, operand, values
 from ..kernels.layout import hwio, nchw, nhwc, oihw, out_size
 from ..tensor import Op, Tensor, is_grad_enabled
 
@@ -24,15 +25,14 @@ class Conv2d(Op):
         self.convolution = convolution  # stride, padding, dilation, groups
 
     def read(self, i, x):
-        return operand(x) if i == 0 else x.data
+        return (keep, Tensor.numpy, values)[i](x)
 
     def forward(self, x, w, shortcut=None):
         fused = kernels.fused
         self.x, self.w = x, hwio(w)
         self.aliases = shortcut is not None  # the shortcut is handed dy
-        other = None if shortcut is None else nhwc(shortcut)
-        sums = fused.Epilogue(fused.MOMENTS, (np.zeros(w.shape[0]),), other=other)
-        y, self.moments = fused.convolve(self.x, self.w, self.convolution, sums)
+        sums = fused.Epilogue(fused.MOMENTS, (np.zeros(w.shape[0]),), other=shortcut)
+        y, self.moments = fused.convolve(self.x.operand(), self.w, self.convolution, sums)
         return fused.Operand(y)
 
     def wrap(self, y):
@@ -45,10 +45,11 @@ class Conv2d(Op):
         dx = dw = None
         if needs[0]:
             epilogue = fused.Epilogue() if self.below is None else self.below[0].mask(self.below[1])
-            dx, sums = fused.convolve_input_grad(dy, self.w, self.x.array.shape, self.convolution, epilogue)
+            x_shape = self.x.operand().array.shape
+            dx, sums = fused.convolve_input_grad(dy, self.w, x_shape, self.convolution, epilogue)
             dx = nchw(dx) if self.below is None else MaskedGradient(dx, sums)
         if needs[1]:
-            dw = oihw(fused.convolve_weight_grad(self.x, dy, self.w.shape, self.convolution))
+            dw = oihw(fused.convolve_weight_grad(self.x.operand(), dy, self.w.shape, self.convolution))
         return dx, dw, *dshortcut
 
 
@@ -99,26 +100,34 @@ class BatchNormReLU(Op):
 
 
 class BatchNormAddReLU(BatchNormReLU):
-    """z = relu(x̂·γ + β + shortcut): the end of a residual block. Both branches get the same gradient."""
+    """z = relu(x̂·γ + β + shortcut): the end of a residual block. Both branches get the same gradient.
+
+    Of every second block in a row, z is forgotten when the next block has ended, and made again on the way back: one pass
+    over memory in place of an array in three.
+    """
 
     label = "batch_norm_add_relu"
     aliases = True
 
+    def read(self, i, x):
+        return keep(x) if i == 3 else super().read(i, x)
+
     def forward(self, c, weight, bias, shortcut):
         fused = kernels.fused
-        normalised = super().forward(c, weight, bias)
-        end = fused.Epilogue(fused.NORMALISE, normalised.parameters, other=nhwc(shortcut))
-        self.z = fused.pointwise(fused.Operand(self.c), end)[0]
-        return nchw(self.z)
+        c, parameters = fused.Operand(computed(c)), super().forward(c, weight, bias).parameters
 
-    def read(self, i, x):
-        return nchw(computed(operand(x))) if i == 3 else super().read(i, x)  # a shortcut is not looked at again
+        def end():
+            return fused.pointwise(c, fused.Epilogue(fused.NORMALISE, parameters, other=shortcut.values()))[0]
+
+        self.z = Kept(fused.Operand(end()), end if shortcut.steady and is_grad_enabled() else None)
+        shortcut.forget()
+        return self.z
 
     def wrap(self, y):
-        return Op.wrap(self, y)
+        return Tensor(nchw(y.operand().array)) if y.steady else Remade(y)
 
     def mask(self, so_far):
-        return super().mask(so_far)._replace(z=self.z)
+        return super().mask(so_far)._replace(z=self.z.operand().array)
 
     def backward(self, dy, needs):
         g, *gradients = self.gradients(dy)

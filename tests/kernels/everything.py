@@ -61,6 +61,9 @@ def calls(dtype, change=lambda x: x):
     yield "relu_grad", kernels.relu_grad(z, kernels.relu(x))
     yield "add", kernels.add(x, z)
     yield "add_relu", kernels.add_relu(x, z)
+    y = kernels.zero_pad_shortcut(x, 2, 3, 4)
+    yield "zero_pad_shortcut", y
+    yield "zero_pad_shortcut_grad", kernels.zero_pad_shortcut_grad(new(*y.shape), x.shape, 2, 3)
     yield "matmul", kernels.matmul(new(211, 130), new(130, 70))
     yield "matmul", kernels.matmul(new(130, 211).T, new(130, 5))
     yield "matmul", kernels.matmul(new(3, 100, 20), new(70, 20).T)

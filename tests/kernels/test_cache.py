@@ -98,6 +98,67 @@ print(cache.compiles.kernels, cache.compiles.seconds > 0)
     assert list(folder.rglob("*.nbc"))
 
 
+COMPILING = {
+    "numba.np.linalg",
+    "numba.np.arraymath",
+    "numba.typed.typeddict",
+}  # modules that register what can be compiled
+STEP = """
+import sys
+import numpy as np
+from minires.kernels import cache, fast
+losses, _ = fast.cross_entropy(np.zeros((2, 4), np.float32), np.zeros(2, np.int64), 0.0)
+assert abs(losses[0] - np.log(4)) < 1e-6
+assert fast.add(np.ones((200, 200)), np.ones((200, 200))).sum() == 80000
+"""
+
+
+def test_compiled_kernels_are_loaded_without_what_compiling_needs(tmp_path):
+    """And a function that is compiled after that, with arrays of its own, finds all of it."""
+    code = f"""{STEP}
+print(sorted({COMPILING!r} & set(sys.modules)))
+import numba
+@numba.njit
+def f(x):
+    return np.dot(x, np.ones(3)) + np.sort(x)[0]
+assert f(np.array([3.0, 1.0, 2.0])) == 7
+print(cache.compiles.kernels)
+"""
+    assert python(STEP, MINIRES_CACHE_DIR=str(tmp_path)).returncode == 0
+    found = python(code, MINIRES_CACHE_DIR=str(tmp_path))
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.split() == ["[]", "[]"]
+
+
+def test_a_numba_with_its_functions_elsewhere_loads_them_its_own_way(tmp_path):
+    assert python(STEP, MINIRES_CACHE_DIR=str(tmp_path)).returncode == 0
+    code = f"""
+import numba.core.runtime.nrt
+from minires.kernels import cache
+assert cache._know_symbols.__wrapped__()
+numba.core.runtime.nrt.rtsys.initialize(numba.core.registry.cpu_target.target_context)
+del numba.core.runtime._nrt_python.c_helpers
+{STEP}
+print(cache._know_symbols(), sorted({COMPILING!r} - set(sys.modules)), cache.compiles.kernels)
+"""
+    found = python(code, MINIRES_CACHE_DIR=str(tmp_path))
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.split() == ["False", "[]", "[]"]
+
+
+def test_functions_that_belong_to_no_module_compile():
+    """Those that exec() makes: what watches Numba's compiling looks at the functions of everybody."""
+    code = """
+import numba, minires.kernels.cache
+made = {}
+exec("def f(x): return x + 1", made)
+made["f"].__module__ = None
+assert numba.njit(made["f"])(1) == 2
+"""
+    found = python(code)
+    assert found.returncode == 0, found.stderr
+
+
 def test_a_folder_that_cannot_be_written_to_is_replaced_and_named(tmp_path):
     """A read-only home, say: another place is found, with a warning that says where and what to set."""
     (tmp_path / "file").write_text("not a folder")

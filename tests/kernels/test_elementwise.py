@@ -192,3 +192,31 @@ def test_sgd_step_refuses_what_it_cannot_update_in_place():
         with pytest.raises(ShapeError, match="memory"):
             fast.sgd_step(param, dense, velocity, 0.1, 0.9, 0.0, False)
     np.testing.assert_array_equal(gaps, 1)
+
+
+@BOTH
+@given(st.tuples(*[st.integers(1, 9)] * 4), st.integers(1, 4), st.integers(0, 3), st.integers(0, 3), DTYPES, SEEDS)
+def test_the_zero_padding_shortcut_is_exact(module, shape, stride, before, after, dtype, seed):
+    (x,) = arrays(seed, dtype, shape)
+    N, H, W, C = shape
+    y = module.zero_pad_shortcut(x, stride, before, after)
+    rows, columns = range(0, H, stride), range(0, W, stride)
+    expected = np.zeros((N, len(rows), len(columns), before + C + after), dtype)
+    for n, i, j in np.ndindex(N, len(rows), len(columns)):
+        for c in range(C):
+            expected[n, i, j, before + c] = x[n, rows[i], columns[j], c]
+    np.testing.assert_array_equal(y, expected)
+    (dy,) = arrays(seed + 1, dtype, y.shape)
+    dx = module.zero_pad_shortcut_grad(dy, shape, stride, before)
+    expected = np.zeros(shape, dtype)
+    for n, i, j in np.ndindex(N, len(rows), len(columns)):
+        for c in range(C):
+            expected[n, rows[i], columns[j], c] = dy[n, i, j, before + c]
+    np.testing.assert_array_equal(dx, expected)
+    assert y.dtype == dx.dtype == dtype
+
+
+@pytest.mark.parametrize("dy", [(2, 3, 4, 9), (2, 4, 4, 9), (2, 4, 3, 4)])
+def test_a_gradient_that_is_not_of_this_shortcut_is_refused(dy):
+    with pytest.raises(ShapeError, match=r"zero_pad_shortcut_grad: shapes \(2"):
+        fast.zero_pad_shortcut_grad(np.zeros(dy), (2, 7, 6, 5), 2, 1)
