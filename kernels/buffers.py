@@ -4,11 +4,13 @@
 views included, has been collected: never earlier, so an output, a gradient or a view that somebody keeps never changes.
 """
 
+import math
 import mmap
 import threading
 from bisect import bisect, bisect_left, insort
 from collections import deque
 from contextlib import suppress
+from itertools import accumulate
 
 import numpy as np
 
@@ -161,6 +163,14 @@ def empty(shape, dtype):
     if size < SMALLEST:
         return np.empty(shape, dtype)
     return np.ndarray(shape, dtype, pool.take(-(-size // PAGE) * PAGE))
+
+
+def empty_together(shapes, dtype):
+    """Uninitialised C-contiguous arrays of several shapes in one piece of memory; each begins on a page."""
+    size = np.dtype(dtype).itemsize
+    starts = list(accumulate((-(-math.prod(shape) * size // PAGE) * PAGE for shape in shapes), initial=0))
+    memory = empty((starts[-1],), np.uint8)
+    return [np.ndarray(shape, dtype, memory, start) for shape, start in zip(shapes, starts)]
 
 
 def zeros(shape, dtype):

@@ -3,6 +3,8 @@
 The choice depends on the target, the shapes and a switch, never on a measurement: the bits of a run can be had again.
 """
 
+from functools import lru_cache
+
 from . import conv, conv_weight, winograd_weight
 from . import winograd as winograd_conv
 from .switch import uses_winograd
@@ -10,8 +12,12 @@ from .winograd_plan import faster
 
 
 def _choose(direct, other, use, x_shape, w_shape, convolution):
-    by_winograd = uses_winograd() and faster(conv.geometry(x_shape, w_shape, *convolution), use)
-    return other if by_winograd else direct
+    return other if uses_winograd() and _faster(use, x_shape, w_shape, *convolution) else direct
+
+
+@lru_cache(maxsize=1024)
+def _faster(use, x_shape, w_shape, *convolution):
+    return faster(conv.geometry(x_shape, w_shape, *convolution), use)
 
 
 # --- for fused operations: operands in, epilogues done

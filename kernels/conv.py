@@ -6,6 +6,8 @@ residual addition beside a convolution cost no passes over memory of their own. 
 bands, and every sum has one order, so results do not depend on the number of threads.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 from .buffers import empty
@@ -98,6 +100,7 @@ def _run_plan(plan, operand, w, out, transposed, epilogue):
     return results
 
 
+@lru_cache(maxsize=512)
 def geometry(x_shape, w_shape, stride, padding, dilation, groups):
     """The Geometry of x (N, H, W, C) ∗ w (KH, KW, I, O)."""
     images, height, width, channels = x_shape
@@ -120,13 +123,14 @@ def convolve(operand, w, convolution, epilogue):
     return out, join_moments(results, values(plan.layout))
 
 
+@lru_cache(maxsize=512)
 def values(layout):
-    """How many values of a channel each item has."""
+    """How many values of a channel each item has, an array of float64."""
     item = np.arange(layout.items)
     image, q = item // layout.bands * layout.images, item % layout.bands * layout.band
     images = np.minimum(layout.images, layout.all_images - image)
     rows = np.minimum(layout.band * layout.out_row, layout.out_pixels - q * layout.out_row)
-    return images * layout.out_pixels if layout.bands == 1 else rows
+    return np.asarray(images * layout.out_pixels if layout.bands == 1 else rows, np.float64)
 
 
 def convolve_input_grad(operand, w, x_shape, convolution, epilogue):

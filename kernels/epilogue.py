@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .cache import njit
-from .packing import fold
+from .norm_terms import join
+from .packing import as_rows, fold
 
 NOTHING, MOMENTS, NORMALISE, ADD, MASK = range(5)
 
@@ -25,7 +26,7 @@ class Epilogue(NamedTuple):
     """Arrays are shaped as the outputs (N, H, W, C), parameters float64 (C,): mean, scale, shift."""
 
     kind: int = NOTHING
-    parameters: tuple = ()
+    parameters: tuple | np.ndarray = ()
     relu: bool = True  # NORMALISE: rectify?
     other: np.ndarray | None = None  # what is added: a shortcut, or the gradient that has come already
     c: np.ndarray | None = None  # MASK: the input of the batch norm below
@@ -36,8 +37,7 @@ class Epilogue(NamedTuple):
         ``repeated`` takes them. The flags tell ``finish`` what to do: kind, relu?, add other?, mask by z?"""
         flags = np.array([self.kind, self.relu, self.other is not None, self.z is not None], np.int64)
         arrays = [(out if a is None else a).reshape(-1) for a in (self.other, self.c, self.z)]
-        parameters = np.array(self.parameters or (np.zeros(out.shape[-1]),), np.float64)
-        return flags, *arrays, parameters, fold(*out.shape[-2:])
+        return flags, *arrays, as_rows(self.parameters, out.shape[-1]), fold(*out.shape[-2:])
 
 
 @njit(inner=True)
@@ -130,7 +130,5 @@ def finish(flags, y, other, c, z, parameters, result):
 
 def join_moments(results, counts):
     """(mean, biased variance), float64 (C,), from the moments (items, 2, C) of items with so many values a channel."""
-    counts = counts[:, None]
-    total = counts.sum()
-    mean = (counts * results[:, 0]).sum(0) / total
-    return mean, (results[:, 1].sum(0) + (counts * (results[:, 0] - mean) ** 2).sum(0)) / total
+    mean, var = join(results, counts)
+    return mean, var

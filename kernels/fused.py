@@ -9,7 +9,8 @@ from .buffers import empty_like
 from .cache import njit
 from .choice import convolve_input_grad, convolve_weight_grad
 from .epilogue import ADD, MASK, MOMENTS, NORMALISE, NOTHING, Epilogue, finish, join_moments
-from .packing import PLAIN, Operand, fold, gradient, normalised, repeated, rounded, transform
+from .norm_terms import backward_terms, forward_terms
+from .packing import GRADIENT, NORMALISED, PLAIN, Operand, fold, normalised, repeated, rounded, transform
 from .parallel import on_threads
 from .threads import launch
 
@@ -17,17 +18,20 @@ BLOCK = 64  # long rows in one item of work
 
 __all__ = [
     "ADD",
+    "GRADIENT",
     "MASK",
     "MOMENTS",
     "NORMALISE",
+    "NORMALISED",
     "NOTHING",
     "PLAIN",
     "Epilogue",
     "Operand",
+    "backward_terms",
     "convolve",
     "convolve_input_grad",
     "convolve_weight_grad",
-    "gradient",
+    "forward_terms",
     "normalised",
     "pointwise",
     "rounded",

@@ -20,21 +20,25 @@ LONG_ROW = 512  # elements; a loop over 16 channels alone spends its time on loo
 
 
 class Operand(NamedTuple):
-    """An array (N, H, W, C) and what to make of it on reading. parameters: float64 (C,) arrays in the order above."""
+    """An array (N, H, W, C) and what to make of it on reading. parameters: float64 (C,) rows in the order above."""
 
     array: np.ndarray
     kind: int = PLAIN
-    parameters: tuple = ()
+    parameters: tuple | np.ndarray = ()
     partner: np.ndarray | None = None
 
     def arguments(self):
         """As kernels take it: kind, array and partner as 1-d, and the parameters as ``repeated`` takes them."""
         flat = self.array.reshape(-1)
         partner = flat if self.partner is None else self.partner.reshape(-1)
-        return self.kind, flat, partner, np.array(self.parameters or (_NONE,), np.float64), fold(*self.array.shape[-2:])
+        return self.kind, flat, partner, as_rows(self.parameters, 1), fold(*self.array.shape[-2:])
 
 
-_NONE = np.zeros(1)
+def as_rows(parameters, channels):
+    """Parameters as kernels take them, an array of their rows; one row of zeros where there are none."""
+    if isinstance(parameters, np.ndarray):
+        return parameters
+    return np.array(parameters, np.float64) if parameters else np.zeros((1, channels))
 
 
 @cache
@@ -67,12 +71,6 @@ def normalised(x, mean, scale, shift):
     """relu((x − mean)·scale + shift). Subtracting first keeps the digits when the mean is large."""
     near, rest = rounded(mean, x.dtype)
     return Operand(x, NORMALISED, (near, scale, shift - rest * scale))
-
-
-def gradient(dy, x, mean, a, b, d):
-    """a·dy + b·(x − mean) + d: the gradient of batch norm's input x, dy being that of its output."""
-    near, rest = rounded(mean, x.dtype)
-    return Operand(dy, GRADIENT, (near, a, b, d - b * rest), x)
 
 
 @njit(inner=True)

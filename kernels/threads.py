@@ -48,8 +48,11 @@ def most_threads():
 
 def get_num_threads():
     """The number of threads that parallel kernels run on."""
-    if _requested is not None:
-        return _requested
+    return _default_threads() if _requested is None else _requested
+
+
+@cache
+def _default_threads():
     if "NUMBA_NUM_THREADS" in os.environ:
         return most_threads()
     return min(physical_cores(), most_threads())

@@ -22,7 +22,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from . import target
-from .buffers import empty
+from .buffers import empty, empty_together
 from .cache import njit
 from .checks import fits, one_dtype
 from .conv import geometry, item_stretch, values
@@ -34,11 +34,10 @@ from .products import address
 from .threads import LOCK, get_num_threads, launch
 from .tile import accumulate_rows
 from .winograd_ir import PLANES, TILE, transform_filter, transform_input, transform_output, transpose
-from .winograd_plan import applicable, block_for, item_layout
+from .winograd_plan import LINE, applicable, winograd_plan
 
 STEPS = 8  # of a product's sum that are written out; with 16 the AVX-512 tile spills registers
 VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, target.NARROW_ROWS
-LINE = 64  # bytes of a cache line
 
 
 @njit()
@@ -227,20 +226,16 @@ def _convolve(
 
 def _run(operand, w, out, padding, transposed, epilogue):
     """Fill ``out``; the epilogue's result of each item, (items, 2, O) float64, and the layout."""
-    channels, filters, size = operand.array.shape[3], out.shape[3], w.itemsize
-    block = block_for(channels, filters, size)
-    layout = item_layout(len(out), operand.array.shape[1:3], padding, channels, filters, size, False)
-    results = np.zeros((0 if epilogue.kind == NOTHING else layout.items, 2, filters))
-    v, m, u = block.sizes(size)
-    U, lanes = empty((u,), w.dtype), VECTOR_BYTES // size
-    tables = layout.record(), block.record()
+    images, *size, channels = operand.array.shape
+    plan = winograd_plan(images, tuple(size), padding, channels, out.shape[3], w.itemsize)
+    results = np.zeros((0 if epilogue.kind == NOTHING else plan.layout.items, 2, out.shape[3]))
     with LOCK:  # buffers for each thread, and no change of their number between
-        lengths = layout.packed_size + lanes, v, m, 9 * (LINE // size) * lanes
-        packed, V, M, edges = (empty((get_num_threads(), n), w.dtype) for n in lengths)
-        launch(_filters, w, transposed, U, edges, block.record())
+        threads = get_num_threads()
+        U, packed, V, M, edges = empty_together([(plan.filters,), *[(threads, n) for n in plan.scratch]], w.dtype)
+        launch(_filters, w, transposed, U, edges, plan.tables[1])
         reads = *operand.arguments(), U, out.reshape(-1)
-        launch(_convolve, *reads, *tables, *epilogue.arguments(out), results, packed, V, M)
-    return results, layout
+        launch(_convolve, *reads, *plan.tables, *epilogue.arguments(out), results, packed, V, M)
+    return results, plan.layout
 
 
 def refuse(op, g):

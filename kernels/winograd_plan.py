@@ -20,6 +20,7 @@ WEIGHT_TILES = 64  # in a block of a weight gradient, whose total is read and wr
 ITEM_TILES = 64  # in an item, where the batch has as many
 WIDE_ITEM_TILES = 12  # in an item of a layer whose weights are larger than the L2 cache
 WIDE_BYTES = 1 << 20
+LINE = 64  # bytes of a cache line
 PACKED_BYTES = 256 << 10
 TOTALS_BYTES = 8 << 20  # of all partial sums of a weight gradient
 CHUNK_TILES = 128  # in a chunk, at least: each has a total to clear and to add
@@ -69,7 +70,7 @@ def _up(n, multiple):
 
 def _plane(elements, itemsize):
     """Whole cache lines, an odd number of them: the 36 planes that a transform writes to fall on 36 sets of the L1 cache."""
-    line = 64 // itemsize
+    line = LINE // itemsize
     return (_up(elements, line) // line | 1) * line
 
 
@@ -160,6 +161,45 @@ def weight_layout(images, size, padding, channels, filters, itemsize):
     tiles = images * (whole(layout.out_pixels // layout.out_row) // TILE) * (whole(layout.out_row) // TILE)
     chunks = max(1, min(16, layout.items, TOTALS_BYTES // total, tiles // CHUNK_TILES))
     return layout._replace(chunks=chunks, splits=max(1, min(16 // chunks, channels // SPLIT_ROWS)))
+
+
+class WinogradPlan(NamedTuple):
+    """Forward pass or input gradient: all of it that does not depend on the arrays."""
+
+    layout: Layout
+    tables: tuple  # the records of layout and block
+    filters: int  # elements of the transformed filters
+    scratch: tuple  # elements of a thread's buffers: a packed item, V, M, nine taps of the filters at an edge
+
+
+@lru_cache(maxsize=512)
+def winograd_plan(images, size, padding, channels, filters, itemsize):
+    """For images of ``size`` (H, W) with a border of ``padding``."""
+    block = block_for(channels, filters, itemsize)
+    layout = item_layout(images, size, padding, channels, filters, itemsize, False)
+    v, m, u = block.sizes(itemsize)
+    lanes, line = target.VECTOR_BYTES // itemsize, LINE // itemsize
+    scratch = layout.packed_size + lanes, v, m, 9 * line * lanes
+    return WinogradPlan(layout, (layout.record(), block.record()), u, scratch)
+
+
+class WinogradWeightPlan(NamedTuple):
+    tables: tuple  # the records of layout and block, and the offsets of ``weight_tables_for``
+    totals: tuple  # shape of the partial sums
+    scratch: tuple  # elements of a thread's buffers: a packed item, its dy, V, Z, nine vectors at an edge
+
+
+@lru_cache(maxsize=512)
+def winograd_weight_plan(images, size, padding, channels, filters, itemsize, packed_dy):
+    """packed_dy: dy is computed on reading, an item at a time."""
+    block = weight_block_for(channels, filters, itemsize)
+    layout = weight_layout(images, size, padding, channels, filters, itemsize)
+    v, z, _ = block.sizes(itemsize)
+    lanes = target.VECTOR_BYTES // itemsize
+    read = layout.images * layout.band * layout.out_row * filters if packed_dy else 0
+    tables = layout.record(), block.record(), weight_tables_for(block, itemsize)
+    scratch = layout.packed_size + lanes, read, v, z, 9 * lanes
+    return WinogradWeightPlan(tables, (layout.chunks, PLANES * block.total_plane), scratch)
 
 
 def applicable(g):

@@ -5,7 +5,7 @@ splits, whatever the number of threads; chunks are added up in their order.
 """
 
 from . import target
-from .buffers import empty
+from .buffers import empty, empty_together
 from .cache import njit
 from .checks import fits, one_dtype
 from .conv import geometry, item_stretch
@@ -17,7 +17,7 @@ from .threads import LOCK, get_num_threads, launch
 from .tile import accumulate_tile
 from .winograd import refuse, transform_inputs
 from .winograd_ir import PLANES, TILE, transform_gradient, transform_weight_grad
-from .winograd_plan import weight_block_for, weight_layout, weight_tables_for
+from .winograd_plan import winograd_weight_plan
 
 VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, target.NARROW_ROWS
 
@@ -190,22 +190,15 @@ def convolve_weight_grad(operand, gradient, w_shape, convolution):
     x = operand.array
     g = geometry(x.shape, w_shape, *convolution)
     refuse("conv2d_weight_grad", g)
-    size = x.itemsize
-    block = weight_block_for(g.channels, g.filters, size)
-    layout = weight_layout(g.images, g.size, g.padding, g.channels, g.filters, size)
+    plan = winograd_weight_plan(g.images, g.size, g.padding, g.channels, g.filters, x.itemsize, gradient.kind != PLAIN)
     dw = empty(w_shape, x.dtype)
-    totals = empty((layout.chunks, PLANES * block.total_plane), x.dtype)
     kind, flat, _, *rows = operand.arguments()
     reads = kind, flat, *rows, *gradient.arguments()
-    tables = layout.record(), block.record(), weight_tables_for(block, size)
-    v, z, _ = block.sizes(size)
-    lanes = VECTOR_BYTES // size
-    read = 0 if gradient.kind == PLAIN else layout.images * layout.band * layout.out_row * g.filters
     with LOCK:
-        lengths = layout.packed_size + lanes, read, v, z, 9 * lanes
-        packed, read, V, Z, edges = (empty((get_num_threads(), n), x.dtype) for n in lengths)
-        launch(_weight_grad, *reads, totals, *tables, packed, read, V, Z)
-        launch(_finish, totals, dw, edges, block.record())
+        threads = get_num_threads()
+        totals, *buffers, edges = empty_together([plan.totals, *[(threads, n) for n in plan.scratch]], x.dtype)
+        launch(_weight_grad, *reads, totals, *plan.tables, *buffers)
+        launch(_finish, totals, dw, edges, plan.tables[1])
     return dw
 
 

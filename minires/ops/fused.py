@@ -8,9 +8,20 @@ sums that the batch norm below needs, and that one computes its own input's grad
 import numpy as np
 
 from .. import kernels
-from ..deferred import Deferred, Kept, MaskedGradient, NormGradient, Remade
-from ..deferred import computed, is_fusing, keep, moments, operand, values
-from ..kernels.layout import hwio, nchw, nhwc, oihw, out_size
+from ..deferred import (
+    Deferred,
+    Kept,
+    MaskedGradient,
+    NormGradient,
+    Remade,
+    computed,
+    is_fusing,
+    keep,
+    moments,
+    operand,
+    values,
+)
+from ..kernels.layout import contiguous, hwio, nchw, nhwc, oihw, out_size
 from ..tensor import Op, Tensor, is_grad_enabled
 
 
@@ -60,18 +71,17 @@ class BatchNormReLU(Op):
     takes = (MaskedGradient,)
 
     def __init__(self, moments, eps):
-        self.mean, var = moments
-        self.inv_std = 1 / np.sqrt(var + eps)
+        self.mean, self.var = moments
+        self.eps = eps
 
     def read(self, i, x):
         return operand(x) if i == 0 else x.data
 
     def forward(self, c, weight, bias):
         fused = kernels.fused
-        self.c = computed(c)
-        self.weight = weight.astype(np.float64)
-        self.operand = fused.normalised(self.c, self.mean, self.weight * self.inv_std, bias.astype(np.float64))
-        return self.operand
+        self.c, self.weight = computed(c), contiguous(weight)
+        self.terms = fused.forward_terms(self.mean, self.var, self.eps, self.weight, contiguous(bias))
+        return fused.Operand(self.c, fused.NORMALISED, self.terms[:3])
 
     def wrap(self, y):
         return Deferred(y)
@@ -79,7 +89,7 @@ class BatchNormReLU(Op):
     def mask(self, so_far):
         """How a convolution above finishes the gradient of this op's output; so_far: the rest of that gradient, or None."""
         other = None if so_far is None else nhwc(so_far)
-        return kernels.fused.Epilogue(kernels.fused.MASK, self.operand.parameters, other=other, c=self.c)
+        return kernels.fused.Epilogue(kernels.fused.MASK, self.terms[:3], other=other, c=self.c)
 
     def backward(self, dy, needs):
         return self.gradients(dy)[1:]
@@ -92,11 +102,8 @@ class BatchNormReLU(Op):
         else:
             g, sums = fused.pointwise(fused.Operand(nhwc(dy)), self.mask(None))
         count = g.size // g.shape[-1]
-        dbias = sums[0]
-        dweight = (sums[1] - fused.rounded(self.mean, g.dtype)[1] * dbias) * self.inv_std
-        a = self.weight * self.inv_std
-        dx = fused.gradient(g, self.c, self.mean, a, -a * self.inv_std * dweight / count, -a * dbias / count)
-        return g, NormGradient(dx), dweight.astype(g.dtype), dbias.astype(g.dtype)
+        parameters, (dweight, dbias) = fused.backward_terms(sums, self.mean, self.terms, self.weight, count)
+        return g, NormGradient(fused.Operand(g, fused.GRADIENT, parameters, self.c)), dweight, dbias
 
 
 class BatchNormAddReLU(BatchNormReLU):

@@ -13,7 +13,7 @@ from kernel_cases import DTYPES, arrays, assert_close, pairs
 from minires.kernels import conv, conv_weight, reference, target, winograd, winograd_table, winograd_weight
 from minires.kernels.conv_plan import Geometry
 from minires.kernels.epilogue import ADD, MASK, MOMENTS, NORMALISE, NOTHING, Epilogue
-from minires.kernels.packing import Operand, gradient, normalised
+from minires.kernels.packing import GRADIENT, Operand, normalised
 from minires.kernels.winograd_ir import SIDE, TILE
 from minires.kernels.winograd_plan import applicable, block_for, faster, least_tiles, whole
 from minires.kernels.winograd_table import GAINS, LEAST_GAIN, USES
@@ -314,7 +314,8 @@ def test_operands_and_epilogues_are_those_of_the_direct_kernels(shape):
     back = rng.standard_normal((3, 3, 32, shape[3])).astype(np.float32)
     mean, scale, shift = rng.standard_normal((3, shape[3]))
     convolution = ONE, ONE, ONE, 1
-    operands = Operand(x), normalised(x, mean, scale, shift), gradient(x, partner, mean, scale, scale, shift)
+    gradient = Operand(x, GRADIENT, (mean, scale, scale, shift), partner)
+    operands = Operand(x), normalised(x, mean, scale, shift), gradient
     close = {"rtol": 1e-4, "atol": 1e-3}
     for operand in operands:
         for epilogue in epilogues(rng, (*shape[:3], 32)):
