@@ -45,8 +45,9 @@ def zero_pad_shortcut(x, stride, before, after):
 
     Shape (N, before + C + after, ⌈H/stride⌉, ⌈W/stride⌉). Raises ShapeError, DtypeError and ConfigError.
 
+    >>> import numpy as np
     >>> import minires as mr
-    >>> mr.functional.zero_pad_shortcut(mr.ones(1, 16, 32, 32), 2, 8, 8).shape
+    >>> mr.functional.zero_pad_shortcut(mr.tensor(np.ones((1, 16, 32, 32))), 2, 8, 8).shape
     (1, 32, 16, 16)
     """
     op = "zero_pad_shortcut"

@@ -24,6 +24,9 @@ class Guard:
         inside[...] = np.nan if dtype.kind == "f" else -5
         return inside.reshape(shape)
 
+    def empty_together(self, shapes, dtype):
+        return [self.empty(shape, dtype) for shape in shapes]
+
     def between_nans(self, x):
         """x again, with NaN right before and right after it: a read past its end shows in a result."""
         if x.dtype.kind != "f":

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from minires.kernels.winograd import STEPS
 
 SCRIPT = """
 import sys
@@ -14,18 +15,24 @@ import numba
 import numpy as np
 from numba import types
 from minires.kernels import target
-kind, triple, cpu = sys.argv[1:]
+kind, triple, cpu, which = sys.argv[1:]
 if kind == "neon":  # Numba compiles for x86 here: take its IR, for vectors of 16 bytes, to LLVM's Arm back end
     target.VECTOR_BYTES, (target.WIDE_ROWS, target.NARROW_ROWS) = 16, target.TILE_ROWS["neon"]
 assert kind == "neon" or target.KIND == kind, target.KIND
-from minires.kernels.tile import accumulate_tile
+from minires.kernels.tile import accumulate_rows, accumulate_tile
+from minires.kernels.winograd import STEPS
 rows = target.WIDE_ROWS
 
-@numba.njit(no_cpython_wrapper=True)
-def tile(a, b, c, d, e, f, g, h, i, j):
-    accumulate_tile(np.float32, rows, 2, 0, a, b, c, d, e, f, g, h, i, j)
+if which == "long":
+    @numba.njit(no_cpython_wrapper=True)
+    def tile(a, b, c, d, e, f, g, h, i, j):
+        accumulate_tile(np.float32, rows, 2, 0, a, b, c, d, e, f, g, h, i, j)
+else:
+    @numba.njit(no_cpython_wrapper=True)
+    def tile(a, b, c, d, e, f):
+        accumulate_rows(np.float32, rows, 2, STEPS, a, b, c, d, e, f)
 
-signature = (types.intp,) * 10
+signature = (types.intp,) * (10 if which == "long" else 6)
 tile.compile(signature)
 ir = tile.inspect_llvm(signature)
 if kind == "neon":
@@ -39,8 +46,9 @@ else:
 """
 
 
-def assembly(kind, triple="", cpu="", **environment):
-    command = [sys.executable, "-c", SCRIPT, kind, triple, cpu]
+def assembly(kind, triple="", cpu="", which="long", **environment):
+    """Of the tile for long sums, or of the one for short sums, some steps of which are written out."""
+    command = [sys.executable, "-c", SCRIPT, kind, triple, cpu, which]
     found = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     return found.stdout
@@ -59,7 +67,14 @@ def inner_loop(text, multiply_add):
             "avx512",
             {"NUMBA_CPU_NAME": "skylake-avx512", "NUMBA_CPU_FEATURES": ""},
             r"vfmadd\d+ps.*%zmm",
-            12,
+            8,
+            r"\(%rsp\)",
+        ),
+        (
+            "avx512",
+            {"NUMBA_CPU_NAME": "znver4", "NUMBA_CPU_FEATURES": ""},
+            r"vfmadd\d+ps.*%zmm",
+            8,
             r"\(%rsp\)",
         ),
         (
@@ -72,9 +87,10 @@ def inner_loop(text, multiply_add):
     ],
 )
 def test_the_inner_loop_keeps_its_sums_in_registers(kind, environment, multiply_add, rows, stack):
-    loop = inner_loop(assembly(kind, **environment), multiply_add)
-    assert len(re.findall(multiply_add, loop)) == 2 * rows  # MR × NV, not unrolled
-    assert not re.search(rf"vmovups.*{stack}", loop)  # no vector is spilled
+    for which, steps in (("long", 1), ("short", STEPS)):
+        loop = inner_loop(assembly(kind, which=which, **environment), multiply_add)
+        assert len(re.findall(multiply_add, loop)) == 2 * rows * steps  # MR × NV, not unrolled
+        assert not re.search(rf"vmovups.*{stack}", loop)  # no vector is spilled
 
 
 def test_the_plain_target_multiplies_and_adds():

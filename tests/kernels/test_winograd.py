@@ -206,6 +206,7 @@ def guard(monkeypatch):
     guard = Guard()
     for module in (winograd, winograd_weight):
         monkeypatch.setattr(module, "empty", guard.empty)
+        monkeypatch.setattr(module, "empty_together", guard.empty_together)
     return guard
 
 
