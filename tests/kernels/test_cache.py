@@ -120,7 +120,7 @@ print(sorted({COMPILING!r} & set(sys.modules)))
 import numba
 @numba.njit
 def f(x):
-    return np.dot(x, np.ones(3)) + np.sort(x)[0]
+    return np.sum(x * np.ones(3)) + np.sort(x)[0]
 assert f(np.array([3.0, 1.0, 2.0])) == 7
 print(cache.compiles.kernels)
 """
