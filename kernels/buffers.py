@@ -9,7 +9,7 @@ import mmap
 import threading
 from bisect import bisect, bisect_left, insort
 from collections import deque
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import accumulate
 
 import numpy as np
@@ -48,38 +48,65 @@ def _map(size):
 class Pool:
     """Memory in segments, cut into pieces as they are asked for: the smallest free piece that is large enough, the lowest
     of them. Free neighbours become one again, so what a forward pass took piece by piece serves the backward pass, whose
-    pieces are larger or smaller, too.
+    pieces are larger or smaller, too. Segments that nobody uses any part of are given back when the pool would hold half
+    again as much as was ever in use; one small array that somebody keeps holds its segment.
 
     Addresses are the pool's own: segments follow each other with a page between that belongs to none.
     """
 
     def __init__(self):
-        self.lock = threading.RLock()  # reentrant: a collection inside the lock may run anybody's finalizer
+        self.lock = threading.RLock()
+        self.owner = None  # the thread inside the lock: a collection there may run a finalizer that wants memory
         self.returned = deque()  # what leases have given back and nobody has looked at yet
+        self.next = 0  # the first address of the next segment
+        self._begin()
+
+    def _begin(self):
+        """Know of nothing that is free or in use. Leases keep their memory."""
+        self.first_of_all = self.next  # what is given back from below belongs to nobody
         self.segments = {}  # first address -> mmap
         self.firsts = []  # their first addresses, sorted
-        self.next = 0  # the first address of the next segment
         self.free = []  # (size, address), sorted
         self.size_at = {}  # address of a free piece -> its size
         self.ending_at = {}  # address behind a free piece -> its own
         self.used = self.most_used = 0
 
+    @contextmanager
+    def _alone(self):
+        """Whatever ends this in the middle (Ctrl-C, for one) must not leave lists that contradict each other."""
+        with self.lock:
+            self.owner = threading.get_ident()
+            try:
+                self._take_back()
+                yield
+            except MemoryError:  # raised where nothing is half done
+                raise
+            except BaseException:
+                self._begin()
+                raise
+            finally:
+                self.owner = None
+
     @property
     def used_bytes(self):
         """Bytes that somebody holds."""
-        with self.lock:
-            self._take_back()
+        with self._alone():
             return self.used
 
     @property
     def held_bytes(self):
         """Bytes asked of the system and not given back, whether they were ever written to or not."""
+        with self.lock:
+            return self._held()
+
+    def _held(self):
         return sum(map(len, self.segments.values()))
 
     def take(self, size):
-        """A lease of so many bytes, a multiple of PAGE."""
-        with self.lock:
-            self._take_back()
+        """A lease of so many bytes, a multiple of PAGE; None to a finalizer that runs in the middle of this."""
+        if self.owner == threading.get_ident():
+            return None
+        with self._alone():
             n = bisect_left(self.free, (size, 0))
             if n == len(self.free):
                 self._grow(size)
@@ -97,14 +124,15 @@ class Pool:
 
     def clear(self):
         """Give the segments that nobody uses any part of back to the system."""
-        with self.lock:
-            self._take_back()
+        with self._alone():
             self._drop()
             self.most_used = self.used
 
     def _take_back(self):
         while self.returned:
             address, size = self.returned.popleft()
+            if address < self.first_of_all:
+                continue
             self.used -= size
             before, behind = self.ending_at.get(address), self.size_at.get(address + size)
             if behind is not None:
@@ -127,7 +155,7 @@ class Pool:
     def _grow(self, size):
         """One segment more. Those that are free as a whole, and too small, go when too much would be held."""
         wanted = max(size, SEGMENT)
-        if self.held_bytes + wanted > max(self.most_used, self.used + size) * 3 // 2:
+        if self._held() + wanted > max(self.most_used, self.used + size) * 3 // 2:
             self._drop()
         try:
             memory = _map(wanted)
@@ -162,11 +190,12 @@ def empty(shape, dtype):
         size *= n
     if size < SMALLEST:
         return np.empty(shape, dtype)
-    return np.ndarray(shape, dtype, pool.take(-(-size // PAGE) * PAGE))
+    memory = pool.take(-(-size // PAGE) * PAGE)
+    return np.empty(shape, dtype) if memory is None else np.ndarray(shape, dtype, memory)
 
 
 def empty_together(shapes, dtype):
-    """Uninitialised C-contiguous arrays of several shapes in one piece of memory; each begins on a page."""
+    """Uninitialised C-contiguous arrays of several shapes in one piece of memory; each begins on a page of it."""
     size = np.dtype(dtype).itemsize
     starts = list(accumulate((-(-math.prod(shape) * size // PAGE) * PAGE for shape in shapes), initial=0))
     memory = empty((starts[-1],), np.uint8)

@@ -90,8 +90,11 @@ class _Cache(caching.FunctionCache):
     def load_overload(self, sig, target_context):
         if not _know_symbols():
             return super().load_overload(sig, target_context)
-        with self._guard_against_spurious_io_errors():
-            return self._load_overload(sig, target_context)
+        try:
+            with self._guard_against_spurious_io_errors():
+                return self._load_overload(sig, target_context)
+        except RuntimeError:  # code that asks for more of the memory manager: Numba has it compiled now
+            return super().load_overload(sig, target_context)
 
 
 @functools.cache
@@ -100,6 +103,7 @@ def _know_symbols():
     try:
         from numba.core.runtime import _nrt_python
 
+        _ = caching.FunctionCache._load_overload, caching.FunctionCache._guard_against_spurious_io_errors
         for name, address in _nrt_python.c_helpers.items():
             binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
     except (ImportError, AttributeError):

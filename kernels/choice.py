@@ -52,13 +52,13 @@ def conv2d(x, w, stride, padding, dilation, groups):
 
 def conv2d_input_grad(dy, w, x_shape, stride, padding, dilation, groups):
     """dx of y = x ∗ w: ``conv.conv2d_input_grad``."""
-    convolution = stride, padding, dilation, groups
+    x_shape, convolution = tuple(x_shape), (stride, padding, dilation, groups)
     chosen = _choose(conv, winograd_conv, "input_grad", x_shape, w.shape, convolution)
     return chosen.conv2d_input_grad(dy, w, x_shape, *convolution)
 
 
 def conv2d_weight_grad(x, dy, w_shape, stride, padding, dilation, groups):
     """dw of y = x ∗ w: ``conv_weight.conv2d_weight_grad``."""
-    convolution = stride, padding, dilation, groups
+    w_shape, convolution = tuple(w_shape), (stride, padding, dilation, groups)
     chosen = _choose(conv_weight, winograd_weight, "weight_grad", x.shape, w_shape, convolution)
     return chosen.conv2d_weight_grad(x, dy, w_shape, *convolution)

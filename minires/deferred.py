@@ -6,6 +6,7 @@ all operations read what he was given.
 """
 
 import math
+import weakref
 
 import numpy as np
 
@@ -44,10 +45,14 @@ class Unstored(Tensor):
     def make(self):
         raise NotImplementedError
 
-    @property
-    def data(self):
+    def stay(self):
+        """Be stored from now on."""
         if self._seen is None:
             self._seen = nchw(self.make())
+
+    @property
+    def data(self):
+        self.stay()
         return self._seen
 
     @data.setter
@@ -77,21 +82,16 @@ class Deferred(Unstored):
         return computed(self._operand)
 
 
-class Postponed(Unstored):
-    """Values that a function of no arguments makes."""
-
-    __slots__ = ("make",)
-
-    def __init__(self, make, shape, dtype):
-        super().__init__(shape, dtype)
-        self.make = make
-
-
 class Kept:
-    """What an operation keeps of a Tensor (N, C, H, W): an Operand, and how to make it again when it has been forgotten."""
+    """What operations keep of a Tensor (N, C, H, W): an Operand, and how to make it again when it has been forgotten.
+
+    ``forget()`` lets go of it until it is needed; what a backward pass has made again stays, until the graph is freed.
+    dependants: what will be made from it, which must be before anybody can change it.
+    """
 
     def __init__(self, operand, again=None):
         self._operand, self._again = operand, again
+        self.dependants = []  # weak references to what has a ``stay()``
 
     def operand(self):
         if self._operand is None:
@@ -107,13 +107,23 @@ class Kept:
         """Whether it is never forgotten."""
         return self._again is None
 
-    def stay(self):
-        self.operand()
-        self._again = None
-
     def forget(self):
         if self._again is not None:
             self._operand = None
+
+    def settle(self):
+        """No more forgetting, if it is there: what it would be made from is let go of."""
+        if self._operand is not None:
+            self._again = None
+
+    def stay(self):
+        """Be there from now on, and so must all that would be made from it: somebody may change it."""
+        for dependant in [reference() for reference in self.dependants]:
+            if dependant is not None:
+                dependant.stay()
+        self.dependants.clear()
+        self.operand()
+        self.settle()
 
 
 class Remade(Unstored):
@@ -131,13 +141,36 @@ class Remade(Unstored):
         return self.kept.operand().array
 
 
+class Postponed(Unstored):
+    """Values that a function makes of those of a Kept, (N, H, W, C) both, where they are used."""
+
+    __slots__ = ("function", "kept")
+
+    def __init__(self, function, kept, shape, dtype):
+        super().__init__(shape, dtype)
+        self.function, self.kept = function, kept
+        kept.dependants.append(weakref.ref(self))
+
+    def make(self):
+        return self.function(self.kept.values())
+
+    def stay(self):
+        super().stay()
+        self.kept = None
+
+
+def is_unstored(x):
+    """Whether nobody but an operation can get at the values of the Tensor x."""
+    return isinstance(x, Unstored) and x._seen is None
+
+
 def keep(x):
     """The ``Kept`` of the Tensor x (N, C, H, W): unstored values as they follow from others, unless somebody looked."""
-    if isinstance(x, Unstored) and x._seen is None:
-        if isinstance(x, Remade):
-            return x.kept
-        return Kept(None, x.make) if isinstance(x, Postponed) else Kept(x._operand)
-    return Kept(kernels.fused.Operand(nhwc(x.data)))
+    if not is_unstored(x):
+        return Kept(kernels.fused.Operand(nhwc(x.data)))
+    if isinstance(x, Remade):
+        return x.kept
+    return Kept(None, x.make) if isinstance(x, Postponed) else Kept(x._operand)
 
 
 def operand(x):

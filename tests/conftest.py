@@ -56,8 +56,24 @@ def page(request):
     return lambda message: errors_page.compare(request.node.nodeid, message)
 
 
+def forget_choices():
+    """Which algorithm a convolution takes is remembered by its shapes."""
+    from minires.kernels import choice, winograd_plan
+
+    winograd_plan.least_side.cache_clear()
+    choice._faster.cache_clear()
+
+
 @pytest.fixture
-def winograd_taken():
+def fresh_choices():
+    """A function that forgets which convolutions go Winograd's way; before and after the test they are forgotten too."""
+    forget_choices()
+    yield forget_choices
+    forget_choices()
+
+
+@pytest.fixture
+def winograd_taken(fresh_choices):
     """As on a target where Winograd is faster from 16 channels, 4×4 maps and 32 tiles on: the uses it was taken for."""
     from minires.kernels import choice, target, winograd_plan
     from minires.kernels.winograd_table import USES
@@ -74,6 +90,4 @@ def winograd_taken():
         patch.setitem(winograd_plan.GAINS, target.KIND, {use: {16: {4: 2.0}} for use in USES})
         patch.setattr(winograd_plan, "least_tiles", lambda *_: 32)
         patch.setattr(choice, "_choose", spy)
-        winograd_plan.least_side.cache_clear()
         yield taken
-    winograd_plan.least_side.cache_clear()

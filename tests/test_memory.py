@@ -261,6 +261,43 @@ class TestPool:
         buffers.empty((1 << 20,), np.uint8)[...] = 1
         assert pool.held_bytes == 1 << 20
 
+    def test_a_finalizer_in_the_middle_of_it_gets_memory_elsewhere(self, pool, monkeypatch):
+        """A collection may run anybody's __del__ at any line."""
+        found, insort = [], buffers.insort
+
+        def interrupted(pieces, piece):
+            found.append(buffers.empty((1 << 17,), np.uint8))
+            insort(pieces, piece)
+
+        monkeypatch.setattr(buffers, "insort", interrupted)
+        array = buffers.empty((1 << 17,), np.uint8)
+        assert found
+        for other in found:
+            other[...] = 1
+            assert not np.may_share_memory(array, other)
+        del array, found[:]
+        assert pool.used_bytes == 0
+
+    def test_an_interrupt_in_the_middle_of_it_loses_nothing_that_is_held(self, pool, monkeypatch):
+        held = buffers.empty((1 << 17,), np.uint8)
+        held[...] = 5
+
+        def interrupted(pieces, piece):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(buffers, "insort", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                buffers.empty((1 << 17,), np.uint8)
+        arrays = [buffers.empty((1 << 17,), np.uint8) for _ in range(20)]
+        for array in arrays:
+            array[...] = 7
+        assert (held == 5).all()
+        del held
+        assert pool.used_bytes == 20 << 17
+        del arrays, array
+        assert pool.used_bytes == 0
+
     def test_many_threads_at_once(self, pool):
         wrong = []
 

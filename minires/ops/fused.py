@@ -5,6 +5,8 @@ them while it packs its input. Backward, a convolution finishes the gradient of 
 sums that the batch norm below needs, and that one computes its own input's gradient while the convolution below packs it.
 """
 
+import weakref
+
 import numpy as np
 
 from .. import kernels
@@ -16,6 +18,7 @@ from ..deferred import (
     Remade,
     computed,
     is_fusing,
+    is_unstored,
     keep,
     moments,
     operand,
@@ -110,14 +113,19 @@ class BatchNormAddReLU(BatchNormReLU):
     """z = relu(x̂·γ + β + shortcut): the end of a residual block. Both branches get the same gradient.
 
     Of every second block in a row, z is forgotten when the next block has ended, and made again on the way back: one pass
-    over memory in place of an array in three.
+    over memory in place of one of the six arrays that two blocks keep.
     """
 
     label = "batch_norm_add_relu"
     aliases = True
+    z = None
 
     def read(self, i, x):
-        return keep(x) if i == 3 else super().read(i, x)
+        if i < 3:
+            return super().read(i, x)
+        shortcut = keep(x)
+        self.forgettable = shortcut.steady and is_unstored(x) and is_grad_enabled()
+        return shortcut
 
     def forward(self, c, weight, bias, shortcut):
         fused = kernels.fused
@@ -126,15 +134,22 @@ class BatchNormAddReLU(BatchNormReLU):
         def end():
             return fused.pointwise(c, fused.Epilogue(fused.NORMALISE, parameters, other=shortcut.values()))[0]
 
-        self.z = Kept(fused.Operand(end()), end if shortcut.steady and is_grad_enabled() else None)
+        self.z = Kept(fused.Operand(end()), end if self.forgettable else None)
+        if self.forgettable:
+            shortcut.dependants.append(weakref.ref(self.z))
         shortcut.forget()
         return self.z
 
     def wrap(self, y):
-        return Tensor(nchw(y.operand().array)) if y.steady else Remade(y)
+        return Remade(y) if is_grad_enabled() else Tensor(nchw(y.operand().array))
 
     def mask(self, so_far):
         return super().mask(so_far)._replace(z=self.z.operand().array)
+
+    def release(self):
+        if self.z is not None:
+            self.z.settle()
+        super().release()
 
     def backward(self, dy, needs):
         g, *gradients = self.gradients(dy)

@@ -3,7 +3,7 @@
 import numbers
 
 from .. import kernels
-from ..deferred import Postponed, is_fusing, values
+from ..deferred import Kept, Postponed, is_fusing, is_unstored, keep
 from ..errors import ConfigError
 from ..kernels.layout import nchw, nhwc, out_size
 from ..tensor import Op, Tensor
@@ -18,26 +18,28 @@ class ZeroPadShortcut(Op):
 
     label = "zero_pad_shortcut"
 
-    def __init__(self, stride, before, after):
-        self.stride, self.before, self.after = stride, before, after
+    def __init__(self, *settings):
+        self.settings = settings  # stride, channels before, channels after
 
     def read(self, i, x):
-        return x
+        self.x_shape, self.dtype = x.shape, x.dtype
+        return keep(x) if is_fusing() and is_unstored(x) else x.data
 
     def forward(self, x):
-        self.x_shape = N, C, H, W = x.shape
-        settings = self.stride, self.before, self.after
-        shape = N, self.before + C + self.after, *out_size((H, W), (1, 1), (self.stride, self.stride), (0, 0))
-        if is_fusing() and not x.is_leaf:  # a leaf's values may be changed in place before anybody looks
-            return Postponed(lambda: kernels.zero_pad_shortcut(values(x), *settings), shape, x.dtype)
-        return Tensor(nchw(kernels.zero_pad_shortcut(values(x), *settings)))
+        """x itself where it is not stored: ``wrap`` says what is to be made of it."""
+        return x if isinstance(x, Kept) else kernels.zero_pad_shortcut(nhwc(x), *self.settings)
 
     def wrap(self, y):
-        return y
+        if not isinstance(y, Kept):
+            return Tensor(nchw(y))
+        (N, C, H, W), settings = self.x_shape, self.settings
+        stride, before, after = settings
+        shape = N, before + C + after, *out_size((H, W), (1, 1), (stride, stride), (0, 0))
+        return Postponed(lambda x: kernels.zero_pad_shortcut(x, *settings), y, shape, self.dtype)
 
     def backward(self, dy, needs):
         N, C, H, W = self.x_shape
-        return (nchw(kernels.zero_pad_shortcut_grad(nhwc(dy), (N, H, W, C), self.stride, self.before)),)
+        return (nchw(kernels.zero_pad_shortcut_grad(nhwc(dy), (N, H, W, C), *self.settings[:2])),)
 
 
 def zero_pad_shortcut(x, stride, before, after):

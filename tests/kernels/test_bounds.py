@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from everything import calls
-from minires.kernels import buffers, conv, elementwise, fast, linear, loss, normalization, pool
+from minires.kernels import buffers, conv, elementwise, fast, linear, loss, normalization, pool, shortcut
 
 BAND = 256  # elements before and after each array
 MARK = 1.25e30
@@ -46,7 +46,7 @@ class Guard:
 def guard(monkeypatch):
     guard = Guard()
     monkeypatch.setattr(buffers, "empty", guard.empty)  # empty_like and zeros call it
-    for module in (conv, linear, pool, elementwise, normalization, loss):
+    for module in (conv, linear, pool, elementwise, normalization, loss, shortcut):
         if hasattr(module, "empty"):
             monkeypatch.setattr(module, "empty", guard.empty)
     return guard

@@ -10,9 +10,19 @@ from minires import functional as F
 WAYS = {"direct": lambda g, use: False, "winograd": lambda g, use: winograd_plan.applicable(g)}
 
 
-def gradients(monkeypatch, way, dtype):
+@pytest.fixture
+def ways(monkeypatch, fresh_choices):
+    """A function: have every convolution go a way from here on."""
+
+    def go(way):
+        fresh_choices()
+        monkeypatch.setattr(choice, "faster", WAYS[way])
+
+    return go
+
+
+def gradients(dtype):
     """Logits and each weight's gradient of one step of ResNet-20, float64; a batch of 32."""
-    monkeypatch.setattr(choice, "faster", WAYS[way])
     mr.manual_seed(0)
     model = mr.models.resnet20(num_classes=10).to(dtype)
     rng = np.random.default_rng(0)
@@ -24,17 +34,22 @@ def gradients(monkeypatch, way, dtype):
 
 
 @pytest.mark.slow
-def test_gradients_of_a_network(monkeypatch):
+def test_gradients_of_a_network(ways):
     """float32 beside float64, the norm of the difference over the norm, every 3×3 of stride 1 in Winograd's way.
 
     Measured, three seeds: logits 8e-7 to 9e-7 (directly 2.2e-7 to 2.7e-7); weights' gradients 5e-6 to 9e-6 (directly 1e-6 to
     2.4e-6) above the last ReLU whose input is so near zero that rounding turns it on or off. Below one they are off by 1e-3
     to 1.3e-2, with Winograd in three seeds of three, directly in two (1e-3): the step at zero, not the algorithm.
     """
-    right, weights = gradients(monkeypatch, "direct", np.float64)
+    ways("direct")
+    right, weights = gradients(np.float64)
+    results = {}
     for way, most_logits, most_smooth, most in (("direct", 6e-7, 5e-6, 3e-2), ("winograd", 2e-6, 2e-5, 3e-2)):
-        logits, found = gradients(monkeypatch, way, np.float32)
+        ways(way)
+        logits, found = gradients(np.float32)
+        results[way] = logits
         errors = {n: np.linalg.norm(found[n] - w) / np.linalg.norm(w) for n, w in weights.items()}
         assert np.linalg.norm(logits - right) <= most_logits * np.linalg.norm(right), way
         assert max(errors["layer3.2.conv2.weight"], errors["fc.weight"]) <= most_smooth, (way, errors)
         assert max(errors.values()) <= most, (way, errors)
+    assert (results["direct"] != results["winograd"]).any()
