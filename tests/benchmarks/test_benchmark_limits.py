@@ -39,7 +39,7 @@ def test_the_loop_is_vectors_in_registers():
 def test_triad():
     b, c = np.arange(7, dtype=np.float32), np.ones(7, np.float32)
     a = np.empty_like(b)
-    roofline.triad(a, b, c, 2)
+    roofline.triad_on_threads(a, b, c, 2)
     np.testing.assert_array_equal(a, b + 3)
 
 
