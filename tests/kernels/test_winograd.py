@@ -10,17 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_cases import DTYPES, arrays, assert_close, pairs
-from minires.kernels import conv, conv_weight, reference, target, winograd, winograd_table, winograd_weight
-from minires.kernels.conv_plan import Geometry
+from minires.kernels import conv, conv_weight, reference, target, winograd, winograd_weight
 from minires.kernels.epilogue import ADD, MASK, MOMENTS, NORMALISE, NOTHING, Epilogue
 from minires.kernels.packing import GRADIENT, Operand, normalised
 from minires.kernels.winograd_ir import SIDE, TILE
-from minires.kernels.winograd_plan import applicable, block_for, faster, least_tiles, whole
-from minires.kernels.winograd_table import GAINS, LEAST_GAIN, USES
+from minires.kernels.winograd_plan import block_for, whole
 from test_bounds import Guard
 
 import minires as mr
-from minires.errors import ConfigError, ShapeError
+from minires.errors import ShapeError
 
 ONE = (1, 1)
 BT = np.array(
@@ -340,35 +338,6 @@ def test_operands_and_epilogues_are_those_of_the_direct_kernels(shape):
             np.testing.assert_allclose(dw, right, rtol=1e-4, atol=1e-5 * np.abs(right).max())
 
 
-def geometry(
-    channels=64, filters=64, side=8, images=128, kernel=(3, 3), stride=ONE, padding=ONE, dilation=ONE, groups=1
-):
-    return Geometry(images, (side, side), channels, filters, kernel, stride, padding, dilation, groups)
-
-
-OTHERS = [
-    {"kernel": (1, 1)}, {"kernel": (5, 5)}, {"stride": (2, 2)}, {"stride": (1, 2)}, {"dilation": (2, 2)}, {"groups": 2},
-    {"padding": (3, 1)},
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("other", OTHERS, ids=str)
-def test_other_convolutions_are_refused(other):
-    g = geometry(**other)
-    assert not applicable(g)
-    assert not any(faster(g, use, "avx2") for use in USES)
-    x, w = np.zeros((1, 8, 8, 64), np.float32), np.zeros((*g.kernel, 64 // g.groups, 64), np.float32)
-    convolution = g.stride, g.padding, g.dilation, g.groups
-    y = reference.conv2d(x, w, *convolution)
-    for call in (
-        lambda: winograd.conv2d(x, w, *convolution),
-        lambda: winograd.conv2d_input_grad(y, w, x.shape, *convolution),
-        lambda: winograd_weight.conv2d_weight_grad(x, y, w.shape, *convolution),
-    ):
-        with pytest.raises(ConfigError, match="3×3"):
-            call()
-
-
 def test_wrong_shapes_are_refused():
     x, w, dy = (np.zeros(shape, np.float32) for shape in ((2, 8, 8, 4), (3, 3, 4, 6), (2, 7, 8, 6)))
     for call in (
@@ -378,47 +347,3 @@ def test_wrong_shapes_are_refused():
     ):
         with pytest.raises(ShapeError):
             call()
-
-
-@pytest.mark.parametrize("use", USES)
-def test_where_it_is_used(use):
-    """By shape and target alone: the committed figures and nothing else decide."""
-    for kind, uses in GAINS.items():
-        for channels, by_side in uses.get(use, {}).items():
-            for side, gain in by_side.items():
-                larger = [g for s, g in by_side.items() if s >= side]
-                tiles, filters = (whole(side) // TILE) ** 2, channels + 8
-                images = -(-least_tiles(use, channels, filters) // tiles)
-                g = geometry(channels, filters, side, images)
-                assert faster(g, use, kind) == (min(larger) >= LEAST_GAIN), (kind, channels, side, gain)
-                assert not faster(g._replace(images=images - 1), use, kind)
-            assert not faster(geometry(min(uses[use]) - 1, channels, 64), use, kind)
-    assert not faster(geometry(), use, "plain")
-    assert not faster(geometry(), use, "neon")
-
-
-def test_the_committed_table():
-    """Whole, for the target it was measured on: three uses, ResNet-20's layers among the classes."""
-    assert set(GAINS["avx2"]) == set(USES)
-    for use in USES:
-        assert {16, 32, 64} <= set(GAINS["avx2"][use])
-        for channels, side in ((16, 32), (32, 16), (64, 8)):
-            assert faster(geometry(channels, channels, side, 32), use, "avx2"), (use, channels)
-    assert all(
-        gain > 0 for uses in GAINS.values() for rows in uses.values() for row in rows.values() for gain in row.values()
-    )
-
-
-def test_the_benchmark_writes_the_table(tmp_path, monkeypatch):
-    from benchmarks import winograd_table as script
-
-    path = tmp_path / "winograd_table.py"
-    path.write_text(Path(winograd_table.__file__).read_text(encoding="utf-8"), encoding="utf-8")
-    monkeypatch.setattr(script, "TABLE", path)
-    monkeypatch.setattr(script.target, "KIND", "neon")
-    gains = {use: {16: {8: 1.5}} for use in USES}
-    script.write(gains)
-    written = {}
-    exec(path.read_text(encoding="utf-8"), written)
-    assert written["GAINS"] == GAINS | {"neon": gains}
-    assert script.measure(1, 6, 8, 0.01).keys() == set(USES)
