@@ -33,6 +33,17 @@ def item_stretch(item, layout, O):
 
 
 @njit(inner=True)
+def item_source(item, layout):
+    """(start, stop): the elements of the images that an item is packed from."""
+    image, q = item // layout.bands * layout.images, item % layout.bands * layout.band
+    images = min(layout.images, layout.all_images - image)
+    H, row = layout.source_height, layout.source_width * layout.channels
+    top = q * layout.step - layout.top
+    first, last = (0, images * H) if layout.bands == 1 else (max(0, top), min(H, top + layout.height))
+    return (image * H + first) * row, (image * H + last) * row
+
+
+@njit(inner=True)
 def convolve_phase(f, item, source, packed, panels, out, O, layout, phases, rows_at, out_at, runs_at):
     """One phase of one item, which is packed already, or read where it stands."""
     image, q = item // layout.bands * layout.images, item % layout.bands * layout.band

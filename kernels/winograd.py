@@ -22,13 +22,14 @@ import numpy as np
 
 from ..errors import ConfigError
 from . import target
+from .ahead import STREAMS, add_stream, ask, next_block
 from .buffers import empty, empty_together
 from .cache import njit
 from .checks import fits, one_dtype
-from .conv import geometry, item_stretch, values
-from .epilogue import MOMENTS, NOTHING, Epilogue, finish, join_moments
+from .conv import geometry, item_source, item_stretch, values
+from .epilogue import MASK, MOMENTS, NOTHING, Epilogue, finish, join_moments
 from .layout import contiguous
-from .packing import Operand, pack_item, repeated
+from .packing import GRADIENT, Operand, pack_item, repeated
 from .parallel import on_threads
 from .products import address
 from .threads import LOCK, get_num_threads, launch
@@ -141,11 +142,15 @@ def _transform_outputs(M, out, at, image_step, rows, columns, tile_rows, tile_co
 
 
 @njit(inner=True)
-def _multiply(V, U, M, count, block):
-    """M = V · U for each of the 36 planes; rows beyond ``count`` that fill up a register tile are made of what is there."""
+def _multiply(V, U, M, count, block, streams, n_streams):
+    """M = V · U for each of the 36 planes; rows beyond ``count`` that fill up a register tile are made of what is there.
+
+    streams: what is asked for meanwhile (``ahead.py``).
+    """
     size, channels = V.itemsize, block.channels
     a_row, c_row = block.v_tile * size, block.m_tile * size
     for k in range(PLANES):
+        ask(streams, n_streams, k)
         a, c = address(V) + k * block.v_plane * size, address(M) + k * block.m_plane * size
         for n in range(block.m_panels):
             b = address(U) + (k * block.u_plane + n * block.u_panel) * size
@@ -164,8 +169,17 @@ def _multiply(V, U, M, count, block):
                     )
 
 
+@njit(inner=True)
+def count_blocks(images, rows, columns, block):
+    """(tiles, blocks of them) of so many images or of a band of one, rows × columns outputs each."""
+    tiles = images * ((rows + TILE - 1) // TILE) * ((columns + TILE - 1) // TILE)
+    return tiles, (tiles + block.tiles - 1) // block.tiles
+
+
 @njit()
-def winograd_item(packed, at, images, image_step, width, pitch, rows, columns, U, V, M, out, out_at, out_step, block):
+def winograd_item(
+    packed, at, images, image_step, width, pitch, rows, columns, U, V, M, out, out_at, out_step, block, streams, n_streams
+):  # fmt: skip
     """rows × columns outputs of each of some images, or of a band of one, from packed inputs.
 
     Pixel (r, c) of image n is read at packed[at + n·image_step + (r·width + c)·pitch], and written, less the border, at
@@ -175,15 +189,15 @@ def winograd_item(packed, at, images, image_step, width, pitch, rows, columns, U
     makes them zero), the elements reach none.
     """
     tile_rows, tile_columns = (rows + TILE - 1) // TILE, (columns + TILE - 1) // TILE
-    tiles = images * tile_rows * tile_columns
-    blocks = (tiles + block.tiles - 1) // block.tiles
+    tiles, blocks = count_blocks(images, rows, columns, block)
     most = (tiles + blocks * block.rows - 1) // (blocks * block.rows) * block.rows  # blocks of nearly the same size
     for first in range(0, tiles, most):
         count = min(most, tiles - first)
         transform_inputs(
             packed, at, image_step, width, pitch, tile_rows, tile_columns, first, count, 0, block.v_vectors, V, block
         )
-        _multiply(V, U, M, count, block)
+        _multiply(V, U, M, count, block, streams, n_streams)
+        next_block(streams, n_streams)
         _transform_outputs(M, out, out_at, out_step, rows, columns, tile_rows, tile_columns, first, count, block)
 
 
@@ -209,15 +223,26 @@ def _convolve(
     layout, block, packed, V, M = record[0], blocks[0], scratch[t], Vs[t], Ms[t]
     before, ends = repeated(parameters, folded, source), repeated(after, after_folded, out)
     filters, columns = block.filters, layout.out_row
+    streams = np.zeros((STREAMS, 3), np.int64)
     image_step, out_step = layout.height * layout.width * layout.pitch, layout.out_pixels * filters
     for item in range(t * layout.items // threads, (t + 1) * layout.items // threads):
         pack_item(item, kind, source, partner, before, layout, packed)
         first, last = item_stretch(item, layout, filters)
         images = (last - first) // out_step if layout.bands == 1 else 1
         rows = (last - first) // (images * columns * filters)
+        _, blocks = count_blocks(images, rows, columns, block)
+        n = add_stream(streams, 0, out, first, last, blocks, PLANES)
+        if item + 1 < (t + 1) * layout.items // threads:
+            start, stop = item_source(item + 1, layout)
+            n = add_stream(streams, n, source, start, stop, blocks, PLANES)
+            if kind == GRADIENT:
+                n = add_stream(streams, n, partner, start, stop, blocks, PLANES)
+        for mine, wanted in ((other, flags[2] != 0), (c, flags[0] == MASK), (z, flags[3] != 0)):
+            if wanted:
+                n = add_stream(streams, n, mine, first, last, blocks, PLANES)
         winograd_item(
             packed, 0, images, image_step, layout.width, layout.pitch, rows, columns, U, V, M, out, first, out_step,
-            block,
+            block, streams, n,
         )  # fmt: skip
         if flags[0] != NOTHING:
             finish(flags, out[first:last], other[first:last], c[first:last], z[first:last], ends, results[item])
