@@ -14,11 +14,12 @@ from .buffers import empty
 from .cache import njit
 from .checks import fits, one_dtype
 from .conv_plan import Geometry, forward_plan, input_grad_plan
-from .epilogue import MOMENTS, NOTHING, Epilogue, finish, join_moments
+from .epilogue import MASK, MOMENTS, NOTHING, Epilogue, finish, join_moments
 from .layout import contiguous
-from .packing import PLAIN, Operand, pack_item, pack_panels, repeated
+from .memory import STREAMS, add_stream, next_block
+from .packing import GRADIENT, PLAIN, Operand, pack_item, pack_panels, repeated
 from .parallel import on_threads
-from .products import products
+from .products import products, shares
 from .threads import LOCK, get_num_threads, launch
 
 
@@ -44,8 +45,28 @@ def item_source(item, layout):
 
 
 @njit(inner=True)
-def convolve_phase(f, item, source, packed, panels, out, O, layout, phases, rows_at, out_at, runs_at):
-    """One phase of one item, which is packed already, or read where it stands."""
+def add_next_source(streams, n, item, last, kind, source, partner, layout, blocks, shares):
+    """Streams of what the item behind this one is packed from, if it comes before ``last``. Returns their number."""
+    if item + 1 < last:
+        start, stop = item_source(item + 1, layout)
+        n = add_stream(streams, n, source, start, stop, blocks, shares, 0)
+        if kind == GRADIENT:
+            n = add_stream(streams, n, partner, start, stop, blocks, shares, 0)
+    return n
+
+
+@njit(inner=True)
+def add_epilogue(streams, n, flags, other, c, z, start, stop, blocks, shares):
+    """Streams of what ``finish`` reads beside the outputs. Returns their number."""
+    for array, wanted in ((other, flags[2] != 0), (c, flags[0] == MASK), (z, flags[3] != 0)):
+        if wanted:
+            n = add_stream(streams, n, array, start, stop, blocks, shares, 0)
+    return n
+
+
+@njit(inner=True)
+def convolve_phase(f, item, source, packed, panels, out, O, layout, phases, rows_at, out_at, runs_at, streams):
+    """One phase of one item, which is packed already, or read where it stands. Each group of it is a block of the streams."""
     image, q = item // layout.bands * layout.images, item % layout.bands * layout.band
     images = min(layout.images, layout.all_images - image)
     grid_rows, grid_columns, runs, run, panel_at = phases[f]
@@ -65,8 +86,9 @@ def convolve_phase(f, item, source, packed, panels, out, O, layout, phases, rows
         b_at = panel_at + g * ((columns + width - 1) // width * block)
         products(
             a, a_at, rows_at[f], positions, 1, runs_at[f], runs, run, panels, b_at, block, width,
-            out, c_at, out_at[f], columns, width, False,
+            out, c_at, out_at[f], columns, width, False, streams,
         )  # fmt: skip
+        next_block(streams)
 
 
 @njit()
@@ -82,13 +104,23 @@ def _convolve(
         return on_threads(t, threads)
     layout, packed = record[0], scratch[t]
     before, ends = repeated(parameters, folded, source), repeated(after, after_folded, out)
+    streams = np.zeros((STREAMS, 4), np.int64)
     for item in range(t * layout.items // threads, (t + 1) * layout.items // threads):
         if layout.direct == 0:
             pack_item(item, kind, source, partner, before, layout, packed)
+        start, stop = item_stretch(item, layout, O)
+        blocks = len(phases) * layout.groups
+        parts = shares((stop - start) // (O * len(phases)), layout.tile, out.itemsize)
+        n = add_stream(streams, 0, out, start, stop, blocks, parts, 1)
+        n = add_next_source(
+            streams, n, item, (t + 1) * layout.items // threads, kind, source, partner, layout, blocks, parts
+        )
+        n = add_epilogue(streams, n, flags, other, c, z, start, stop, blocks, parts)
         for f in range(len(phases)):
-            convolve_phase(f, item, source, packed, panels, out, O, layout, phases, rows_at, out_at, runs_at)
+            convolve_phase(
+                f, item, source, packed, panels, out, O, layout, phases, rows_at, out_at, runs_at, streams[:n]
+            )
         if flags[0] != NOTHING:
-            start, stop = item_stretch(item, layout, O)
             finish(flags, out[start:stop], other[start:stop], c[start:stop], z[start:stop], ends, results[item])
     return 0
 

@@ -9,19 +9,33 @@ import numpy as np
 from .buffers import empty
 from .cache import njit
 from .checks import fits, one_dtype
-from .conv import geometry
+from .conv import geometry, item_source, item_stretch
 from .conv_plan import weight_grad_plan
 from .layout import contiguous
-from .packing import PLAIN, Operand, pack_columns, pack_item, repeated, transform
+from .memory import STREAMS, add_stream, next_block
+from .packing import GRADIENT, PLAIN, Operand, pack_columns, pack_item, repeated, transform
 from .parallel import on_threads
-from .products import products
+from .products import products, shares
 from .threads import LOCK, get_num_threads, launch
 
 
 @njit(inner=True)
+def add_next_images(streams, item, last, x, kind, dy, partner, O, layout, blocks, shares):
+    """Streams of the images and gradients of the item behind this one, if it comes before ``last``. Returns their number."""
+    if item + 1 >= last:
+        return 0
+    start, stop = item_source(item + 1, layout)
+    n = add_stream(streams, 0, x, start, stop, blocks, shares, 0)
+    start, stop = item_stretch(item + 1, layout, O)
+    n = add_stream(streams, n, dy, start, stop, blocks, shares, 0)
+    return add_stream(streams, n, partner, start, stop, blocks, shares, 0) if kind == GRADIENT else n
+
+
+@njit(inner=True)
 def _item(
-    item, x, kind, dy, partner, parameters, total, O, layout, rows_at, first_row, rows, runs_at, grid, packed, panels
-):
+    item, x, kind, dy, partner, parameters, total, O, layout, rows_at, first_row, rows, runs_at, grid, packed, panels,
+    streams,
+):  # fmt: skip
     image, q = item // layout.bands * layout.images, item % layout.bands * layout.band
     images = min(layout.images, layout.all_images - image)
     OH, OW = grid
@@ -46,8 +60,9 @@ def _item(
             b, b_at, block, b_step = dy, first * O + g * columns, width, O
         products(
             a, at + g * (C // layout.groups), rows_at[first_row:], rows, step, runs_at, grid_rows, OW, b, b_at, block,
-            b_step, total, g * columns, out_at, columns, width, True,
+            b_step, total, g * columns, out_at, columns, width, True, streams,
         )  # fmt: skip
+        next_block(streams)
 
 
 @njit()
@@ -59,7 +74,7 @@ def _weight_grad(
     if t < 0:
         return on_threads(t, threads)
     packed, panels = scratch[t], spread[t]
-    layout, rows = record[0], rows_at.size
+    layout, rows, streams = record[0], rows_at.size, np.zeros((STREAMS, 4), np.int64)
     chunks, splits = layout.chunks, layout.splits
     x_rows, parameters = repeated(x_parameters, x_folded, x), repeated(dy_parameters, dy_folded, dy)
     for part in range(t * chunks * splits // threads, (t + 1) * chunks * splits // threads):
@@ -67,12 +82,14 @@ def _weight_grad(
         first, last = split * rows // splits, (split + 1) * rows // splits
         total = totals[chunk]
         total[first * O : last * O] = 0
-        for item in range(chunk * layout.items // chunks, (chunk + 1) * layout.items // chunks):
+        stop, parts = (chunk + 1) * layout.items // chunks, shares(last - first, layout.tile, x.itemsize)
+        for item in range(chunk * layout.items // chunks, stop):
             if layout.direct == 0:
                 pack_item(item, x_kind, x, x, x_rows, layout, packed)
+            n = add_next_images(streams, item, stop, x, kind, dy, partner, O, layout, layout.groups, parts)
             _item(
                 item, x, kind, dy, partner, parameters, total, O, layout, rows_at, first, last - first, runs_at, grid,
-                packed, panels,
+                packed, panels, streams[:n],
             )  # fmt: skip
     return 0
 

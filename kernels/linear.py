@@ -36,12 +36,12 @@ def _matmul(t, threads, a, a_step, panels, rows_at, out_at, K, N, width, c):
         return on_threads(t, threads)
     M = rows_at.size
     blocks = (M + ROWS - 1) // ROWS
-    origin = np.zeros(1, np.int64)
+    origin, nothing = np.zeros(1, np.int64), np.zeros((0, 4), np.int64)
     for block in range(t * blocks // threads, (t + 1) * blocks // threads):
         i = block * ROWS
         products(
             a, 0, rows_at[i:], min(ROWS, M - i), a_step, origin, 1, K, panels, 0, K * width, width,
-            c, 0, out_at[i:], N, width, False,
+            c, 0, out_at[i:], N, width, False, nothing,
         )  # fmt: skip
     return 0
 

@@ -4,16 +4,11 @@ import numpy as np
 
 from . import target
 from .cache import njit
+from .memory import address, ask
 from .tile import accumulate_tile
 
 VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, target.NARROW_ROWS
 MOST_ROWS = max(WIDE_ROWS, NARROW_ROWS)
-
-
-@njit(inner=True)
-def address(array):
-    """Its address, signed: the sum of an unsigned and a signed integer is a float to Numba."""
-    return np.int64(array.ctypes.data)
 
 
 @njit(inner=True)
@@ -29,14 +24,23 @@ def _tile(wide, add, a, rows_at, a_step, runs_at, runs, run, b, b_step, c, out_a
 
 
 @njit(inner=True)
+def shares(rows, width, size):
+    """The shares in which ``products`` asks for what comes next; size: bytes of an element."""
+    step = WIDE_ROWS if width * size > VECTOR_BYTES else NARROW_ROWS
+    return (rows + step - 1) // step
+
+
+@njit(inner=True)
 def products(
-    a, a_at, rows_at, rows, a_step, runs_at, runs, run, b, b_at, block, b_step, c, c_at, out_at, columns, width, add
-):
+    a, a_at, rows_at, rows, a_step, runs_at, runs, run, b, b_at, block, b_step, c, c_at, out_at, columns, width, add,
+    streams,
+):  # fmt: skip
     """C[out_at[i], :columns] (+)= Σ_r Σ_k A[rows_at[i] + runs_at[r] + k·a_step] · B[r·run + k, :].
 
     a, b, c: 1-d arrays of one float dtype; a_at, b_at, c_at the elements where A, B and C begin; the tables are int64, in
     bytes; a_step and b_step in elements. Columns are taken ``width`` at a time (``target.tile_columns``): block n of B begins
-    n·block elements after B. B's rows must be readable over the whole width, C's are written over ``columns`` alone.
+    n·block elements after B. B's rows must be readable over the whole width, C's are written over ``columns`` alone. Each
+    tile of the first columns asks for a share of the streams (``memory.py``): ``shares(rows, width, size)`` in all.
     """
     size = a.itemsize
     wide = width * size > VECTOR_BYTES
@@ -54,6 +58,8 @@ def products(
         full = min(width, columns - n * width)
         for i in range(0, rows, step):
             at = 8 * i
+            if n == 0:
+                ask(streams, i // step)
             if full == width and i + step <= rows:
                 _tile(wide, add, pa, p_rows + at, a_bytes, p_runs, runs, run, pb, b_bytes, pc_n, p_out + at, a.dtype)
                 continue

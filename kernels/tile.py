@@ -203,20 +203,3 @@ def accumulate_rows(typingctx, dtype, MR, NV, STEPS, a, a_row, b, chunks, c, c_r
         return context.get_dummy_value()
 
     return signature, codegen
-
-
-@intrinsic(prefer_literal=True)
-def prefetch(typingctx, address, write):
-    """Ask for the cache line at an address, to be read (write = 0) or written (1). A hint: no address is wrong."""
-    if not isinstance(write, types.IntegerLiteral):
-        return None
-
-    def codegen(context, builder, signature, args):
-        pointer = ir.IntType(8).as_pointer()
-        signature = ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32])
-        hint = builder.module.declare_intrinsic("llvm.prefetch", (pointer,), signature)
-        near, data = ir.Constant(i32, 3), ir.Constant(i32, 1)
-        builder.call(hint, [builder.inttoptr(args[0], pointer), ir.Constant(i32, write.literal_value), near, data])
-        return context.get_dummy_value()
-
-    return types.void(types.intp, write), codegen

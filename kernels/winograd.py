@@ -22,20 +22,19 @@ import numpy as np
 
 from ..errors import ConfigError
 from . import target
-from .ahead import STREAMS, add_stream, ask, next_block
 from .buffers import empty, empty_together
 from .cache import njit
 from .checks import fits, one_dtype
-from .conv import geometry, item_source, item_stretch, values
-from .epilogue import MASK, MOMENTS, NOTHING, Epilogue, finish, join_moments
+from .conv import add_epilogue, add_next_source, geometry, item_stretch, values
+from .epilogue import MOMENTS, NOTHING, Epilogue, finish, join_moments
 from .layout import contiguous
-from .packing import GRADIENT, Operand, pack_item, repeated
+from .memory import LINE, STREAMS, add_stream, address, ask, next_block
+from .packing import Operand, pack_item, repeated
 from .parallel import on_threads
-from .products import address
 from .threads import LOCK, get_num_threads, launch
 from .tile import accumulate_rows
 from .winograd_ir import PLANES, TILE, transform_filter, transform_input, transform_output, transpose
-from .winograd_plan import LINE, applicable, winograd_plan
+from .winograd_plan import applicable, winograd_plan
 
 STEPS = 8  # of a product's sum that are written out; with 16 the AVX-512 tile spills registers
 VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, target.NARROW_ROWS
@@ -142,15 +141,15 @@ def _transform_outputs(M, out, at, image_step, rows, columns, tile_rows, tile_co
 
 
 @njit(inner=True)
-def _multiply(V, U, M, count, block, streams, n_streams):
+def _multiply(V, U, M, count, block, streams):
     """M = V · U for each of the 36 planes; rows beyond ``count`` that fill up a register tile are made of what is there.
 
-    streams: what is asked for meanwhile (``ahead.py``).
+    streams: what is asked for meanwhile (``memory.py``).
     """
     size, channels = V.itemsize, block.channels
     a_row, c_row = block.v_tile * size, block.m_tile * size
     for k in range(PLANES):
-        ask(streams, n_streams, k)
+        ask(streams, k)
         a, c = address(V) + k * block.v_plane * size, address(M) + k * block.m_plane * size
         for n in range(block.m_panels):
             b = address(U) + (k * block.u_plane + n * block.u_panel) * size
@@ -178,7 +177,7 @@ def count_blocks(images, rows, columns, block):
 
 @njit()
 def winograd_item(
-    packed, at, images, image_step, width, pitch, rows, columns, U, V, M, out, out_at, out_step, block, streams, n_streams
+    packed, at, images, image_step, width, pitch, rows, columns, U, V, M, out, out_at, out_step, block, streams
 ):  # fmt: skip
     """rows × columns outputs of each of some images, or of a band of one, from packed inputs.
 
@@ -196,8 +195,8 @@ def winograd_item(
         transform_inputs(
             packed, at, image_step, width, pitch, tile_rows, tile_columns, first, count, 0, block.v_vectors, V, block
         )
-        _multiply(V, U, M, count, block, streams, n_streams)
-        next_block(streams, n_streams)
+        _multiply(V, U, M, count, block, streams)
+        next_block(streams)
         _transform_outputs(M, out, out_at, out_step, rows, columns, tile_rows, tile_columns, first, count, block)
 
 
@@ -223,26 +222,21 @@ def _convolve(
     layout, block, packed, V, M = record[0], blocks[0], scratch[t], Vs[t], Ms[t]
     before, ends = repeated(parameters, folded, source), repeated(after, after_folded, out)
     filters, columns = block.filters, layout.out_row
-    streams = np.zeros((STREAMS, 3), np.int64)
+    streams = np.zeros((STREAMS, 4), np.int64)
     image_step, out_step = layout.height * layout.width * layout.pitch, layout.out_pixels * filters
-    for item in range(t * layout.items // threads, (t + 1) * layout.items // threads):
+    start, stop = t * layout.items // threads, (t + 1) * layout.items // threads
+    for item in range(start, stop):
         pack_item(item, kind, source, partner, before, layout, packed)
         first, last = item_stretch(item, layout, filters)
         images = (last - first) // out_step if layout.bands == 1 else 1
         rows = (last - first) // (images * columns * filters)
         _, blocks = count_blocks(images, rows, columns, block)
-        n = add_stream(streams, 0, out, first, last, blocks, PLANES)
-        if item + 1 < (t + 1) * layout.items // threads:
-            start, stop = item_source(item + 1, layout)
-            n = add_stream(streams, n, source, start, stop, blocks, PLANES)
-            if kind == GRADIENT:
-                n = add_stream(streams, n, partner, start, stop, blocks, PLANES)
-        for mine, wanted in ((other, flags[2] != 0), (c, flags[0] == MASK), (z, flags[3] != 0)):
-            if wanted:
-                n = add_stream(streams, n, mine, first, last, blocks, PLANES)
+        n = add_stream(streams, 0, out, first, last, blocks, PLANES, 1)
+        n = add_next_source(streams, n, item, stop, kind, source, partner, layout, blocks, PLANES)
+        n = add_epilogue(streams, n, flags, other, c, z, first, last, blocks, PLANES)
         winograd_item(
             packed, 0, images, image_step, layout.width, layout.pitch, rows, columns, U, V, M, out, first, out_step,
-            block, streams, n,
+            block, streams[:n],
         )  # fmt: skip
         if flags[0] != NOTHING:
             finish(flags, out[first:last], other[first:last], c[first:last], z[first:last], ends, results[item])

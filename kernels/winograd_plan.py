@@ -11,16 +11,16 @@ import numpy as np
 
 from . import target
 from .conv_plan import Layout
+from .memory import LINE
 from .winograd_ir import PLANES, TILE
 from .winograd_table import GAINS, LEAST_GAIN, LEAST_PRODUCTS, LEAST_TILES
 
 BLOCK_BYTES = 64 << 10  # of V and M of one block
-BLOCK_TILES = 24, 96  # in a block, at least and at most: the weights are read once for each
-WEIGHT_TILES = 64  # in a block of a weight gradient, whose total is read and written once for each
+BLOCK_TILES = 16, 96  # in a block, at least and at most: the weights are read once for each
+WEIGHT_TILES = 32  # in a block of a weight gradient, whose total is read and written once for each
 ITEM_TILES = 64  # in an item, where the batch has as many
 WIDE_ITEM_TILES = 12  # in an item of a layer whose weights are larger than the L2 cache
 WIDE_BYTES = 1 << 20
-LINE = 64  # bytes of a cache line
 PACKED_BYTES = 256 << 10
 TOTALS_BYTES = 8 << 20  # of all partial sums of a weight gradient
 CHUNK_TILES = 128  # in a chunk, at least: each has a total to clear and to add

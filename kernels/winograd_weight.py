@@ -7,15 +7,15 @@ splits, whatever the number of threads; chunks are added up in their order.
 import numpy as np
 
 from . import target
-from .ahead import STREAMS, add_stream, ask, next_block
 from .buffers import empty, empty_together
 from .cache import njit
 from .checks import fits, one_dtype
-from .conv import geometry, item_source, item_stretch
+from .conv import geometry, item_stretch
+from .conv_weight import add_next_images
 from .layout import contiguous
-from .packing import GRADIENT, PLAIN, Operand, pack_item, repeated, transform
+from .memory import STREAMS, address, ask, next_block
+from .packing import PLAIN, Operand, pack_item, repeated, transform
 from .parallel import on_threads
-from .products import address
 from .threads import LOCK, get_num_threads, launch
 from .tile import accumulate_tile
 from .winograd import count_blocks, refuse, transform_inputs
@@ -63,13 +63,13 @@ def _transform_gradients(dy, at, image_step, row, pitch, rows, columns, first, c
 
 
 @njit(inner=True)
-def _multiply_add(V, Z, total, count, first_row, last_row, block, tables, streams, n_streams):
-    """total += Vᵀ · Z for each of the 36 planes, its rows of channels first_row … last_row − 1; streams: ``ahead.py``."""
+def _multiply_add(V, Z, total, count, first_row, last_row, block, tables, streams):
+    """total += Vᵀ · Z for each of the 36 planes, its rows of channels first_row … last_row − 1; streams: ``memory.py``."""
     size = V.itemsize
     p_rows, p_out, p_run = address(tables[0]), address(tables[1]), address(tables[2])
     a_step, b_step = block.v_tile * size, block.m_tile * size
     for k in range(PLANES):
-        ask(streams, n_streams, k)
+        ask(streams, k)
         a, c = address(V) + k * block.v_plane * size, address(total) + k * block.total_plane * size
         for n in range(block.m_panels):
             b = address(Z) + (k * block.m_plane + n * block.m_panel) * size
@@ -92,7 +92,7 @@ def _multiply_add(V, Z, total, count, first_row, last_row, block, tables, stream
 def winograd_weight_item(
     packed, at, images, image_step, width, pitch, rows, columns,
     dy, dy_at, dy_image, dy_row, dy_pitch, first_row, last_row, V, Z, total, block, tables,
-    streams, n_streams,
+    streams,
 ):  # fmt: skip
     """total[plane, c, o] += Σ over tiles of V[plane, tile, c] · Z[plane, tile, o], channels first_row ≤ c < last_row.
 
@@ -111,8 +111,8 @@ def winograd_weight_item(
             packed, at, image_step, width, pitch, tile_rows, tile_columns, first, count, v_first, v_last, V, block
         )
         _transform_gradients(dy, dy_at, dy_image, dy_row, dy_pitch, rows, columns, first, count, Z, block)
-        _multiply_add(V, Z, total, count, first_row, last_row, block, tables, streams, n_streams)
-        next_block(streams, n_streams)
+        _multiply_add(V, Z, total, count, first_row, last_row, block, tables, streams)
+        next_block(streams)
 
 
 @njit(inner=True)
@@ -156,7 +156,7 @@ def _weight_grad(
     chunks, splits, filters, columns = layout.chunks, layout.splits, block.filters, layout.out_row
     image_step, dy_step = layout.height * layout.width * layout.pitch, layout.out_pixels * filters
     groups = (block.channels + block.rows - 1) // block.rows
-    streams = np.zeros((STREAMS, 3), np.int64)
+    streams = np.zeros((STREAMS, 4), np.int64)
     packed[layout.images * image_step :] = 0  # what is read behind the last pixel must be finite
     for part in range(t * chunks * splits // threads, (t + 1) * chunks * splits // threads):
         chunk, split = part // splits, part % splits
@@ -165,21 +165,14 @@ def _weight_grad(
         for k in range(PLANES):
             plane = total[k * block.total_plane : (k + 1) * block.total_plane]
             plane[first_row * block.total_row : last_row * block.total_row] = 0
-        last_item = (chunk + 1) * layout.items // chunks - 1
-        for item in range(chunk * layout.items // chunks, last_item + 1):
+        stop = (chunk + 1) * layout.items // chunks
+        for item in range(chunk * layout.items // chunks, stop):
             pack_item(item, x_kind, x, x, x_rows, layout, packed)
             first, last = item_stretch(item, layout, filters)
             images = (last - first) // dy_step if layout.bands == 1 else 1
             rows = (last - first) // (images * columns * filters)
             _, blocks = count_blocks(images, rows, columns, block)
-            n = 1  # nothing is written
-            if item < last_item:
-                start, stop = item_source(item + 1, layout)
-                n = add_stream(streams, n, x, start, stop, blocks, PLANES)
-                start, stop = item_stretch(item + 1, layout, filters)
-                n = add_stream(streams, n, dy, start, stop, blocks, PLANES)
-                if kind == GRADIENT:
-                    n = add_stream(streams, n, partner, start, stop, blocks, PLANES)
+            n = add_next_images(streams, item, stop, x, kind, dy, partner, filters, layout, blocks, PLANES)
             gradient, at = dy, first
             if kind != PLAIN:
                 transform(kind, dy[first:last], partner[first:last], parameters, read[: last - first])
@@ -187,7 +180,7 @@ def _weight_grad(
             winograd_weight_item(
                 packed, 0, images, image_step, layout.width, layout.pitch, rows, columns,
                 gradient, at, dy_step, columns * filters, filters, first_row, min(last_row, block.channels), V, Z,
-                total, block, tables, streams, n,
+                total, block, tables, streams[:n],
             )  # fmt: skip
     return 0
 

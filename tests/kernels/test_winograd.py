@@ -14,7 +14,6 @@ from minires.kernels import conv, conv_weight, reference, target, winograd, wino
 from minires.kernels.epilogue import ADD, MASK, MOMENTS, NORMALISE, NOTHING, Epilogue
 from minires.kernels.packing import GRADIENT, Operand, normalised
 from minires.kernels.winograd_ir import SIDE, TILE
-from minires.kernels.ahead import STREAMS
 from minires.kernels.winograd_plan import block_for, whole
 from test_bounds import Guard
 
@@ -244,7 +243,7 @@ def test_an_item_reads_no_further_than_it_says(rows, columns):
     winograd.transform_filters(w, False, 0, channels, U, edge, block.record()[0])
     winograd.winograd_item(
         packed, 0, 2, x[0].size, width, channels, rows, columns, U, V, M, out, 0, step, block.record()[0],
-        np.zeros((STREAMS, 3), np.int64), 0,
+        np.zeros((0, 4), np.int64),
     )  # fmt: skip
     right = reference.conv2d(x.astype(np.float64), w.astype(np.float64), ONE, (0, 0), ONE, 1)
     np.testing.assert_allclose(out.reshape(right.shape), right, rtol=1e-4, atol=2e-4)
