@@ -9,7 +9,8 @@ import mmap
 import threading
 from bisect import bisect, bisect_left, insort
 from collections import deque
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import lru_cache
 from itertools import accumulate
 
 import numpy as np
@@ -71,14 +72,16 @@ class Pool:
         self.ending_at = {}  # address behind a free piece -> its own
         self.used = self.most_used = 0
 
-    @contextmanager
-    def _alone(self):
-        """Whatever ends this in the middle (Ctrl-C, for one) must not leave lists that contradict each other."""
+    def _alone(self, work, *args):
+        """Do it while nobody else changes the pool.
+
+        Whatever ends it in the middle (Ctrl-C, for one) must not leave lists that contradict each other.
+        """
         with self.lock:
             self.owner = threading.get_ident()
             try:
                 self._take_back()
-                yield
+                return work(*args)
             except MemoryError:  # raised where nothing is half done
                 raise
             except BaseException:
@@ -90,8 +93,7 @@ class Pool:
     @property
     def used_bytes(self):
         """Bytes that somebody holds."""
-        with self._alone():
-            return self.used
+        return self._alone(lambda: self.used)
 
     @property
     def held_bytes(self):
@@ -104,29 +106,31 @@ class Pool:
 
     def take(self, size):
         """A lease of so many bytes, a multiple of PAGE; None to a finalizer that runs in the middle of this."""
-        if self.owner == threading.get_ident():
-            return None
-        with self._alone():
+        return None if self.owner == threading.get_ident() else self._alone(self._take, size)
+
+    def _take(self, size):
+        n = bisect_left(self.free, (size, 0))
+        if n == len(self.free):
+            self._grow(size)
             n = bisect_left(self.free, (size, 0))
-            if n == len(self.free):
-                self._grow(size)
-                n = bisect_left(self.free, (size, 0))
-            whole, address = self.free[n]
-            self._remove(whole, address)
-            if whole > size:
-                self._insert(whole - size, address + size)
-            self.used += size
-            self.most_used = max(self.most_used, self.used)
-            first = self.firsts[bisect(self.firsts, address) - 1]
-            lease = _Lease((size,), np.uint8, self.segments[first], address - first)
-            lease.place = self, address, size
+        whole, address = self.free[n]
+        self._remove(whole, address)
+        if whole > size:
+            self._insert(whole - size, address + size)
+        self.used += size
+        self.most_used = max(self.most_used, self.used)
+        first = self.firsts[bisect(self.firsts, address) - 1]
+        lease = _Lease((size,), np.uint8, self.segments[first], address - first)
+        lease.place = self, address, size
         return lease
 
     def clear(self):
         """Give the segments that nobody uses any part of back to the system."""
-        with self._alone():
-            self._drop()
-            self.most_used = self.used
+        self._alone(self._clear)
+
+    def _clear(self):
+        self._drop()
+        self.most_used = self.used
 
     def _take_back(self):
         while self.returned:
@@ -194,10 +198,14 @@ def empty(shape, dtype):
     return np.empty(shape, dtype) if memory is None else np.ndarray(shape, dtype, memory)
 
 
+@lru_cache(maxsize=512)
+def _starts(shapes, itemsize):
+    return tuple(accumulate((-(-math.prod(shape) * itemsize // PAGE) * PAGE for shape in shapes), initial=0))
+
+
 def empty_together(shapes, dtype):
     """Uninitialised C-contiguous arrays of several shapes in one piece of memory; each begins on a page of it."""
-    size = np.dtype(dtype).itemsize
-    starts = list(accumulate((-(-math.prod(shape) * size // PAGE) * PAGE for shape in shapes), initial=0))
+    starts = _starts(tuple(shapes), dtype.itemsize)
     memory = empty((starts[-1],), np.uint8)
     return [np.ndarray(shape, dtype, memory, start) for shape, start in zip(shapes, starts)]
 
@@ -211,6 +219,8 @@ def zeros(shape, dtype):
 
 def empty_like(x):
     """An uninitialised array of x's shape, dtype and memory order (channels-last stays channels-last)."""
-    order = sorted(range(x.ndim), key=lambda axis: (-abs(x.strides[axis]), axis)) if x.ndim else []
+    if x.flags.c_contiguous:
+        return empty(x.shape, x.dtype)
+    order = sorted(range(x.ndim), key=lambda axis: (-abs(x.strides[axis]), axis))
     array = empty(tuple(x.shape[axis] for axis in order), x.dtype)
-    return array.transpose(np.argsort(order)) if order else array
+    return array.transpose(np.argsort(order))

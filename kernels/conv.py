@@ -181,7 +181,7 @@ def convolve_input_grad(operand, w, x_shape, convolution, epilogue):
     g = geometry(x_shape, w.shape, *convolution)
     plan = input_grad_plan(g, w.itemsize, operand.kind != PLAIN)
     out = empty(x_shape, w.dtype)
-    return out, _run_plan(plan, operand, w, out, True, epilogue).sum(0)
+    return out, np.add.reduce(_run_plan(plan, operand, w, out, True, epilogue))
 
 
 def conv2d(x, w, stride, padding, dilation, groups):

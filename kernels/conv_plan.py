@@ -256,8 +256,8 @@ def weight_grad_plan(g, itemsize, packed=False, packed_dy=False):
     reach = tuple(d * (k - 1) + 1 for d, k in zip(g.dilation, g.kernel))
     origin = tuple(-p for p in g.padding)
     # Pixels a multiple of 256 bytes apart share a few sets of the L1 cache, and the tile walks over them one by one.
-    spread = g.channels * g.stride[1] * itemsize % 256 == 0
-    pitch = g.channels + (64 // (itemsize * g.stride[1]) if spread else 0)
+    spread = g.channels * itemsize % 256 == 0
+    pitch = g.channels + (64 // itemsize if spread else 0)
     columns = g.filters // g.groups
     layout = _layout(
         g, g.size, g.channels, columns, pitch, packed, g.out_size, g.stride, origin, reach, itemsize, WEIGHT_POSITIONS
@@ -270,7 +270,6 @@ def weight_grad_plan(g, itemsize, packed=False, packed_dy=False):
     # dy is read as it stands if its columns are whole tiles, and its pixels no such distance apart either.
     dense = columns % layout.tile == 0 and g.filters * itemsize <= DENSE_BYTES
     layout = layout._replace(chunks=chunks, splits=splits, dense=int(dense))
-    layout = layout._replace(out_row=g.out_size[1], out_pixels=g.out_size[0] * g.out_size[1])
     pixels = layout.images * layout.band * g.out_size[1]
     panel = pixels * (g.filters if dense else -(-columns // layout.tile) * layout.tile)
     panel = 0 if dense and not packed_dy else panel

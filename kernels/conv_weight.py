@@ -9,33 +9,19 @@ import numpy as np
 from .buffers import empty
 from .cache import njit
 from .checks import fits, one_dtype
-from .conv import geometry, item_source, item_stretch
+from .conv import geometry
 from .conv_plan import weight_grad_plan
 from .layout import contiguous
-from .memory import STREAMS, add_stream, next_block
-from .packing import GRADIENT, PLAIN, Operand, pack_columns, pack_item, repeated, transform
+from .packing import PLAIN, Operand, pack_columns, pack_item, repeated, transform
 from .parallel import on_threads
-from .products import products, shares
+from .products import products
 from .threads import LOCK, get_num_threads, launch
 
 
 @njit(inner=True)
-def add_next_images(streams, item, last, x, kind, dy, partner, O, layout, blocks, shares):
-    """Streams of the images and gradients of the item behind this one, if it comes before ``last``. Returns their number."""
-    if item + 1 >= last:
-        return 0
-    start, stop = item_source(item + 1, layout)
-    n = add_stream(streams, 0, x, start, stop, blocks, shares, 0)
-    start, stop = item_stretch(item + 1, layout, O)
-    n = add_stream(streams, n, dy, start, stop, blocks, shares, 0)
-    return add_stream(streams, n, partner, start, stop, blocks, shares, 0) if kind == GRADIENT else n
-
-
-@njit(inner=True)
 def _item(
-    item, x, kind, dy, partner, parameters, total, O, layout, rows_at, first_row, rows, runs_at, grid, packed, panels,
-    streams,
-):  # fmt: skip
+    item, x, kind, dy, partner, parameters, total, O, layout, rows_at, first_row, rows, runs_at, grid, packed, panels
+):
     image, q = item // layout.bands * layout.images, item % layout.bands * layout.band
     images = min(layout.images, layout.all_images - image)
     OH, OW = grid
@@ -46,7 +32,7 @@ def _item(
     at = (image * layout.source_height + q * layout.step) * layout.source_width * C if layout.direct else 0
     step, columns, width = layout.column_step * layout.pitch, layout.columns, layout.tile
     out_at = np.arange(first_row, first_row + rows) * (O * x.itemsize)
-    first = (image * OH + q) * OW
+    first, nothing = (image * OH + q) * OW, np.zeros((0, 4), np.int64)
     if layout.dense and panels.size:
         stretch = slice(first * O, (first + pixels) * O)
         transform(kind, dy[stretch], partner[stretch], parameters, panels[: pixels * O])
@@ -60,9 +46,8 @@ def _item(
             b, b_at, block, b_step = dy, first * O + g * columns, width, O
         products(
             a, at + g * (C // layout.groups), rows_at[first_row:], rows, step, runs_at, grid_rows, OW, b, b_at, block,
-            b_step, total, g * columns, out_at, columns, width, True, streams,
+            b_step, total, g * columns, out_at, columns, width, True, nothing,
         )  # fmt: skip
-        next_block(streams)
 
 
 @njit()
@@ -74,7 +59,7 @@ def _weight_grad(
     if t < 0:
         return on_threads(t, threads)
     packed, panels = scratch[t], spread[t]
-    layout, rows, streams = record[0], rows_at.size, np.zeros((STREAMS, 4), np.int64)
+    layout, rows = record[0], rows_at.size
     chunks, splits = layout.chunks, layout.splits
     x_rows, parameters = repeated(x_parameters, x_folded, x), repeated(dy_parameters, dy_folded, dy)
     for part in range(t * chunks * splits // threads, (t + 1) * chunks * splits // threads):
@@ -82,14 +67,12 @@ def _weight_grad(
         first, last = split * rows // splits, (split + 1) * rows // splits
         total = totals[chunk]
         total[first * O : last * O] = 0
-        stop, parts = (chunk + 1) * layout.items // chunks, shares(last - first, layout.tile, x.itemsize)
-        for item in range(chunk * layout.items // chunks, stop):
+        for item in range(chunk * layout.items // chunks, (chunk + 1) * layout.items // chunks):
             if layout.direct == 0:
                 pack_item(item, x_kind, x, x, x_rows, layout, packed)
-            n = add_next_images(streams, item, stop, x, kind, dy, partner, O, layout, layout.groups, parts)
             _item(
                 item, x, kind, dy, partner, parameters, total, O, layout, rows_at, first, last - first, runs_at, grid,
-                packed, panels, streams[:n],
+                packed, panels,
             )  # fmt: skip
     return 0
 

@@ -72,4 +72,4 @@ def pointwise(operand, epilogue):
         counts = np.full(len(results), size // x.shape[3], np.float64)
         counts[-1] = x.size // x.shape[3] - counts[:-1].sum()
         return y, join_moments(results, counts)
-    return y, results.sum(0) if epilogue.kind == MASK else None
+    return y, np.add.reduce(results) if epilogue.kind == MASK else None

@@ -1,8 +1,8 @@
 """Memory by its address, and what of it will be needed soon: it is asked for while something else is computed.
 
-A convolution reads an item of work, computes on it for long, and writes it. What it reads and writes next is not in cache,
-and to wait for it was a quarter of the time of layers with few channels. So the products of one item ask for shares of what
-comes next: the outputs that they will be written to, what the epilogue reads, the next item's inputs. No value depends on it.
+A convolution reads an item of work, computes on it for long, and writes it. What it reads and writes next is not in cache, and
+layers with few channels would wait for it as long as they compute. So the products of one item ask for shares of what comes
+next: the outputs that they will be written to, what the epilogue reads, the next item's inputs. No value depends on it.
 
 Streams are an int64 array, a row (address, bytes of a share, bytes of a block, written?) for each array. An item is computed
 in blocks, and each asks for its shares in turn. None is a promise: what is asked for beyond an array's end is not touched.

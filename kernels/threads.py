@@ -103,27 +103,40 @@ def launch(kernel, *args):
     Small work runs on one thread: waking the others costs more, and far more when they have to wait for a core.
     """
     with LOCK:
-        large = any(type(a) is np.ndarray and a.nbytes >= SMALL for a in args)
-        threads = get_num_threads() if large else 1
-        if threads == 1:
-            failed = kernel(0, 1, *args)
+        threads = get_num_threads()
+        if threads == 1 or not _large(args):
+            failed = kernel(-1, 1, *args)
         else:
             failed = _launch_on(threads, kernel, args)
     if failed:
         raise MemoryError(f"{kernel.__name__} found no memory for its scratch arrays")
 
 
-def _launch_on(threads, kernel, args):
+def _large(args):
+    for a in args:
+        if type(a) is np.ndarray and a.nbytes >= SMALL:
+            return True
+    return False
+
+
+@cache
+def _parallel():
+    """Numba's functions for the number of threads, its threads started; and where ``parallel_for`` is."""
     import numba
 
     from .parallel import parallel_for_address
 
     start_threads()
-    before = numba.get_num_threads()
+    return numba.get_num_threads, numba.set_num_threads, parallel_for_address()
+
+
+def _launch_on(threads, kernel, args):
+    get_threads, set_threads, address = _parallel()
+    before = get_threads()
     if threads == before:
-        return kernel(-parallel_for_address(), threads, *args)
-    numba.set_num_threads(threads)
+        return kernel(-address, threads, *args)
+    set_threads(threads)
     try:
-        return kernel(-parallel_for_address(), threads, *args)
+        return kernel(-address, threads, *args)
     finally:
-        numba.set_num_threads(before)
+        set_threads(before)

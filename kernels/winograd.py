@@ -18,6 +18,8 @@ A NaN or Inf in an input reaches all 16 outputs of each tile that reads it; from
 the outputs that it reaches directly.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 from ..errors import ConfigError
@@ -257,16 +259,18 @@ def _run(operand, w, out, padding, transposed, epilogue):
     return results, plan.layout
 
 
-def refuse(op, g):
-    """A ConfigError unless Winograd's way is open to this geometry."""
+@lru_cache(maxsize=512)
+def winograd_geometry(op, x_shape, w_shape, convolution):
+    """The Geometry of x ∗ w; a ConfigError where Winograd's way is not open to it."""
+    g = geometry(x_shape, w_shape, *convolution)
     if not applicable(g):
         raise ConfigError(f"{op}: Winograd's way is for 3×3, stride 1, dilation 1, one group, padding ≤ 2, not {g}")
+    return g
 
 
 def convolve(operand, w, convolution, epilogue):
     """``conv.convolve``: y = x ∗ w, and for MOMENTS its channels' mean and biased variance."""
-    g = geometry(operand.array.shape, w.shape, *convolution)
-    refuse("conv2d", g)
+    g = winograd_geometry("conv2d", operand.array.shape, w.shape, convolution)
     out = empty((g.images, *g.out_size, g.filters), w.dtype)
     results, layout = _run(operand, w, out, g.padding, False, epilogue)
     return out, join_moments(results, values(layout)) if epilogue.kind == MOMENTS else None
@@ -274,11 +278,10 @@ def convolve(operand, w, convolution, epilogue):
 
 def convolve_input_grad(operand, w, x_shape, convolution, epilogue):
     """``conv.convolve_input_grad``: dx of y = x ∗ w, and the epilogue's sums (2, C), float64."""
-    g = geometry(x_shape, w.shape, *convolution)
-    refuse("conv2d_input_grad", g)
+    g = winograd_geometry("conv2d_input_grad", x_shape, w.shape, convolution)
     out = empty(x_shape, w.dtype)
     padding = tuple(2 - p for p in g.padding)
-    return out, _run(operand, w, out, padding, True, epilogue)[0].sum(0)
+    return out, np.add.reduce(_run(operand, w, out, padding, True, epilogue)[0])
 
 
 def conv2d(x, w, stride, padding, dilation, groups):

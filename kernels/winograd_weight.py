@@ -10,15 +10,14 @@ from . import target
 from .buffers import empty, empty_together
 from .cache import njit
 from .checks import fits, one_dtype
-from .conv import geometry, item_stretch
-from .conv_weight import add_next_images
+from .conv import geometry, item_source, item_stretch
 from .layout import contiguous
-from .memory import STREAMS, address, ask, next_block
-from .packing import PLAIN, Operand, pack_item, repeated, transform
+from .memory import STREAMS, add_stream, address, ask, next_block
+from .packing import GRADIENT, PLAIN, Operand, pack_item, repeated, transform
 from .parallel import on_threads
 from .threads import LOCK, get_num_threads, launch
 from .tile import accumulate_tile
-from .winograd import count_blocks, refuse, transform_inputs
+from .winograd import count_blocks, transform_inputs, winograd_geometry
 from .winograd_ir import PLANES, TILE, transform_gradient, transform_weight_grad
 from .winograd_plan import winograd_weight_plan
 
@@ -143,6 +142,18 @@ def finish_weights(totals, first, last, dw, edge, block):
                         taps[t, c, o + j] = edge[t * lanes + j]
 
 
+@njit(inner=True)
+def _add_next_images(streams, item, last, x, kind, dy, partner, O, layout, blocks, shares):
+    """Streams of the images and gradients of the item behind this one, if it comes before ``last``. Returns their number."""
+    if item + 1 >= last:
+        return 0
+    start, stop = item_source(item + 1, layout)
+    n = add_stream(streams, 0, x, start, stop, blocks, shares, 0)
+    start, stop = item_stretch(item + 1, layout, O)
+    n = add_stream(streams, n, dy, start, stop, blocks, shares, 0)
+    return add_stream(streams, n, partner, start, stop, blocks, shares, 0) if kind == GRADIENT else n
+
+
 @njit()
 def _weight_grad(
     t, threads, x_kind, x, x_parameters, x_folded, kind, dy, partner, dy_parameters, dy_folded, totals,
@@ -172,7 +183,7 @@ def _weight_grad(
             images = (last - first) // dy_step if layout.bands == 1 else 1
             rows = (last - first) // (images * columns * filters)
             _, blocks = count_blocks(images, rows, columns, block)
-            n = add_next_images(streams, item, stop, x, kind, dy, partner, filters, layout, blocks, PLANES)
+            n = _add_next_images(streams, item, stop, x, kind, dy, partner, filters, layout, blocks, PLANES)
             gradient, at = dy, first
             if kind != PLAIN:
                 transform(kind, dy[first:last], partner[first:last], parameters, read[: last - first])
@@ -197,8 +208,7 @@ def _finish(t, threads, totals, dw, edges, blocks):
 def convolve_weight_grad(operand, gradient, w_shape, convolution):
     """``conv_weight.convolve_weight_grad``: dw (3, 3, C, O) of y = x ∗ w."""
     x = operand.array
-    g = geometry(x.shape, w_shape, *convolution)
-    refuse("conv2d_weight_grad", g)
+    g = winograd_geometry("conv2d_weight_grad", x.shape, w_shape, convolution)
     plan = winograd_weight_plan(g.images, g.size, g.padding, g.channels, g.filters, x.itemsize, gradient.kind != PLAIN)
     dw = empty(w_shape, x.dtype)
     kind, flat, _, *rows = operand.arguments()
