@@ -57,7 +57,8 @@ def _uncounted(arg, value):
     """The value of a kernel's parameter, null where it is what Numba counts an array's references by.
 
     Each slice of an array counts one more and later one less, and all threads would do so in the same place of memory, in
-    turn: kernels that take a slice of every row would do little else. Whoever called the kernel holds its arrays. An array is flattened to memory info, parent, size, itemsize, data, …, named arg.x.0, arg.x.1, ….
+    turn: kernels that take a slice of every row would do little else. Whoever called the kernel holds its arrays. An array
+    is flattened to memory info, parent, size, itemsize, data, …, named arg.x.0, arg.x.1, ….
     """
     counts = isinstance(arg.type, ir.PointerType) and arg.name.endswith((".0", ".1"))
     return ir.Constant(arg.type, None) if counts else value
@@ -67,8 +68,7 @@ def _uncounted(arg, value):
 def on_threads(typingctx, t, threads):
     """Call the kernel this stands in once for each share, with the arguments it has itself; 0, or 1 if a share failed.
 
-    t: minus the address of ``parallel_for``, or any negative number for one thread. To be used in a kernel(t, threads, …)
-    that returns an int64.
+    t: minus the address of ``parallel_for``. To be used in a kernel(t, threads, …) that returns an int64.
     """
 
     def codegen(context, builder, signature, args):
@@ -94,13 +94,9 @@ def on_threads(typingctx, t, threads):
             builder.store(value, cgutils.gep_inbounds(builder, fields, 0, n))
         convention = context.call_conv
         pointer = convention.get_function_type(types.int64, _SIGNATURE).as_pointer()
-        with builder.if_else(builder.icmp_signed("==", threads, threads.type(1))) as (alone, many):
-            with alone:
-                builder.call(share, [builder.bitcast(fields, _bytes), _i64(0)])
-            with many:
-                loop = builder.inttoptr(builder.neg(args[0]), pointer)
-                arguments = [builder.ptrtoint(share, _i64), builder.ptrtoint(fields, _i64), threads]
-                convention.call_function(builder, loop, types.int64, _SIGNATURE, arguments)
+        loop = builder.inttoptr(builder.neg(args[0]), pointer)
+        arguments = [builder.ptrtoint(share, _i64), builder.ptrtoint(fields, _i64), threads]
+        convention.call_function(builder, loop, types.int64, _SIGNATURE, arguments)
         return builder.load(cgutils.gep_inbounds(builder, fields, 0, 0))
 
     return types.int64(types.int64, types.int64), codegen

@@ -105,7 +105,7 @@ def launch(kernel, *args):
     with LOCK:
         threads = get_num_threads()
         if threads == 1 or not _large(args):
-            failed = kernel(-1, 1, *args)
+            failed = kernel(0, 1, *args)
         else:
             failed = _launch_on(threads, kernel, args)
     if failed:
@@ -123,11 +123,14 @@ def _large(args):
 def _parallel():
     """Numba's functions for the number of threads, its threads started; and where ``parallel_for`` is."""
     import numba
+    from numba.np.ufunc import parallel
 
     from .parallel import parallel_for_address
 
     start_threads()
-    return numba.get_num_threads, numba.set_num_threads, parallel_for_address()
+    # Numba's own function takes two locks first, to start the threads; where this Numba has the one behind it, that will do.
+    get_threads = getattr(parallel, "_get_num_threads", numba.get_num_threads)
+    return get_threads, numba.set_num_threads, parallel_for_address()
 
 
 def _launch_on(threads, kernel, args):
