@@ -77,12 +77,12 @@ def set_num_threads(threads):
 
 @cache
 def start_threads():
-    """Start Numba's threads, told to sleep soon when they wait.
+    """Start Numba's threads, told how long to wait awake.
 
-    By default GNU OpenMP's threads spin for milliseconds at the end of each kernel. When anything else wants a core (a
-    browser, our own prefetch thread), the spinning thread keeps it from the one that still has work: measured, with one
-    busy process beside it on two cores, a ResNet-20 step of 64 images took 877 ms, and 434 ms so. Spinning still less
-    would be better there and cost 6 % where nothing else runs. What the user has set stands.
+    By default GNU OpenMP's threads spin for many milliseconds at the end of each kernel. When anything else wants a core (a
+    browser, our own prefetch thread), the spinning thread keeps it from the one that still has work. Those that sleep at
+    once must be woken for each kernel, and often find themselves on the core that the caller is on, for a tenth of a
+    second. So they spin a little longer than Python takes from one kernel to the next. What the user has set stands.
     """
     import numba
 
@@ -90,7 +90,7 @@ def start_threads():
     if any(name in os.environ for name in names):
         numba.get_num_threads()
         return
-    os.environ["GOMP_SPINCOUNT"] = "10000"  # read once, when the library is loaded
+    os.environ["GOMP_SPINCOUNT"] = "50000"  # read once, when the library is loaded
     try:
         numba.get_num_threads()
     finally:
