@@ -56,7 +56,7 @@ class TestCoresOfAMac:
 
 @pytest.mark.parametrize(
     ("name", "value", "spin"),
-    [(None, None, "10000"), ("GOMP_SPINCOUNT", "7", "7"), ("OMP_WAIT_POLICY", "active", None)],
+    [(None, None, "50000"), ("GOMP_SPINCOUNT", "7", "7"), ("OMP_WAIT_POLICY", "active", None)],
 )
 def test_waiting_threads_sleep_soon_unless_the_user_has_said_how_they_wait(monkeypatch, name, value, spin):
     for known in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):

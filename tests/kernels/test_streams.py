@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from minires.kernels import target
 from minires.kernels.memory import LINE, STREAMS, add_stream, address, ask, next_block, prefetch
 from minires.kernels.parallel import on_threads, parallel_for_address
 
@@ -48,9 +47,6 @@ def machine_code(function, signature):
 
 @pytest.mark.parametrize("write", [0, 1])
 def test_asking_is_one_instruction(write):
-    if target.KIND == "plain":
-        pytest.skip("plain x86-64 promises no such instruction")
-
     @numba.njit(no_cpython_wrapper=True)
     def kernel(at):
         if write:
