@@ -205,7 +205,7 @@ def _starts(shapes, itemsize):
 
 def empty_together(shapes, dtype):
     """Uninitialised C-contiguous arrays of several shapes in one piece of memory; each begins on a page of it."""
-    starts = _starts(tuple(shapes), dtype.itemsize)
+    starts = _starts(tuple(shapes), np.dtype(dtype).itemsize)
     memory = empty((starts[-1],), np.uint8)
     return [np.ndarray(shape, dtype, memory, start) for shape, start in zip(shapes, starts)]
 

@@ -1,7 +1,7 @@
 """Memory by its address, and what of it will be needed soon: it is asked for while something else is computed.
 
 A convolution reads an item of work, computes on it for long, and writes it. What it reads and writes next is not in cache, and
-layers with few channels would wait for it as long as they compute. So the products of one item ask for shares of what comes
+layers with few channels would spend much of their time waiting. So the products of one item ask for shares of what comes
 next: the outputs that they will be written to, what the epilogue reads, the next item's inputs. No value depends on it.
 
 Streams are an int64 array, a row (address, bytes of a share, bytes of a block, written?) for each array. An item is computed
@@ -55,16 +55,21 @@ def add_stream(streams, n, array, start, stop, blocks, shares, written):
 
 
 @njit(inner=True)
+def share_lines(streams, n, share):
+    """The addresses that one share of this block of stream n asks for."""
+    start = streams[n, 0] + share * streams[n, 1]
+    return range(start, start + streams[n, 1], LINE)
+
+
+@njit(inner=True)
 def ask(streams, share):
     """Ask for one share of this block of every stream."""
     for n in range(streams.shape[0]):
-        size = streams[n, 1]
-        start = streams[n, 0] + share * size
         if streams[n, 3]:
-            for line in range(start, start + size, LINE):
+            for line in share_lines(streams, n, share):
                 prefetch(line, 1)
         else:
-            for line in range(start, start + size, LINE):
+            for line in share_lines(streams, n, share):
                 prefetch(line, 0)
 
 

@@ -81,8 +81,8 @@ def start_threads():
 
     By default GNU OpenMP's threads spin for many milliseconds at the end of each kernel. When anything else wants a core (a
     browser, our own prefetch thread), the spinning thread keeps it from the one that still has work. Those that sleep at
-    once must be woken for each kernel, and often find themselves on the core that the caller is on, for a tenth of a
-    second. So they spin a little longer than Python takes from one kernel to the next. What the user has set stands.
+    once must be woken for each kernel, and often find themselves on the core that the caller is on. So they spin a little
+    longer than Python takes from one kernel to the next. What the user has set stands.
     """
     import numba
 

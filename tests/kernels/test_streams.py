@@ -7,21 +7,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from minires.kernels.memory import LINE, STREAMS, add_stream, address, ask, next_block, prefetch
+from minires.kernels.memory import LINE, STREAMS, add_stream, address, next_block, prefetch, share_lines
 from minires.kernels.parallel import on_threads, parallel_for_address
 
 
 @numba.njit
 def lines_asked_for(array, start, stop, blocks, shares):
-    """The cache lines, counted from the array's, that all shares of all blocks ask for: as ``ask`` does, but noted."""
+    """The cache lines, counted from the array's, that all shares of all blocks ask for."""
     streams = np.zeros((STREAMS, 4), np.int64)
     used = streams[: add_stream(streams, 0, array, start, stop, blocks, shares, 1)]
     lines, first = [0 for _ in range(0)], address(array)
     for _ in range(blocks):
         for share in range(shares):
-            ask(used, share)
-            begin = used[0, 0] + share * used[0, 1]
-            lines += [(line - first) // LINE for line in range(begin, begin + used[0, 1], LINE)]
+            lines += [(line - first) // LINE for line in share_lines(used, 0, share)]
         next_block(used)
     return lines
 
