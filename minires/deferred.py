@@ -13,7 +13,7 @@ import numpy as np
 from . import kernels
 from .kernels.layout import nchw, nhwc
 from .kernels.switch import Switch
-from .tensor import Gradient, Tensor, watcher
+from .tensor import LazyGradient, Tensor, watcher
 
 
 def is_fusing():
@@ -197,7 +197,7 @@ def computed(operand):
     return kernels.fused.pointwise(operand, kernels.fused.Epilogue())[0]
 
 
-class NormGradient(Gradient):
+class NormGradient(LazyGradient):
     """a·dy + b·(x − mean) + d, the gradient of batch norm's input x: an ``Operand`` that a convolution reads while packing."""
 
     def __init__(self, operand):
@@ -211,17 +211,25 @@ class NormGradient(Gradient):
         return nchw(fused.pointwise(self.operand, fused.Epilogue(fused.ADD, other=nhwc(other)))[0])
 
 
-class MaskedGradient(Gradient):
-    """The whole gradient of a ReLU's output, set to 0 where the ReLU did not let its input pass, and two sums over it.
+class ConvGradient(LazyGradient):
+    """dx = dy ∗ᵀ w + addend, the gradient of a convolution's input; the ReLU and batch norm below make it their epilogue's.
 
-    sums (2, C), float64: Σ dy and Σ dy·(c − mean), c being the input of the batch norm before the ReLU. Masking it again
-    changes nothing: as a plain array it is as good as the gradient that was not masked.
+    dy: an ``Operand`` (N, OH, OW, O). w (KH, KW, I, O). addend: what else is the gradient of the same tensor, or None.
     """
 
-    whole = True
+    def __init__(self, dy, w, x_shape, convolution, addend=None):
+        self.dy, self.w, self.x_shape, self.convolution, self.addend = dy, w, x_shape, convolution, addend
 
-    def __init__(self, dy, sums):
-        self.dy, self.sums = dy, sums
+    def finish(self, epilogue):
+        """(dx (N, H, W, C), the epilogue's sums): the convolution is run, and ended by an epilogue that adds the addend."""
+        epilogue = epilogue._replace(other=self.addend)
+        return kernels.fused.convolve_input_grad(self.dy, self.w, self.x_shape, self.convolution, epilogue)
 
     def array(self):
-        return nchw(self.dy)
+        fused = kernels.fused
+        return nchw(self.finish(fused.Epilogue(fused.NOTHING if self.addend is None else fused.ADD))[0])
+
+    def plus(self, other):
+        if self.addend is not None:
+            return super().plus(other)
+        return ConvGradient(self.dy, self.w, self.x_shape, self.convolution, nhwc(other))

@@ -93,9 +93,8 @@ class Op:
     aliases = False
     freed = False
     label = None  # what error messages call it; the class's name in lower case unless set
-    takes = ()  # the kinds of Gradient that backward understands; any other comes as its array
-    folds = None  # the kind of Gradient that backward can make for the first input when told what else has come for it
-    below = None  # then: (the op that takes it, the sum of all other gradients of that input or None), or None
+    takes = ()  # kinds of LazyGradient that backward computes itself, in a pass of its own; any other comes as an array
+    calls_hooks = False  # does backward run the user's code?
 
     def forward(self, *arrays):
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
@@ -130,8 +129,6 @@ class Op:
             self.inputs = inputs
             self.needs = tuple(x.requires_grad for x in inputs)
             y.op, y.requires_grad = self, True
-            for x in inputs:
-                x.uses += 1
         else:
             self.release()
         return y
@@ -149,7 +146,7 @@ class Tensor:
     array([7.])
     """
 
-    __slots__ = ("__weakref__", "data", "grad", "hooks", "op", "requires_grad", "retains_grad", "uses")
+    __slots__ = ("__weakref__", "data", "grad", "hooks", "op", "requires_grad", "retains_grad")
     __array_ufunc__ = None  # ndarray + Tensor asks Tensor.__radd__, not NumPy's broadcasting
 
     def __init__(self, data, requires_grad=False):
@@ -158,7 +155,6 @@ class Tensor:
         self.op = None
         self.hooks = None
         self.retains_grad = False
-        self.uses = 0  # recorded operations that this is an input of
         self.requires_grad = bool(requires_grad)
         if requires_grad and self.data.dtype not in (np.float32, np.float64):
             raise DtypeError(f"only float32 and float64 tensors can require a gradient, not {self.data.dtype}")
@@ -275,30 +271,29 @@ def backward(outputs, grads, retain_graph=False):
     """Walk the graph above ``outputs`` once, in reverse topological order, starting with ``grads`` (ndarrays)."""
     order = _topological(outputs)
     watch = watcher()
-    totals = {}  # id(tensor) -> [gradient so far, does the tape own it?, how many gradients it is the sum of]
+    totals = {}  # id(tensor) -> (gradient so far: an ndarray or a LazyGradient, does the tape own the array?)
     for y, dy in zip(outputs, grads):
         _add(totals, y, dy, owned=False)
     while order:  # popping lets go of each tensor as the walk passes it
         y = order.pop()  # every consumer of y has been walked: its gradient is complete
         if id(y) not in totals:
             continue
-        dy, owned, _ = totals.pop(id(y))
-        if y.hooks or y.retains_grad or y.op is None or not isinstance(dy, y.op.takes):
+        dy, owned = totals.pop(id(y))
+        op = y.op
+        if y.hooks or (op is not None and op.calls_hooks):
+            _compute_all(totals)
+        if y.hooks or y.retains_grad or op is None or not isinstance(dy, op.takes):
             dy = _array(dy)
         for hook in list(y.hooks.values()) if y.hooks else ():
             replaced = hook(dy)
             if replaced is not None:
                 replaced = replaced.data if isinstance(replaced, Tensor) else np.asarray(replaced)
                 dy, owned = y._seed(replaced.astype(y.dtype, copy=False)), False  # of y's shape, or an error
-        if y.op is None or y.retains_grad:
-            _accumulate(y, dy, owned and y.op is None)
-        if y.op is None:
+        if op is None or y.retains_grad:
+            _accumulate(y, dy, owned and op is None)
+        if op is None:
             continue
-        op = y.op
-        if op.folds is not None:
-            op.below = _foldable(op, totals)
         gradients = op.backward(dy, op.needs)
-        op.below = None
         if watch is not None:
             gradients = tuple(None if dx is None else _array(dx) for dx in gradients)
             watch.backward(op, _array(dy), gradients)
@@ -309,33 +304,26 @@ def backward(outputs, grads, retain_graph=False):
             op.release()
 
 
-class Gradient:
-    """A gradient that is more than an array: not computed yet, or computed with something else that the op below needs.
-
-    It goes as it is to an op that ``takes`` its kind, where nobody looks at it on the way; to all others as ``array()``.
-    """
-
-    whole = False  # does it hold what came before it, so that it takes that one's place?
+class LazyGradient:
+    """A gradient that is not computed yet. An op that ``takes`` its kind computes it together with its own; everybody else,
+    another op, a hook or a leaf, gets ``array()``."""
 
     def array(self):
         raise NotImplementedError
 
     def plus(self, other):
-        """The sum with an array, a new one."""
+        """The sum with an array: a new array, or a LazyGradient that keeps it to add."""
         return kernels.add(self.array(), other)
 
 
 def _array(gradient):
-    return gradient.array() if isinstance(gradient, Gradient) else gradient
+    return gradient.array() if isinstance(gradient, LazyGradient) else gradient
 
 
-def _foldable(op, totals):
-    """``op.below``, when nobody looks at the first input's gradient and op's share of it is the last to come."""
-    x = op.inputs[0]
-    if x.op is None or op.folds not in x.op.takes or x.hooks or x.retains_grad:
-        return None
-    so_far, _, count = totals.get(id(x), (None, False, 0))
-    return (x.op, None if so_far is None else _array(so_far)) if count == x.uses - 1 else None
+def _compute_all(totals):
+    """Leave nothing lazy: the user's code is about to run, and may change the arrays that lazy gradients follow from."""
+    for key, (gradient, owned) in totals.items():
+        totals[key] = _array(gradient), owned
 
 
 def _topological(outputs):
@@ -362,14 +350,17 @@ def _topological(outputs):
 
 def _add(totals, x, dx, owned):
     """Fan-out sums gradients: ∂L/∂x = Σ over the uses of x. In place only into an array that the tape itself made."""
-    so_far, own, count = totals.get(id(x), (None, False, 0))
-    if (isinstance(dx, Gradient) and dx.whole) or so_far is None:
-        totals[id(x)] = [dx, owned, count + 1]
-    elif isinstance(so_far, Gradient) or isinstance(dx, Gradient):
-        first, other = (so_far, dx) if isinstance(so_far, Gradient) else (dx, so_far)
-        totals[id(x)] = [first.plus(_array(other)), True, count + 1]
+    if id(x) not in totals:
+        totals[id(x)] = dx, owned
+        return
+    so_far, own = totals[id(x)]
+    if isinstance(dx, LazyGradient):
+        total, own = dx.plus(_array(so_far)), True
+    elif isinstance(so_far, LazyGradient):
+        total, own = so_far.plus(dx), True
     else:
-        totals[id(x)] = [kernels.add(so_far, dx, out=so_far if own else None), True, count + 1]
+        total, own = kernels.add(so_far, dx, out=so_far if own else None), True
+    totals[id(x)] = total, own
 
 
 def _accumulate(x, dx, owned):

@@ -15,6 +15,7 @@ class Gate(Op):
     """Inputs to a token of one element. Its backward hands out the gradients that the Passes brought: dx_i = dy_i."""
 
     aliases = True
+    calls_hooks = True
 
     def __init__(self, on_gradients):
         self.on_gradients = on_gradients  # called with the gradients, one an input or None; returns those to go on with

@@ -11,9 +11,9 @@ import numpy as np
 
 from .. import kernels
 from ..deferred import (
+    ConvGradient,
     Deferred,
     Kept,
-    MaskedGradient,
     NormGradient,
     Remade,
     computed,
@@ -33,7 +33,6 @@ class Conv2d(Op):
 
     label = "conv2d"
     takes = (NormGradient,)
-    folds = MaskedGradient
 
     def __init__(self, convolution):
         self.convolution = convolution  # stride, padding, dilation, groups
@@ -58,10 +57,7 @@ class Conv2d(Op):
         dy = dy.operand if isinstance(dy, NormGradient) else fused.Operand(nhwc(dy))
         dx = dw = None
         if needs[0]:
-            epilogue = fused.Epilogue() if self.below is None else self.below[0].mask(self.below[1])
-            x_shape = self.x.operand().array.shape
-            dx, sums = fused.convolve_input_grad(dy, self.w, x_shape, self.convolution, epilogue)
-            dx = nchw(dx) if self.below is None else MaskedGradient(dx, sums)
+            dx = ConvGradient(dy, self.w, self.x.operand().array.shape, self.convolution)
         if needs[1]:
             dw = oihw(fused.convolve_weight_grad(self.x.operand(), dy, self.w.shape, self.convolution))
         return dx, dw, *dshortcut
@@ -71,7 +67,7 @@ class BatchNormReLU(Op):
     """y = relu(x̂·γ + β) with x̂ = (x − μ)/√(σ² + ε), not stored. The formulas of the backward pass are BatchNorm's."""
 
     label = "batch_norm_relu"
-    takes = (MaskedGradient,)
+    takes = (ConvGradient,)
 
     def __init__(self, moments, eps):
         self.mean, self.var = moments
@@ -89,10 +85,9 @@ class BatchNormReLU(Op):
     def wrap(self, y):
         return Deferred(y)
 
-    def mask(self, so_far):
-        """How a convolution above finishes the gradient of this op's output; so_far: the rest of that gradient, or None."""
-        other = None if so_far is None else nhwc(so_far)
-        return kernels.fused.Epilogue(kernels.fused.MASK, self.terms[:3], other=other, c=self.c)
+    def mask(self):
+        """The epilogue of the gradient of this op's output: masked by the ReLU, and the two sums that batch norm needs."""
+        return kernels.fused.Epilogue(kernels.fused.MASK, self.terms[:3], c=self.c)
 
     def backward(self, dy, needs):
         return self.gradients(dy)[1:]
@@ -100,10 +95,10 @@ class BatchNormReLU(Op):
     def gradients(self, dy):
         """The masked gradient, and those of c, weight and bias."""
         fused = kernels.fused
-        if isinstance(dy, MaskedGradient):
-            g, sums = dy.dy, dy.sums
+        if isinstance(dy, ConvGradient):
+            g, sums = dy.finish(self.mask())
         else:
-            g, sums = fused.pointwise(fused.Operand(nhwc(dy)), self.mask(None))
+            g, sums = fused.pointwise(fused.Operand(nhwc(dy)), self.mask())
         count = g.size // g.shape[-1]
         parameters, (dweight, dbias) = fused.backward_terms(sums, self.mean, self.terms, self.weight, count)
         return g, NormGradient(fused.Operand(g, fused.GRADIENT, parameters, self.c)), dweight, dbias
@@ -143,8 +138,8 @@ class BatchNormAddReLU(BatchNormReLU):
     def wrap(self, y):
         return Remade(y) if is_grad_enabled() else Tensor(nchw(y.operand().array))
 
-    def mask(self, so_far):
-        return super().mask(so_far)._replace(z=self.z.operand().array)
+    def mask(self):
+        return super().mask()._replace(z=self.z.operand().array)
 
     def release(self):
         if self.z is not None:
