@@ -47,10 +47,9 @@ def installed(name):
 
 def environment(threads):
     """{what: text} for the head of a run and its JSON file."""
-    from minires.kernels import target
-    from minires.kernels.threads import physical_cores
-
     import minires as mr
+    from minires.kernels.runtime import target
+    from minires.kernels.runtime.threads import physical_cores
 
     fused = "fused multiply-add" if target.HAS_FMA else "separate multiply and add"
     facts = {

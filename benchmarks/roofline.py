@@ -9,11 +9,12 @@ import time
 import numba
 import numpy as np
 from llvmlite import ir
-from minires.kernels import target
-from minires.kernels.buffers import empty
-from minires.kernels.threads import start_threads
 from numba import prange, types
 from numba.extending import intrinsic
+
+from minires.kernels.runtime import target
+from minires.kernels.runtime.memory_pool import empty
+from minires.kernels.runtime.threads import start_threads
 
 CHAINS = 24 if target.KIND in ("avx512", "neon") else 12  # of 32 and of 16 registers
 LANES = target.VECTOR_BYTES // 4

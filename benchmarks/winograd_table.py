@@ -2,7 +2,7 @@
 
 python -m benchmarks.winograd_table             the shapes of ResNet-20 and ResNet-18, printed
 python -m benchmarks.winograd_table --write     every class of channels and sides, printed and written, for this CPU
-                                                target, into kernels/winograd_table.py, from where it is committed
+                                                target, into kernels/convolution/winograd_table.py, from where it is committed
 """
 
 import argparse
@@ -10,9 +10,19 @@ import time
 from pathlib import Path
 
 import numpy as np
-from minires.kernels import conv, conv_weight, target, winograd, winograd_plan, winograd_table, winograd_weight
 
 import minires as mr
+from minires.kernels.convolution import (
+    direct,
+    direct_weight,
+    winograd,
+    winograd_plan,
+    winograd_table,
+    winograd_weight,
+)
+from minires.kernels.convolution.work_items import problem_of
+from minires.kernels.descriptors import STORE, Operand
+from minires.kernels.runtime import target
 
 CHANNELS = (8, 16, 32, 64, 128, 256, 512)
 SIDES = (4, 7, 8, 14, 16, 28, 32, 56)
@@ -26,11 +36,12 @@ def calls(images, side, channels):
     rng = np.random.default_rng(0)
     x, dy = (rng.standard_normal((images, side, side, channels), np.float32) for _ in range(2))
     w = rng.standard_normal((3, 3, channels, channels), np.float32)
-    g = ONE, ONE, ONE, 1
+    problem = problem_of(x.shape, w.shape, ONE, ONE, ONE, 1)
+    x, dy = Operand(x), Operand(dy)
     uses = {
-        "forward": [lambda m=m: m.conv2d(x, w, *g) for m in (conv, winograd)],
-        "input_grad": [lambda m=m: m.conv2d_input_grad(dy, w, x.shape, *g) for m in (conv, winograd)],
-        "weight_grad": [lambda m=m: m.conv2d_weight_grad(x, dy, w.shape, *g) for m in (conv_weight, winograd_weight)],
+        "forward": [lambda m=m: m.convolve(problem, x, w, STORE) for m in (direct, winograd)],
+        "input_grad": [lambda m=m: m.convolve_input_grad(problem, dy, w, STORE) for m in (direct, winograd)],
+        "weight_grad": [lambda m=m: m.convolve_weight_grad(problem, x, dy) for m in (direct_weight, winograd_weight)],
     }
     return uses, 2 * 9 * images * side * side * channels * channels
 
@@ -57,9 +68,9 @@ def measure(images, side, channels, seconds, only=winograd_table.USES):
         if use not in only:
             cells.append("")
             continue
-        direct, fast = best(functions, seconds)
-        gains[use] = direct / fast
-        cells.append(f"{flops / direct / 1e9:.0f} → {flops / fast / 1e9:.0f} ({direct / fast:.2f} ×)")
+        slow, fast = best(functions, seconds)
+        gains[use] = slow / fast
+        cells.append(f"{flops / slow / 1e9:.0f} → {flops / fast / 1e9:.0f} ({slow / fast:.2f} ×)")
     print(f"| {images} × {side}×{side}, {channels} | {' | '.join(cells)} |", flush=True)
     return gains
 

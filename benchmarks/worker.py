@@ -29,7 +29,7 @@ def steps(task):
 def instructions(name):
     """The instruction set that a peer's own kernels were made for, where it says so."""
     if name == MINIRES:
-        from minires.kernels import target
+        from minires.kernels.runtime import target
 
         return f"{target.KIND} ({target.CPU_NAME})"
     if name.startswith("PyTorch"):

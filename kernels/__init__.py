@@ -2,11 +2,11 @@
 
 Two back ends offer the same functions (listed in ``FUNCTIONS``):
 
-    numba      compiled, parallel, the default (``fast.py`` gathers them)
+    numba      compiled, parallel, the default (``compiled/``, ``convolution/``, on ``runtime/``)
     reference  plain NumPy, explicit im2col, to be read line by line (``reference/``)
 
-Images are NHWC views, (N, H, W, C) C-contiguous; convolution weights are (KH, KW, I, O). See ``layout.py``.
-What fuses several of them, ``kernels.fused``, is the fast back end's alone.
+Images are NHWC views, (N, H, W, C) C-contiguous; convolution weights are (KH, KW, I, O). See ``memory_format.py``.
+Convolutions take prologues and epilogues, ``descriptors.py``: that is how operations are fused.
 A kernel is reached as an attribute of this package, ``kernels.conv2d(x, w, …)``, and runs on the back end in force.
 """
 
@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from ..errors import ConfigError, nearest
-from .buffers import empty, empty_like, zeros
-from .layout import nchw, nhwc, to_channels_last
-from .threads import get_num_threads, set_num_threads
+from .memory_format import nchw, nhwc, to_channels_last
+from .runtime.memory_pool import empty, empty_like, zeros
+from .runtime.threads import get_num_threads, set_num_threads
 
 FUNCTIONS = (
     "add",
@@ -36,13 +36,17 @@ FUNCTIONS = (
     "matmul",
     "max_pool2d",
     "max_pool2d_grad",
+    "norm_backward_terms",
+    "norm_forward_terms",
+    "pointwise",
     "relu",
     "relu_grad",
     "sgd_step",
+    "values",
     "zero_pad_shortcut",
     "zero_pad_shortcut_grad",
 )
-BACKENDS = {"numba": "fast", "reference": "reference"}  # name -> module in this package
+BACKENDS = {"numba": "compiled.backend", "reference": "reference"}  # name -> module in this package
 _local = threading.local()
 
 
@@ -72,9 +76,7 @@ def backend(name):
 
 
 def __getattr__(name):
-    """``kernels.conv2d`` is conv2d of the back end in force. Numba is imported with the first fast kernel, not before."""
-    if name == "fused":
-        return import_module(".fused", __name__)
+    """``kernels.conv2d`` is conv2d of the back end in force. Numba is imported with the first compiled kernel, not before."""
     if name not in FUNCTIONS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{BACKENDS[get_backend()]}", __name__), name)

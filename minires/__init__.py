@@ -10,10 +10,10 @@ if (_checkout / "setup.cfg").exists() and (_checkout / "kernels" / "__init__.py"
 from . import errors, functional, operators, random
 from .anomaly import detect_anomaly
 from .creation import from_numpy, tensor
-from .deferred import fusion
 from .errors import MiniresError
 from .kernels import backend, get_num_threads, set_num_threads
-from .kernels.switch import winograd
+from .kernels.switches import winograd
+from .lazy import fusion
 from .random import manual_seed
 from .tensor import Tensor, enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 

@@ -29,58 +29,43 @@ from .ops.shortcut import zero_pad_shortcut
 
 def conv_bn(x, conv, bn):
     """bn(conv(x)): modules ``conv`` and ``bn`` on a Tensor x (N, C, H, W)."""
-    if fusable(x, conv, bn) == "evaluation":
-        return fused.infer_conv_bn(x, conv, bn, relu=False)
+    if not bn.training and fusable(x, bn, conv):
+        return fused.conv_bn(x, conv, bn, relu=False)
     return bn(conv(x))
 
 
 def conv_bn_relu(x, conv, bn):
     """relu(bn(conv(x))): the first layers of a residual function (He et al. 2015, Fig. 5)."""
-    mode = fusable(x, conv, bn)
-    if mode == "training":
-        return fused.bn_relu(fused.conv(x, conv), bn)
-    if mode == "evaluation":
-        return fused.infer_conv_bn(x, conv, bn, relu=True)
+    if fusable(x, bn, conv):
+        return fused.conv_bn(x, conv, bn)
     return relu(bn(conv(x)))
 
 
 def conv_bn_add_relu(x, conv, bn, shortcut):
     """relu(bn(conv(x)) + shortcut): where a residual block ends (He et al. 2015, eq. 1)."""
-    mode = fusable(x, conv, bn, shortcut)
-    if mode == "training":
-        return fused.bn_relu(fused.conv(x, conv), bn, shortcut)
-    if mode == "evaluation":
-        return fused.infer_conv_bn(x, conv, bn, relu=True, shortcut=shortcut)
+    if fusable(x, bn, conv, shortcut):
+        return fused.conv_bn(x, conv, bn, shortcut=shortcut)
     return add_relu(bn(conv(x)), shortcut)
 
 
 def bn_relu(x, bn):
     """relu(bn(x)): pre-activation (He et al. 2016, Fig. 1b)."""
-    mode = fusable(x, None, bn)
-    if mode == "training":
+    if fusable(x, bn):
         return fused.bn_relu(x, bn)
-    if mode == "evaluation":
-        return fused.infer_bn_relu(x, bn)
     return relu(bn(x))
 
 
 def bn_relu_conv(x, bn, conv):
     """conv(relu(bn(x))): one layer of a pre-activation residual function (He et al. 2016, Fig. 1b)."""
-    mode = fusable(x, conv, bn)
-    if mode == "training":
-        return fused.conv(fused.bn_relu(x, bn), conv)
-    if mode == "evaluation":
-        return fused.infer_conv(fused.infer_bn_relu(x, bn), conv)
+    if fusable(x, bn, conv, norm_first=True):
+        return fused.bn_relu_conv(x, bn, conv)
     return conv(relu(bn(x)))
 
 
 def bn_relu_conv_add(x, bn, conv, shortcut):
     """conv(relu(bn(x))) + shortcut: where a pre-activation block ends (He et al. 2016, eq. 3)."""
-    mode = fusable(x, conv, bn, shortcut)
-    if mode == "training":
-        return fused.conv(fused.bn_relu(x, bn), conv, shortcut)
-    if mode == "evaluation":
-        return fused.infer_conv(fused.infer_bn_relu(x, bn), conv, shortcut)
+    if fusable(x, bn, conv, shortcut, norm_first=True):
+        return fused.bn_relu_conv(x, bn, conv, shortcut)
     return conv(relu(bn(x))) + shortcut
 
 

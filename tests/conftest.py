@@ -58,15 +58,15 @@ def page(request):
 
 def forget_choices():
     """Which algorithm a convolution takes is remembered by its shapes."""
-    from minires.kernels import choice, winograd_plan
+    from minires.kernels.convolution import dispatch, winograd_plan
 
     winograd_plan.least_side.cache_clear()
-    choice._faster.cache_clear()
+    dispatch._faster.cache_clear()
 
 
 @pytest.fixture
 def fresh_choices():
-    """A function that forgets which convolutions go Winograd's way; before and after the test they are forgotten too."""
+    """A function that forgets which convolutions use the Winograd algorithm, as before and after the test."""
     forget_choices()
     yield forget_choices
     forget_choices()
@@ -75,10 +75,11 @@ def fresh_choices():
 @pytest.fixture
 def winograd_taken(fresh_choices):
     """As on a target where Winograd is faster from 16 channels, 4×4 maps and 32 tiles on: the uses it was taken for."""
-    from minires.kernels import choice, target, winograd_plan
-    from minires.kernels.winograd_table import USES
+    from minires.kernels.convolution import dispatch, winograd_plan
+    from minires.kernels.convolution.winograd_table import USES
+    from minires.kernels.runtime import target
 
-    taken, choose = [], choice._choose
+    taken, choose = [], dispatch._choose
 
     def spy(direct, other, use, *shapes):
         chosen = choose(direct, other, use, *shapes)
@@ -89,5 +90,5 @@ def winograd_taken(fresh_choices):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(winograd_plan.GAINS, target.KIND, {use: {16: {4: 2.0}} for use in USES})
         patch.setattr(winograd_plan, "least_tiles", lambda *_: 32)
-        patch.setattr(choice, "_choose", spy)
+        patch.setattr(dispatch, "_choose", spy)
         yield taken

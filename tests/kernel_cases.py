@@ -1,7 +1,13 @@
 """What the tests of kernels share: how shapes are drawn, what arrays are filled with, how close is close."""
 
+from types import SimpleNamespace
+
 import numpy as np
 from hypothesis import strategies as st
+
+from minires.kernels.convolution import direct, direct_weight, winograd, winograd_weight
+from minires.kernels.convolution.work_items import problem_of
+from minires.kernels.descriptors import STORE, as_operand
 
 EPS = {np.dtype(t): float(np.finfo(t).eps) for t in (np.float32, np.float64)}
 DTYPES = st.sampled_from([np.float32, np.float64])
@@ -59,3 +65,29 @@ def poolings(draw, most_size=12, most_channels=40):
     size = [draw(st.integers(low, max(low, most_size))) for low in least]
     shape = (draw(st.integers(1, 3)), *size, draw(st.integers(1, most_channels)))
     return shape, (kernel, stride, padding, dilation)
+
+
+def algorithm(forward, weight):
+    """One algorithm of convolution with the functions of a back end, without the choice between algorithms."""
+
+    def conv2d(x, w, *geometry, epilogue=STORE):
+        x = as_operand(x)
+        return forward.convolve(problem_of(x.array.shape, w.shape, *geometry), x, w, epilogue)
+
+    def conv2d_input_grad(dy, w, x_shape, *geometry, epilogue=STORE):
+        return forward.convolve_input_grad(problem_of(x_shape, w.shape, *geometry), as_operand(dy), w, epilogue)
+
+    def conv2d_weight_grad(x, dy, w_shape, *geometry):
+        x = as_operand(x)
+        return weight.convolve_weight_grad(problem_of(x.array.shape, w_shape, *geometry), x, as_operand(dy))
+
+    return SimpleNamespace(
+        conv2d=lambda *args: conv2d(*args)[0],
+        conv2d_input_grad=lambda *args: conv2d_input_grad(*args)[0],
+        conv2d_weight_grad=conv2d_weight_grad,
+        finished=conv2d,  # with an epilogue, and its result
+        finished_input_grad=conv2d_input_grad,
+    )
+
+
+DIRECT, WINOGRAD = algorithm(direct, direct_weight), algorithm(winograd, winograd_weight)

@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from minires.kernels import reference
-from minires.kernels.reference import conv, pool
 
 import minires as mr
 from minires import functional as F
 from minires import nn
 from minires.gradcheck.cases import check, select
 from minires.gradcheck.locate import NO_OPERATION
+from minires.kernels import reference
+from minires.kernels.reference import conv, pool
 from minires.models.blocks import BasicBlock
 from minires.ops import activation, arithmetic, linear, normalization, reduction
 

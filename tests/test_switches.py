@@ -10,12 +10,12 @@ from itertools import product
 
 import numpy as np
 import pytest
-from minires.kernels import buffers
-from minires.kernels.switch import uses_winograd
 
 import minires as mr
 from minires import functional as F
 from minires import nn
+from minires.kernels.runtime import memory_pool
+from minires.kernels.switches import uses_winograd
 
 SWITCHES = list(product([True, False], repeat=2))
 BOTH = pytest.mark.parametrize(("fused", "winograd"), SWITCHES, ids=lambda on: "on" if on else "off")
@@ -130,7 +130,7 @@ def test_training_is_the_same_up_to_rounding(winograd_taken, dtype, rtol):
 
 @BOTH
 def test_same_bits_for_any_number_of_threads(winograd_taken, fused, winograd):
-    if mr.kernels.threads.most_threads() < 2:
+    if mr.kernels.runtime.threads.most_threads() < 2:
         pytest.skip("one thread is all that Numba may start here")
     found = []
     for threads in (1, 2):  # conftest.py puts the number back
@@ -162,9 +162,9 @@ def test_steps_leave_memory_flat(winograd_taken):
         del x, loss
         if step == 9:
             gc.collect()
-            used, most, held = buffers.pool.used_bytes, buffers.pool.most_used, resident()
-    assert buffers.pool.used_bytes == used  # without a garbage collection
-    assert buffers.pool.most_used == most
+            used, most, held = memory_pool.pool.used_bytes, memory_pool.pool.most_used, resident()
+    assert memory_pool.pool.used_bytes == used  # without a garbage collection
+    assert memory_pool.pool.most_used == most
     assert resident() - held < 4 << 20  # an array of 64 KiB a step would be 12 MB
 
 
@@ -177,12 +177,12 @@ def test_under_no_grad_nothing_is_kept(winograd_taken, fused, winograd, training
     model.train(training)
     x = mr.tensor(np.random.default_rng(0).standard_normal((16, 3, 32, 32)).astype(np.float32))
     gc.collect()
-    used = buffers.pool.used_bytes
+    used = memory_pool.pool.used_bytes
     with switched(fused, winograd), mr.no_grad():
         y = model(x)
-    assert buffers.pool.used_bytes == used
-    assert y.numpy().nbytes < buffers.SMALLEST
+    assert memory_pool.pool.used_bytes == used
+    assert y.numpy().nbytes < memory_pool.SMALLEST
     with switched(fused, winograd):
         y = model(x)
     if training:
-        assert buffers.pool.used_bytes > used  # what the assertion above would have seen
+        assert memory_pool.pool.used_bytes > used  # what the assertion above would have seen

@@ -3,6 +3,7 @@
 from .augment import augment_batch
 from .conv import conv2d, conv2d_input_grad, conv2d_weight_grad
 from .elementwise import add, add_relu, relu, relu_grad
+from .fusion import norm_backward_terms, norm_forward_terms, pointwise, values
 from .linear import matmul
 from .loss import cross_entropy, cross_entropy_grad
 from .normalization import batch_norm, batch_norm_grad, batch_norm_stats

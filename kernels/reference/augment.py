@@ -7,7 +7,7 @@ import numpy as np
 
 from ...errors import ConfigError, DataError, DtypeError, ShapeError
 from ..keyed_random import key_of, scramble
-from ..layout import contiguous
+from ..memory_format import contiguous
 
 
 def augment_batch(images, indices, out, mean, std, pad=0, reflect=False, flip=False, cutout=0, seed=0, epoch=0):

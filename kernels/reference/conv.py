@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ..layout import out_size
+from ..memory_format import out_size
+from .fusion import finish, values
 
 
 def tap(kh, kw, size, stride, dilation):
@@ -43,27 +44,35 @@ def _by_group(columns, groups):
         yield part.reshape(N * OH * OW, KH * KW * (C // groups))
 
 
-def conv2d(x, w, stride, padding, dilation, groups):
-    """y = im2col(x) · w, group by group. x (N, H, W, C), w (KH, KW, C/groups, O) → (N, OH, OW, O)."""
+def conv2d(x, w, stride, padding, dilation, groups, epilogue=None):
+    """y = im2col(x) · w, group by group. x (N, H, W, C), w (KH, KW, C/groups, O) → (N, OH, OW, O).
+
+    Here and below, images may be Operands, and with an Epilogue the result is a pair, as in ``fusion.finish``.
+    """
+    x = values(x)
     KH, KW, I, O = w.shape
     columns = im2col(x, (KH, KW), stride, padding, dilation)
     weights = np.split(w.reshape(KH * KW * I, O), groups, axis=1)
     y = [part @ weight for part, weight in zip(_by_group(columns, groups), weights)]
-    return np.concatenate(y, axis=1).reshape(*columns.shape[:3], O)
+    y = np.concatenate(y, axis=1).reshape(*columns.shape[:3], O)
+    return y if epilogue is None else finish(y, epilogue)
 
 
-def conv2d_input_grad(dy, w, x_shape, stride, padding, dilation, groups):
+def conv2d_input_grad(dy, w, x_shape, stride, padding, dilation, groups, epilogue=None):
     """dx = col2im(dy · wᵀ)."""
+    dy = values(dy)
     KH, KW, I, O = w.shape
     N, OH, OW, _ = dy.shape
     weights = np.split(w.reshape(KH * KW * I, O), groups, axis=1)
     grads = np.split(dy.reshape(N * OH * OW, O), groups, axis=1)
     columns = [(g @ weight.T).reshape(N, OH, OW, KH, KW, I) for g, weight in zip(grads, weights)]
-    return np.ascontiguousarray(col2im(np.concatenate(columns, axis=5), x_shape, stride, padding, dilation))
+    dx = np.ascontiguousarray(col2im(np.concatenate(columns, axis=5), x_shape, stride, padding, dilation))
+    return dx if epilogue is None else finish(dx, epilogue)
 
 
 def conv2d_weight_grad(x, dy, w_shape, stride, padding, dilation, groups):
     """dw = im2col(x)ᵀ · dy."""
+    x, dy = values(x), values(dy)
     KH, KW, _, O = w_shape
     columns = im2col(x, (KH, KW), stride, padding, dilation)
     grads = np.split(dy.reshape(-1, O), groups, axis=1)

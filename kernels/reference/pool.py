@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..layout import out_size
+from ..memory_format import out_size
 from .conv import col2im, tap
 
 

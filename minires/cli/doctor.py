@@ -36,7 +36,7 @@ def doctor(debug: Debug = False):
         console.print(Text(title, "bold"))
         console.print(display.pairs(rows), end="\n\n")
 
-    from ..kernels.threads import start_threads
+    from ..kernels.runtime.threads import start_threads
     from . import selftest
 
     start_threads()  # without them there is nothing to test
@@ -68,7 +68,8 @@ def _versions():
 
 
 def _machine():
-    from ..kernels import cache, target, threads
+    from ..kernels.runtime import jit as cache
+    from ..kernels.runtime import target, threads
 
     features = [name for name in TELLING if f"+{name}" in target.CPU_FEATURES.split(",")]
     lanes = target.VECTOR_BYTES // 4
@@ -85,8 +86,8 @@ def _machine():
 
 def _winograd(kind):
     """Whether the committed table has figures for this target, and for which channels it chooses Winograd."""
-    from ..kernels.winograd_plan import least_side
-    from ..kernels.winograd_table import GAINS
+    from ..kernels.convolution.winograd_plan import least_side
+    from ..kernels.convolution.winograd_table import GAINS
 
     if kind not in GAINS:
         return f"no table for {kind}: every convolution is computed directly"

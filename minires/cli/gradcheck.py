@@ -59,11 +59,11 @@ def gradcheck(
 
     `minires gradcheck --backend reference --json` checks the readable kernels and prints JSON.
     """
-    from .. import deferred, kernels
+    from .. import kernels, lazy
     from ..errors import ConfigError
     from ..gradcheck.plot import FORMATS, draw_sweeps
-    from ..kernels import switch
-    from ..kernels.threads import start_threads
+    from ..kernels.runtime.threads import start_threads
+    from ..kernels.switches import winograd as winograd_switch
     from . import display
 
     if model and operations:
@@ -79,7 +79,7 @@ def gradcheck(
         raise ConfigError(f"there is no folder {plot.parent} to put {plot.name} into: make it first")
     console = display.console()
     settings = {"seed": seed, "sweep_points": PLOT_POINTS if plot else 8}
-    with kernels.backend(backend), deferred.fusion(fusion), switch.winograd(winograd):
+    with kernels.backend(backend), lazy.fusion(fusion), winograd_switch(winograd):
         if backend == "numba":
             start_threads()  # each check would fail, if it fails
         if model:

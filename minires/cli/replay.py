@@ -41,7 +41,7 @@ def replay(
     from .. import kernels
     from ..anomaly import span
     from ..errors import ConfigError
-    from ..kernels.threads import start_threads
+    from ..kernels.runtime.threads import start_threads
     from ..training.replay import Trace, diagnose, load_anomaly
     from . import display
 

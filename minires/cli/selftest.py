@@ -7,7 +7,7 @@ import numpy as np
 
 from .. import data, kernels, optim
 from .. import functional as F
-from ..kernels.threads import most_threads
+from ..kernels.runtime.threads import most_threads
 from ..tensor import Tensor
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}  # of the largest value; sums are taken in another order

@@ -148,7 +148,7 @@ def train(
 @contextmanager
 def _new(params, console):
     """(trainer, recipe, folder) of a new run; the folder is locked in the block."""
-    from ..kernels.threads import start_threads
+    from ..kernels.runtime.threads import start_threads
     from ..training import Recorder, RunFolder, build_trainer
     from . import display
 

@@ -14,7 +14,7 @@ def warmup(debug: Debug = False):
 
     `MINIRES_CACHE_DIR=/shared/minires minires warmup` keeps the kernels there; training with the same setting finds them
     """
-    from ..kernels import cache
+    from ..kernels.runtime import jit as cache
     from . import display
 
     console = display.console()

@@ -25,7 +25,7 @@ def shapes(seed=0, train=TRAIN, test=TEST):
 
 
 def _draw(count, seed, split):
-    from ..kernels.shapes import SIZE, draw_shapes  # here, since it imports Numba
+    from ..kernels.compiled.drawing import SIZE, draw_shapes  # here, since it imports Numba
 
     images, labels = np.empty((count, SIZE, SIZE, 3), np.uint8), np.arange(count) % len(CLASSES)
     draw_shapes(images, labels, key_of("shapes", seed, split))

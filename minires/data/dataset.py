@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import ConfigError, DataError, DtypeError
 from ..kernels.keyed_random import permutation
-from ..kernels.layout import contiguous
+from ..kernels.memory_format import contiguous
 
 
 @dataclass(eq=False, repr=False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..deferred import fusion
+from ..lazy import fusion
 from ..tensor import Tensor, backward
 from . import kinks
 from .results import KINK, RIGHT, WRONG, ZERO, Checked, Difference

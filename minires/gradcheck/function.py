@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ..deferred import fusion
 from ..errors import ConfigError
+from ..lazy import fusion
 from ..tensor import Tensor
 from .engine import Settings, check_leaves, generator
 from .locate import name_operation

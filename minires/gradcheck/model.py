@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..deferred import fusion
+from ..lazy import fusion
 from ..tensor import Tensor
 from .engine import Settings, check_leaves, generator
 from .function import promote

@@ -6,8 +6,9 @@ import numpy as np
 
 from .. import functional as F
 from ..errors import ConfigError
-from ..kernels.layout import oihw
+from ..kernels.memory_format import oihw
 from ..ops.checks import pair
+from ..ops.convolution import geometry
 from . import init
 from .module import Module, Parameter
 
@@ -69,12 +70,12 @@ class Conv2d(Module):
         _default_init(self)
 
     def forward(self, x):
-        return F.conv2d(x, self.weight, self.bias, *self.convolution)
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
     @property
-    def convolution(self):
-        """(stride, padding, dilation, groups)."""
-        return self.stride, self.padding, self.dilation, self.groups
+    def geometry(self):
+        """(stride, padding, dilation, groups), each but the last a pair (height, width)."""
+        return geometry("conv2d", self.stride, self.padding, self.dilation, self.groups)
 
     @property
     def fusable(self):

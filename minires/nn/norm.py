@@ -4,7 +4,7 @@ import numpy as np
 
 from .. import functional as F
 from ..errors import ConfigError, ShapeError
-from ..ops.normalization import move_running
+from ..ops.normalization import update_running_stats
 from .module import Module, Parameter
 
 
@@ -53,9 +53,9 @@ class BatchNorm2d(Module):
     def _current_momentum(self):
         return 1.0 / (int(self.num_batches_tracked) + 1) if self.momentum is None else self.momentum
 
-    def observe(self, mean, var, count):
+    def update_running_stats(self, mean, var, count):
         """Move the running statistics as a training step does, towards mean and biased variance of ``count`` values."""
-        move_running(self.running_mean, self.running_var, self._current_momentum(), mean, var, count)
+        update_running_stats(self.running_mean, self.running_var, self._current_momentum(), mean, var, count)
         self.num_batches_tracked += 1
 
     @property

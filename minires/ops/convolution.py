@@ -4,35 +4,91 @@ import numbers
 
 from .. import kernels
 from ..errors import ConfigError, ShapeError
-from ..kernels.layout import hwio, nchw, nhwc, oihw
-from ..tensor import Op
+from ..kernels.descriptors import ADD, MOMENTS, Epilogue, Operand
+from ..kernels.memory_format import hwio, nchw, nhwc, oihw, out_size
+from ..lazy import ConvGradient, LazyTensor, NormGradient, is_fusing, saved, values
+from ..recompute import SavedActivation
+from ..tensor import Op, Tensor
 from .arithmetic import unbroadcast
 from .checks import image, needs_tensor, pair, same_dtype
 
 
 class Conv2d(Op):
-    """y[n, o, ·] = Σ_i x[n, i, ·] ∗ w[o, i] + b[o].  dx = dy ∗ᵀ w,  dw = x ∗ dy,  db = Σ dy."""
+    """y[n, o, ·] = Σ_i x[n, i, ·] ∗ w[o, i] + b[o] + s.  dx = dy ∗ᵀ w,  dw = x ∗ dy,  db = Σ dy,  ds = dy.
 
-    def __init__(self, stride, padding, dilation, groups):
-        self.geometry = stride, padding, dilation, groups
+    Inputs: x, w, then b if ``bias`` and the shortcut s if ``shortcut``. moments: let the kernel sum the mean and variance of
+    y's channels while they are in cache, for the batch norm that follows. x may be lazy, and so is dx.
+    """
 
-    def forward(self, x, w, b=None):
-        self.x, self.w = nhwc(x), hwio(w)  # (N, H, W, C), (KH, KW, I, O)
-        y = kernels.conv2d(self.x, self.w, *self.geometry)  # (N, OH, OW, O)
-        if b is not None:
-            y += b
-        return nchw(y)
+    takes = (NormGradient,)
+
+    def __init__(self, geometry, bias=False, shortcut=False, moments=False):
+        self.geometry = geometry  # stride, padding, dilation, groups
+        self.bias, self.moments = bias, moments
+        self.aliases = shortcut  # it is handed dy
+
+    def read(self, i, x):
+        if i == 0:
+            return saved(x)
+        return values(x) if i > 1 + self.bias else x.data
+
+    def forward(self, x, w, *rest):
+        self.x, self.w = x, hwio(w)  # of (N, H, W, C); (KH, KW, I, O)
+        shortcut = rest[-1] if self.aliases else None
+        epilogue = Epilogue(MOMENTS if self.moments else ADD, other=shortcut) if self.moments or self.aliases else None
+        y = kernels.conv2d(x.operand(), self.w, *self.geometry, epilogue)  # (N, OH, OW, O)
+        if epilogue is not None:
+            y, self.found = y
+        if self.bias:
+            y += rest[0]
+        return y
+
+    def wrap(self, y):
+        return LazyTensor.of(SavedActivation(Operand(y)), self.found) if self.moments else Tensor(nchw(y))
 
     def backward(self, dy, needs):
-        dy = nhwc(dy)
-        dx = dw = db = None
+        lazy = isinstance(dy, NormGradient)
+        operand = dy.operand if lazy else Operand(nhwc(dy))
+        dx = dw = None
         if needs[0]:
-            dx = nchw(kernels.conv2d_input_grad(dy, self.w, self.x.shape, *self.geometry))
+            dx = ConvGradient(operand, self.w, self.x.operand().array.shape, self.geometry)
+            dx = dx if is_fusing() else dx.array()
         if needs[1]:
-            dw = oihw(kernels.conv2d_weight_grad(self.x, dy, self.w.shape, *self.geometry))
-        if needs[2:] == (True,):
-            db = unbroadcast(dy, dy.shape[3:])
-        return dx, dw, db
+            dw = oihw(kernels.conv2d_weight_grad(self.x.operand(), operand, self.w.shape, *self.geometry))
+        rest = ()
+        if len(needs) > 2:
+            dy = dy.array() if lazy else dy
+            db = (unbroadcast(nhwc(dy), dy.shape[1:2]) if needs[2] else None,) if self.bias else ()
+            rest = (*db, *([dy] if self.aliases else []))
+        return dx, dw, *rest
+
+
+def geometry(op, stride, padding, dilation, groups):
+    """(stride, padding, dilation, groups) with pairs of (height, width). ConfigError for what no convolution has."""
+    stride, dilation = pair(op, "stride", stride), pair(op, "dilation", dilation)
+    padding = pair(op, "padding", padding, least=0)
+    if not isinstance(groups, numbers.Integral) or groups < 1:
+        raise ConfigError(f"{op}: groups is a whole number from 1 up, not {groups!r}")
+    return stride, padding, dilation, int(groups)
+
+
+def conv2d_shape(x_shape, w_shape, stride, padding, dilation, groups):
+    """(N, O, OH, OW) of x_shape (N, C, H, W) and w_shape (O, C/groups, KH, KW). ShapeError when they do not fit."""
+    (N, C, *size), (O, I, *kernel) = x_shape, w_shape
+    if I * groups != C or O % groups:
+        raise ShapeError(
+            f"conv2d: input of shape {x_shape} has {C} channels, but weight of shape {w_shape} with groups={groups} "
+            f"takes {I * groups}" + (f", and {O} filters do not divide into {groups} groups" if O % groups else "")
+        )
+    for n, k, p, d in zip(size, kernel, padding, dilation):
+        if n + 2 * p < d * (k - 1) + 1:
+            raise ShapeError(
+                f"conv2d: kernel {tuple(kernel)} with dilation {dilation} is larger than the input of shape {x_shape} "
+                f"padded by {padding}"
+            )
+    if 0 in x_shape or 0 in w_shape:
+        raise ShapeError(f"conv2d: nothing to convolve in shapes {x_shape} and {w_shape}")
+    return N, O, *out_size(size, kernel, stride, padding, dilation)
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
@@ -53,24 +109,10 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     if weight.ndim != 4:
         raise ShapeError(f"conv2d: needs a weight of shape (O, I, KH, KW), got shape {weight.shape}")
     same_dtype("conv2d", *inputs)
-    stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
-    padding = pair("conv2d", "padding", padding, least=0)
-    C, (O, I, *kernel) = x.shape[1], weight.shape
-    if not isinstance(groups, numbers.Integral) or groups < 1:
-        raise ConfigError(f"conv2d: groups is a whole number from 1 up, not {groups!r}")
-    if I * groups != C or O % groups:
+    sizes = geometry("conv2d", stride, padding, dilation, groups)
+    conv2d_shape(x.shape, weight.shape, *sizes)
+    if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(
-            f"conv2d: input of shape {x.shape} has {C} channels, but weight of shape {weight.shape} with groups={groups} "
-            f"takes {I * groups}" + (f", and {O} filters do not divide into {groups} groups" if O % groups else "")
+            f"conv2d: bias of shape {bias.shape} for weight of shape {weight.shape}; it needs ({weight.shape[0]},)"
         )
-    if bias is not None and bias.shape != (O,):
-        raise ShapeError(f"conv2d: bias of shape {bias.shape} for weight of shape {weight.shape}; it needs ({O},)")
-    for size, k, p, d in zip(x.shape[2:], kernel, padding, dilation):
-        if size + 2 * p < d * (k - 1) + 1:
-            raise ShapeError(
-                f"conv2d: kernel {tuple(kernel)} with dilation {dilation} is larger than the input of shape {x.shape} "
-                f"padded by {padding}"
-            )
-    if 0 in x.shape or 0 in weight.shape:
-        raise ShapeError(f"conv2d: nothing to convolve in shapes {x.shape} and {weight.shape}")
-    return Conv2d(stride, padding, dilation, groups).apply(*inputs)
+    return Conv2d(sizes, bias=bias is not None).apply(*inputs)

@@ -1,66 +1,23 @@
-"""Convolution, batch norm, ReLU and residual addition, each as an op that leaves out the passes over memory between them.
+"""The steps of residual networks, several operations in each pass over memory.
 
 Forward, a convolution sums the moments of its outputs while they are in cache, and the next one normalises and rectifies
-them while it packs its input. Backward, a convolution finishes the gradient of its input with the ReLU's mask and the two
-sums that the batch norm below needs, and that one computes its own input's gradient while the convolution below packs it.
+them while it packs its input. Backward, the ReLU and batch norm below a convolution finish its input gradient in the
+kernel's epilogue, masked and with the two sums that batch norm needs, and the convolution below packs batch norm's input
+gradient as it computes it. ``docs/fused-path.md`` follows a block through both.
 """
 
-import weakref
+import math
 
 import numpy as np
 
 from .. import kernels
-from ..deferred import (
-    ConvGradient,
-    Deferred,
-    Kept,
-    NormGradient,
-    Remade,
-    computed,
-    is_fusing,
-    is_unstored,
-    keep,
-    moments,
-    operand,
-    values,
-)
-from ..kernels.layout import contiguous, hwio, nchw, nhwc, oihw, out_size
+from ..errors import MiniresError
+from ..kernels.descriptors import GRADIENT, MASK, NORMALISE, NORMALISED, Epilogue, Operand, normalised, rounded
+from ..kernels.memory_format import hwio, nchw, nhwc
+from ..lazy import ConvGradient, LazyTensor, NormGradient, is_fusing, is_lazy, saved, values
+from ..recompute import SavedActivation
 from ..tensor import Op, Tensor, is_grad_enabled
-
-
-class Conv2d(Op):
-    """y = x ∗ w (+ shortcut) of an x that need not be stored, with the moments of y."""
-
-    label = "conv2d"
-    takes = (NormGradient,)
-
-    def __init__(self, convolution):
-        self.convolution = convolution  # stride, padding, dilation, groups
-
-    def read(self, i, x):
-        return (keep, Tensor.numpy, values)[i](x)
-
-    def forward(self, x, w, shortcut=None):
-        fused = kernels.fused
-        self.x, self.w = x, hwio(w)
-        self.aliases = shortcut is not None  # the shortcut is handed dy
-        sums = fused.Epilogue(fused.MOMENTS, (np.zeros(w.shape[0]),), other=shortcut)
-        y, self.moments = fused.convolve(self.x.operand(), self.w, self.convolution, sums)
-        return fused.Operand(y)
-
-    def wrap(self, y):
-        return Deferred(y, self.moments)
-
-    def backward(self, dy, needs):
-        fused = kernels.fused
-        dshortcut = () if len(needs) == 2 else (dy if isinstance(dy, np.ndarray) else dy.array(),)
-        dy = dy.operand if isinstance(dy, NormGradient) else fused.Operand(nhwc(dy))
-        dx = dw = None
-        if needs[0]:
-            dx = ConvGradient(dy, self.w, self.x.operand().array.shape, self.convolution)
-        if needs[1]:
-            dw = oihw(fused.convolve_weight_grad(self.x.operand(), dy, self.w.shape, self.convolution))
-        return dx, dw, *dshortcut
+from .convolution import Conv2d, conv2d_shape
 
 
 class BatchNormReLU(Op):
@@ -74,41 +31,38 @@ class BatchNormReLU(Op):
         self.eps = eps
 
     def read(self, i, x):
-        return operand(x) if i == 0 else x.data
+        return values(x) if i == 0 else x.data
 
     def forward(self, c, weight, bias):
-        fused = kernels.fused
-        self.c, self.weight = computed(c), contiguous(weight)
-        self.terms = fused.forward_terms(self.mean, self.var, self.eps, self.weight, contiguous(bias))
-        return fused.Operand(self.c, fused.NORMALISED, self.terms[:3])
+        self.c, self.weight = c, weight
+        self.terms = terms = kernels.norm_forward_terms(self.mean, self.var, self.eps, weight, bias)
+        return SavedActivation(Operand(c, NORMALISED, terms[:3]))
 
     def wrap(self, y):
-        return Deferred(y)
+        return LazyTensor.of(y)
 
-    def mask(self):
-        """The epilogue of the gradient of this op's output: masked by the ReLU, and the two sums that batch norm needs."""
-        return kernels.fused.Epilogue(kernels.fused.MASK, self.terms[:3], c=self.c)
+    def epilogue(self):
+        """How the gradient of this op's output is finished: masked by the ReLU, with the two sums for batch norm's gradient."""
+        return Epilogue(MASK, self.terms[:3], c=self.c)
 
     def backward(self, dy, needs):
         return self.gradients(dy)[1:]
 
     def gradients(self, dy):
-        """The masked gradient, and those of c, weight and bias."""
-        fused = kernels.fused
+        """The masked gradient (N, H, W, C), and those of c, weight and bias."""
         if isinstance(dy, ConvGradient):
-            g, sums = dy.finish(self.mask())
+            g, sums = dy.finish(self.epilogue())
         else:
-            g, sums = fused.pointwise(fused.Operand(nhwc(dy)), self.mask())
+            g, sums = kernels.pointwise(Operand(nhwc(dy)), self.epilogue())
         count = g.size // g.shape[-1]
-        parameters, (dweight, dbias) = fused.backward_terms(sums, self.mean, self.terms, self.weight, count)
-        return g, NormGradient(fused.Operand(g, fused.GRADIENT, parameters, self.c)), dweight, dbias
+        parameters, (dweight, dbias) = kernels.norm_backward_terms(sums, self.mean, self.terms, self.weight, count)
+        return g, NormGradient(Operand(g, GRADIENT, parameters, self.c)), dweight, dbias
 
 
 class BatchNormAddReLU(BatchNormReLU):
-    """z = relu(x̂·γ + β + shortcut): the end of a residual block. Both branches get the same gradient.
+    """z = relu(x̂·γ + β + s): the end of a residual block. Both branches get the same gradient.
 
-    Of every second block in a row, z is forgotten when the next block has ended, and made again on the way back: one pass
-    over memory in place of one of the six arrays that two blocks keep.
+    Of every second block in a row, z is discarded when the next block has read it, and recomputed in the backward pass.
     """
 
     label = "batch_norm_add_relu"
@@ -118,32 +72,34 @@ class BatchNormAddReLU(BatchNormReLU):
     def read(self, i, x):
         if i < 3:
             return super().read(i, x)
-        shortcut = keep(x)
-        self.forgettable = shortcut.steady and is_unstored(x) and is_grad_enabled()
-        return shortcut
+        self.shortcut = x.saved if is_lazy(x) else None
+        return values(x)
 
-    def forward(self, c, weight, bias, shortcut):
-        fused = kernels.fused
-        c, parameters = fused.Operand(computed(c)), super().forward(c, weight, bias).parameters
+    def forward(self, c, weight, bias, s):
+        super().forward(c, weight, bias)
+        terms, shortcut = self.terms[:3], self.shortcut
 
-        def end():
-            return fused.pointwise(c, fused.Epilogue(fused.NORMALISE, parameters, other=shortcut.values()))[0]
+        def end(s):
+            return kernels.pointwise(Operand(c), Epilogue(NORMALISE, terms, other=s))[0]
 
-        self.z = Kept(fused.Operand(end()), end if self.forgettable else None)
-        if self.forgettable:
-            shortcut.dependants.append(weakref.ref(self.z))
-        shortcut.forget()
+        # Of two blocks in a row one is kept: a z is not recomputed from a shortcut that has to be recomputed itself.
+        recomputed = shortcut is not None and shortcut.is_pinned and is_grad_enabled()
+        self.z = SavedActivation(Operand(end(s)), (lambda: end(shortcut.values())) if recomputed else None)
+        if recomputed:
+            shortcut.add_dependant(self.z)
+        if shortcut is not None:
+            shortcut.discard()
         return self.z
 
     def wrap(self, y):
-        return Remade(y) if is_grad_enabled() else Tensor(nchw(y.operand().array))
+        return LazyTensor.of(y) if is_grad_enabled() else Tensor(nchw(y.values()))
 
-    def mask(self):
-        return super().mask()._replace(z=self.z.operand().array)
+    def epilogue(self):
+        return super().epilogue()._replace(z=self.z.operand().array)
 
     def release(self):
         if self.z is not None:
-            self.z.settle()
+            self.z.pin()
         super().release()
 
     def backward(self, dy, needs):
@@ -151,85 +107,74 @@ class BatchNormAddReLU(BatchNormReLU):
         return (*gradients, nchw(g))
 
 
-# --- what functional.py calls
+# --- the steps
 
 
-def fusable(x, conv, bn, shortcut=None):
-    """How the step that these make may be fused: "training", "evaluation" or None, not at all.
+def fusable(x, bn, conv=None, shortcut=None, norm_first=False):
+    """Whether the step of these may be fused. If not, the composition of operations runs, and says what does not fit.
 
-    It may when the modules do what their classes do and nobody listens, shapes and dtypes fit (if not, the composition
-    says what is wrong), and batch norm either uses the batch's statistics or fixed ones with nothing recorded.
+    It may when the modules do what their classes do and nobody listens, shapes and dtypes fit, and batch norm uses the
+    batch's statistics, or fixed ones with nothing recorded. norm_first: ``bn`` comes before ``conv``.
     """
-    modules = [bn] if conv is None else [conv, bn]
-    if not (isinstance(x, Tensor) and x.ndim == 4 and is_fusing() and all(_is_fusable(m) for m in modules)):
-        return None
-    N, C, *size = x.shape
-    if conv is not None:
-        O, I, *kernel = conv.weight.shape
-        size = out_size(size, kernel, *conv.convolution[:3])
-        if I * conv.groups != C:
-            return None
-        C = O
-    tensors = [
-        x,
-        bn.weight,
-        bn.bias,
-        *([] if conv is None else [conv.weight]),
-        *([] if shortcut is None else [shortcut]),
-    ]
-    count = N * size[0] * size[1]
-    if bn.num_features != x.shape[1] if conv is None else bn.num_features != C:
-        return None
-    if min(N, *size) < 1 or len({t.dtype for t in tensors}) > 1 or x.dtype.kind != "f":
-        return None
-    if shortcut is not None and shortcut.shape != (N, C, *size):
-        return None
+    modules = [bn] if conv is None else [bn, conv]
+    if not (is_fusing() and all(getattr(module, "fusable", False) for module in modules)):
+        return False
+    tensors = [x, bn.weight, bn.bias, *[t for t in (conv and conv.weight, shortcut) if t is not None]]
+    if not all(isinstance(t, Tensor) for t in tensors) or len({t.dtype for t in tensors}) > 1:
+        return False
+    if x.ndim != 4 or x.dtype.kind != "f" or 0 in x.shape:
+        return False
+    try:
+        y_shape = x.shape if conv is None else conv2d_shape(x.shape, conv.weight.shape, *conv.geometry)
+    except MiniresError:
+        return False
+    normalised_shape = x.shape if norm_first else y_shape
+    channels, statistics = normalised_shape[1:2], (bn.running_mean, bn.running_var)
+    if not all(a is not None and a.shape == channels for a in (bn.weight, bn.bias, *statistics)):
+        return False
+    if shortcut is not None and shortcut.shape != y_shape:
+        return False
     if bn.training:
-        return "training" if count > 1 else None
-    return None if is_grad_enabled() else "evaluation"
+        return math.prod(normalised_shape) > channels[0]  # one value a channel has no variance
+    return not is_grad_enabled()
 
 
-def _is_fusable(module):
-    return getattr(module, "fusable", False)
+def conv_bn(x, conv, bn, relu=True, shortcut=None):
+    """relu(bn(conv(x)) + shortcut), where ``fusable`` says so; in evaluation mode also without the relu."""
+    if bn.training:
+        return _norm_relu(Conv2d(conv.geometry, moments=True).apply(x, conv.weight), bn, shortcut)
+    mean, scale, shift = _fixed(bn)
+    near, rest = rounded(mean, x.dtype)
+    other = None if shortcut is None else values(shortcut)
+    epilogue = Epilogue(NORMALISE, (near, scale, shift - rest * scale), relu, other)
+    y, _ = kernels.conv2d(saved(x).operand(), hwio(conv.weight.data), *conv.geometry, epilogue)
+    return Tensor(nchw(y))
 
 
-def conv(x, conv, *shortcut):
-    """conv(x), or conv(x) + shortcut, with its moments; x may be deferred."""
-    return Conv2d(conv.convolution).apply(x, conv.weight, *shortcut)
+def bn_relu(x, bn):
+    """relu(bn(x)), not stored, where ``fusable`` says so."""
+    if bn.training:
+        return _norm_relu(x, bn)
+    return LazyTensor.of(SavedActivation(normalised(values(x), *_fixed(bn))))
 
 
-def bn_relu(c, bn, *shortcut):
-    """relu(bn(c)), deferred; or relu(bn(c) + shortcut)."""
-    statistics = moments(c)
-    bn.observe(*statistics, c.size // c.shape[1])
-    op = BatchNormAddReLU if shortcut else BatchNormReLU
-    return op(statistics, bn.eps).apply(c, bn.weight, bn.bias, *shortcut)
+def bn_relu_conv(x, bn, conv, shortcut=None):
+    """conv(relu(bn(x))) + shortcut, where ``fusable`` says so. In training y's moments are summed for the next batch norm."""
+    others = () if shortcut is None else (shortcut,)
+    op = Conv2d(conv.geometry, shortcut=shortcut is not None, moments=bn.training)
+    return op.apply(bn_relu(x, bn), conv.weight, *others)
+
+
+def _norm_relu(c, bn, shortcut=None):
+    """relu(bn(c)), or relu(bn(c) + shortcut), with the batch's statistics."""
+    moments = c.moments if is_lazy(c) and c.moments is not None else kernels.batch_norm_stats(values(c))
+    bn.update_running_stats(*moments, c.size // c.shape[1])
+    if shortcut is None:
+        return BatchNormReLU(moments, bn.eps).apply(c, bn.weight, bn.bias)
+    return BatchNormAddReLU(moments, bn.eps).apply(c, bn.weight, bn.bias, shortcut)
 
 
 def _fixed(bn):
     """(mean, scale, shift), float64, of a batch norm in evaluation mode."""
     scale = bn.weight.data.astype(np.float64) / np.sqrt(bn.running_var.astype(np.float64) + bn.eps)
     return bn.running_mean.astype(np.float64), scale, bn.bias.data.astype(np.float64)
-
-
-def infer_conv_bn(x, conv, bn, relu, shortcut=None):
-    """relu(bn(conv(x)) + shortcut) in evaluation mode, nothing recorded; relu and shortcut may be missing."""
-    fused = kernels.fused
-    mean, scale, shift = _fixed(bn)
-    near, rest = fused.rounded(mean, x.dtype)
-    other = None if shortcut is None else nhwc(shortcut.data)
-    end = fused.Epilogue(fused.NORMALISE, (near, scale, shift - rest * scale), relu, other)
-    return Tensor(nchw(fused.convolve(operand(x), hwio(conv.weight.data), conv.convolution, end)[0]))
-
-
-def infer_bn_relu(x, bn):
-    """relu(bn(x)) in evaluation mode, nothing recorded, deferred."""
-    return Deferred(kernels.fused.normalised(computed(operand(x)), *_fixed(bn)))
-
-
-def infer_conv(x, conv, shortcut=None):
-    """conv(x), or conv(x) + shortcut, nothing recorded; x may be deferred."""
-    fused = kernels.fused
-    end = fused.Epilogue() if shortcut is None else fused.Epilogue(fused.ADD, other=nhwc(shortcut.data))
-    y, _ = fused.convolve(operand(x), hwio(conv.weight.data), conv.convolution, end)
-    return Tensor(nchw(y))

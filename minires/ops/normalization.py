@@ -4,7 +4,7 @@ import numpy as np
 
 from .. import kernels
 from ..errors import ConfigError, ShapeError
-from ..kernels.layout import nchw, nhwc
+from ..kernels.memory_format import nchw, nhwc
 from ..tensor import Op, Tensor
 from .checks import needs_tensor, same_dtype
 
@@ -26,7 +26,7 @@ class BatchNorm(Op):
         self.x = rows = nhwc(x) if x.ndim == 4 else x  # channels last
         self.mean, self.var = kernels.batch_norm_stats(rows) if self.fixed[0] is None else self.fixed
         if self.running is not None:
-            move_running(*self.running, self.mean, self.var, rows.size // rows.shape[-1])
+            update_running_stats(*self.running, self.mean, self.var, rows.size // rows.shape[-1])
         self.inv_std = 1 / np.sqrt(np.asarray(self.var, np.float64) + self.eps)
         self.weight = weight.astype(np.float64)
         y = kernels.batch_norm(rows, self.mean, self.weight * self.inv_std, bias)
@@ -40,7 +40,7 @@ class BatchNorm(Op):
         return dx, dw.astype(dy.dtype), db.astype(dy.dtype)
 
 
-def move_running(running_mean, running_var, momentum, mean, var, count):
+def update_running_stats(running_mean, running_var, momentum, mean, var, count):
     """running ← (1 − momentum)·running + momentum·batch, in place, with the unbiased variance σ²·M/(M − 1)."""
     running_mean[...] = (1 - momentum) * running_mean + momentum * mean
     running_var[...] = (1 - momentum) * running_var + momentum * var * (count / (count - 1))

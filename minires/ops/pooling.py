@@ -2,7 +2,7 @@
 
 from .. import kernels
 from ..errors import ConfigError, ShapeError
-from ..kernels.layout import nchw, nhwc
+from ..kernels.memory_format import nchw, nhwc
 from ..tensor import Op
 from .checks import image, needs_tensor, pair, same_dtype
 

@@ -3,9 +3,10 @@
 import numbers
 
 from .. import kernels
-from ..deferred import Kept, Postponed, is_fusing, is_unstored, keep
 from ..errors import ConfigError
-from ..kernels.layout import nchw, nhwc, out_size
+from ..kernels.memory_format import nchw, nhwc, out_size
+from ..lazy import LazyTensor, is_fusing, is_lazy, saved
+from ..recompute import SavedActivation
 from ..tensor import Op, Tensor
 from .checks import image, needs_tensor, same_dtype
 
@@ -13,7 +14,7 @@ from .checks import image, needs_tensor, same_dtype
 class ZeroPadShortcut(Op):
     """y = x at every stride-th pixel, between channels of zeros. dx = dy at those pixels, else 0.
 
-    Its values are made where they are added; where operations are fused, they are not kept.
+    Its values are computed where they are added; where operations are fused, they are not stored.
     """
 
     label = "zero_pad_shortcut"
@@ -23,19 +24,21 @@ class ZeroPadShortcut(Op):
 
     def read(self, i, x):
         self.x_shape, self.dtype = x.shape, x.dtype
-        return keep(x) if is_fusing() and is_unstored(x) else x.data
+        return saved(x) if is_fusing() and is_lazy(x) else x.data
 
     def forward(self, x):
-        """x itself where it is not stored: ``wrap`` says what is to be made of it."""
-        return x if isinstance(x, Kept) else kernels.zero_pad_shortcut(nhwc(x), *self.settings)
+        """x itself where it is not stored: ``wrap`` says what is computed of it."""
+        return x if isinstance(x, SavedActivation) else kernels.zero_pad_shortcut(nhwc(x), *self.settings)
 
     def wrap(self, y):
-        if not isinstance(y, Kept):
+        if not isinstance(y, SavedActivation):
             return Tensor(nchw(y))
         (N, C, H, W), settings = self.x_shape, self.settings
         stride, before, after = settings
         shape = N, before + C + after, *out_size((H, W), (1, 1), (stride, stride), (0, 0))
-        return Postponed(lambda x: kernels.zero_pad_shortcut(x, *settings), y, shape, self.dtype)
+        lazy = LazyTensor(shape, self.dtype, lambda: kernels.zero_pad_shortcut(y.values(), *settings))
+        y.add_dependant(lazy)
+        return lazy
 
     def backward(self, dy, needs):
         N, C, H, W = self.x_shape

@@ -12,9 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from .. import data
-from ..deferred import fusion
 from ..errors import ConfigError, nearest
-from ..kernels.switch import winograd
+from ..kernels.switches import winograd
+from ..lazy import fusion
 
 SCHEDULES = {"one-cycle": 0.3, "cosine": 0.0, "linear": 0.2, "multi-step": 0.0, "constant": 0.0}  # name -> usual warmup
 DEFAULTS = resources.files(__package__) / "recipes"

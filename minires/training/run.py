@@ -222,7 +222,7 @@ def _place(trainer):
 
 def target_kind():
     """What the kernels were compiled for, such as "avx2": with the shapes it decides which kernels compute, and so the bits."""
-    from ..kernels.target import KIND  # which imports Numba
+    from ..kernels.runtime.target import KIND  # which imports Numba
 
     return KIND
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from minires.kernels.threads import start_threads
 
 from benchmarks import cases, roofline
+from minires.kernels.runtime.threads import start_threads
 
 start_threads()  # as minires does, before anything else starts Numba's
 

@@ -7,12 +7,12 @@ import numba
 import numpy as np
 import pytest
 import typer
-from minires.kernels import cache
 
 from minires.cli import errors, selftest
 from minires.cli.commands import Commands
 from minires.errors import ConfigError
 from minires.gradcheck import cases
+from minires.kernels.runtime import jit as cache
 from minires.training import Trainer
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from minires.kernels import fast
 from safetensors.numpy import save_file
 
 import minires as mr
 from minires.cli import selftest
+from minires.kernels.compiled import backend as fast
 
 
 def test_version(minires):

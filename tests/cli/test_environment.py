@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from minires.kernels import cache
+
+from minires.kernels.runtime import jit as cache
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from minires.kernels import fast, reference
 
+from minires.kernels import reference
+from minires.kernels.compiled import backend as fast
 from minires.ops import reduction
 
 QUICK = ["relu", "max", "mean"]

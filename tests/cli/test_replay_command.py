@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from minires.kernels import reference
 
+from minires.kernels import reference
 from minires.training import Checkpoint
 
 KEPT = {}  # of the first test's run, since all are the same: its files, and what it said

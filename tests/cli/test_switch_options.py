@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from minires.kernels import target, winograd_plan
-from minires.kernels.switch import uses_winograd
 
 from minires import training
-from minires.deferred import is_fusing
+from minires.kernels.convolution import winograd_plan
+from minires.kernels.runtime import target
+from minires.kernels.switches import uses_winograd
+from minires.lazy import is_fusing
 from minires.training import Checkpoint
 
 REPLAY = sys.modules["minires.training.replay"]  # minires.training has a function of that name

@@ -18,6 +18,7 @@ import numpy as np
 import minires as mr
 from minires import functional as F
 from minires import kernels
+from minires.kernels.descriptors import GRADIENT, MASK, MOMENTS, NORMALISE, NORMALISED, Epilogue, Operand
 
 ONE, LABELS = (1, 1), np.arange(40, dtype=np.int64) % 10
 CONVOLUTIONS = [  # x shape, w shape, stride, padding, dilation, groups: few items and many, direct and packed, phases
@@ -44,6 +45,8 @@ def calls(dtype, change=lambda x: x):
         yield "conv2d", y
         yield "conv2d_input_grad", kernels.conv2d_input_grad(dy, w, x_shape, *geometry)
         yield "conv2d_weight_grad", kernels.conv2d_weight_grad(x, dy, w_shape, *geometry)
+    for x_shape, w_shape, *geometry in CONVOLUTIONS[::2]:
+        yield from fused(new, x_shape, w_shape, geometry)
     for shape in ((7, 15, 15, 24), (33, 8, 8, 64), (257, 10)):
         x, dy, scale, shift = new(*shape), new(*shape), new(shape[-1]), new(shape[-1])
         mean, var = kernels.batch_norm_stats(x)
@@ -79,6 +82,38 @@ def calls(dtype, change=lambda x: x):
     yield "augment_batch", kernels.augment_batch(change(images), change(indices), out, [0.5] * 3, [0.2] * 3, **how)
 
 
+def fused(new, x_shape, w_shape, geometry):
+    """Kernels with prologues and epilogues; ``new`` makes an array of a shape."""
+    I, O = x_shape[3], w_shape[3]
+    x, w = new(*x_shape), new(*w_shape)
+    weight, bias, dy, partner = new(I), new(I), new(*x_shape), new(*x_shape)
+    terms = kernels.norm_forward_terms(*kernels.batch_norm_stats(x), 0.1, weight, bias)
+    yield "norm_forward_terms", terms
+    normalised = Operand(x, NORMALISED, terms[:3])
+    yield "values", kernels.values(normalised)
+    y, moments = kernels.conv2d(normalised, w, *geometry, Epilogue(MOMENTS))
+    yield "conv2d", y
+    yield "conv2d", moments
+    other, c = new(*y.shape), new(*y.shape)
+    y_terms = kernels.norm_forward_terms(*moments, 0.1, new(O), new(O))[:3]
+    yield "conv2d", kernels.conv2d(normalised, w, *geometry, Epilogue(NORMALISE, y_terms, other=other))[0]
+    for epilogue in (
+        Epilogue(MASK, terms[:3], other=partner, c=x),
+        Epilogue(MASK, terms[:3], c=x, z=kernels.relu(partner)),
+    ):
+        g, sums = kernels.pointwise(Operand(dy), epilogue)
+        yield "pointwise", np.concatenate([g.ravel(), sums.ravel()])
+        dx, sums = kernels.conv2d_input_grad(Operand(c), w, x_shape, *geometry, epilogue)
+        yield "conv2d_input_grad", np.concatenate([dx.ravel(), sums.ravel()])
+    count = x.size // I
+    parameters, (dweight, dbias) = kernels.norm_backward_terms(
+        sums, kernels.batch_norm_stats(x)[0], terms, weight, count
+    )
+    yield "norm_backward_terms", np.concatenate([parameters.ravel(), dweight, dbias])
+    gradient = Operand(c, GRADIENT, kernels.norm_forward_terms(*moments, 0.1, new(O), new(O)), other)
+    yield "conv2d_weight_grad", kernels.conv2d_weight_grad(normalised, gradient, w_shape, *geometry)
+
+
 def train():
     """Two steps of a ResNet-8: every parameter and running statistic after them."""
     mr.manual_seed(0)
@@ -106,14 +141,12 @@ def bits():
 
 def signatures():
     """How often each compiled function of the package has been compiled."""
-    import minires.kernels.fast
-
     counts = {}
-    for info in pkgutil.iter_modules(minires.kernels.__path__):
-        module = import_module(f"minires.kernels.{info.name}")
+    for info in pkgutil.walk_packages(kernels.__path__, "minires.kernels."):
+        module = import_module(info.name)
         for name, value in vars(module).items():
             if hasattr(value, "signatures") and value.__module__ == module.__name__:
-                counts[f"{info.name}.{name}"] = len(value.signatures)
+                counts[f"{info.name.rpartition('.')[2]}.{name}"] = len(value.signatures)
     return counts
 
 

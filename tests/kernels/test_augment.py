@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minires.kernels import augment, keyed_random
-from minires.kernels.reference import augment as reference
 
 from minires.errors import ConfigError, DataError, DtypeError, ShapeError
+from minires.kernels import keyed_random
+from minires.kernels.compiled import augment
+from minires.kernels.reference import augment as reference
 
 MEAN, STD = np.float32([0.4, 0.5, 0.6]), np.float32([0.2, 0.25, 0.3])
 

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 from everything import calls
-from minires.kernels import buffers, conv, elementwise, fast, linear, loss, normalization, pool, shortcut
+
+from minires.kernels.compiled import backend as fast
+from minires.kernels.compiled import elementwise, linear, loss, normalization, pool, shortcut
+from minires.kernels.convolution import direct as conv
+from minires.kernels.runtime import memory_pool as buffers
 
 BAND = 256  # elements before and after each array
 MARK = 1.25e30

@@ -6,9 +6,10 @@ import reference_loops as loops
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_cases import DTYPES, arrays, assert_close, convolutions
-from minires.kernels import fast, reference
 
 import minires as mr
+from minires.kernels import reference
+from minires.kernels.compiled import backend as fast
 
 SEEDS = st.integers(0, 2**32 - 1)
 

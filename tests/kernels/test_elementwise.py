@@ -6,9 +6,11 @@ import reference_loops as loops
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_cases import DTYPES, arrays, assert_close
-from minires.kernels import fast, layout, reference
 
 from minires.errors import ShapeError
+from minires.kernels import memory_format as layout
+from minires.kernels import reference
+from minires.kernels.compiled import backend as fast
 
 SEEDS = st.integers(0, 2**32 - 1)
 SHAPES = st.lists(st.integers(1, 9), min_size=0, max_size=4).map(tuple)

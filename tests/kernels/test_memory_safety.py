@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from minires.kernels import empty
 
 import minires as mr
 from minires import functional as F
+from minires.kernels import empty
 
 HERE = Path(__file__).parent
 

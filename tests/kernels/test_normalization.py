@@ -6,7 +6,9 @@ import reference_loops as loops
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_cases import DTYPES, EPS, arrays, assert_close
-from minires.kernels import fast, reference
+
+from minires.kernels import reference
+from minires.kernels.compiled import backend as fast
 
 SEEDS = st.integers(0, 2**32 - 1)
 SHAPES = st.one_of(

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import numba
 import numpy as np
 import pytest
-from minires.kernels import buffers, cache, target, threads
-from minires.kernels.tile import accumulate_tile
+
+from minires.kernels.convolution.microkernel import indirect_micro_kernel
+from minires.kernels.runtime import jit, memory_pool, target, threads
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_waiting_threads_sleep_soon_unless_the_user_has_said_how_they_wait(monke
 def test_fresh_memory_is_writable_and_begins_on_a_page(monkeypatch, lacking):
     for name in lacking:
         monkeypatch.delattr(mmap, name, raising=False)
-    memory = buffers._map(3 * mmap.PAGESIZE)
+    memory = memory_pool._map(3 * mmap.PAGESIZE)
     array = np.frombuffer(memory, np.uint8)
     assert array.size == 3 * mmap.PAGESIZE
     assert array.ctypes.data % mmap.PAGESIZE == 0
@@ -91,23 +92,23 @@ class TestCacheInTheSharedTemporaryFolder:
         return tmp_path / "minires"
 
     def test_mine_is_taken(self, base):
-        cache._refuse_strangers(base)
+        jit._refuse_strangers(base)
 
     @pytest.mark.parametrize("mode", [0o777, 0o720, 0o702])
     def test_one_that_others_can_write_is_not(self, base, mode):
         base.chmod(mode)
         with pytest.raises(PermissionError, match="can be written by, somebody else"):
-            cache._refuse_strangers(base)
+            jit._refuse_strangers(base)
 
     def test_somebody_elses_is_not(self, base, monkeypatch):
         monkeypatch.setattr(os, "getuid", lambda: base.stat().st_uid + 1)
         with pytest.raises(PermissionError, match="belongs to"):
-            cache._refuse_strangers(base)
+            jit._refuse_strangers(base)
 
     def test_elsewhere_the_user_decides(self, base):
         (base / "inner").mkdir()
         (base / "inner").chmod(0o777)
-        cache._refuse_strangers(base / "inner")
+        jit._refuse_strangers(base / "inner")
 
 
 def test_the_tile_takes_its_shape_at_compile_time_alone():
@@ -115,7 +116,7 @@ def test_the_tile_takes_its_shape_at_compile_time_alone():
 
     @numba.njit
     def tile(rows, a):
-        accumulate_tile(np.float32, rows, 1, 0, a, a, a, a, a, a, a, a, a, a)
+        indirect_micro_kernel(np.float32, rows, 1, 0, a, a, a, a, a, a, a, a, a, a)
 
     with pytest.raises(numba.TypingError):
         tile.compile((numba.int64, numba.intp))

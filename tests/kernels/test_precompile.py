@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from minires.kernels import cache, precompile
+
+from minires.kernels import precompile_tasks
+from minires.kernels.runtime import jit, precompile
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,14 +24,14 @@ def python(code, **environment):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty cache folder, and a process that has not looked into it."""
-    monkeypatch.setattr(cache, "FOLDER", tmp_path / "kernels")
-    cache.FOLDER.mkdir()
+    monkeypatch.setattr(jit, "FOLDER", tmp_path / "kernels")
+    jit.FOLDER.mkdir()
     monkeypatch.setattr(precompile, "_looked", False)
     monkeypatch.setattr(precompile, "physical_cores", lambda: 2)
-    monkeypatch.setattr(cache.compiles, "kernels", [])
-    monkeypatch.setattr(cache.compiles, "announce", False)
+    monkeypatch.setattr(jit.compiles, "kernels", [])
+    monkeypatch.setattr(jit.compiles, "announce", False)
     monkeypatch.delenv("MINIRES_PRECOMPILE", raising=False)
-    return cache.FOLDER
+    return jit.FOLDER
 
 
 CHILD = """
@@ -57,18 +59,17 @@ def children(monkeypatch):
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 4])
-def test_shares(monkeypatch, processes):
-    from minires.kernels import winograd_table
-
-    monkeypatch.setitem(winograd_table.GAINS, cache.target.KIND, {})
-    names = {function.__name__: seconds for function, seconds in precompile.SECONDS.items()}
+def test_shares(processes):
+    names = precompile.SECONDS
     lists = precompile.shares(processes)
     assert len(lists) == processes
     assert sorted(name for share in lists for name in share) == sorted(names)
     totals = [sum(names[name] for name in share) for share in lists]
     assert max(totals) <= sum(totals) / processes + max(names.values()) / 2
-    monkeypatch.delitem(winograd_table.GAINS, cache.target.KIND)
-    assert not any("winograd" in name for share in precompile.shares(processes) for name in share)
+
+
+def test_the_tasks_are_those_that_are_shared_out():
+    assert set(precompile_tasks.TASKS) == set(precompile.SECONDS)
 
 
 def test_what_they_compile_is_moved_here(folder, children):
@@ -76,7 +77,7 @@ def test_what_they_compile_is_moved_here(folder, children):
     names = sorted(name for share in precompile.shares(2) for name in share)
     assert sorted(path.name.split("-")[0] for path in folder.rglob("*.nbi")) == names
     assert sorted(path.name.split("-")[0] for path in folder.rglob("*.nbc")) == names
-    assert sorted(cache.compiles.kernels) == names
+    assert sorted(jit.compiles.kernels) == names
     assert sorted(path.name for path in folder.iterdir()) == [precompile.LOCK, "sources"]  # no scratch folder
     precompile.first_time()
     assert len(children["running"]) == 2
@@ -92,11 +93,11 @@ def test_a_process_that_fails_leaves_nothing(folder, children, code):
 def test_what_is_there_stays(folder, children):
     """Another process may have compiled meanwhile: an index and the code it lists belong together."""
     (folder / "sources").mkdir()
-    (folder / "sources" / "conv-1.py311.nbi").write_text("theirs")
-    (folder / "sources" / "conv-1.py311.1.nbc").write_text("theirs")
+    (folder / "sources" / "direct-1.py311.nbi").write_text("theirs")
+    (folder / "sources" / "direct-1.py311.1.nbc").write_text("theirs")
     precompile.first_time()
-    assert (folder / "sources" / "conv-1.py311.nbi").read_text() == "theirs"
-    assert (folder / "sources" / "conv-1.py311.1.nbc").read_text() == "theirs"
+    assert (folder / "sources" / "direct-1.py311.nbi").read_text() == "theirs"
+    assert (folder / "sources" / "direct-1.py311.1.nbc").read_text() == "theirs"
     assert (folder / "sources" / "rest-1.py311.nbi").exists()
 
 
@@ -130,7 +131,7 @@ def test_not_started_in_vain(folder, children, monkeypatch):
         patch.setattr(precompile, "physical_cores", lambda: 1)
         assert nothing_starts()
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "FOLDER", None)
+        patch.setattr(jit, "FOLDER", None)
         assert nothing_starts()
     for executable in (None, "", "/usr/bin/blender"):
         with monkeypatch.context() as patch:
@@ -174,7 +175,7 @@ def holder(folder):
 def test_one_process_at_a_time(folder, children, holder):
     def done():
         (folder / "sources").mkdir()
-        (folder / "sources" / "conv._convolve-1.py311.nbi").write_text("")
+        (folder / "sources" / "direct._convolve-1.py311.nbi").write_text("")
         holder.kill()
 
     threading.Timer(0.5, done).start()
@@ -208,13 +209,13 @@ def test_without_locks_kernels_are_compiled_where_they_are_needed(folder, childr
 
 
 def test_a_process_that_would_compile_something_else_stops():
-    assert precompile.main("kernels-avx2-000000000000", "conv") == 3
+    assert precompile_tasks.main("kernels-avx2-000000000000", "direct") == 3
 
 
 STEP = """
 import numpy as np, minires as mr
 from minires import functional as F
-from minires.kernels import cache, threads, precompile
+from minires.kernels.runtime import precompile
 precompile.physical_cores = lambda: 2
 from numba.core import event
 class Here(event.Listener):

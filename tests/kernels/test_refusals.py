@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from minires.kernels import fast
 
 from minires import kernels
 from minires.errors import DataError, DtypeError, ShapeError
+from minires.kernels.compiled import backend as fast
 
 A, B = np.ones((4, 6), np.float32), np.ones((4, 7), np.float32)
 X, W = np.ones((2, 6, 6, 4), np.float32), np.ones((3, 3, 4, 8), np.float32)

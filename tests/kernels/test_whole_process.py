@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from everything import CONVOLUTIONS, calls
-from minires.kernels import threads
 
 from minires import kernels
 from minires.errors import ConfigError
+from minires.kernels.runtime import threads
 
 HERE = Path(__file__).parent
 
@@ -96,7 +96,7 @@ TARGETS = {"avx2": "haswell", "plain": "generic"}
 def test_the_kernel_tests_on_another_target(kind):
     """The second variable is empty on purpose: a list of features would switch AVX-512 on again."""
     target = {"NUMBA_CPU_NAME": TARGETS[kind], "NUMBA_CPU_FEATURES": ""}
-    code = "import sys; from minires.kernels.target import KIND; sys.exit(KIND != sys.argv[1])"
+    code = "import sys; from minires.kernels.runtime.target import KIND; sys.exit(KIND != sys.argv[1])"
     command = [sys.executable, "-c", code, kind]
     assert subprocess.run(command, cwd=HERE.parents[1], env=os.environ | target).returncode == 0
     pytest_under(*[str(HERE / name) for name in KERNEL_TESTS], **target)
@@ -121,7 +121,9 @@ def test_the_suite_under_workqueue():
 
 SMOKE = """
 import numpy as np
-from minires.kernels import fast, reference, target
+from minires.kernels.compiled import backend as fast
+from minires.kernels import reference
+from minires.kernels.runtime import target
 assert target.KIND == {kind!r}, target.KIND
 rng = np.random.default_rng(0)
 for columns in (5, 40):  # narrow tiles and wide ones, with remainders

@@ -1,24 +1,22 @@
-"""Where convolutions go Winograd's way: what can, and what the committed table says."""
+"""Where the Winograd algorithm is used: what it can compute, and what the committed table says."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from minires.kernels import reference, winograd, winograd_table, winograd_weight
-from minires.kernels.conv_plan import Geometry
-from minires.kernels.winograd_ir import TILE
-from minires.kernels.winograd_plan import applicable, faster, least_tiles, whole
-from minires.kernels.winograd_table import GAINS, LEAST_GAIN, USES
 
-from minires.errors import ConfigError
+from minires.kernels.convolution import winograd_table
+from minires.kernels.convolution.winograd_plan import applicable, faster, least_tiles, whole
+from minires.kernels.convolution.winograd_table import GAINS, LEAST_GAIN, USES
+from minires.kernels.convolution.winograd_transforms import TILE
+from minires.kernels.convolution.work_items import Problem
 
 ONE = (1, 1)
 
 
-def geometry(
+def problem(
     channels=64, filters=64, side=8, images=128, kernel=(3, 3), stride=ONE, padding=ONE, dilation=ONE, groups=1
 ):
-    return Geometry(images, (side, side), channels, filters, kernel, stride, padding, dilation, groups)
+    return Problem(images, (side, side), channels, filters, kernel, stride, padding, dilation, groups)
 
 
 OTHERS = [
@@ -28,20 +26,10 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("other", OTHERS, ids=str)
-def test_other_convolutions_are_refused(other):
-    g = geometry(**other)
-    assert not applicable(g)
-    assert not any(faster(g, use, "avx2") for use in USES)
-    x, w = np.zeros((1, 8, 8, 64), np.float32), np.zeros((*g.kernel, 64 // g.groups, 64), np.float32)
-    convolution = g.stride, g.padding, g.dilation, g.groups
-    y = reference.conv2d(x, w, *convolution)
-    for call in (
-        lambda: winograd.conv2d(x, w, *convolution),
-        lambda: winograd.conv2d_input_grad(y, w, x.shape, *convolution),
-        lambda: winograd_weight.conv2d_weight_grad(x, y, w.shape, *convolution),
-    ):
-        with pytest.raises(ConfigError, match="3×3"):
-            call()
+def test_other_convolutions_are_computed_directly(other):
+    p = problem(**other)
+    assert not applicable(p)
+    assert not any(faster(p, use, "avx2") for use in USES)
 
 
 @pytest.mark.parametrize("use", USES)
@@ -53,12 +41,12 @@ def test_where_it_is_used(use):
                 larger = [g for s, g in by_side.items() if s >= side]
                 tiles, filters = (whole(side) // TILE) ** 2, channels + 8
                 images = -(-least_tiles(use, channels, filters) // tiles)
-                g = geometry(channels, filters, side, images)
-                assert faster(g, use, kind) == (min(larger) >= LEAST_GAIN), (kind, channels, side, gain)
-                assert not faster(g._replace(images=images - 1), use, kind)
-            assert not faster(geometry(min(uses[use]) - 1, channels, 64), use, kind)
-    assert not faster(geometry(), use, "plain")
-    assert not faster(geometry(), use, "neon")
+                p = problem(channels, filters, side, images)
+                assert faster(p, use, kind) == (min(larger) >= LEAST_GAIN), (kind, channels, side, gain)
+                assert not faster(p._replace(images=images - 1), use, kind)
+            assert not faster(problem(min(uses[use]) - 1, channels, 64), use, kind)
+    assert not faster(problem(), use, "plain")
+    assert not faster(problem(), use, "neon")
 
 
 def test_the_committed_table():
@@ -69,7 +57,7 @@ def test_the_committed_table():
         for use in USES:
             assert {16, 32, 64} <= set(uses[use])
             for channels, side in ((16, 32), (32, 16), (64, 8)):
-                assert faster(geometry(channels, channels, side, 32), use, kind), (kind, use, channels)
+                assert faster(problem(channels, channels, side, 32), use, kind), (kind, use, channels)
     assert all(
         gain > 0 for uses in GAINS.values() for rows in uses.values() for row in rows.values() for gain in row.values()
     )

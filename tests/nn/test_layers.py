@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from minires.kernels.layout import hwio
 
 import minires as mr
 from minires import nn
 from minires.errors import ConfigError, ShapeError
+from minires.kernels.memory_format import hwio
 
 LAYERS = {  # ours, torch's, the input's shape
     "linear": (lambda n: n.Linear(5, 3), (4, 5)),

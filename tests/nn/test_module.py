@@ -2,11 +2,11 @@ import copy
 
 import numpy as np
 import pytest
-from minires.kernels.layout import hwio
 
 import minires as mr
 from minires import nn
 from minires.errors import ConfigError, DtypeError, ShapeError
+from minires.kernels.memory_format import hwio
 
 
 class Scale(nn.Module):

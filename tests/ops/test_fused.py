@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import minires as mr
 from minires import functional as F
 from minires import nn
-from minires.deferred import Deferred, is_fusing
+from minires.lazy import LazyTensor, is_fusing, is_lazy
 from minires.models.blocks import Bottleneck, BottleneckV1, PreActBottleneck, PreActBottleneckV1, stage
 from minires.tensor import backward
 
@@ -163,9 +163,9 @@ def test_values_are_not_stored_until_somebody_looks():
     conv, bn = modules(4, 6, padding=1)
     x = mr.tensor(rng(0).standard_normal((2, 4, 5, 5)))
     y = F.conv_bn_relu(x, conv, bn)
-    assert isinstance(y, Deferred)
+    assert isinstance(y, LazyTensor)
     assert (y.shape, y.ndim, y.size, y.dtype) == ((2, 6, 5, 5), 4, 300, np.float64)
-    assert y._seen is None
+    assert is_lazy(y)
     values = y.numpy()
     assert y.numpy() is values
     assert values.min() == 0 < values.max()
@@ -262,7 +262,7 @@ def test_where_nothing_is_fused():
     conv, bn = modules(3, 4, padding=1)
     x = mr.tensor(rng(0).standard_normal((2, 3, 5, 5)))
     bn.eval()
-    assert not isinstance(F.conv_bn_relu(x, conv, bn), Deferred)  # fixed statistics, but gradients may be asked for
+    assert not isinstance(F.conv_bn_relu(x, conv, bn), LazyTensor)  # fixed statistics, but gradients may be asked for
 
 
 def test_what_does_not_fit_is_named_as_without_fusing():
@@ -289,7 +289,7 @@ def test_statistics_of_a_large_mean_and_a_small_deviation(size):
 
 
 def test_same_bits_for_any_number_of_threads():
-    if mr.kernels.threads.most_threads() < 2:
+    if mr.kernels.runtime.threads.most_threads() < 2:
         pytest.skip("one thread is all that Numba may start here")
     found, before = [], mr.get_num_threads()
     try:

@@ -6,7 +6,9 @@ import pytest
 import minires as mr
 from minires import functional as F
 from minires import kernels, nn
-from minires.deferred import ConvGradient
+from minires.kernels.compiled import backend
+from minires.kernels.descriptors import MASK, Operand
+from minires.lazy import ConvGradient
 
 rng = np.random.default_rng
 
@@ -73,10 +75,10 @@ def test_a_hook_that_changes_the_gradient_it_was_shown():
 
 
 def lazy_gradient(addend=None):
-    x_shape, convolution = (2, 5, 5, 4), ((1, 1), (1, 1), (1, 1), 1)
+    x_shape, geometry = (2, 5, 5, 4), ((1, 1), (1, 1), (1, 1), 1)
     dy, w = rng(0).standard_normal((2, 5, 5, 3)), rng(1).standard_normal((3, 3, 4, 3))
-    dx = kernels.conv2d_input_grad(dy, w, x_shape, *convolution).transpose(0, 3, 1, 2)
-    return ConvGradient(kernels.fused.Operand(dy), w, x_shape, convolution, addend), dx
+    dx = kernels.conv2d_input_grad(dy, w, x_shape, *geometry).transpose(0, 3, 1, 2)
+    return ConvGradient(Operand(dy), w, x_shape, geometry, addend), dx
 
 
 def test_a_sum_with_one_array_stays_lazy_and_with_more_is_the_same():
@@ -90,19 +92,19 @@ def test_a_sum_with_one_array_stays_lazy_and_with_more_is_the_same():
     np.testing.assert_allclose(lazy.array(), dx, rtol=1e-12, atol=1e-12)  # nothing was added in place
 
 
-@pytest.mark.parametrize("network", ["resnet14", "resnet14-B"])
+@pytest.mark.parametrize("network", ["resnet14", "resnet14-B", "preresnet14", "preresnet14-B", "resnet50v2"])
 def test_only_the_gradient_of_the_pooling_takes_a_pass_of_its_own(network, monkeypatch):
     """Every other ReLU is finished by the convolution above, at the borders between stages too."""
     name, *option = network.split("-")
     model = mr.models.create(name, **({"option": option[0]} if option else {}))
-    masks, pointwise = [], kernels.fused.pointwise
+    masks, pointwise = [], backend.pointwise
 
     def spy(operand, epilogue):
-        if epilogue.kind == kernels.fused.MASK:
+        if epilogue.kind == MASK:
             masks.append(operand.array.shape)
         return pointwise(operand, epilogue)
 
-    monkeypatch.setattr(kernels.fused, "pointwise", spy)
+    monkeypatch.setattr(backend, "pointwise", spy)
     x = mr.tensor(rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32))
     F.cross_entropy(model(x), np.arange(2)).backward()
-    assert masks == [(2, 8, 8, 64)]
+    assert masks == [(2, 1, 1, 2048) if name == "resnet50v2" else (2, 8, 8, 64)]

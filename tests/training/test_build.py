@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from minires.kernels.threads import most_threads
 
 import minires as mr
 from minires.errors import ConfigError, DataError
+from minires.kernels.runtime.threads import most_threads
 from minires.training import Recipe, build_trainer
 from minires.training import build as build_module
 from minires.training.build import build_optimizer, build_schedule, load_data

@@ -2,11 +2,11 @@ import threading
 
 import numpy as np
 import pytest
-from minires.kernels.threads import most_threads
 from stop_at import StopAt
 
 import minires as mr
 from minires import functional as F
+from minires.kernels.runtime.threads import most_threads
 from minires.training import Callback, evaluate
 
 ROW = ["epoch", "lr", "train_loss", "train_acc", "test_loss", "test_acc", "seconds", "images_per_second"]

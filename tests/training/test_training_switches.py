@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from minires.kernels import target
-from minires.kernels.switch import uses_winograd
 from stop_at import StopAt
 from test_resume import RECIPE, begin, contents, go_on, small  # noqa: F401  (a fixture that every test here uses)
 
 import minires as mr
-from minires.deferred import is_fusing
 from minires.errors import AnomalyError, ConfigError, RunError
+from minires.kernels.runtime import target
+from minires.kernels.switches import uses_winograd
+from minires.lazy import is_fusing
 from minires.training import Callback, Recipe, Resumed, RunFolder, build_trainer, load_run
 from minires.training.checkpoint import Checkpoint
 

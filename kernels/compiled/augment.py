@@ -1,0 +1,64 @@
+"""Random crop, mirror image, cutout and normalisation of a batch in one pass. ``reference/augment.py`` has the rules.
+
+Serial and without the GIL: it runs on the loader's prefetch thread, beside the parallel kernels of the training step.
+"""
+
+import numpy as np
+
+from .. import keyed_random
+from ..reference.augment import prepare
+from ..runtime.jit import njit
+
+_32 = np.uint64(32)
+_scramble = njit(inner=True)(keyed_random.scramble)
+
+
+def augment_batch(images, indices, out, mean, std, pad=0, reflect=False, flip=False, cutout=0, seed=0, epoch=0):
+    """Fill ``out`` (B, H, W, C) with the images at ``indices``, augmented and normalised, and return it."""
+    images, indices, table = prepare(images, indices, out, mean, std, pad, reflect, cutout)
+    key = keyed_random.key_of("augment", seed, epoch)
+    _augment_batch(images, indices, out, table, int(pad), bool(reflect), bool(flip), int(cutout), key)
+    return out
+
+
+@njit()
+def _augment_batch(images, indices, out, table, pad, reflect, flip, cutout, key):
+    for b in range(len(indices)):
+        sample = indices[b]
+        _augment(images[sample], out[b], table, pad, reflect, flip, cutout, _scramble(key[0], np.uint64(sample)))
+
+
+@njit(inner=True)
+def _below(key, draw, count):
+    """Draw number ``draw`` of the key, a whole number below ``count``."""
+    return np.int64(((_scramble(key, np.uint64(draw)) >> _32) * np.uint64(count)) >> _32)
+
+
+@njit(inner=True)
+def _reflected(i, size):
+    """The place inside [0, size) of i mirrored at the first and the last pixel, which are not repeated."""
+    if i < 0:
+        return -i
+    return i if i < size else 2 * (size - 1) - i
+
+
+@njit(inner=True)
+def _augment(image, out, table, pad, reflect, flip, cutout, key):
+    H, W, C = image.shape
+    top, left = _below(key, 0, 2 * pad + 1) - pad, _below(key, 1, 2 * pad + 1) - pad
+    first, step = left, 1
+    if flip and _below(key, 2, 2) == 1:
+        first, step = left + W - 1, -1
+    cut_top, cut_left = _below(key, 3, H) - cutout // 2, _below(key, 4, W) - cutout // 2
+    for y in range(H):
+        row = top + y
+        if reflect:
+            row = _reflected(row, H)
+        for x in range(W):
+            column = first + step * x
+            if reflect:
+                column = _reflected(column, W)
+            seen = 0 <= row < H and 0 <= column < W
+            seen = seen and not (cut_top <= y < cut_top + cutout and cut_left <= x < cut_left + cutout)
+            for c in range(C):
+                out[y, x, c] = table[image[row, column, c], c] if seen else 0.0

@@ -1,0 +1,115 @@
+"""ReLU and the residual addition, element by element. Arrays of any shape; the order in memory is kept."""
+
+import numpy as np
+
+from ..checks import alike
+from ..memory_format import contiguous
+from ..runtime.jit import njit
+from ..runtime.memory_pool import empty_like
+from ..runtime.parallel import on_threads
+from ..runtime.threads import launch
+
+FEW = 1 << 14  # elements; below this a NumPy call costs less than waking the threads
+
+
+def has_no_gaps(x):
+    """Whether x's elements fill one stretch of memory, in whatever order of axes: ``flat(x)`` is then a view."""
+    return x.transpose(np.argsort([-stride for stride in x.strides], kind="stable")).flags.c_contiguous
+
+
+def flat(x):
+    """x as one row of elements in the order they stand in memory: a view, unless x has gaps."""
+    return contiguous(x.ravel(order="K"))
+
+
+def same_order(x, like):
+    """x, in the memory order of ``like``."""
+    if x.strides == like.strides:
+        return x
+    copy = empty_like(like)
+    np.copyto(copy, x)
+    return copy
+
+
+@njit(inner=True)
+def part(n, t, threads):
+    """The t-th of ``threads`` stretches of n elements. A loop over a slice, from 0, is one that LLVM vectorises."""
+    return slice(t * n // threads, (t + 1) * n // threads)
+
+
+@njit()
+def _relu(t, threads, x, y):
+    if t < 0:
+        return on_threads(t, threads)
+    mine = part(x.size, t, threads)
+    xs, ys = x[mine], y[mine]
+    for i in range(xs.size):
+        ys[i] = 0 if xs[i] <= 0 else xs[i]  # NaN stays NaN
+    return 0
+
+
+def relu(x):
+    """max(x, 0)."""
+    y = empty_like(x)
+    launch(_relu, flat(same_order(x, y)), flat(y))
+    return y
+
+
+@njit()
+def _relu_grad(t, threads, dy, y, dx):
+    if t < 0:
+        return on_threads(t, threads)
+    mine = part(y.size, t, threads)
+    grads, ys, dxs = dy[mine], y[mine], dx[mine]
+    for i in range(ys.size):
+        dxs[i] = 0 if ys[i] <= 0 else grads[i]
+    return 0
+
+
+def relu_grad(dy, y):
+    """dy where y = relu(x) is above 0, else 0."""
+    alike("relu_grad", dy, y)
+    dx = empty_like(y)
+    launch(_relu_grad, flat(same_order(dy, dx)), flat(same_order(y, dx)), flat(dx))
+    return dx
+
+
+@njit()
+def _add(t, threads, a, b, y):
+    if t < 0:
+        return on_threads(t, threads)
+    mine = part(a.size, t, threads)
+    xs, zs, ys = a[mine], b[mine], y[mine]
+    for i in range(ys.size):
+        ys[i] = xs[i] + zs[i]
+    return 0
+
+
+def add(a, b, out=None):
+    """a + b of one shape; ``out`` may be a itself."""
+    y = empty_like(a) if out is None else out
+    if y.size < FEW or y.dtype.kind != "f" or not (y.flags.behaved and has_no_gaps(y)):
+        return np.add(a, b, out=y)
+    alike("add", a, b, y)
+    launch(_add, flat(same_order(a, y)), flat(same_order(b, y)), flat(y))
+    return y
+
+
+@njit()
+def _add_relu(t, threads, a, b, y):
+    if t < 0:
+        return on_threads(t, threads)
+    mine = part(a.size, t, threads)
+    xs, zs, ys = a[mine], b[mine], y[mine]
+    for i in range(ys.size):
+        total = xs[i] + zs[i]
+        ys[i] = 0 if total <= 0 else total
+    return 0
+
+
+def add_relu(a, b):
+    """max(a + b, 0): where a residual block ends (He et al. 2015, Fig. 2). One shape."""
+    alike("add_relu", a, b)
+    y = empty_like(a)
+    launch(_add_relu, flat(same_order(a, y)), flat(same_order(b, y)), flat(y))
+    return y

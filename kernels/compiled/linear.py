@@ -1,0 +1,78 @@
+"""Matrix products by the macro-kernel. BLAS would change its bits with the number of threads; this does not."""
+
+import numpy as np
+
+from ..checks import fits, one_dtype
+from ..convolution.macrokernel import macro_kernel
+from ..memory_format import contiguous
+from ..runtime.jit import njit
+from ..runtime.memory_pool import empty, zeros
+from ..runtime.parallel import on_threads
+from ..runtime.target import tile_columns
+from ..runtime.threads import launch
+
+ROWS = 96  # of A in one item of work: a multiple of every tile's rows
+
+
+@njit()
+def _pack_columns(b, width, panels):
+    """b (K, N) as blocks of ``width`` columns, [block][k][column], the last one filled up with zeros."""
+    K, N = b.shape
+    at = 0
+    for n in range(0, N, width):
+        full = min(width, N - n)
+        for k in range(K):
+            for j in range(full):
+                panels[at + j] = b[k, n + j]
+            for j in range(full, width):
+                panels[at + j] = 0
+            at += width
+
+
+@njit()
+def _matmul(
+    t, threads,
+    a, a_step,  # (M·K,) with a_step 1, or its transpose (K·M,) with a_step M
+    panels,  # b (K, N), packed
+    row_offsets, out_offsets,  # (M,) int64: where the rows of a and of c begin, in bytes
+    K, N, width,  # sizes, and the columns of a register tile
+    c,  # (M·N,)
+):  # fmt: skip
+    """c = a · b."""
+    if t < 0:
+        return on_threads(t, threads)
+    M = row_offsets.size
+    blocks = (M + ROWS - 1) // ROWS
+    origin, nothing = np.zeros(1, np.int64), np.zeros((0, 4), np.int64)
+    for block in range(t * blocks // threads, (t + 1) * blocks // threads):
+        i = block * ROWS
+        macro_kernel(
+            a, 0, row_offsets[i:], min(ROWS, M - i), a_step, origin, 1, K, panels, 0, K * width, width,
+            c, 0, out_offsets[i:], N, width, False, nothing,
+        )  # fmt: skip
+    return 0
+
+
+def matmul(a, b):
+    """a (…, M, K) · b (…, K, N) → (…, M, N); leading axes broadcast, as in np.matmul. One float dtype."""
+    one_dtype("matmul", a, b)
+    (M, K), N = a.shape[-2:], b.shape[-1]
+    fits("matmul", b.shape[-2] == K, a, b)
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    if not (M and K and N and all(lead)):
+        return zeros((*lead, M, N), a.dtype)
+    batch = int(np.prod(lead, dtype=int))
+    # Aᵀ is read where it stands: dW = dyᵀ·x
+    transposed = a.ndim == b.ndim == 2 and a.T.flags.carray and not a.flags.carray
+    left = contiguous(a.T if transposed else np.broadcast_to(a, (*lead, M, K)))
+    right = contiguous(np.broadcast_to(b, (*lead, K, N)))
+    row_offsets = np.arange(M) * (a.itemsize * (1 if transposed else K))
+    width = tile_columns(N, a.itemsize)
+    panels = empty((-(-N // width) * K * width,), a.dtype)
+    c = empty((batch, M, N), a.dtype)
+    left, right, out_offsets = left.reshape(batch, M * K), right.reshape(batch, K, N), np.arange(M) * (N * a.itemsize)
+    for n in range(batch):
+        _pack_columns(right[n], width, panels)
+        a_step = M if transposed else 1
+        launch(_matmul, left[n], a_step, panels, row_offsets, out_offsets, K, N, width, c[n].reshape(-1))
+    return c.reshape(*lead, M, N)

@@ -1,0 +1,56 @@
+"""Softmax cross-entropy with label smoothing (Szegedy et al. 2015, section 7)."""
+
+import numpy as np
+
+from ..checks import fits, labels_in, one_dtype
+from ..memory_format import contiguous
+from ..runtime.jit import njit
+
+
+@njit()
+def _cross_entropy(logits, labels, smoothing, losses, p):
+    N, K = logits.shape
+    for n in range(N):
+        top = logits[n, 0]
+        for k in range(1, K):
+            top = max(top, logits[n, k])
+        total = spread = smoothing * 0  # of the logits' dtype
+        for k in range(K):
+            p[n, k] = np.exp(logits[n, k] - top)
+            total += p[n, k]
+            spread += logits[n, k] - top
+        log_total = np.log(total)
+        losses[n] = log_total - (1 - smoothing) * (logits[n, labels[n]] - top)
+        if smoothing > 0:  # without it a class may be ruled out by −∞: 0·∞ is not 0
+            losses[n] -= smoothing * spread / K
+        for k in range(K):
+            p[n, k] /= total
+
+
+def cross_entropy(logits, labels, smoothing):
+    """−Σ_k q_k·log p_k, with p = softmax(logits) and q = (1 − smoothing)·onehot + smoothing/K.
+
+    logits (N, K), labels (N,) int64 in [0, K) → losses (N,) and p (N, K), of the logits' dtype.
+    """
+    one_dtype("cross_entropy", logits)
+    fits("cross_entropy", logits.ndim == 2 and labels.shape == logits.shape[:1], logits, labels)
+    labels_in("cross_entropy", labels, logits.shape[1])
+    losses, p = np.empty(len(logits), logits.dtype), np.empty(logits.shape, logits.dtype)
+    _cross_entropy(contiguous(logits), contiguous(labels), logits.dtype.type(smoothing), losses, p)
+    return losses, p
+
+
+@njit()
+def _cross_entropy_grad(p, labels, smoothing, dlosses, dlogits):
+    N, K = p.shape
+    for n in range(N):
+        for k in range(K):
+            dlogits[n, k] = (p[n, k] - smoothing / K) * dlosses[n]
+        dlogits[n, labels[n]] -= (1 - smoothing) * dlosses[n]
+
+
+def cross_entropy_grad(p, labels, smoothing, dlosses):
+    """dlogits (N, K) = (p − q)·dlosses, from dlosses (N,)."""
+    dlogits = np.empty(p.shape, p.dtype)
+    _cross_entropy_grad(contiguous(p), contiguous(labels), p.dtype.type(smoothing), contiguous(dlosses), dlogits)
+    return dlogits

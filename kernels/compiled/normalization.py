@@ -1,0 +1,164 @@
+"""Batch normalisation over the last axis of x (…, C): statistics, scaling, gradient (Ioffe & Szegedy 2015).
+
+Sums run over blocks of rows, shifted by the block's first row, and the blocks are joined in float64 in a fixed order:
+mean 1000 with deviation 0.1 keeps its variance in float32, and the bits do not depend on the threads.
+
+Several rows are taken as one long row of ``fold`` · C elements, so that the inner loops are long whatever C is.
+"""
+
+import numpy as np
+
+from ..checks import alike, fits
+from ..memory_format import contiguous
+from ..runtime.jit import njit
+from ..runtime.memory_pool import empty_like
+from ..runtime.parallel import on_threads
+from ..runtime.threads import launch
+
+LONG_ROW = 256  # elements; a loop over 16 channels alone spends its time on loop entry
+BLOCK = 64  # long rows in one partial sum
+
+
+def _fold(x):
+    """(long rows, elements of a long row) of x (…, C); whatever number of rows x has."""
+    C = x.shape[-1]
+    rows = x.size // C
+    fold = max(1, LONG_ROW // C)
+    while rows % fold:
+        fold -= 1
+    return rows // fold, fold * C
+
+
+@njit()
+def _partial_moments(t, threads, x, first, sums, squares):
+    """Of every block: its first long row, Σ (x − first) and Σ (x − first)², element by element of the long row."""
+    if t < 0:
+        return on_threads(t, threads)
+    rows, length = x.shape
+    blocks = sums.shape[0]
+    for block in range(t * blocks // threads, (t + 1) * blocks // threads):
+        origin, s, q = first[block], sums[block], squares[block]
+        start = block * BLOCK
+        for i in range(length):
+            origin[i], s[i], q[i] = x[start, i], 0, 0
+        for r in range(start + 1, min(start + BLOCK, rows)):
+            row = x[r]
+            for i in range(length):
+                d = row[i] - origin[i]
+                s[i] += d
+                q[i] += d * d
+    return 0
+
+
+def batch_norm_stats(x):
+    """Mean and biased variance over all axes but the last: two float64 arrays of shape (C,)."""
+    x = contiguous(x)
+    C = x.shape[-1]
+    rows, length = _fold(x)
+    blocks = -(-rows // BLOCK)
+    first, sums, squares = np.empty((3, blocks, length), x.dtype)
+    launch(_partial_moments, x.reshape(rows, length), first, sums, squares)
+    n = np.full((blocks, 1), BLOCK, np.float64)
+    n[-1] = rows - (blocks - 1) * BLOCK
+    means = first + sums / n  # float64 from here on: of every block and element
+    deviations = squares - sums * (sums / n)
+    mean = (n * means).sum(0) / rows
+    deviation = deviations.sum(0) + (n * (means - mean) ** 2).sum(0)
+    means, deviation = mean.reshape(-1, C), deviation.reshape(-1, C)  # now join the rows of the long row
+    mean = means.mean(0)
+    return mean, deviation.sum(0) / (x.size // C) + ((means - mean) ** 2).mean(0)
+
+
+def _split(mean, dtype):
+    """The mean as the kernels subtract it, rounded to their dtype, and what the rounding left, in float64."""
+    near = np.asarray(mean, dtype).astype(np.float64)
+    return near, np.asarray(mean, np.float64) - near
+
+
+def _repeat(values, length, dtype):
+    """Per-channel values (C,), repeated along the long row."""
+    return np.tile(np.asarray(values, dtype), length // len(values))
+
+
+@njit()
+def _normalise(t, threads, x, mean, scale, shift, y):
+    if t < 0:
+        return on_threads(t, threads)
+    rows, length = x.shape
+    for r in range(t * rows // threads, (t + 1) * rows // threads):
+        row, out = x[r], y[r]
+        for i in range(length):
+            out[i] = (row[i] - mean[i]) * scale[i] + shift[i]
+    return 0
+
+
+def batch_norm(x, mean, scale, shift):
+    """(x − mean)·scale + shift, channel by channel. Subtracting first keeps the digits when the mean is large."""
+    x = contiguous(x)
+    mean, scale, shift = (np.asarray(v) for v in (mean, scale, shift))
+    fits("batch_norm", mean.shape == scale.shape == shift.shape == x.shape[-1:], x, mean, scale, shift)
+    rows, length = _fold(x)
+    y = empty_like(x)
+    near, rest = _split(mean, x.dtype)
+    params = [_repeat(v, length, x.dtype) for v in (near, scale, shift - rest * scale)]
+    launch(_normalise, x.reshape(rows, length), *params, y.reshape(rows, length))
+    return y
+
+
+@njit()
+def _partial_grads(t, threads, dy, x, mean, sums, products):
+    """Of every block: Σ dy and Σ dy·(x − mean)."""
+    if t < 0:
+        return on_threads(t, threads)
+    rows, length = x.shape
+    blocks = sums.shape[0]
+    for block in range(t * blocks // threads, (t + 1) * blocks // threads):
+        s, q = sums[block], products[block]
+        s[:] = 0
+        q[:] = 0
+        for r in range(block * BLOCK, min(block * BLOCK + BLOCK, rows)):
+            grad, row = dy[r], x[r]
+            for i in range(length):
+                s[i] += grad[i]
+                q[i] += grad[i] * (row[i] - mean[i])
+    return 0
+
+
+@njit()
+def _input_grad(t, threads, dy, x, mean, a, b, d, dx):
+    if t < 0:
+        return on_threads(t, threads)
+    rows, length = x.shape
+    for r in range(t * rows // threads, (t + 1) * rows // threads):
+        grad, row, out = dy[r], x[r], dx[r]
+        for i in range(length):
+            out[i] = a[i] * grad[i] + b[i] * (row[i] - mean[i]) + d[i]
+    return 0
+
+
+def batch_norm_grad(dy, x, mean, inv_std, weight, training):
+    """dx, dweight, dbias of y = (x − mean)·inv_std·weight + bias.
+
+        dweight = Σ dy·x̂        dbias = Σ dy        x̂ = (x − mean)·inv_std
+        dx = weight·inv_std·(dy − dbias/M − x̂·dweight/M)     in training, where mean and inv_std depend on x
+        dx = weight·inv_std·dy                               with fixed statistics
+
+    dy, x (…, C); mean, inv_std, weight (C,) float64; M = x.size / C. dweight, dbias: (C,) float64.
+    """
+    alike("batch_norm_grad", dy, x)
+    fits("batch_norm_grad", mean.shape == inv_std.shape == weight.shape == x.shape[-1:], x, mean, inv_std, weight)
+    dy, x = contiguous(dy), contiguous(x)
+    C = x.shape[-1]
+    rows, length = _fold(x)
+    near, rest = _split(mean, x.dtype)
+    sums, products = np.empty((2, -(-rows // BLOCK), length), x.dtype)
+    folded = dy.reshape(rows, length), x.reshape(rows, length), _repeat(near, length, x.dtype)
+    launch(_partial_grads, *folded, sums, products)
+    dbias = sums.sum(0, dtype=np.float64).reshape(-1, C).sum(0)
+    dweight = (products.sum(0, dtype=np.float64).reshape(-1, C).sum(0) - rest * dbias) * inv_std
+    M = x.size // C
+    a = weight * inv_std
+    b, d = (-a * inv_std * dweight / M, -a * dbias / M) if training else (np.zeros(C), np.zeros(C))
+    dx = empty_like(x)
+    launch(_input_grad, *folded, *[_repeat(v, length, x.dtype) for v in (a, b, d - b * rest)], dx.reshape(rows, length))
+    return dx, dweight, dbias

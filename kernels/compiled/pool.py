@@ -1,0 +1,146 @@
+"""Max and average pooling over windows of (N, H, W, C). Pairs are (height, width)."""
+
+import numpy as np
+
+from ..checks import fits
+from ..memory_format import contiguous, out_size
+from ..runtime.jit import njit
+from ..runtime.memory_pool import empty
+from ..runtime.parallel import on_threads
+from ..runtime.threads import launch
+
+
+@njit(inner=True)
+def _max_pool_image(x, kernel, stride, padding, dilation, y, index):
+    H, W, C = x.shape
+    OH, OW = y.shape[:2]
+    for oh in range(OH):
+        for ow in range(OW):
+            best, where = y[oh, ow], index[oh, ow]
+            best[:] = -np.inf
+            where[:] = -1
+            for kh in range(kernel[0]):
+                h = oh * stride[0] - padding[0] + kh * dilation[0]
+                if h < 0 or h >= H:
+                    continue
+                for kw in range(kernel[1]):
+                    w = ow * stride[1] - padding[1] + kw * dilation[1]
+                    if w < 0 or w >= W:
+                        continue
+                    pixel, at = x[h, w], np.int32(h * W + w)
+                    for c in range(C):
+                        if where[c] < 0 or pixel[c] > best[c] or pixel[c] != pixel[c]:  # the first of equals; NaN wins
+                            best[c] = pixel[c]
+                            where[c] = at
+
+
+@njit()
+def _max_pool(t, threads, x, kernel, stride, padding, dilation, y, index):
+    if t < 0:
+        return on_threads(t, threads)
+    N = x.shape[0]
+    for n in range(t * N // threads, (t + 1) * N // threads):
+        _max_pool_image(x[n], kernel, stride, padding, dilation, y[n], index[n])
+    return 0
+
+
+def max_pool2d(x, kernel, stride, padding, dilation):
+    """The largest element of each window, and where it stands: y (N, OH, OW, C) and h·W + w as int32, same shape."""
+    x = contiguous(x)
+    shape = (x.shape[0], *out_size(x.shape[1:3], kernel, stride, padding, dilation), x.shape[3])
+    y, index = empty(shape, x.dtype), empty(shape, np.int32)
+    launch(_max_pool, x, kernel, stride, padding, dilation, y, index)
+    return y, index
+
+
+@njit()
+def _max_pool_grad(t, threads, dy, index, dx):
+    if t < 0:
+        return on_threads(t, threads)
+    N, OH, OW, C = dy.shape
+    W = dx.shape[2]
+    for n in range(t * N // threads, (t + 1) * N // threads):
+        dx[n] = 0
+        for oh in range(OH):
+            for ow in range(OW):
+                for c in range(C):
+                    at = index[n, oh, ow, c]
+                    if at >= 0:  # −1: a dilated window that lies in the padding alone
+                        dx[n, at // W, at % W, c] += dy[n, oh, ow, c]
+    return 0
+
+
+def max_pool2d_grad(dy, index, x_shape):
+    """dx (N, H, W, C): each dy goes to the element that was the largest of its window."""
+    fits("max_pool2d_grad", dy.shape == index.shape, dy, index)
+    dx = empty(x_shape, dy.dtype)
+    launch(_max_pool_grad, contiguous(dy), contiguous(index), dx)
+    return dx
+
+
+@njit(inner=True)
+def _window(o, k, s, p, n):
+    """The part of window ``o`` that lies in [0, n), and its part in [−p, n + p)."""
+    start = o * s - p
+    return max(start, 0), min(start + k, n), min(start + k, n + p) - start
+
+
+@njit()
+def _avg_pool(t, threads, x, kernel, stride, padding, count_padding, y):
+    if t < 0:
+        return on_threads(t, threads)
+    N, H, W, C = x.shape
+    OH, OW = y.shape[1:3]
+    for n in range(t * N // threads, (t + 1) * N // threads):
+        for oh in range(OH):
+            h0, h1, padded_h = _window(oh, kernel[0], stride[0], padding[0], H)
+            for ow in range(OW):
+                w0, w1, padded_w = _window(ow, kernel[1], stride[1], padding[1], W)
+                total = y[n, oh, ow]
+                total[:] = 0
+                for h in range(h0, h1):
+                    for w in range(w0, w1):
+                        pixel = x[n, h, w]
+                        for c in range(C):
+                            total[c] += pixel[c]
+                count = padded_h * padded_w if count_padding else (h1 - h0) * (w1 - w0)
+                for c in range(C):
+                    total[c] /= count
+    return 0
+
+
+def avg_pool2d(x, kernel, stride, padding, count_padding):
+    """The mean of each window: x (N, H, W, C) → (N, OH, OW, C). ``count_padding``: zeros of the border count."""
+    x = contiguous(x)
+    y = empty((x.shape[0], *out_size(x.shape[1:3], kernel, stride, padding), x.shape[3]), x.dtype)
+    launch(_avg_pool, x, kernel, stride, padding, count_padding, y)
+    return y
+
+
+@njit()
+def _avg_pool_grad(t, threads, dy, kernel, stride, padding, count_padding, dx):
+    if t < 0:
+        return on_threads(t, threads)
+    N, OH, OW, C = dy.shape
+    H, W = dx.shape[1:3]
+    for n in range(t * N // threads, (t + 1) * N // threads):
+        dx[n] = 0
+        for oh in range(OH):
+            h0, h1, padded_h = _window(oh, kernel[0], stride[0], padding[0], H)
+            for ow in range(OW):
+                w0, w1, padded_w = _window(ow, kernel[1], stride[1], padding[1], W)
+                count = padded_h * padded_w if count_padding else (h1 - h0) * (w1 - w0)
+                grad = dy[n, oh, ow]
+                for h in range(h0, h1):
+                    for w in range(w0, w1):
+                        pixel = dx[n, h, w]
+                        for c in range(C):
+                            pixel[c] += grad[c] / count
+    return 0
+
+
+def avg_pool2d_grad(dy, x_shape, kernel, stride, padding, count_padding):
+    """dx (N, H, W, C): each dy is shared out evenly over its window."""
+    dx = empty(x_shape, dy.dtype)
+    launch(_avg_pool_grad, contiguous(dy), kernel, stride, padding, count_padding, dx)
+    return dx

@@ -1,0 +1,118 @@
+"""Direct convolution, an implicit im2col product for any geometry: forward pass and input gradient.
+
+The im2col matrix is addressed through an indirection table, not stored (``direct_plan.py``; Dukhan 2019), and multiplied by
+the macro-kernel (``macrokernel.py``). An item of work is packed (``prologue.py``), convolved, and finished (``epilogue.py``)
+while it is in cache: batch norm, ReLU and residual addition beside a convolution cost no passes over memory of their own.
+"""
+
+import numpy as np
+
+from ..descriptors import NOTHING, PLAIN
+from ..runtime.jit import njit
+from ..runtime.memory_pool import empty
+from ..runtime.parallel import on_threads
+from ..runtime.threads import LOCK, get_num_threads, launch
+from .direct_plan import forward_plan, input_grad_plan
+from .epilogue import epilogue_arguments, finish, join_items
+from .macrokernel import macro_kernel, prefetch_shares
+from .prefetch import STREAMS, add_stream, next_block
+from .prologue import operand_arguments, pack_item, pack_panels, repeat_channels
+from .work_items import add_epilogue, add_next_source, item_counts, item_stretch
+
+
+@njit(inner=True)
+def convolve_phase(
+    f, item,  # which phase of which item
+    source, packed,  # the images, and the buffer that the item has been packed into unless it is read where it stands
+    panels,  # the packed weights
+    out, O,  # the outputs, 1-d, and their channels
+    layout, phases, indirection,  # the plan (direct_plan.ConvPlan)
+    streams,  # what is prefetched meanwhile; each group of a phase is a block of them
+):  # fmt: skip
+    """One phase of one item."""
+    image, q = item // layout.bands * layout.images, item % layout.bands * layout.band
+    images = min(layout.images, layout.all_images - image)
+    grid_rows, grid_columns, runs, run, panel_at = phases[f]
+    positions = images * min(layout.band, grid_rows - q) * grid_columns
+    C, first = layout.channels, (image * layout.out_pixels + q * layout.out_row) * O
+    rows, outs = indirection[f, : layout.rows], indirection[f, layout.rows : 2 * layout.rows]
+    if runs == 0:
+        for p in range(positions):
+            at = first + outs[p] // out.itemsize
+            out[at : at + O] = 0
+        return
+    a = source if layout.direct else packed
+    at = (image * layout.source_height + q * layout.step) * layout.source_width * C if layout.direct else 0
+    columns, width = layout.columns, layout.tile
+    block = runs * run * width
+    for g in range(layout.groups):
+        a_at, c_at = at + g * (C // layout.groups), first + g * columns
+        b_at = panel_at + g * ((columns + width - 1) // width * block)
+        macro_kernel(
+            a, a_at, rows, positions, 1, indirection[f, 2 * layout.rows :], runs, run, panels, b_at, block, width,
+            out, c_at, outs, columns, width, False, streams,
+        )  # fmt: skip
+        next_block(streams)
+
+
+@njit()
+def _convolve(
+    t, threads,
+    kind, source, partner, parameters, folded,  # an Operand (prologue.operand_arguments)
+    panels,  # the packed weights
+    out, O,  # the outputs, 1-d, and their channels
+    record, phases, indirection,  # the plan (direct_plan.ConvPlan)
+    flags, other, c, z, after, after_folded,  # an Epilogue (epilogue.epilogue_arguments)
+    results,  # (items, 2, O) float64: the epilogue's sums
+    scratch,  # (threads, packed_size): where items are packed
+):  # fmt: skip
+    """out = Σ over taps of source · panels, item by item: the forward pass and the input gradient."""
+    if t < 0:
+        return on_threads(t, threads)
+    layout, packed = record[0], scratch[t]
+    before, ends = repeat_channels(parameters, folded, source), repeat_channels(after, after_folded, out)
+    streams = np.zeros((STREAMS, 4), np.int64)
+    stop_item = (t + 1) * layout.items // threads
+    for item in range(t * layout.items // threads, stop_item):
+        if layout.direct == 0:
+            pack_item(item, kind, source, partner, before, layout, packed)
+        start, stop = item_stretch(item, layout, O)
+        blocks = len(phases) * layout.groups
+        shares = prefetch_shares((stop - start) // (O * len(phases)), layout.tile, out.itemsize)
+        n = add_stream(streams, 0, out, start, stop, blocks, shares, 1)
+        n = add_next_source(streams, n, item, stop_item, layout, kind, source, partner, blocks, shares)
+        n = add_epilogue(streams, n, flags, other, c, z, start, stop, blocks, shares)
+        for f in range(len(phases)):
+            convolve_phase(f, item, source, packed, panels, out, O, layout, phases, indirection, streams[:n])
+        if flags[0] != NOTHING:
+            finish(flags, out[start:stop], other[start:stop], c[start:stop], z[start:stop], ends, results[item])
+    return 0
+
+
+def _run(plan, operand, w, out, transposed, epilogue):
+    """Fill ``out``; returns it with the epilogue's result."""
+    layout, O = plan.layout, out.shape[3]
+    ins, outs = (w.shape[3], w.shape[2]) if transposed else (w.shape[2], w.shape[3] // layout.groups)
+    ins = ins // layout.groups if transposed else ins
+    panels = empty((plan.panels,), w.dtype)
+    for at, taps in zip(plan.phases[:, 4], plan.taps):
+        if len(taps):
+            pack_panels(w, taps, layout.groups, ins, outs, transposed, layout.tile, panels, at)
+    reads = *operand_arguments(operand), panels, out.reshape(-1), O, plan.record, plan.phases, plan.indirection
+    results = np.zeros((0 if epilogue.kind == NOTHING else layout.items, 2, O))
+    with LOCK:  # a buffer for each thread, and no change of their number between
+        scratch = empty((get_num_threads(), layout.packed_size), w.dtype)
+        launch(_convolve, *reads, *epilogue_arguments(epilogue, out), results, scratch)
+    return out, join_items(epilogue, results, item_counts(layout))
+
+
+def convolve(problem, x, w, epilogue):
+    """y = x ∗ w, finished by the epilogue, and the epilogue's result. x an Operand, w (KH, KW, I, O)."""
+    plan = forward_plan(problem, w.itemsize, x.kind != PLAIN)
+    return _run(plan, x, w, empty(problem.y_shape, w.dtype), False, epilogue)
+
+
+def convolve_input_grad(problem, dy, w, epilogue):
+    """dx of y = x ∗ w, finished by the epilogue, and the epilogue's result. dy an Operand, w (KH, KW, I, O)."""
+    plan = input_grad_plan(problem, w.itemsize, dy.kind != PLAIN)
+    return _run(plan, dy, w, empty(problem.x_shape, w.dtype), True, epilogue)

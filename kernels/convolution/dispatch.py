@@ -1,0 +1,69 @@
+"""The convolutions of the ``numba`` back end, and which algorithm computes one: Winograd's or the direct one.
+
+Winograd's is taken where the committed table says that it is faster (``winograd_table.py``). The choice depends on the
+target, the shapes and a switch, never on a measurement: a run can be repeated to the same bits.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from ..checks import fits, one_dtype
+from ..descriptors import STORE, as_operand
+from ..memory_format import contiguous
+from ..runtime import precompile
+from ..switches import uses_winograd
+from . import direct, direct_weight, winograd, winograd_weight
+from .winograd_plan import faster
+from .work_items import problem_of
+
+
+def _choose(direct, other, use, problem):
+    return other if uses_winograd() and _faster(problem, use) else direct
+
+
+@lru_cache(maxsize=1024)
+def _faster(problem, use):
+    return faster(problem, use)
+
+
+def _checked(op, *operands):
+    """Operands, of one float dtype, whose arrays kernels can address: C-contiguous, aligned, writeable."""
+    one_dtype(op, *[operand.array for operand in operands])
+    return [operand._replace(array=contiguous(operand.array)) for operand in operands]
+
+
+def conv2d(x, w, stride, padding, dilation, groups, epilogue=None):
+    """y[n, oh, ow, o] = Σ x[n, oh·s + kh·d − p, ow·s + kw·d − p, i] · w[kh, kw, i, o].
+
+    x (N, H, W, C), an array or an Operand; w (KH, KW, C/groups, O); one float dtype → y (N, OH, OW, O). Pairs are (height,
+    width). With an Epilogue: (y, its result), as in ``descriptors.py``. ShapeError and DtypeError for what does not fit.
+    """
+    x, w = _checked("conv2d", as_operand(x), as_operand(w))
+    w, shape = w.array, x.array.shape
+    fits("conv2d", shape[3] == w.shape[2] * groups and w.shape[3] % groups == 0, x.array, w)
+    if epilogue is not None and w.dtype == np.float32:
+        precompile.first_time()  # a fused training step begins with one, and may find nothing compiled
+    problem = problem_of(shape, w.shape, stride, padding, dilation, groups)
+    y, result = _choose(direct, winograd, "forward", problem).convolve(problem, x, w, epilogue or STORE)
+    return y if epilogue is None else (y, result)
+
+
+def conv2d_input_grad(dy, w, x_shape, stride, padding, dilation, groups, epilogue=None):
+    """dx (N, H, W, C) = x_shape of y = x ∗ w, from dy (N, OH, OW, O), an array or an Operand; see ``conv2d``."""
+    dy, w = _checked("conv2d_input_grad", as_operand(dy), as_operand(w))
+    w = w.array
+    problem = problem_of(tuple(x_shape), w.shape, stride, padding, dilation, groups)
+    fits("conv2d_input_grad", dy.array.shape == problem.y_shape and problem.w_shape == w.shape, dy.array, w)
+    algorithm = _choose(direct, winograd, "input_grad", problem)
+    dx, result = algorithm.convolve_input_grad(problem, dy, w, epilogue or STORE)
+    return dx if epilogue is None else (dx, result)
+
+
+def conv2d_weight_grad(x, dy, w_shape, stride, padding, dilation, groups):
+    """dw (KH, KW, C/groups, O) = w_shape of y = x ∗ w, from x (N, H, W, C) and dy (N, OH, OW, O), arrays or Operands."""
+    x, dy = _checked("conv2d_weight_grad", as_operand(x), as_operand(dy))
+    problem = problem_of(x.array.shape, tuple(w_shape), stride, padding, dilation, groups)
+    matches = dy.array.shape == problem.y_shape and problem.w_shape == tuple(w_shape)
+    fits("conv2d_weight_grad", matches, x.array, dy.array)
+    return _choose(direct_weight, winograd_weight, "weight_grad", problem).convolve_weight_grad(problem, x, dy)

@@ -1,0 +1,60 @@
+"""A pass over memory with a prologue and an epilogue, and no convolution between."""
+
+import numpy as np
+
+from ..checks import one_dtype
+from ..descriptors import NOTHING, PLAIN, STORE, as_operand
+from ..memory_format import contiguous
+from ..runtime.jit import njit
+from ..runtime.memory_pool import empty_like
+from ..runtime.parallel import on_threads
+from ..runtime.threads import launch
+from .epilogue import epilogue_arguments, finish, join_items
+from .prologue import apply_prologue, fold, operand_arguments, repeat_channels
+
+BLOCK = 64  # long rows in one item of work
+
+
+@njit()
+def _pointwise(
+    t, threads,
+    kind, x, partner, parameters, folded,  # an Operand (prologue.operand_arguments)
+    y,  # what is written, 1-d
+    flags, other, c, z, after, after_folded,  # an Epilogue (epilogue.epilogue_arguments)
+    size,  # elements of an item
+    results,  # (items, 2, C) float64: the epilogue's sums
+):  # fmt: skip
+    if t < 0:
+        return on_threads(t, threads)
+    items = results.shape[0]
+    before, ends = repeat_channels(parameters, folded, x), repeat_channels(after, after_folded, y)
+    for item in range(t * items // threads, (t + 1) * items // threads):
+        mine = slice(item * size, min(item * size + size, y.size))
+        apply_prologue(kind, x[mine], partner[mine], before, y[mine])
+        if flags[0] != NOTHING:
+            finish(flags, y[mine], other[mine], c[mine], z[mine], ends, results[item])
+    return 0
+
+
+def pointwise(operand, epilogue):
+    """The values of an Operand, finished by an Epilogue: a new array (N, H, W, C), and the epilogue's result.
+
+    The result is (2, C) float64: mean and biased variance for MOMENTS, the two sums for MASK; else None.
+    """
+    operand = as_operand(operand)
+    x = contiguous(operand.array)
+    one_dtype("pointwise", x)
+    y = empty_like(x)
+    size = BLOCK * fold(*x.shape[-2:]) * x.shape[3]
+    results = np.zeros((-(-x.size // size), 2, x.shape[3]))
+    reads = operand_arguments(operand._replace(array=x))
+    launch(_pointwise, *reads, y.reshape(-1), *epilogue_arguments(epilogue, y), size, results)
+    counts = np.full(len(results), size // x.shape[3], np.float64)
+    counts[-1:] = x.size // x.shape[3] - counts[:-1].sum()
+    return y, join_items(epilogue, results, counts)
+
+
+def values(x):
+    """What a kernel reads: the values of an Operand, (N, H, W, C); its array itself where there is no prologue."""
+    x = as_operand(x)
+    return x.array if x.kind == PLAIN else pointwise(x, STORE)[0]

@@ -1,0 +1,240 @@
+"""Plans of Winograd convolutions: the memory layout, and where the algorithm is used. The kernels are in ``winograd.py``.
+
+The 4×4 output tiles of an item (images, or a band of rows of one) are taken in blocks: their inputs are transformed into V,
+36 products are made, and the results are transformed back, while all of it is in cache.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from ..runtime import target
+from .prefetch import LINE
+from .winograd_table import GAINS, LEAST_GAIN, LEAST_PRODUCTS, LEAST_TILES
+from .winograd_transforms import PLANES, TILE
+from .work_items import Layout
+
+BLOCK_BYTES = 64 << 10  # of V and M of one block
+BLOCK_TILES = 16, 96  # in a block, at least and at most: the weights are read once for each
+WEIGHT_TILES = 32  # in a block of a weight gradient, whose total is read and written once for each
+ITEM_TILES = 64  # in an item, where the batch has as many
+WIDE_ITEM_TILES = 12  # in an item of a layer whose weights are larger than the L2 cache
+WIDE_BYTES = 1 << 20
+PACKED_BYTES = 256 << 10
+TOTALS_BYTES = 8 << 20  # of all partial sums of a weight gradient
+CHUNK_TILES = 128  # in a chunk, at least: each has a total to clear and to add
+SPLIT_ROWS = 64  # channels in a part of a weight gradient, at least
+
+
+class Block(NamedTuple):
+    """Memory of one block of tiles, in elements. A plane is one of the 36 matrices of V, U, M, Z or of the total."""
+
+    channels: int  # summed over in the forward pass; the rows of the weight gradient
+    filters: int
+    tiles: int  # at most
+    wide: int  # 1: the register tile is two vectors wide
+    rows: int  # its rows
+    width: int  # its columns
+    v_vectors: int  # vectors that hold a pixel's channels
+    v_tile: int  # V: from one tile to the next
+    v_vector: int  # from one vector of channels to the next
+    v_plane: int
+    m_panels: int  # M or Z: panels of ``width`` filters
+    m_tile: int
+    m_panel: int
+    m_plane: int
+    u_panel: int  # U: [plane][panel][channel][width]
+    u_plane: int
+    total_row: int  # total: [plane][channel][filter]
+    total_plane: int
+
+    def record(self):
+        """The same as an array of one record, with the fields' names."""
+        return np.array([tuple(self)], [(name, np.int64) for name in self._fields])
+
+    def sizes(self, itemsize):
+        """Elements of V, of M or Z (with room for a tile's outputs behind the planes), and of U."""
+        room = TILE * TILE * target.VECTOR_BYTES // itemsize
+        return PLANES * self.v_plane, PLANES * self.m_plane + room, PLANES * self.u_plane
+
+
+def whole(n):
+    """n rows or columns, made a whole number of tiles."""
+    return _up(n, TILE)
+
+
+def _up(n, multiple):
+    return -(-n // multiple) * multiple
+
+
+def _plane(elements, itemsize):
+    """Whole cache lines, an odd number of them: the 36 planes that a transform writes to fall on 36 sets of the L1 cache."""
+    line = LINE // itemsize
+    return (_up(elements, line) // line | 1) * line
+
+
+def _register_tile(channels, filters, itemsize):
+    """wide, rows and columns of the register tile, lanes, vectors of channels, panels of filters."""
+    lanes, width = target.VECTOR_BYTES // itemsize, target.tile_columns(filters, itemsize)
+    wide = width > lanes
+    tile = int(wide), target.WIDE_ROWS if wide else target.NARROW_ROWS, width
+    return *tile, lanes, -(-channels // lanes), -(-filters // width)
+
+
+@lru_cache(maxsize=512)
+def block_for(channels, filters, itemsize):
+    """Forward pass or input gradient (whose channels are the filters, and the other way round). V is [plane][tile][channel]."""
+    wide, rows, width, lanes, v_vectors, m_panels = _register_tile(channels, filters, itemsize)
+    v_tile, m_tile = v_vectors * lanes, m_panels * width
+    fewest, most = BLOCK_TILES
+    tiles = max(rows, max(fewest, min(most, BLOCK_BYTES // (PLANES * itemsize * (v_tile + m_tile)))) // rows * rows)
+    return Block(
+        channels, filters, tiles, wide, rows, width,
+        v_vectors, v_tile, lanes, _plane(tiles * v_tile, itemsize),
+        m_panels, m_tile, width, _plane(tiles * m_tile, itemsize),
+        channels * width, _plane(m_panels * channels * width, itemsize), 0, 0,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=512)
+def weight_block_for(channels, filters, itemsize):
+    """Weight gradient, summed over tiles: V is [plane][vector of channels][tile][lane], Z [plane][panel][tile][column]."""
+    wide, rows, width, lanes, v_vectors, m_panels = _register_tile(channels, filters, itemsize)
+    tiles, total_row = WEIGHT_TILES, m_panels * width
+    return Block(
+        channels, filters, tiles, wide, rows, width,
+        v_vectors, lanes, tiles * lanes, _plane(v_vectors * tiles * lanes, itemsize),
+        m_panels, width, tiles * width, _plane(m_panels * tiles * width, itemsize),
+        0, 0, total_row, _plane(_up(channels, rows) * total_row, itemsize),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=512)
+def weight_tables_for(block, itemsize):
+    """(3, rows) int64, bytes: where each channel begins in its plane of V and of the total, and the run's start, 0.
+
+    Rows that fill up the last register tile read the last channel again; nobody looks at them.
+    """
+    row = np.arange(_up(block.channels, block.rows))
+    channel = np.minimum(row, block.channels - 1)
+    v_row = channel // block.v_tile * block.v_vector + channel % block.v_tile
+    return np.stack([v_row, row * block.total_row, row * 0]).astype(np.int64) * itemsize
+
+
+@lru_cache(maxsize=512)
+def item_layout(images, size, padding, channels, filters, itemsize, weight):
+    """How images of ``size`` (H, W) and ``channels`` are cut into items and packed with a border of ``padding``.
+
+    Bands have a multiple of four rows. Packed images are two rows and columns larger than their outputs, made whole tiles.
+    """
+    rows, columns = (n + 2 * p - 2 for n, p in zip(size, padding))
+    width, tiles_across = whole(columns) + 2, whole(columns) // TILE
+    row_bytes = width * channels * itemsize
+    band = whole(rows)
+    if (band + 2) * row_bytes > PACKED_BYTES:
+        least = TILE * -(-ITEM_TILES // tiles_across)
+        band = min(band, max(least, (PACKED_BYTES // row_bytes - 2) // TILE * TILE, TILE))
+        band = whole(-(-rows // -(-rows // band)))
+    bands = -(-rows // band)
+    group = 1
+    if bands == 1:
+        tiles = band // TILE * tiles_across
+        wide = PLANES * channels * filters * itemsize > WIDE_BYTES
+        group = -(-(WIDE_ITEM_TILES if wide and not weight else ITEM_TILES) // tiles)
+        if not wide and not weight:  # as many items as any number of threads needs
+            group = min(group, -(-images // 8))
+        group = -(-images // max(1, -(-images // max(1, group))))
+    return Layout(
+        direct=0, images=max(1, group), band=band, bands=bands, items=-(-images // max(1, group)) * bands,
+        step=1, column_step=1, top=padding[0], left=padding[1], height=band + 2, width=width, pitch=channels,
+        groups=1, columns=filters, tile=0, all_images=images, source_height=size[0], source_width=size[1],
+        channels=channels, out_row=columns, out_pixels=rows * columns,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=512)
+def weight_layout(images, size, padding, channels, filters, itemsize):
+    """``item_layout`` with the parts that a weight gradient is cut into, whatever the number of threads."""
+    layout = item_layout(images, size, padding, channels, filters, itemsize, True)
+    total = PLANES * weight_block_for(channels, filters, itemsize).total_plane * itemsize
+    tiles = images * (whole(layout.out_pixels // layout.out_row) // TILE) * (whole(layout.out_row) // TILE)
+    chunks = max(1, min(16, layout.items, TOTALS_BYTES // total, tiles // CHUNK_TILES))
+    return layout._replace(chunks=chunks, splits=max(1, min(16 // chunks, channels // SPLIT_ROWS)))
+
+
+class WinogradPlan(NamedTuple):
+    """Forward pass or input gradient: all of it that does not depend on the arrays."""
+
+    layout: Layout
+    tables: tuple  # the records of layout and block
+    filters: int  # elements of the transformed filters
+    scratch: tuple  # elements of a thread's buffers: a packed item, V, M, nine taps of the filters at an edge
+
+
+@lru_cache(maxsize=512)
+def winograd_plan(images, size, padding, channels, filters, itemsize):
+    """For images of ``size`` (H, W) with a border of ``padding``."""
+    block = block_for(channels, filters, itemsize)
+    layout = item_layout(images, size, padding, channels, filters, itemsize, False)
+    v, m, u = block.sizes(itemsize)
+    lanes, line = target.VECTOR_BYTES // itemsize, LINE // itemsize
+    scratch = layout.packed_size + lanes, v, m, 9 * line * lanes
+    return WinogradPlan(layout, (layout.record(), block.record()), u, scratch)
+
+
+class WinogradWeightPlan(NamedTuple):
+    tables: tuple  # the records of layout and block, and the offsets of ``weight_tables_for``
+    totals: tuple  # shape of the partial sums
+    scratch: tuple  # elements of a thread's buffers: a packed item, its dy, V, Z, nine vectors at an edge
+
+
+@lru_cache(maxsize=512)
+def winograd_weight_plan(images, size, padding, channels, filters, itemsize, packed_dy):
+    """packed_dy: dy is computed on reading, an item at a time."""
+    block = weight_block_for(channels, filters, itemsize)
+    layout = weight_layout(images, size, padding, channels, filters, itemsize)
+    v, z, _ = block.sizes(itemsize)
+    lanes = target.VECTOR_BYTES // itemsize
+    read = layout.images * layout.band * layout.out_row * filters if packed_dy else 0
+    tables = layout.record(), block.record(), weight_tables_for(block, itemsize)
+    scratch = layout.packed_size + lanes, read, v, z, 9 * lanes
+    return WinogradWeightPlan(tables, (layout.chunks, PLANES * block.total_plane), scratch)
+
+
+def applicable(g):
+    """Whether a ``work_items.Problem`` can be computed so: 3×3, stride 1, dilation 1, one group, padding of at most 2."""
+    plain = g.kernel == (3, 3) and g.stride == (1, 1) and g.dilation == (1, 1) and g.groups == 1
+    return plain and max(g.padding) <= 2 and min(g.out_size) > 0
+
+
+@lru_cache(maxsize=512)
+def least_side(use, channels, kind=target.KIND):
+    """The side of a map from which on every measured one gains, for the largest measured channels ≤ channels; or None."""
+    by_channels = GAINS.get(kind, {}).get(use, {})
+    known = [c for c in by_channels if c <= channels]
+    least = None
+    for side, gain in sorted(by_channels[max(known)].items(), reverse=True) if known else ():
+        if gain < LEAST_GAIN:
+            break
+        least = side
+    return least
+
+
+def least_tiles(use, channels, filters):
+    """The tiles in a batch from which on the Winograd algorithm pays for what it does once a call."""
+    return max(LEAST_TILES[use], -(-LEAST_PRODUCTS // max(1, channels * filters)))
+
+
+def faster(g, use, kind=target.KIND):
+    """Whether the Winograd algorithm is the faster one, by the committed table; use: "forward", "input_grad" or "weight_grad".
+
+    By target and shape alone: the smaller one of channels and filters, the smaller side of what is computed, the tiles.
+    """
+    if not applicable(g):
+        return False
+    least = least_side(use, min(g.channels, g.filters), kind)
+    height, width = g.size if use == "input_grad" else g.out_size
+    tiles = g.images * (whole(height) // TILE) * (whole(width) // TILE)
+    enough = tiles >= least_tiles(use, g.channels, g.filters)
+    return least is not None and min(height, width) >= least and enough

@@ -1,0 +1,222 @@
+"""The weight gradient by the Winograd algorithm: dw = Gᵀ [ Σ_tiles (Bᵀ d B) ⊙ (A dy Aᵀ) ] G, the transpose of ``winograd.py``.
+
+The total over tiles is made of 36 matrices (channels, filters). Its sum is cut into chunks of items and its rows into
+splits, whatever the number of threads; chunks are added up in their order.
+"""
+
+import numpy as np
+
+from ..descriptors import GRADIENT, PLAIN
+from ..runtime import target
+from ..runtime.jit import njit
+from ..runtime.memory_pool import empty, empty_together
+from ..runtime.parallel import on_threads
+from ..runtime.threads import LOCK, get_num_threads, launch
+from .microkernel import indirect_micro_kernel
+from .prefetch import STREAMS, add_stream, address, next_block, prefetch_share
+from .prologue import apply_prologue, operand_arguments, pack_item, repeat_channels
+from .winograd import count_blocks, transform_inputs
+from .winograd_plan import winograd_weight_plan
+from .winograd_transforms import PLANES, TILE, transform_gradient, transform_weight_grad
+from .work_items import item_source, item_stretch
+
+VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, target.NARROW_ROWS
+
+
+@njit(inner=True)
+def _transform_gradients(dy, at, image_step, row, pitch, rows, columns, first, count, Z, block):
+    """Z of tiles first … first + count − 1: [plane][panel][tile][column], zero beyond the filters."""
+    size, filters, width = dy.itemsize, block.filters, block.width
+    lanes, plane, panel = VECTOR_BYTES // size, block.m_plane * size, block.m_panel * size
+    tile_rows, tile_columns = (rows + TILE - 1) // TILE, (columns + TILE - 1) // TILE
+    corner = PLANES * block.m_plane  # room for the gradient of one tile, behind the planes
+    edge = Z[corner : corner + TILE * TILE * lanes]
+    to = address(Z)
+    y, x = first // tile_columns % tile_rows, first % tile_columns
+    image = at + first // tile_columns // tile_rows * image_step
+    for _ in range(count):
+        here = image + TILE * y * row + TILE * x * pitch
+        across, down = min(TILE, columns - TILE * x), min(TILE, rows - TILE * y)
+        whole = filters // width * width if across == TILE and down == TILE else 0
+        for c in range(0, whole, lanes):
+            source = address(dy) + (here + c) * size
+            there = to + c // width * panel + c % width * size
+            transform_gradient(dy.dtype, source, row * size, pitch * size, there, plane)
+        for c in range(whole, block.m_panels * width, lanes):  # at an edge, or less than a panel: the rest is zero
+            edge[:] = 0
+            for i in range(down):
+                for j in range(across):
+                    start, inner = here + i * row + j * pitch + c, (i * TILE + j) * lanes
+                    for n in range(min(lanes, filters - c)):
+                        edge[inner + n] = dy[start + n]
+            there = to + c // width * panel + c % width * size
+            transform_gradient(dy.dtype, address(edge), TILE * VECTOR_BYTES, VECTOR_BYTES, there, plane)
+        to += width * size
+        x += 1
+        if x == tile_columns:
+            x, y = 0, y + 1
+            if y == tile_rows:
+                y = 0
+                image += image_step
+
+
+@njit(inner=True)
+def _multiply_add(V, Z, total, count, first_row, last_row, block, tables, streams):
+    """total += Vᵀ · Z for each of the 36 planes, its rows of channels first_row … last_row − 1; streams: ``prefetch.py``."""
+    size = V.itemsize
+    p_rows, p_out, p_run = address(tables[0]), address(tables[1]), address(tables[2])
+    a_step, b_step = block.v_tile * size, block.m_tile * size
+    for k in range(PLANES):
+        prefetch_share(streams, k)
+        a, c = address(V) + k * block.v_plane * size, address(total) + k * block.total_plane * size
+        for n in range(block.m_panels):
+            b = address(Z) + (k * block.m_plane + n * block.m_panel) * size
+            to = c + n * block.width * size
+            if block.wide:
+                for i in range(first_row, last_row, WIDE_ROWS):
+                    indirect_micro_kernel(
+                        V.dtype, WIDE_ROWS, 2, 1,
+                        a, p_rows + 8 * i, a_step, p_run, 1, count, b, b_step, to, p_out + 8 * i,
+                    )  # fmt: skip
+            else:
+                for i in range(first_row, last_row, NARROW_ROWS):
+                    indirect_micro_kernel(
+                        V.dtype, NARROW_ROWS, 1, 1,
+                        a, p_rows + 8 * i, a_step, p_run, 1, count, b, b_step, to, p_out + 8 * i,
+                    )  # fmt: skip
+
+
+@njit(inner=True)
+def winograd_weight_item(
+    packed, at, images, image_step, width, pitch, rows, columns,
+    dy, dy_at, dy_image, dy_row, dy_pitch, first_row, last_row, V, Z, total, block, tables,
+    streams,
+):  # fmt: skip
+    """total[plane, c, o] += Σ over tiles of V[plane, tile, c] · Z[plane, tile, o], channels first_row ≤ c < last_row.
+
+    packed is read as by ``winograd_item``, but what stands where rows or columns too many are read must be finite. Pixel
+    (r, c) of dy, rows × columns an image, is at dy[dy_at + n·dy_image + r·dy_row + c·dy_pitch]. first_row is a multiple of
+    the register tile's rows (``row_step``); rows up to the next multiple behind last_row are written.
+    """
+    lanes = VECTOR_BYTES // packed.itemsize
+    tile_rows, tile_columns = (rows + TILE - 1) // TILE, (columns + TILE - 1) // TILE
+    tiles, blocks = count_blocks(images, rows, columns, block)
+    v_first, v_last = first_row // lanes, min(block.v_vectors, (last_row + block.rows + lanes - 1) // lanes)
+    for n in range(blocks):
+        first = n * tiles // blocks
+        count = (n + 1) * tiles // blocks - first
+        transform_inputs(
+            packed, at, image_step, width, pitch, tile_rows, tile_columns, first, count, v_first, v_last, V, block
+        )
+        _transform_gradients(dy, dy_at, dy_image, dy_row, dy_pitch, rows, columns, first, count, Z, block)
+        _multiply_add(V, Z, total, count, first_row, last_row, block, tables, streams)
+        next_block(streams)
+
+
+@njit(inner=True)
+def finish_weights(totals, first, last, dw, edge, block):
+    """dw = Gᵀ (Σ totals) G for channels first ≤ c < last; the chunks are added to the first one, in their order.
+
+    dw (3, 3, C, O); edge: room for nine vectors.
+    """
+    lanes, size, filters, row = VECTOR_BYTES // dw.itemsize, dw.itemsize, block.filters, block.total_row
+    for k in range(PLANES):
+        mine = slice(k * block.total_plane + first * row, k * block.total_plane + last * row)
+        total = totals[0, mine]
+        for chunk in range(1, totals.shape[0]):
+            more = totals[chunk, mine]
+            for i in range(total.size):
+                total[i] += more[i]
+    taps = dw.reshape(9, block.channels, filters)
+    plane, tap = block.total_plane * size, block.channels * filters * size
+    for c in range(first, last):
+        source, to = address(totals) + c * row * size, address(dw) + c * filters * size
+        for o in range(0, filters, lanes):
+            if o + lanes <= filters:
+                transform_weight_grad(dw.dtype, source + o * size, plane, to + o * size, tap)
+            else:
+                transform_weight_grad(dw.dtype, source + o * size, plane, address(edge), VECTOR_BYTES)
+                for t in range(9):
+                    for j in range(filters - o):
+                        taps[t, c, o + j] = edge[t * lanes + j]
+
+
+@njit(inner=True)
+def _add_next_images(streams, item, last, x, kind, dy, partner, O, layout, blocks, shares):
+    """Streams of the next item's images and gradients, if it comes before ``last`` (prefetch.py). Returns their number."""
+    if item + 1 >= last:
+        return 0
+    start, stop = item_source(item + 1, layout)
+    n = add_stream(streams, 0, x, start, stop, blocks, shares, 0)
+    start, stop = item_stretch(item + 1, layout, O)
+    n = add_stream(streams, n, dy, start, stop, blocks, shares, 0)
+    return add_stream(streams, n, partner, start, stop, blocks, shares, 0) if kind == GRADIENT else n
+
+
+@njit()
+def _weight_grad(
+    t, threads,
+    x_kind, x, x_partner, x_parameters, x_folded,  # the Operand x (prologue.operand_arguments)
+    kind, dy, partner, dy_parameters, dy_folded,  # the Operand dy
+    totals,  # (chunks, 36 planes): the transformed sums
+    record, blocks, tables,  # the plan (winograd_plan.WinogradWeightPlan)
+    scratch, reads, Vs, Zs,  # (threads, …): packed items of x and of dy, and their transforms
+):  # fmt: skip
+    """totals[chunk] = the part of the sum over the chunk's items."""
+    if t < 0:
+        return on_threads(t, threads)
+    layout, block, packed, read, V, Z = record[0], blocks[0], scratch[t], reads[t], Vs[t], Zs[t]
+    x_rows, parameters = repeat_channels(x_parameters, x_folded, x), repeat_channels(dy_parameters, dy_folded, dy)
+    chunks, splits, filters, columns = layout.chunks, layout.splits, block.filters, layout.out_row
+    image_step, dy_step = layout.height * layout.width * layout.pitch, layout.out_pixels * filters
+    groups = (block.channels + block.rows - 1) // block.rows
+    streams = np.zeros((STREAMS, 4), np.int64)
+    packed[layout.images * image_step :] = 0  # what is read behind the last pixel must be finite
+    for part in range(t * chunks * splits // threads, (t + 1) * chunks * splits // threads):
+        chunk, split = part // splits, part % splits
+        first_row, last_row = split * groups // splits * block.rows, (split + 1) * groups // splits * block.rows
+        total = totals[chunk]
+        for k in range(PLANES):
+            plane = total[k * block.total_plane : (k + 1) * block.total_plane]
+            plane[first_row * block.total_row : last_row * block.total_row] = 0
+        stop = (chunk + 1) * layout.items // chunks
+        for item in range(chunk * layout.items // chunks, stop):
+            pack_item(item, x_kind, x, x_partner, x_rows, layout, packed)
+            first, last = item_stretch(item, layout, filters)
+            images = (last - first) // dy_step if layout.bands == 1 else 1
+            rows = (last - first) // (images * columns * filters)
+            _, blocks = count_blocks(images, rows, columns, block)
+            n = _add_next_images(streams, item, stop, x, kind, dy, partner, filters, layout, blocks, PLANES)
+            gradient, at = dy, first
+            if kind != PLAIN:
+                apply_prologue(kind, dy[first:last], partner[first:last], parameters, read[: last - first])
+                gradient, at = read, 0
+            winograd_weight_item(
+                packed, 0, images, image_step, layout.width, layout.pitch, rows, columns,
+                gradient, at, dy_step, columns * filters, filters, first_row, min(last_row, block.channels), V, Z,
+                total, block, tables, streams[:n],
+            )  # fmt: skip
+    return 0
+
+
+@njit()
+def _finish(t, threads, totals, dw, edges, blocks):
+    if t < 0:
+        return on_threads(t, threads)
+    channels = dw.shape[2]
+    finish_weights(totals, t * channels // threads, (t + 1) * channels // threads, dw, edges[t], blocks[0])
+    return 0
+
+
+def convolve_weight_grad(problem, x, dy):
+    """``direct_weight.convolve_weight_grad``, for an ``applicable`` problem: dw (3, 3, C, O) of y = x ∗ w."""
+    p, dtype = problem, x.array.dtype
+    plan = winograd_weight_plan(p.images, p.size, p.padding, p.channels, p.filters, dtype.itemsize, dy.kind != PLAIN)
+    dw = empty(p.w_shape, dtype)
+    reads = *operand_arguments(x), *operand_arguments(dy)
+    with LOCK:
+        threads = get_num_threads()
+        totals, *buffers, edges = empty_together([plan.totals, *[(threads, n) for n in plan.scratch]], dtype)
+        launch(_weight_grad, *reads, totals, *plan.tables, *buffers)
+        launch(_finish, totals, dw, edges, plan.tables[1])
+    return dw

@@ -1,0 +1,84 @@
+"""What a process that compiles ahead does: ``python -m minires.kernels.precompile_tasks FOLDER TASK …``.
+
+Each task calls kernels on small arrays, which compiles them into the cache folder. ``runtime/precompile.py`` starts the
+processes and names the tasks; it does not import this module, which imports every kernel.
+"""
+
+import sys
+
+import numpy as np
+
+from .compiled import backend
+from .convolution import direct, direct_weight, norm_terms, winograd, winograd_weight
+from .convolution.winograd_table import GAINS
+from .convolution.work_items import problem_of
+from .descriptors import STORE, Operand
+from .runtime import jit
+from .runtime.parallel import parallel_for_address
+from .runtime.target import KIND
+
+
+def _arrays():
+    """x, dy (N, H, W, C) and w (KH, KW, I, O) of a 3×3 convolution, and its Problem."""
+    rng = np.random.default_rng(0)
+    x, dy, w = (rng.standard_normal(s).astype(np.float32) for s in ((2, 8, 8, 16), (2, 8, 8, 16), (3, 3, 16, 16)))
+    return x, dy, w, problem_of(x.shape, w.shape, (1, 1), (1, 1), (1, 1), 1)
+
+
+def _forward_and_input_grad(algorithm):
+    x, dy, w, problem = _arrays()
+    algorithm.convolve(problem, Operand(x), w, STORE)
+    algorithm.convolve_input_grad(problem, Operand(dy), w, STORE)
+
+
+def _weight_grad(algorithm):
+    x, dy, _, problem = _arrays()
+    algorithm.convolve_weight_grad(problem, Operand(x), Operand(dy))
+
+
+def _rest():
+    """What else a ResNet's step runs."""
+    x, *_ = _arrays()
+    parallel_for_address()
+    backend.pointwise(Operand(x), STORE)
+    weight, mean = np.ones(16, np.float32), np.zeros(16)
+    terms = norm_terms.norm_forward_terms(
+        *norm_terms.join_moments(np.ones((1, 2, 16)), np.ones(1)), 1e-5, weight, weight
+    )
+    norm_terms.norm_backward_terms(np.ones((2, 16)), mean, terms, weight, 1)
+    y = backend.avg_pool2d(x, (8, 8), (8, 8), (0, 0), True)
+    backend.avg_pool2d_grad(y, x.shape, (8, 8), (8, 8), (0, 0), True)
+    backend.zero_pad_shortcut_grad(backend.zero_pad_shortcut(x, 2, 8, 8), x.shape, 2, 8)
+    features, weights = y.reshape(2, 16), np.ones((16, 10), np.float32)
+    logits = backend.matmul(features, weights)
+    backend.matmul(features.T, logits)
+    losses, p = backend.cross_entropy(logits, np.zeros(2, np.int64), 0.0)
+    backend.cross_entropy_grad(p, np.zeros(2, np.int64), 0.0, losses)
+    large = np.zeros((3, 3, 64, 64), np.float32)
+    backend.add(large, large)
+    for param in (weights, large):
+        backend.sgd_step(param, param.copy(), param.copy(), 0.1, 0.9, 1e-4, False)
+
+
+TASKS = {
+    "direct": lambda: _forward_and_input_grad(direct),
+    "direct_weight": lambda: _weight_grad(direct_weight),
+    "winograd": lambda: _forward_and_input_grad(winograd),
+    "winograd_weight": lambda: _weight_grad(winograd_weight),
+    "rest": _rest,
+}
+
+
+def main(folder, *names):
+    """Do the named tasks; returns 3 where this process would compile something else than its parent."""
+    if jit.FOLDER is None or jit.FOLDER.name != folder:
+        return 3
+    jit.compiles.announce = False
+    for name in names:
+        if KIND in GAINS or not name.startswith("winograd"):  # elsewhere that algorithm is not used
+            TASKS[name]()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

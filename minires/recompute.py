@@ -1,0 +1,71 @@
+"""Activations that are discarded after the forward pass and recomputed in the backward pass (Chen et al. 2016).
+
+Of every second residual block in a row, the output is not kept: one pass over memory computes it again from the block's last
+convolution and its shortcut, with the same bits. It saves one of the six arrays that two blocks keep.
+"""
+
+import weakref
+
+from . import kernels
+from .kernels.descriptors import Operand
+
+
+class SavedActivation:
+    """What operations keep of a Tensor (N, C, H, W) for the backward pass: an ``Operand``, or how to recompute it.
+
+    Its states, and what moves it from one to another:
+
+                           discard()   ┌───────────┐
+                         ┌────────────►│ discarded │    the next block has read it
+                         │             └─────┬─────┘
+        recompute   ┌────┴───┐   operand()   │          the backward pass needs it again
+        ───────────►│ stored │◄──────────────┘
+                    └────┬───┘
+                         │ pin()       ┌────────┐       somebody looks at it and may change it, or its graph is freed
+                         └────────────►│ pinned │
+        no recompute                   │        │       discard() does nothing
+        ──────────────────────────────►└────────┘
+
+    recompute: a function that returns the values (N, H, W, C), or None. What is computed from these values later on
+    (``add_dependant``) is computed before anybody can change them.
+    """
+
+    def __init__(self, operand, recompute=None):
+        self._operand, self._recompute = operand, recompute
+        self._dependants = []  # weak references to what has a materialize()
+
+    def add_dependant(self, dependant):
+        self._dependants.append(weakref.ref(dependant))
+
+    @property
+    def is_pinned(self):
+        return self._recompute is None
+
+    def operand(self):
+        """The Operand, recomputed if it was discarded; it stays until it is discarded again."""
+        if self._operand is None:
+            self._operand = Operand(self._recompute())
+        return self._operand
+
+    def values(self):
+        """(N, H, W, C). Those that are not stored are computed for the caller alone."""
+        return self._recompute() if self._operand is None else kernels.values(self._operand)
+
+    def discard(self):
+        """Let go of the values, unless they are pinned."""
+        if self._recompute is not None:
+            self._operand = None
+
+    def pin(self):
+        """Discard no more, if the values are there: what they are recomputed from can go."""
+        if self._operand is not None:
+            self._recompute = None
+
+    def materialize(self):
+        """Be pinned, and let all that depends on it be stored: somebody may change it."""
+        dependants, self._dependants = [reference() for reference in self._dependants], []
+        for dependant in dependants:
+            if dependant is not None:
+                dependant.materialize()
+        self.operand()
+        self.pin()
