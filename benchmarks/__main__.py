@@ -4,9 +4,11 @@ import argparse
 import json
 import os
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
-from . import kernels, machine, memory, report, startup, steps
+from . import against, kernels, machine, memory, report, startup, steps, trees
 from .cases import INFERENCE_PEERS, TRAIN_PEERS, Case
 from .settings import Settings
 from .turns import PeerError, say
@@ -25,6 +27,16 @@ parts:
   memory      peak memory of training steps; 1,000 steps in a row
   startup     import, first step ever, first step of a new process
 
+another checkout:
+  --against TREE compares this checkout, "new", with another, "old", such as a git worktree of an earlier commit: the parts
+  train, inference and memory, or those named. Each runs in processes of its own, by its own benchmarks.worker, on its own
+  minires/ and kernels/, with a kernel cache of its own, which starts empty: both compile first. The Python for it is
+  TREE/.venv/bin/python where there is one, otherwise the Python that runs this command, which always runs the new checkout.
+  The two alternate, and who goes first changes from turn to turn (20 each; of memory, 3 processes each). The result is the
+  ratio new / old of the median times, so below 1 is faster, with a 95 % interval by bootstrap over pairs of neighbouring
+  turns. A gain or a loss is claimed only where the interval leaves out 1. In the JSON file the parts are called
+  "against train", "against inference" and "against memory".
+
 examples:
   python -m benchmarks                                everything; long (every step is timed 20 times): leave the machine alone
   python -m benchmarks --quick                        a short look at everything
@@ -33,6 +45,8 @@ examples:
   python -m benchmarks kernels --roofline roofline.png
   python -m benchmarks train inference --json run.json     parts already in the file stay, those named are replaced
   python -m benchmarks --from run.json                the tables of a run, without running anything
+  git worktree add ../before HEAD~3                   what do the last three commits gain?
+  python -m benchmarks train --against ../before --cases resnet20:128 --json gain.json
 
 The peers (PyTorch, ONNX Runtime, JAX) come with: pip install -e ".[bench]". One that is not installed is left out, with a
 word. Progress goes to standard error, the tables, in Markdown, to standard output.
@@ -42,20 +56,23 @@ word. Progress goes to standard error, the tables, in Markdown, to standard outp
 def parser():
     p = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="minires against its peers, taking turns in one run: medians and ratios.",
+        description="minires against its peers, or another checkout of minires, taking turns in one run: medians and ratios.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("parts", nargs="*", metavar="part", help="what to run or, with --from, to print (default: all)")
     p.add_argument("--quick", action="store_true", help="two rounds of two steps, each part's first network alone")
     p.add_argument("--threads", type=int, metavar="N", help="for all peers alike (default: the physical cores)")
-    p.add_argument("--rounds", type=int, metavar="N", help="turns that each peer takes (default: 5)")
+    p.add_argument("--rounds", type=int, metavar="N", help="turns that each peer takes (default: 5; see --against)")
     p.add_argument("--steps", type=int, metavar="N", help="timed steps of a turn (default: 4)")
     p.add_argument(
         "--cases", nargs="+", metavar="MODEL:BATCH", help="networks in place of the parts' own: resnet20:128"
     )
     p.add_argument(
         "--peers", nargs="+", metavar="NAME", choices=PEERS, help=f"of: {', '.join(PEERS[1:])} (minires always)"
+    )
+    p.add_argument(
+        "--against", metavar="TREE", type=Path, help="compare with another checkout of minires instead of peers"
     )
     p.add_argument("--json", metavar="FILE", type=Path, help="keep the times; written after each part")
     p.add_argument("--roofline", metavar="FILE.png", type=Path, help="draw the convolutions under the machine's limits")
@@ -84,8 +101,36 @@ def settings_of(args, p):
         from minires import get_num_threads
 
         threads = get_num_threads()
-    rounds, steps = (2, 2) if args.quick else (5, 4)
-    return Settings(threads, args.rounds or rounds, args.steps or steps, args.quick, cases, tuple(args.peers or ()))
+    steps = args.steps or (2 if args.quick else 4)
+    return Settings(threads, steps=steps, quick=args.quick, cases=cases, peers=tuple(args.peers or ()))
+
+
+def rounds(part, args):
+    """The turns of a part."""
+    return args.rounds or (2 if args.quick else against.ROUNDS.get(part, 5))
+
+
+def choose(args, p):
+    """{part: the function that runs it}: those asked for, in the order of the tables."""
+    if args.against and args.source:
+        p.error("--from runs nothing: leave --against out")
+    if args.against and args.peers:
+        p.error("--against runs two checkouts of minires and no peers: leave --peers out")
+    known = against.PARTS if args.against else {**PARTS, **against.PARTS} if args.source else PARTS
+    names = [against.NAME.format(part) if args.against else part for part in args.parts]
+    if unknown := [part for part, name in zip(args.parts, names) if name not in known]:
+        kind = f"--against does not compare {', '.join(unknown)}" if args.against else f"no part {', '.join(unknown)}"
+        p.error(f"{kind}: choose of {', '.join(against.JOBS if args.against else known)}")
+    return {name: work for name, work in known.items() if not names or name in names}
+
+
+def pair(args, p):
+    """A context with the two checkouts of --against, or with none."""
+    if not args.against:
+        return nullcontext(())
+    if sentence := trees.refusal(args.against):
+        p.error(sentence)
+    return trees.pair(args.against)
 
 
 def read(path, p):
@@ -105,11 +150,12 @@ def write(path, records):
     os.replace(new, path)
 
 
-def run(part, settings):
+def run(part, work, settings):
     """The record of a part. What stops it is kept in its place, so that the others still run."""
-    record = {"environment": machine.environment(settings.threads), "rounds": settings.rounds, "steps": settings.steps}
+    environment = machine.environment(settings.threads) | {tree.name: tree.facts for tree in settings.trees}
+    record = {"environment": environment, "rounds": settings.rounds, "steps": settings.steps}
     try:
-        return {**record, "result": PARTS[part](settings)}
+        return {**record, "result": work(settings)}
     except PeerError as error:
         say(f"{part}: {error}")
         return {**record, "failed": str(error)}
@@ -118,9 +164,7 @@ def run(part, settings):
 def main(argv=None):
     p = parser()
     args = p.parse_args(argv)
-    if unknown := [part for part in args.parts if part not in PARTS]:
-        p.error(f"no part {', '.join(unknown)}: choose of {', '.join(PARTS)}")
-    parts = [part for part in PARTS if not args.parts or part in args.parts]
+    parts = choose(args, p)
     if args.source:
         found = {part: record for part, record in read(args.source, p).items() if part in parts}
         print(report.document(found))
@@ -132,14 +176,20 @@ def main(argv=None):
     if machine.load() > 0.5:
         say(f"The machine is busy (load {machine.load():.1f}): the times will be too.")
     found, stopped = {}, False
-    try:
-        for part in parts:
-            found[part] = run(part, settings)
-            if args.json:
-                write(args.json, {**kept, **found})
-    except KeyboardInterrupt:
-        say(f"stopped in {part}; the parts before it are whole")
-        stopped = True
+    with pair(args, p) as both:
+        try:
+            for tree in both:
+                say(f"{tree.name}: {tree.facts}")
+        except PeerError as error:
+            p.error(str(error))
+        try:
+            for part, work in parts.items():
+                found[part] = run(part, work, replace(settings, rounds=rounds(part, args), trees=both))
+                if args.json:
+                    write(args.json, {**kept, **found})
+        except KeyboardInterrupt:
+            say(f"stopped in {part}; the parts before it are whole")
+            stopped = True
     print(report.document(found))
     if stopped:
         return 130

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 MINIRES, NUMPY, JAX, ONNX = "minires", "NumPy im2col", "JAX", "ONNX Runtime"
 NCHW, LAST, COMPILE = "PyTorch NCHW", "PyTorch channels_last", "PyTorch compile"
 COMPILE_LAST, FROZEN = "PyTorch compile channels_last", "PyTorch compile frozen"
+NEW, OLD = "new", "old"  # this checkout of minires and the one it is compared with
 TORCH = (NCHW, LAST, COMPILE)
 SLOW = (NUMPY,)  # one step a turn is enough of these
 TRAIN_PEERS = (MINIRES, *TORCH, COMPILE_LAST, NUMPY, JAX)
@@ -55,6 +56,10 @@ TRAIN = (
 INFERENCE = tuple(Case(case.model, case.batch, (*TORCH, FROZEN, ONNX)) for case in TRAIN)
 RESNET20 = (Case("resnet20", 128, (*TORCH, COMPILE_LAST)),)
 SCALING = (Case("resnet20", 128, TORCH),)
+AGAINST = tuple(
+    Case(model, batch, ())
+    for model, batch in (("resnet20", 128), ("resnet20", 32), ("resnet56", 128), ("preresnet110", 128), ("resnet18", 8))
+)
 
 
 @dataclass(frozen=True)

@@ -25,17 +25,20 @@ def cpu_name():
     return platform.processor() or platform.machine()
 
 
-def _output(*command):
+def _output(*command, cwd=ROOT):
     try:
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
 
 
-def commit():
-    """The checkout's commit, and whether files differ from it."""
-    name = _output("git", "rev-parse", "--short=12", "HEAD")
-    return name and name + (" and changes" if _output("git", "status", "--porcelain", "-uno") else "")
+def commit(root=ROOT):
+    """A checkout's commit, and whether files differ from it; empty for a folder that is not the root of a checkout."""
+    top = _output("git", "rev-parse", "--show-toplevel", cwd=root)
+    if not top or not root.samefile(top):
+        return ""
+    name = _output("git", "rev-parse", "--short=12", "HEAD", cwd=root)
+    return name and name + (" and changes" if _output("git", "status", "--porcelain", "-uno", cwd=root) else "")
 
 
 def installed(name):

@@ -7,13 +7,12 @@ from .turns import Peer, PeerError, say
 def run(settings):
     """Resident bytes before the first step, at the peak of a few, and along many steps of minires."""
     case = Case(*settings.cases[0]) if settings.cases else Case("resnet20", 128)
-    steps = 3 if settings.quick else 10
     found = {"model": case.model, "batch": case.batch, "peers": {}, "missing": {}}
-    grown(MINIRES, case, settings.threads, 1)  # compiles what is not in the cache: that is no step's memory
+    grown(worker(MINIRES, case, settings.threads), 1)  # compiles what is not in the cache: that is no step's memory
     for name in settings.among(TORCH):
         say(f"memory: {name}")
         try:
-            found["peers"][name] = grown(name, case, settings.threads, steps)
+            found["peers"][name] = grown(worker(name, case, settings.threads), steps(settings))
         except PeerError as error:
             if name == MINIRES:
                 raise
@@ -21,9 +20,19 @@ def run(settings):
     return {**found, "long": long_run(settings)}
 
 
-def grown(name, case, threads, steps):
-    """{"before", "peak", "after"} in bytes: of so many first steps of a new process."""
-    with Peer(name, {"job": "memory", "peer": name, "model": case.model, "batch": case.batch}, threads) as peer:
+def worker(name, case, threads):
+    """A new process for training steps of a peer."""
+    return Peer(name, {"job": "memory", "peer": name, "model": case.model, "batch": case.batch}, threads)
+
+
+def steps(settings):
+    """How many steps show the peak."""
+    return 3 if settings.quick else 10
+
+
+def grown(peer, steps):
+    """{"before", "peak", "after"} in bytes: of so many first steps of a new process, which ends with them."""
+    with peer:
         peer.start()
         return peer.ask(steps=steps)
 
@@ -32,7 +41,7 @@ def long_run(settings):
     """Resident bytes of minires after every so many steps."""
     model, batch, steps, every = ("resnet8", 16, 100, 10) if settings.quick else ("resnet20", 32, 1000, 50)
     say(f"memory: {steps} steps")
-    with Peer(MINIRES, {"job": "memory", "peer": MINIRES, "model": model, "batch": batch}, settings.threads) as peer:
+    with worker(MINIRES, Case(model, batch), settings.threads) as peer:
         peer.start()
         resident = [peer.ask(steps=every)["after"] for _ in range(steps // every)]
     return {"model": model, "batch": batch, "steps": steps, "every": every, "resident": resident}

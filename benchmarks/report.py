@@ -2,7 +2,8 @@
 
 from statistics import median
 
-from .cases import MINIRES, ONNX, TORCH, USES
+from .cases import MINIRES, NEW, OLD, ONNX, TORCH, USES
+from .interval import LEAST_TURNS, ratio_interval
 
 
 def table(head, rows):
@@ -65,24 +66,33 @@ def title(case):
     return f"{case['model']}, batch {case['batch']}, {count(case['threads'])}"
 
 
+def work(result):
+    """What a result's steps are."""
+    return "inference" if result["job"] == "inference" else "training step"
+
+
+def failures(result):
+    """A line a case that did not run."""
+    return [f"- {title(case)}: {case['failed']}" for case in result["cases"] if "failed" in case]
+
+
 def steps(result):
     """The parts train, inference, avx2 and one-thread: a row a case, milliseconds by peer; sentences; who is missing."""
     cases = [case for case in result["cases"] if "failed" not in case]
     names = list(dict.fromkeys(name for case in cases for name in case["seconds"]))
     names = [MINIRES, *(name for name in names if name != MINIRES)]
-    what = "inference" if result["job"] == "inference" else "training step"
     rows = []
     for case in cases:
         cells = [milliseconds(typical(case, name)) if flat(case["seconds"].get(name, [])) else "–" for name in names]
         best = rivals(case)
         rows.append([title(case), f"**{cells[0]}**", *cells[1:], f"**{times(ratio(case, best[0]))}**" if best else "–"])
-    head = [f"{what}, ms (medians)", *names, "against PyTorch's best"]
+    head = [f"{work(result)}, ms (medians)", *names, "against PyTorch's best"]
     sentences = [f"- {title(case)}: {sentence}" for case in cases for sentence in conclusions(case)]
     for name, variables in result.get("environment", {}).items():
         used = dict.fromkeys(t for case in cases for peer, t in case["targets"].items() if peer.split()[0] == name)
         given = " ".join(f"{key}={value}" for key, value in variables.items())
         sentences.append(f"- {name}: `{given}`, which makes it {', '.join(used)}")
-    sentences += [f"- {title(case)}: {case['failed']}" for case in result["cases"] if "failed" in case]
+    sentences += failures(result)
     return "\n\n".join(filter(None, [rows and table(head, rows), "\n".join(sentences)]))
 
 
@@ -128,8 +138,7 @@ def scaling(result):
             ]
         rows.append(row + ["–"] * (6 - len(row)))
     head = ["training step", "minires, ms", "over one thread", "PyTorch's best, ms", "over one thread", "ratio"]
-    failed = [f"- {title(case)}: {case['failed']}" for case in result["cases"] if "failed" in case]
-    return "\n\n".join([table(head, rows), *failed])
+    return "\n\n".join([table(head, rows), *failures(result)])
 
 
 def gflops(row, name=None):
@@ -192,6 +201,55 @@ def startup(result):
     return table(["what", "seconds (median)", "least", "processes"], rows)
 
 
+def against(result):
+    """Two checkouts' steps: a row a case, milliseconds, ratio and interval; what follows from them, in sentences."""
+    rows, sentences = [], []
+    for case in result["cases"]:
+        if "failed" not in case:
+            value, interval = compared(case)
+            ms = [milliseconds(typical(case, name)) for name in (NEW, OLD)]
+            rows.append([title(case), *ms, f"{value:.3f}", bounds(interval) if interval else "–"])
+            sentences.append(f"- {title(case)}: {verdict(case)}")
+    head = [f"{work(result)}, ms (medians)", NEW, OLD, f"{NEW} / {OLD}", "95 % interval"]
+    return "\n\n".join(filter(None, [rows and table(head, rows), "\n".join(sentences + failures(result))]))
+
+
+def compared(case):
+    """Median time of the new checkout over that of the old, and the interval of this ratio or None."""
+    return ratio(case, NEW, ours=OLD), ratio_interval(case["seconds"][NEW], case["seconds"][OLD])
+
+
+def bounds(interval):
+    return "{:.3f}–{:.3f}".format(*interval)
+
+
+def verdict(case):
+    """What follows from a comparison: a gain or a loss only where the interval leaves out 1."""
+    value, interval = compared(case)
+    if interval is None:
+        return f"too few turns for an interval ({len(case['seconds'][NEW])}; it takes {LEAST_TURNS})"
+    if interval[0] <= 1 <= interval[1]:
+        return "no difference shown: the interval contains 1"
+    return f"{NEW} takes {100 * abs(value - 1):.1f} % {'less' if value < 1 else 'more'} time than {OLD}"
+
+
+def against_memory(result):
+    """Two checkouts' memory: a row a case, medians over the processes of what the steps added."""
+    rows = []
+    for case in result["cases"]:
+        if "failed" in case:
+            continue
+        added = {name: [one["peak"] - one["before"] for one in ran] for name, ran in case["processes"].items()}
+        new, old = added[NEW], added[OLD]
+        cells = [
+            f"{median(values) / 2**20:.0f} ({min(values) / 2**20:.0f}–{max(values) / 2**20:.0f})"
+            for values in (new, old)
+        ]
+        rows.append([title(case), *cells, f"{median(new) / median(old):.3f}", len(new)])
+    head = ["peak less before the first step, MB: median (least–most)", NEW, OLD, f"{NEW} / {OLD}", "processes of each"]
+    return "\n\n".join(filter(None, [rows and table(head, rows), "\n".join(failures(result))]))
+
+
 def environment(facts):
     """The machine and the versions, a line each."""
     return "\n".join(f"- {name}: {value}" for name, value in facts.items())
@@ -206,6 +264,9 @@ RENDERERS = {
     "kernels": ("Convolutions", kernels),
     "memory": ("Memory of a training step", memory),
     "startup": ("Beginning", startup),
+    "against train": ("Training step, new against old", against),
+    "against inference": ("Inference, new against old", against),
+    "against memory": ("Memory of a training step, new against old", against_memory),
 }
 
 

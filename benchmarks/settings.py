@@ -13,6 +13,7 @@ class Settings:
     quick: bool = False
     cases: tuple = ()  # (model, batch) pairs in place of a part's own
     peers: tuple = ()  # names in place of a part's own
+    trees: tuple = ()  # this checkout and the one it is compared with
 
     def choose(self, cases):
         """The cases of a part under these settings; quick takes the first alone. minires itself always runs."""

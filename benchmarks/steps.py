@@ -1,8 +1,8 @@
 """The parts that time whole networks: train, inference, avx2, one-thread, scaling."""
 
-from .cases import INFERENCE, JAX, MINIRES, RESNET20, SCALING, SLOW, TRAIN
+from .cases import INFERENCE, JAX, RESNET20, SCALING, SLOW, TRAIN
 from .report import milliseconds, typical
-from .turns import Peer, PeerError, Table, say
+from .turns import Peer, PeerError, Table, in_turn, say
 
 WARMUP = 3
 AVX2 = {
@@ -11,9 +11,8 @@ AVX2 = {
 }
 
 
-def measure(job, case, threads, settings, env=()):
-    """One case, all its peers in turn: a dict for the JSON file."""
-    say(f"{job}: {case}, {threads} threads")
+def table_of(job, case, threads, env=()):
+    """All peers of a case, each a process that builds it."""
     env = dict(env)
     peers = []
     for name in case.peers:
@@ -21,15 +20,21 @@ def measure(job, case, threads, settings, env=()):
             continue  # written for the CIFAR ResNets of 2015 alone
         task = {"job": job, "peer": name, "model": case.model, "batch": case.batch}
         peers.append(Peer(name, task, threads, env.get(name.split()[0], {})))
+    return Table(peers)
+
+
+def measure(job, case, table, threads, settings, flip=False):
+    """One case, the peers of its table in turn: a dict for the JSON file."""
+    say(f"{job}: {case}, {threads} threads")
     found = {"model": case.model, "batch": case.batch, "threads": threads}
-    with Table(peers) as table:
+    with table:
         try:
             table.start()
-            seconds = take_turns(table, settings)
+            seconds = take_turns(table, settings, flip)
         except PeerError as error:
             say(f"  {error}")
             return {**found, "failed": str(error)}
-        found["parameters"] = table.peers[MINIRES].facts["parameters"]
+        found["parameters"] = table.peers[table.ours].facts["parameters"]
         found["targets"] = {name: peer.facts["target"] for name, peer in table.peers.items()}
         found["missing"] = table.missing
     for name, rounds in seconds.items():
@@ -38,14 +43,17 @@ def measure(job, case, threads, settings, env=()):
     return {**found, "seconds": {name: rounds for name, rounds in seconds.items() if rounds}}
 
 
-def take_turns(table, settings):
-    """{peer: [[seconds of a round's steps], …]}. A turn's first step, after others had the caches, is not counted."""
+def take_turns(table, settings, flip=False):
+    """{peer: [[seconds of a round's steps], …]}. A turn's first step, after others had the caches, is not counted.
+
+    With ``flip`` every other round goes through the peers from the last to the first.
+    """
     for name in list(table.peers):
         say(f"  warming up {name}")
         ask(table, name, 1 if name in SLOW else WARMUP)
     seconds = {name: [] for name in table.peers}
     for r in range(settings.rounds):
-        for name in list(table.peers):
+        for name in in_turn(list(table.peers), r if flip else 0):
             if name in SLOW:
                 if r < 2:  # seconds a step: two are enough to see its size
                     ask(table, name, 1, seconds)
@@ -66,11 +74,11 @@ def part(job, cases, threads=None, env=()):
     """A part: a function of the settings."""
 
     def run(settings):
-        chosen = settings.choose(cases)
+        chosen, n = settings.choose(cases), threads or settings.threads
         return {
             "job": job,
             "environment": {name: dict(variables) for name, variables in dict(env).items()},
-            "cases": [measure(job, case, threads or settings.threads, settings, env) for case in chosen],
+            "cases": [measure(job, case, table_of(job, case, n, env), n, settings) for case in chosen],
         }
 
     return run
@@ -84,7 +92,11 @@ def scaling(settings):
     counts = sorted({*counts, settings.threads})
     return {
         "job": "train",
-        "cases": [measure("train", case, n, settings) for case in settings.choose(SCALING) for n in counts],
+        "cases": [
+            measure("train", case, table_of("train", case, n), n, settings)
+            for case in settings.choose(SCALING)
+            for n in counts
+        ],
     }
 
 

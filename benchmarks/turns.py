@@ -32,16 +32,21 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
+def in_turn(items, turn):
+    """Their order in a turn: flipped in every other one, so that going second is nobody's lot."""
+    return items if turn % 2 == 0 else items[::-1]
+
+
 class Peer:
     """A process that runs ``benchmarks.worker`` on a task (a dict), or any other command that speaks the same way."""
 
-    def __init__(self, name, task=None, threads=1, env=(), command=None):
+    def __init__(self, name, task=None, threads=1, env=(), command=None, cwd=ROOT):
         self.name = name
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close; a pipe that nobody reads would block the peer)
         env = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), **dict(env)}
         command = command or [sys.executable, "-m", "benchmarks.worker", json.dumps({**task, "threads": threads})]
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
+            command, cwd=cwd, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
         )
 
     def start(self):
@@ -97,15 +102,19 @@ class Peer:
 
 
 class Table:
-    """Several peers at once. The first named is ours and has to run; another that fails is left out, with the reason."""
+    """Several peers at once. The first is ours. It and all others ``needed`` have to run; the rest may be left out.
 
-    def __init__(self, peers):
+    One that fails and is not needed is left out from then on, with the reason.
+    """
+
+    def __init__(self, peers, needed=()):
         self.peers = {peer.name: peer for peer in peers}
         self.ours = next(iter(self.peers))
+        self.needed = {self.ours, *needed}
         self.missing = {}  # name -> sentence
 
     def _drop(self, name, error):
-        if name == self.ours:
+        if name in self.needed:
             raise error
         say(f"  {error}")
         self.missing[name] = str(error)
