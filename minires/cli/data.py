@@ -243,7 +243,7 @@ def show(
     """
     from .. import data
     from ..data.pictures import draw_grid
-    from ..training.checkpoint import atomic_write
+    from ..files import atomic_write
     from . import display
 
     console = display.console()

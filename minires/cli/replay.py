@@ -42,7 +42,8 @@ def replay(
     from ..anomaly import span
     from ..errors import ConfigError
     from ..kernels.threads import start_threads
-    from ..training.replay import Trace, diagnose, load_anomaly
+    from ..training.diagnosis import Trace, diagnose
+    from ..training.replay import load_anomaly
     from . import display
 
     if steps < 0:

@@ -11,8 +11,6 @@ anywhere, be it in the header, the weights or the sum itself, is noticed.
 
 import hashlib
 import json
-import os
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ..errors import DataError
+from ..files import atomic_write
 
 PARTS = ("optimizer", "batch")  # the prefixes of every array that is not one of the model's
 BEFORE_SUM = b'{"__metadata__":{"minires":"{\\"checksum\\": \\"'  # how the header begins, eight bytes into the file
@@ -134,46 +133,3 @@ def _join(tree, arrays):
     if kind == "list":
         return [_join(value, arrays) for value in content]
     return content
-
-
-@contextmanager
-def atomic_write(path, mode="wb"):
-    """A file to write that takes ``path``'s place when the block ends well; after an error ``path`` is as it was.
-
-    Written beside it, flushed to disk, renamed over it: a reader, or a crash, sees the old file or the new one, whole.
-    One writer at a time; what a killed one leaves behind is overwritten by the next.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with naming(path), open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-@contextmanager
-def naming(path):
-    """Give an OSError of the block, such as that of a full disk, the name of the file that was being written."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = str(path)
-        raise
-
-
-def sync_folder(folder):
-    """Make a rename or a new file in ``folder`` survive a power cut, where the system can."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -3,7 +3,7 @@
 import io
 import math
 
-from .checkpoint import atomic_write
+from ..files import atomic_write
 
 INK, GRID = "#22272e", "#e3e6ea"
 SPLITS = {  # colours that stay apart for colour-blind eyes; drawn in this order

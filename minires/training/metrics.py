@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from .checkpoint import atomic_write, naming, sync_folder
+from ..files import atomic_write, fsync_folder, name_in_errors
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Confusion(Mean):
 
 def append_metrics(path, row):
     """Add one epoch's row to a ``metrics.jsonl`` and flush it to disk. After an error the file is as it was."""
-    with open(path, "ab") as file, naming(path):
+    with open(path, "ab") as file, name_in_errors(path):
         before = file.tell()
         try:
             file.write((_json(row) + "\n").encode())
@@ -65,7 +65,7 @@ def append_metrics(path, row):
             os.ftruncate(file.fileno(), before)
             raise
     if not before:
-        sync_folder(Path(path).parent)
+        fsync_folder(Path(path).parent)
 
 
 def repair_metrics(path, epochs):

@@ -21,9 +21,10 @@ from pathlib import Path
 from .. import __version__, kernels
 from ..anomaly import all_finite
 from ..errors import AnomalyError, ConfigError, DataError
+from ..files import atomic_write
 from ..lock import FolderLock
 from .build import build_model
-from .checkpoint import Checkpoint, atomic_write
+from .checkpoint import Checkpoint
 from .curves import draw_curves
 from .metrics import append_metrics, write_summary
 from .recipe import Recipe

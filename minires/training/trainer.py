@@ -13,8 +13,8 @@ from ..anomaly import all_finite
 from ..errors import AnomalyError
 from ..functional import cross_entropy
 from ..tensor import Tensor, no_grad
+from .diagnosis import Batch, diagnose
 from .metrics import Mean
-from .replay import Batch, diagnose
 
 QUIET = {
     "over": "ignore",
@@ -42,7 +42,7 @@ class Callback:
         """An epoch is complete; ``row`` is its line in ``metrics.jsonl``, already the last of ``trainer.history``."""
 
     def on_anomaly(self, trainer, error, batch):
-        """Loss or gradients of ``batch`` (a replay.Batch) are not finite; ``error`` is about to be raised."""
+        """Loss or gradients of ``batch`` (a diagnosis.Batch) are not finite; ``error`` is about to be raised."""
 
     def on_end(self, trainer):
         """fit() is about to return, because all epochs are done or because stop() was called."""

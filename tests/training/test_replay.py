@@ -9,7 +9,8 @@ from minires.errors import AnomalyError, DataError
 from minires.tensor import Op
 from minires.training import Callback, Checkpoint, Recipe, Recorder, Resumed, RunFolder, replay
 from minires.training import build as build_module
-from minires.training.replay import Batch, diagnose, load_anomaly
+from minires.training.diagnosis import Batch, diagnose
+from minires.training.replay import load_anomaly
 
 RECIPE = Recipe(epochs=2, batch_size=16, lr=0.05, weight_decay=1e-4, decay_norms=True)  # as make_trainer has it
 

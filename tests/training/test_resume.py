@@ -13,11 +13,12 @@ from stop_at import StopAt
 import minires as mr
 from minires import data, nn
 from minires.errors import ConfigError, DataError, RunError
+from minires.files import atomic_write
 from minires.lock import FolderLock
 from minires.training import Callback, Recipe, Recorder, Resumed, RunFolder, build_trainer, load_run, read_metrics
 from minires.training import build as build_module
 from minires.training import run as run_module
-from minires.training.checkpoint import Checkpoint, atomic_write
+from minires.training.checkpoint import Checkpoint
 
 RECIPE = Recipe(epochs=2, batch_size=16, lr=0.05, val=8)  # 3 steps an epoch
 TIMES = {"seconds": 0, "images_per_second": 0}
