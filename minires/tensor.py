@@ -273,7 +273,7 @@ class Handle:
 
 def backward(outputs, grads, retain_graph=False):
     """Walk the graph above ``outputs`` once, in reverse topological order, starting with ``grads`` (ndarrays)."""
-    order = _topological(outputs)
+    order = topological_order(outputs)
     watch = watcher()
     totals = {}  # id(tensor) -> [gradient so far, does the tape own it?, how many gradients it is the sum of]
     for y, dy in zip(outputs, grads):
@@ -338,7 +338,7 @@ def _foldable(op, totals):
     return (x.op, None if so_far is None else _array(so_far)) if count == x.uses - 1 else None
 
 
-def _topological(outputs):
+def topological_order(outputs):
     """The tensors that require a gradient, inputs before outputs. Iterative: a ResNet-1202 is deeper than the stack."""
     order, seen, stack = [], set(), [(y, False) for y in outputs]
     while stack:

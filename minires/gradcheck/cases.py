@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import functional as F
-from .. import kernels, nn, random
+from .. import kernels, nn
 from ..errors import ConfigError, nearest
+from ..random import get_rng_state, manual_seed, set_rng_state
 from .function import gradcheck
 from .results import GradcheckResult
 from .updates import RunningStatistics, SGDSteps
@@ -231,11 +232,11 @@ def select(names=()):
 def check(name, case, **settings):
     """The GradcheckResult of one case, named "conv2d: 3×3, pad 1". What raises counts as wrong."""
     title = f"{name}: {case.label}" if case.label else name
-    before = random.generator()
-    random.manual_seed(0)  # the mask of dropout, the same in every run
+    rng_state = get_rng_state()
+    manual_seed(0)  # the mask of dropout, the same in every run
     try:
         return gradcheck(case.function, draw(case), name=title, raise_exception=False, **settings)
     except Exception as error:  # a table must be gone through to its end
         return GradcheckResult(title, error=f"{type(error).__name__}: {error}")
     finally:
-        random._generator = before
+        set_rng_state(rng_state)

@@ -10,7 +10,7 @@ from ..ops.activation import AddReLU, LeakyReLU, ReLU
 from ..ops.arithmetic import Abs, Clip
 from ..ops.pooling import MaxPool2d
 from ..ops.reduction import Max
-from ..tensor import _topological
+from ..tensor import topological_order
 
 BRANCHES = {  # operation -> the branch that each element took in the last forward pass
     ReLU: lambda op: op.y > 0,
@@ -25,7 +25,7 @@ BRANCHES = {  # operation -> the branch that each element took in the last forwa
 
 def operations(outputs):
     """The operations above these Tensors, each once, inputs before outputs."""
-    return [y.op for y in _topological(outputs) if y.op is not None]
+    return [y.op for y in topological_order(outputs) if y.op is not None]
 
 
 def branches(outputs):

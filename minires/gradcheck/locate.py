@@ -8,7 +8,7 @@ import copy
 from dataclasses import dataclass, field
 
 from ..nn import Module
-from ..nn.hooks import Gate, Pass
+from ..nn.hooks import Pack, Unpack
 from ..tensor import Op, Tensor
 from . import kinks
 from .engine import Settings, check_leaves
@@ -35,7 +35,7 @@ def fresh(x):
 
 def wrong_operation(outputs, state, settings, rng):
     """The name of the first operation above ``outputs`` that is wrong by itself, or None."""
-    backwards = [op for op in reversed(kinks.operations(outputs)) if not isinstance(op, Gate | Pass)]
+    backwards = [op for op in reversed(kinks.operations(outputs)) if not isinstance(op, Pack | Unpack)]
     for _ in range(DRAWS):
         for op in backwards:
             if not _is_right(op, state, settings, rng):

@@ -17,7 +17,7 @@ from .state import Frozen
 def in_float64(model, notes):
     """The model in float64; afterwards every array, in its dtype and with its values, is the one that was there."""
     parameters = [(p, p.data, p.grad) for p in model.parameters()]
-    buffers = [(m, name, value) for m in model.modules() for name, value in m._own_buffers()]
+    buffers = [(m, name, value) for m in model.modules() for name, value in m.named_buffers(recurse=False)]
     dtypes = sorted({str(a.dtype) for _, a, _ in parameters if a.dtype != np.float64})
     if dtypes:
         notes.append(f"the model is {' and '.join(dtypes)} and was checked as float64: {dtypes[0]} has too few digits")

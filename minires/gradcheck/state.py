@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from .. import random
 from ..nn import Module
+from ..random import get_rng_state, set_rng_state
 from ..tensor import Tensor
 
 
@@ -22,14 +22,12 @@ class Frozen:
         arrays, tensors, self.modules = reach(roots)
         self.arrays = [(a, a.copy(order="K")) for a in arrays]
         self.grads = [(t, t.grad) for t in tensors]
-        self.generator = random.generator()
-        self.random = self.generator.bit_generator.state
+        self.rng_state = get_rng_state()
 
     def restore(self):
         for array, saved in self.arrays:
             array[...] = saved
-        random._generator = self.generator  # an f that calls manual_seed has put another in its place
-        self.generator.bit_generator.state = self.random
+        set_rng_state(self.rng_state)
 
     def keep_moved(self):
         """After an evaluation: forget the arrays that it did not change. A data set is not copied 800 times."""

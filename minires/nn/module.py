@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import ConfigError, DtypeError, ShapeError, nearest
 from ..tensor import Handle, Tensor, watcher
-from .hooks import BackwardWatch
+from .hooks import BackwardHook
 
 
 class Parameter(Tensor):
@@ -112,14 +112,14 @@ class Module:
             if replaced is not None:
                 inputs, options = replaced if with_kwargs else (replaced, options)
                 inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-        watch = BackwardWatch(self, list(self._backward_hooks.values())) if self._backward_hooks else None
-        if watch:
-            inputs = watch.enter(inputs)
+        backward_hook = BackwardHook(self, list(self._backward_hooks.values())) if self._backward_hooks else None
+        if backward_hook:
+            inputs = backward_hook.setup_input_hook(inputs)
         y = self.forward(*inputs, **options)
         for hook, with_kwargs in list(self._forward_hooks.values()):
             replaced = hook(self, inputs, options, y) if with_kwargs else hook(self, inputs, y)
             y = y if replaced is None else replaced
-        return watch.leave(y) if watch else y
+        return backward_hook.setup_output_hook(y) if backward_hook else y
 
     def _locate(self, error):
         """Note where in this module a ShapeError happened. The outermost module, the last to do so, has the full path."""
@@ -184,28 +184,28 @@ class Module:
         """This module and all inside it, each once."""
         return (module for _, module in self.named_modules())
 
-    def named_parameters(self):
-        """(path, parameter) for every parameter of this module and of all inside it, each once."""
+    def named_parameters(self, *, recurse=True):
+        """Yield (path, parameter) for every parameter of this module and, unless recurse=False, of all inside it, each once."""
         seen = set()
-        for path, module in self.named_modules():
+        for path, module in self.named_modules() if recurse else [("", self)]:
             for name, value in module._own_parameters():
                 if id(value) not in seen:
                     seen.add(id(value))
                     yield _join(path, name), value
 
-    def parameters(self):
-        """Every parameter, each once."""
-        return (parameter for _, parameter in self.named_parameters())
+    def parameters(self, recurse=True):
+        """Yield the parameters of ``named_parameters``."""
+        return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
-    def named_buffers(self):
-        """(path, ndarray) for every buffer of this module and of all inside it."""
-        for path, module in self.named_modules():
+    def named_buffers(self, *, recurse=True):
+        """Yield (path, ndarray) for every buffer of this module and, unless recurse=False, of all inside it."""
+        for path, module in self.named_modules() if recurse else [("", self)]:
             for name, value in module._own_buffers():
                 yield _join(path, name), value
 
-    def buffers(self):
-        """Every buffer."""
-        return (buffer for _, buffer in self.named_buffers())
+    def buffers(self, recurse=True):
+        """Yield the buffers of ``named_buffers``."""
+        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
 
     def _own_parameters(self):
         return [(name, value) for name, value in vars(self).items() if isinstance(value, Parameter)]

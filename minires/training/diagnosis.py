@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import random
 from ..anomaly import all_finite, detect_anomaly, span
 from ..errors import AnomalyError
 from ..functional import cross_entropy
+from ..random import get_rng_state, set_rng_state
 from ..tensor import Tensor, no_grad
 
 
@@ -60,8 +60,8 @@ def diagnose(model, batch, watch=None):
     watch: the detect_anomaly that watches, such as a Trace.
     """
     modes = [(module, module.training) for module in model.modules()]
-    dice = random.generator().bit_generator.state
-    random.generator().bit_generator.state = batch.random
+    rng_state = get_rng_state()
+    set_rng_state(batch.random)
     if not batch.training:
         model.eval()
     try:
@@ -77,6 +77,6 @@ def diagnose(model, batch, watch=None):
     except AnomalyError as error:
         return error
     finally:
-        random.generator().bit_generator.state = dice
+        set_rng_state(rng_state)
         for module, training in modes:
             module.training = training

@@ -112,7 +112,7 @@ class Resumed:
                 trainer.optimizer.load_state_dict(self.checkpoint.optimizer)
             except MiniresError as error:
                 raise RunError(f"{self.folder.last} does not fit the model of {self.folder.config}: {error}") from error
-            trainer.go_to(info)
+            trainer.load_state_dict(info)
             recorder.best_val_acc = info["best_val_acc"]
         if self.recipe != Recipe.read(self.folder.config):
             self.folder.write_config(self.recipe)

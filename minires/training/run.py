@@ -191,7 +191,7 @@ class Recorder(Callback):
                 epoch = trainer.epoch + (trainer.progress.batches > 0)
                 raise AnomalyError(f"{name} is not finite after step {trainer.step} (epoch {epoch})")
         info = {
-            **trainer.position(),
+            **trainer.state_dict(),
             "num_classes": trainer.train_loader.dataset.num_classes,
             "data": self.data,
             "best_val_acc": self.best_val_acc,

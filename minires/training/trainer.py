@@ -8,10 +8,10 @@ from itertools import islice
 
 import numpy as np
 
-from .. import random
 from ..anomaly import all_finite
 from ..errors import AnomalyError
 from ..functional import cross_entropy
+from ..random import get_rng_state, set_rng_state
 from ..tensor import Tensor, no_grad
 from .diagnosis import Batch, diagnose
 from .metrics import Mean
@@ -58,8 +58,8 @@ class Progress:
     mean: Mean = field(default_factory=Mean)
 
     @classmethod
-    def restore(cls, state):
-        """From what ``dataclasses.asdict`` gave."""
+    def from_dict(cls, state):
+        """The inverse of ``dataclasses.asdict``."""
         return cls(**{**state, "mean": Mean(**state["mean"])})
 
 
@@ -72,7 +72,7 @@ class Trainer:
     how many there are in all. switches: makes the context manager that ``fit`` runs in, such as ``Recipe.switches``; None
     for that of its caller. What changes while it runs: the model, the optimizer, the schedule, the random generator,
     ``epoch`` (complete ones), ``progress`` (in the next), ``step`` (steps taken), ``history`` (a row of metrics an epoch).
-    A trainer that is given all of these goes on to the same bits: ``position``.
+    A trainer that is given all of these continues to the same bits: ``state_dict``.
 
     >>> trainer = Trainer(model, train, test, optimizer, epochs=2)       # doctest: +SKIP
     >>> trainer.fit()[-1]["test_acc"]                                    # doctest: +SKIP
@@ -106,23 +106,23 @@ class Trainer:
         """Make fit() return after the step it is in. Another fit(), or a trainer restored from here, goes on from there."""
         self.stopping = True
 
-    def position(self):
-        """Where training is, as plain values: all that a checkpoint needs beside model and optimizer."""
+    def state_dict(self):
+        """The state of training as plain values: all that a checkpoint needs besides model and optimizer."""
         return {
             "epoch": self.epoch,
             "step": self.step,
             "progress": asdict(self.progress) if self.progress.batches else None,
             "schedule": self.schedule.state_dict() if self.schedule is not None else None,
-            "random": random.generator().bit_generator.state,
+            "random": get_rng_state(),
         }
 
-    def go_to(self, position):
-        """Take up a saved position. Model and optimizer are loaded apart, and before."""
-        self.epoch, self.step = position["epoch"], position["step"]
-        self.progress = Progress.restore(position["progress"]) if position["progress"] else Progress()
+    def load_state_dict(self, state):
+        """Continue from what ``state_dict`` returned. The model and the optimizer must have been loaded already."""
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.progress = Progress.from_dict(state["progress"]) if state["progress"] else Progress()
         if self.schedule is not None:
-            self.schedule.load_state_dict(position["schedule"])
-        random.generator().bit_generator.state = position["random"]
+            self.schedule.load_state_dict(state["schedule"])
+        set_rng_state(state["random"])
 
     def fit(self):
         """Train the epochs that are left; return the history, one dict an epoch (see ``run_epoch``).
@@ -178,7 +178,7 @@ class Trainer:
 
     def train_step(self, images, labels, mean):
         """One step: forward, backward, update; counts the batch in ``mean``."""
-        dice = random.generator().bit_generator.state
+        rng_state = get_rng_state()
         with np.errstate(**QUIET):
             logits = self.model(Tensor(images))
             loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
@@ -186,7 +186,7 @@ class Trainer:
             loss.backward()
             wrong = self._not_finite(loss)
             if wrong:
-                self._stop_for(wrong, Batch(images, labels, dice, self.label_smoothing))
+                self._stop_for(wrong, Batch(images, labels, rng_state, self.label_smoothing))
             self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
@@ -205,7 +205,7 @@ class Trainer:
     def _find_anomaly_in_evaluation(self, split, loader):
         """Go through the batches of a loader again to where the loss is not finite."""
         for images, labels in loader:
-            batch = Batch(images, labels, random.generator().bit_generator.state, 0.0, training=False)
+            batch = Batch(images, labels, get_rng_state(), 0.0, training=False)
             if diagnose(self.model, batch) is not None:
                 self._stop_for(f"the loss on the {split} images is not finite", batch)
 

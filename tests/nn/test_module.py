@@ -37,6 +37,9 @@ def test_attributes_are_registered_by_what_they_are():
     m = Scale()
     assert [name for name, _ in m.named_parameters()] == ["weight", "inner.weight", "inner.bias"]
     assert [name for name, _ in m.named_buffers()] == ["seen"]
+    assert [name for name, _ in m.named_parameters(recurse=False)] == ["weight"]
+    assert [len(list(p)) for p in (m.parameters(), m.parameters(recurse=False))] == [3, 1]
+    assert [len(list(b)) for b in (m.inner.buffers(), m.buffers(recurse=False))] == [0, 1]
     assert [name for name, _ in m.named_modules()] == ["", "inner"]
     assert list(m.children()) == [m.inner]
     assert list(m.state_dict()) == ["weight", "seen", "inner.weight", "inner.bias"]

@@ -172,7 +172,7 @@ def test_long_epochs_are_saved_on_the_way(tmp_path, uninterrupted):
     assert contents(tmp_path / "run") == uninterrupted
 
 
-def test_dropout_goes_on_with_the_same_dice(tmp_path, monkeypatch):
+def test_dropout_goes_on_with_the_same_random_numbers(tmp_path, monkeypatch):
     class Net(nn.Sequential):
         def __init__(self, num_classes):
             super().__init__(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3072, num_classes))
