@@ -76,8 +76,8 @@ def is_live(out):
     return out.is_terminal and not out.is_dumb_terminal
 
 
-class Pace:
-    """Steps and images a second over the last steps of this epoch, and from them the time left."""
+class Throughput:
+    """Steps and images per second over the last steps of an epoch, and from them the time left."""
 
     def __init__(self, trainer):
         self.trainer = trainer
@@ -102,7 +102,7 @@ class Pace:
         self.evaluation = time.perf_counter() - (self.recent[-1][0] if self.recent else self.began)
 
     @property
-    def left(self):
+    def time_left(self):
         """Seconds until the last epoch is evaluated, or None before there is anything to tell it from."""
         if self.step_rate is None:
             return None
@@ -128,7 +128,7 @@ class PlainDisplay(Callback):
         self.out = out
 
     def on_start(self, trainer):
-        self.pace = Pace(trainer)
+        self.throughput = Throughput(trainer)
         self.columns = [
             ("epoch", 7),
             ("lr", 7),
@@ -145,17 +145,17 @@ class PlainDisplay(Callback):
         self.printed = time.perf_counter()
 
     def on_epoch_start(self, trainer):
-        self.pace.start_epoch()
+        self.throughput.start_epoch()
 
     def on_step(self, trainer, mean):
-        self.pace.step(mean.images)
+        self.throughput.step(mean.images)
         if time.perf_counter() - self.printed >= PLAIN_EVERY:
             self.printed = time.perf_counter()
-            share = self.pace.steps / len(trainer.train_loader)
+            share = self.throughput.steps / len(trainer.train_loader)
             self.out.print(f"epoch {trainer.epoch + 1}/{trainer.epochs}, {share:.0%}: {self.status(mean)}")
 
     def on_epoch(self, trainer, row):
-        self.pace.end_epoch()
+        self.throughput.end_epoch()
         values = {
             "epoch": f"{row['epoch']}/{trainer.epochs}",
             "lr": f"{row['lr']:.3g}",
@@ -181,8 +181,8 @@ class PlainDisplay(Callback):
     def status(self, mean):
         """Loss, accuracy, speed and time left of the epoch under way."""
         text = f"loss {mean.loss:.3f}  acc {100 * mean.accuracy:.1f} %"
-        if self.pace.left is not None:
-            text += f"  {self.pace.image_rate:,.0f} images/s  {duration(self.pace.left)} left"
+        if self.throughput.time_left is not None:
+            text += f"  {self.throughput.image_rate:,.0f} images/s  {duration(self.throughput.time_left)} left"
         return text
 
 
@@ -206,13 +206,13 @@ class LiveDisplay(PlainDisplay):
         super().on_epoch_start(trainer)
         self.update(
             description=f"{trainer.epoch + 1}/{trainer.epochs}".rjust(self.columns[0][1]),
-            completed=self.pace.steps,
+            completed=self.throughput.steps,
             total=len(trainer.train_loader),
             status="first step" if not trainer.step else "",
         )
 
     def on_step(self, trainer, mean):
-        self.pace.step(mean.images)
+        self.throughput.step(mean.images)
         status = self.status(mean)
         self.update(advance=1, status=f"{status}  stopping" if trainer.stopping else status)
 

@@ -32,11 +32,11 @@ class CrossingNet(nn.Module):
         he_init(self)
 
     def forward(self, x):
-        v5 = self.volumes(x)[-1]
+        v5 = self.feature_maps(x)[-1]
         return self.fc(F.flatten(self.avgpool(v5), 1))
 
-    def volumes(self, x):
-        """The five feature volumes."""
+    def feature_maps(self, x):
+        """The five feature maps v1 … v5."""
         v1 = F.conv_bn_relu(x, self.conv1, self.bn1)
         v2 = self.maxpool(v1)
         v3 = F.conv_bn_add_relu(v2, self.conv2, self.bn2, self.shortcut_a(window_centres(v1)))

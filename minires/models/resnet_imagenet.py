@@ -21,16 +21,16 @@ class ResNet(nn.Module):
     def __init__(self, block, depths, option="B", v1=False, num_classes=1000, in_channels=3, pool="avg"):
         if v1 and block is Bottleneck:
             block = BottleneckV1
-        wider = block.expansion
+        expansion = block.expansion
         self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1 = stage(block, 64, 64, depths[0], 1, option)
-        self.layer2 = stage(block, 64 * wider, 128, depths[1], 2, option)
-        self.layer3 = stage(block, 128 * wider, 256, depths[2], 2, option)
-        self.layer4 = stage(block, 256 * wider, 512, depths[3], 2, option)
+        self.layer2 = stage(block, 64 * expansion, 128, depths[1], 2, option)
+        self.layer3 = stage(block, 128 * expansion, 256, depths[2], 2, option)
+        self.layer4 = stage(block, 256 * expansion, 512, depths[3], 2, option)
         self.avgpool = global_pool(pool)
-        self.fc = nn.Linear(512 * wider, num_classes)
+        self.fc = nn.Linear(512 * expansion, num_classes)
         he_init(self)
 
     def forward(self, x):
@@ -80,7 +80,7 @@ for _d in (18, 34):
     register(
         f"plain{_d}",
         ResNet,
-        f"The plain twin of resnet{_d}.",
+        f"The plain counterpart of resnet{_d}.",
         {"block": BasicBlock, "depths": DEPTHS[_d], "option": None, "v1": False},
     )
 for _d in (50, 101, 152):

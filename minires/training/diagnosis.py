@@ -1,10 +1,10 @@
-"""Finding the operation that made a NaN or an Inf, by running a batch again under ``detect_anomaly``."""
+"""Find the operation that made a NaN or an Inf, by running a batch again under ``detect_anomaly``."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..anomaly import all_finite, detect_anomaly, span
+from ..anomaly import all_finite, describe, detect_anomaly, recorded_path
 from ..errors import AnomalyError
 from ..functional import cross_entropy
 from ..random import get_rng_state, set_rng_state
@@ -13,51 +13,52 @@ from ..tensor import Tensor, no_grad
 
 @dataclass(eq=False)
 class Batch:
-    """All that a forward and a backward pass depend on, beside the model."""
+    """All that a forward and a backward pass depend on besides the model."""
 
     images: np.ndarray  # (N, C, H, W), normalised and augmented
     labels: np.ndarray  # (N,)
     random: dict  # the state of the generator behind dropout, before the pass
     label_smoothing: float = 0.0
-    training: bool = True  # with a backward pass, or an evaluation
-
-
-class Trace(detect_anomaly):
-    """A detect_anomaly that keeps what every operation did, in order, as ``Step``s in ``steps``."""
-
-    def __init__(self):
-        super().__init__()
-        self.steps = []
-
-    def forward(self, op, inputs, y):
-        self.steps.append(Step("forward", op.name, self._path(), span(y.data)))
-        super().forward(op, inputs, y)
-
-    def backward(self, op, dy, gradients):
-        largest = max((dx for dx in gradients if dx is not None), key=_weight, default=dy)
-        self.steps.append(Step("backward", op.name, vars(op).get("place", ("",))[0], span(largest)))
-        super().backward(op, dy, gradients)
+    training: bool = True  # False for a batch of an evaluation, which has no backward pass
 
 
 @dataclass
-class Step:
-    """What an operation made: shape and range of its output, or of the largest of the gradients that it gave."""
+class TracedOperation:
+    """One operation in one pass. result: shape and range of its output, or of the worst of the gradients it computed."""
 
     phase: str  # "forward" or "backward"
-    op: str
+    name: str
     path: str  # of its module
-    made: str
+    result: str
 
 
-def _weight(array):
-    """For the gradient that is worst: one that is not finite, else the largest."""
+class Trace(detect_anomaly):
+    """A detect_anomaly that keeps a TracedOperation for each operation, in order, in ``operations``."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = []
+
+    def forward(self, op, inputs, y):
+        self.operations.append(TracedOperation("forward", op.name, self.module_path(), describe(y.data)))
+        super().forward(op, inputs, y)
+
+    def backward(self, op, dy, gradients):
+        worst = max((dx for dx in gradients if dx is not None), key=_magnitude, default=dy)
+        self.operations.append(TracedOperation("backward", op.name, recorded_path(op), describe(worst)))
+        super().backward(op, dy, gradients)
+
+
+def _magnitude(array):
+    """The largest absolute value; infinity for an array that is not finite."""
     return np.inf if not all_finite(array) else float(abs(array).max(initial=0))
 
 
 def diagnose(model, batch, watch=None):
-    """Run a batch through the model, watched: the AnomalyError that it comes to, or None. No weight changes.
+    """Run a batch through the model under detect_anomaly; return the AnomalyError that this raises, or None.
 
-    watch: the detect_anomaly that watches, such as a Trace.
+    watch: the detect_anomaly to use, such as a Trace. Weights, modes and the random generator are as before afterwards;
+    the parameters' gradients are not.
     """
     modes = [(module, module.training) for module in model.modules()]
     rng_state = get_rng_state()
@@ -68,9 +69,8 @@ def diagnose(model, batch, watch=None):
         with watch or detect_anomaly(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             if batch.training:
                 model.zero_grad()
-                cross_entropy(
-                    model(Tensor(batch.images)), batch.labels, label_smoothing=batch.label_smoothing
-                ).backward()
+                logits = model(Tensor(batch.images))
+                cross_entropy(logits, batch.labels, label_smoothing=batch.label_smoothing).backward()
             else:
                 with no_grad():
                     cross_entropy(model(Tensor(batch.images)), batch.labels)
