@@ -67,7 +67,7 @@ class Call:
     module: Module
     path: str
     inputs: tuple = ()
-    options: dict = field(default_factory=dict)
+    kwargs: dict = field(default_factory=dict)
     calls: list = field(default_factory=list)
 
 
@@ -76,8 +76,8 @@ def record_calls(model, run):
     names = {id(module): path for path, module in model.named_modules()}
     open_calls, handles = [Call(None, "")], []
 
-    def before(module, inputs, options):
-        call = Call(module, names[id(module)], inputs, options)
+    def before(module, inputs, kwargs):
+        call = Call(module, names[id(module)], inputs, kwargs)
         open_calls[-1].calls.append(call)
         open_calls.append(call)
 
@@ -98,16 +98,16 @@ def check_call(call, state, settings, rng):
     """Check a module by itself on the inputs of one call, parameters first. Returns (GradcheckResult, run)."""
     module, path = call.module, call.path
     inputs = [as_leaf(x) for x in call.inputs]
-    options = {name: as_leaf(x) for name, x in call.options.items()}
+    kwargs = {name: as_leaf(x) for name, x in call.kwargs.items()}
     leaves = {f"{path}.{name}".lstrip("."): p for name, p in module.named_parameters() if p.requires_grad}
     leaves |= {
         f"{path or type(module).__name__} input {key}": x
-        for key, x in [*enumerate(inputs), *options.items()]
+        for key, x in [*enumerate(inputs), *kwargs.items()]
         if isinstance(x, Tensor) and x.requires_grad
     }
 
     def run():
-        return module(*inputs, **options)
+        return module(*inputs, **kwargs)
 
     checked, error = check_leaves(run, leaves, state, quick_settings(settings), rng) if leaves else ([], "")
     return GradcheckResult(path, checked, error=error), run

@@ -1,4 +1,4 @@
-"""The networks for 32×32 images: three stages of 16, 32 and 64 channels at full, half and quarter size.
+"""Networks for 32×32 images: three stages of 16, 32 and 64 channels at full, half and quarter size.
 
 CifarResNet: "Deep Residual Learning for Image Recognition", He et al. 2015, §4.2 [1].
 CifarPreResNet: "Identity Mappings in Deep Residual Networks", He et al. 2016 [2].
@@ -14,7 +14,8 @@ from .registry import register
 class CifarResNet(nn.Module):
     """[1, §4.2]: a 3×3 convolution, three stages of n basic blocks, global pooling, a classifier: 6n + 2 layers.
 
-    (N, in_channels, H, W) → logits (N, num_classes). option: "A" zero channels, "B" projections, None no shortcuts.
+    (N, in_channels, H, W) → logits (N, num_classes). option: "A" for shortcuts padded with zero channels, "B" for
+    projections, None for a plain network. pool: "avg" or "max". Raises ConfigError for a depth that is not 6n + 2.
     """
 
     def __init__(self, depth, option="A", num_classes=10, in_channels=3, pool="avg"):
@@ -37,9 +38,9 @@ class CifarResNet(nn.Module):
 
 
 class CifarPreResNet(nn.Module):
-    """[2]: the same with pre-activation blocks and a last BN and relu; 6n + 2 layers, or 9n + 2 with bottlenecks.
+    """[2]: CifarResNet with pre-activation blocks and a final BN and relu; 6n + 2 layers, or 9n + 2 with bottlenecks.
 
-    (N, in_channels, H, W) → logits (N, num_classes). option: "A" zero channels, "B" projections, None no shortcuts.
+    (N, in_channels, H, W) → logits (N, num_classes). Options as of CifarResNet; block: PreActBasicBlock or a bottleneck.
     """
 
     def __init__(self, depth, block=PreActBasicBlock, option="A", num_classes=10, in_channels=3, pool="avg"):
@@ -65,7 +66,10 @@ class CifarPreResNet(nn.Module):
 
 
 def blocks_per_stage(depth, layers):
-    """n of a network with three stages of n blocks with ``layers`` layers each: depth = 3·layers·n + 2."""
+    """n of a network with three stages of n blocks with ``layers`` layers each: depth = 3·layers·n + 2.
+
+    Raises ConfigError when there is no such n.
+    """
     n, rest = divmod(depth - 2, 3 * layers)
     if rest or n < 1:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The networks for large images: a 7×7 stem, a max pooling, four stages of 64 … 512 channels, at 1/4 … 1/32 of the size.
+"""Networks for large images: a 7×7 stem, a max pooling, four stages of 64 … 512 channels at 1/4 … 1/32 of the size.
 
 ResNet: "Deep Residual Learning for Image Recognition", He et al. 2015, table 1 [1]. Names as in torchvision.
 ResNetV2: "Identity Mappings in Deep Residual Networks", He et al. 2016 [2]. Layout and names as in timm's resnetv2.
@@ -13,9 +13,9 @@ from .registry import register
 class ResNet(nn.Module):
     """[1, table 1]: (N, in_channels, H, W) of any size → logits (N, num_classes).
 
-    depths: the blocks of the stages C2 … C5. option: "A" zero channels, "B" projections, None no shortcuts.
-    v1: bottlenecks with the stride on the first 1×1 convolution, as in [1], not on the 3×3. (Basic blocks have but one
-    place for it.) pool: "avg" or "max", the global pooling.
+    depths: the numbers of blocks of the stages C2 … C5. option: "A" for shortcuts padded with zero channels, "B" for
+    projections, None for a plain network. v1: bottlenecks with the stride on the first 1×1 convolution, as in [1], instead
+    of the 3×3; basic blocks are not affected. pool: "avg" or "max", the global pooling.
     """
 
     def __init__(self, block, depths, option="B", v1=False, num_classes=1000, in_channels=3, pool="avg"):
@@ -44,10 +44,10 @@ class ResNet(nn.Module):
 
 
 class ResNetV2(nn.Module):
-    """[2]: (N, in_channels, H, W) of any size → logits (N, num_classes). Pre-activation bottlenecks.
+    """[2]: (N, in_channels, H, W) of any size → logits (N, num_classes), with pre-activation bottlenecks.
 
-    The stem has neither norm nor relu, since the first block begins with them; a last norm and relu come before the global
-    pooling ("avg" or "max"). depths: the blocks of the four stages.
+    The stem has no norm and no relu, since the first block begins with them; a final norm and relu precede the global
+    pooling. depths: the numbers of blocks of the four stages. Other options as of ResNet.
     """
 
     def __init__(self, depths, option="B", num_classes=1000, in_channels=3, pool="avg"):
