@@ -15,7 +15,7 @@ def replay(
         Path,
         typer.Argument(help="The folder of a run that a NaN or Inf has ended, or its anomaly.safetensors."),
     ],
-    steps: Annotated[int, typer.Option(help="Operations to show that led there; 0 for none.")] = 8,
+    steps: Annotated[int, typer.Option(help="Number of operations to show that led there; 0 for none.")] = 8,
     backend: Annotated[str, typer.Option(help="numba, or reference: the readable kernels.")] = "numba",
     threads: Annotated[
         int | None, typer.Option(help="By default the number of physical cores.", show_default=False)

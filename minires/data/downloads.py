@@ -3,7 +3,7 @@
 An archive is downloaded into a temporary folder, ``incomplete-…``, and moved to its place when it is complete, checked and
 flushed to disk. A crash leaves such a folder behind, which is not mistaken for data; a later download removes it.
 
-The download runs in a thread, so that it can be abandoned when a server sends a few bytes per second for ever, even in the
+The download runs in a thread, so that it can be abandoned when a server sends a few bytes per second forever, even in the
 middle of its headers: the timeout of a socket starts again with every byte.
 """
 

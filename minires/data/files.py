@@ -127,7 +127,7 @@ def _of_archive(source):
                 continue
             version = version_of[name]
             if name in found[version.kind]:
-                raise DataError(f"{path} holds two files {name}: it is no official archive; {again(layout)}")
+                raise DataError(f"{path} holds two files {name}: it is not an official archive; {again(layout)}")
             total += member.size
             refuse_too_much(total, path)
             content = archive.extractfile(member).read()
@@ -170,7 +170,7 @@ def _parse_binary(layout, content, where):
     count, rest = divmod(len(content), layout.record)
     if rest or not count:
         raise DataError(
-            f"{where} has {len(content):,} bytes, which is no whole number of records of {layout.record:,} bytes "
+            f"{where} has {len(content):,} bytes, which is not a whole number of records of {layout.record:,} bytes "
             f"(record {count}, at byte {count * layout.record:,}, is not all there): it is cut short, or no "
             f"{layout.name} file; {again(layout)}"
         )

@@ -212,7 +212,7 @@ class _Machine:
     def _reduce(self, _):
         function, arguments = self._last(2)
         if type(function) is not _Name or type(arguments) is not tuple:
-            raise UnpicklingError("it calls something that is no function")
+            raise UnpicklingError("it calls something that is not a function")
         if function in ARRAY:
             self.stack.append(_Array())
         elif function in BUFFER:
@@ -237,7 +237,7 @@ class _Machine:
             _, order, *fields = state
             order = _bytes(order).decode()
             if order not in ("<", ">", "|", "=") or any(field is not None for field in fields[:3]):
-                raise UnpicklingError("it holds an array of something else than numbers")
+                raise UnpicklingError("it holds an array of something other than numbers")
             self._replace(unfinished.newbyteorder(order))
         else:
             raise UnpicklingError(f"it sets the state of a {type(unfinished).__name__}")
@@ -250,7 +250,7 @@ def _bytes(text):
 def _dtype(code):
     code = _bytes(code).decode("latin-1")
     if not NUMBERS.fullmatch(code):
-        raise UnpicklingError(f"it holds an array of dtype {code!r}, which is none of numbers")
+        raise UnpicklingError(f"it holds an array of dtype {code!r}, which is not a number type")
     return np.dtype(code)
 
 

@@ -168,7 +168,7 @@ class Module:
         Raises ConfigError for a module that is not a Module, and for a name that is empty or has a dot.
         """
         if not isinstance(module, Module):
-            raise ConfigError(f"{type(self).__name__}: {name!r} is no Module but a {type(module).__name__}")
+            raise ConfigError(f"{type(self).__name__}: {name!r} is not a Module but a {type(module).__name__}")
         if not name or "." in name:
             raise ConfigError(f"{type(self).__name__}: a module's name is a text without dots, not {name!r}")
         setattr(self, name, module)

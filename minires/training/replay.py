@@ -13,14 +13,15 @@ NAME = "anomaly.safetensors"
 
 
 def save_anomaly(path, model, batch, info):
-    """Write the batch and the model to a file that ``replay`` reads. info: as in a Checkpoint."""
+    """Write the batch and the model to a file for ``replay``. info: as in a Checkpoint."""
     Checkpoint(model.state_dict(), info=info, batch=asdict(batch)).save(path)
 
 
 def load_anomaly(path):
-    """(recipe, model, Batch, info) of an ``anomaly.safetensors``, or of a run's folder with one.
+    """(recipe, model, Batch, info) from an ``anomaly.safetensors``, or from a run's folder that contains one.
 
-    The weights are those from before the step. Raises ConfigError or DataError when there is no batch.
+    The model has the weights from before the step. Raises ConfigError when there is no such file, DataError when it is
+    damaged or holds no batch.
     """
     path = Path(path)
     if path.is_dir():
@@ -41,9 +42,9 @@ def load_anomaly(path):
 
 
 def replay(path):
-    """Do the step of an ``anomaly.safetensors`` again: raises the AnomalyError of then, for a debugger to look around.
+    """Repeat the step of an ``anomaly.safetensors``, which raises its AnomalyError again, to be inspected in a debugger.
 
-    The command `minires replay` tells about it instead.
+    The command `minires replay` prints a report instead. Errors as of ``load_anomaly``.
 
     >>> replay("runs/resnet8-shapes-1")                                  # doctest: +SKIP
     Traceback (most recent call last):

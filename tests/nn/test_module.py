@@ -205,7 +205,7 @@ def test_sequential_and_module_list():
     assert list(blocks[1:]) == [blocks[1]]
     assert [type(b).__name__ for b in blocks] == ["ReLU", "Linear"]
     assert [name for name, _ in blocks.named_parameters()] == ["1.weight", "1.bias"]
-    with pytest.raises(ConfigError, match="'0' is no Module but a int"):
+    with pytest.raises(ConfigError, match="'0' is not a Module but a int"):
         nn.Sequential(3)
     with pytest.raises(ConfigError, match="without dots"):
         nn.Sequential({"a.b": nn.ReLU()})

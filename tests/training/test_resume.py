@@ -51,7 +51,7 @@ def begin(path, recipe=RECIPE, *callbacks, **more):
 def go_on(path, *callbacks, settings=None, more_epochs=0):
     with RunFolder.open(path) as folder:
         run = Resumed(folder, settings, more_epochs)
-        if run.settled:
+        if run.nothing_to_do:
             return None
         trainer = run.trainer()
         trainer.callbacks += callbacks
@@ -308,7 +308,7 @@ def test_another_version_is_mentioned(tmp_path):
 def test_no_run_to_go_on_with(tmp_path):
     with pytest.raises(ConfigError, match="there is no run"):
         RunFolder.open(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match=r"is no folder of a run: it holds no config.toml"):
+    with pytest.raises(ConfigError, match=r"is not a run folder: it holds no config.toml"):
         RunFolder.open(tmp_path)
 
 
