@@ -1,4 +1,4 @@
-"""detect_anomaly: who made the first NaN or Inf, on the way forward or on the way back."""
+"""detect_anomaly: find the operation that made the first NaN or Inf, in the forward or the backward pass."""
 
 from contextlib import ContextDecorator
 
@@ -9,10 +9,10 @@ from .tensor import set_watcher
 
 
 class detect_anomaly(ContextDecorator):
-    """Inside, the first operation whose output or gradients are not finite raises AnomalyError.
+    """Inside, the first operation whose output or gradients are not finite raises AnomalyError. PyTorch's name.
 
-    The error names the operation, the module it belongs to, and the range of everything that went in. Both passes are
-    watched: run backward() inside too. Every array is looked at, which costs about as much as a pass of additions.
+    The error names the operation, the module it belongs to, and the shape and range of its inputs. Call backward() inside
+    too, so that its gradients are checked. Each array is summed once, which costs about as much as adding two arrays.
 
     >>> from minires import Tensor, functional as F
     >>> with detect_anomaly(), np.errstate(divide="ignore"):
@@ -23,9 +23,9 @@ class detect_anomaly(ContextDecorator):
     """
 
     def __init__(self):
-        self.before = []  # a stack: one decorated function may call itself
-        self.modules = []  # those being called, from the outside in
-        self.names = {}  # id(module) -> its path in the outermost one
+        self.before = []  # a stack: a decorated function may call itself
+        self.modules = []  # those being called, outermost first
+        self.names = {}  # id(module) -> its path in the outermost module
 
     def __enter__(self):
         self.before.append(set_watcher(self))
@@ -34,7 +34,7 @@ class detect_anomaly(ContextDecorator):
     def __exit__(self, *exc):
         set_watcher(self.before.pop())
 
-    # --- what the tape and the modules report
+    # --- called by the tape and by modules
 
     def enter(self, module):
         """``module`` is being called."""
@@ -47,74 +47,86 @@ class detect_anomaly(ContextDecorator):
         self.modules.pop()
 
     def forward(self, op, inputs, y):
-        """``op`` made the tensor y out of the tensors ``inputs``."""
-        op.place = (self._path(), self.modules[0] if self.modules else None)
+        """``op`` computed the tensor y from the tensors ``inputs``."""
+        op.called_in = (self.module_path(), self.modules[0] if self.modules else None)
         if not all_finite(y.data):
-            raise _error("forward", op, inputs, f"{count(y.data)} in the output {y.shape}")
+            raise _error("forward", op, inputs, f"{describe_nonfinite(y.data)} in the output {y.shape}")
 
     def backward(self, op, dy, gradients):
-        """``op`` made the gradients of its inputs out of dy, that of its output."""
+        """``op`` computed the gradients of its inputs from dy, the gradient of its output."""
         for i, dx in enumerate(gradients):
             if dx is not None and not all_finite(dx):
                 of = _names(op, op.inputs)[i]
-                raise _error("backward", op, op.inputs, f"{count(dx)} in the gradient {dx.shape} of {of}", dy)
+                raise _error(
+                    "backward", op, op.inputs, f"{describe_nonfinite(dx)} in the gradient {dx.shape} of {of}", dy
+                )
 
-    def _path(self):
-        """Where in the outermost module this is: ``layer1.0.conv1``; the outermost one itself by its class."""
+    def module_path(self):
+        """The path of the innermost module being called: ``layer1.0.conv1``, or the class name of the outermost one."""
         if not self.modules:
             return ""
-        for module in reversed(self.modules):  # one that is no attribute of another has no name
+        for module in reversed(self.modules):  # a module that is no attribute of another has none
             if self.names.get(id(module)):
                 return self.names[id(module)]
         return type(self.modules[0]).__name__
 
 
 def all_finite(array):
-    """Whether an array has neither NaN nor Inf; integers never have. A sum that is finite is proof, and cheap."""
+    """Whether an array has neither NaN nor Inf; integer arrays never have. A finite sum is a cheap proof."""
     if array.dtype.kind != "f":
         return True
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())
 
 
-def count(array):
-    """How many NaN and Inf an array holds.
+def describe_nonfinite(array):
+    """The numbers of NaN and Inf in an array, in words.
 
-    >>> count(np.array([1.0, np.nan, -np.inf, np.nan]))
+    >>> describe_nonfinite(np.array([1.0, np.nan, -np.inf, np.nan]))
     '2 NaN and 1 Inf'
     """
     found = [(int(np.isnan(array).sum()), "NaN"), (int(np.isinf(array).sum()), "Inf")]
     return " and ".join(f"{n:,} {what}" for n, what in found if n)
 
 
-def span(array):
-    """Shape and range of an array.
+def describe(array):
+    """The shape and range of an array, in words.
 
-    >>> span(np.array([1.0, np.nan, -2.5]))
+    >>> describe(np.array([1.0, np.nan, -2.5]))
     '(3,) from -2.5 to 1, with 1 NaN'
     """
     if array.dtype.kind != "f" or all_finite(array):
         return f"{array.shape} from {array.min():.4g} to {array.max():.4g}" if array.size else f"{array.shape}"
     finite = array[np.isfinite(array)]
     numbers = f" from {finite.min():.4g} to {finite.max():.4g}, with" if finite.size else ":"
-    return f"{array.shape}{numbers} {count(array)}"
+    return f"{array.shape}{numbers} {describe_nonfinite(array)}"
+
+
+def recorded_path(op):
+    """The path of the module that ``op`` was called in, as detect_anomaly noted it in the forward pass, or ""."""
+    return _called_in(op)[0]
+
+
+def _called_in(op):
+    """(path of the module that ``op`` was called in, the outermost module), or ("", None) where that is not known."""
+    return vars(op).get("called_in", ("", None))
 
 
 def _names(op, inputs):
-    """What to call the inputs of an operation: parameters by their paths."""
-    _, root = vars(op).get("place", ("", None))
+    """Names for the inputs of an operation: parameters are named by their paths."""
+    _, root = _called_in(op)
     known = {id(p): name for name, p in root.named_parameters()} if root is not None else {}
     others = sum(id(x) not in known for x in inputs)
     return [known.get(id(x), "input" if others == 1 else f"input {i + 1}") for i, x in enumerate(inputs)]
 
 
 def _error(phase, op, inputs, what, dy=None):
-    path, _ = vars(op).get("place", ("", None))
+    path, _ = _called_in(op)
     went_in = list(zip(_names(op, inputs), [x.data for x in inputs]))
     if dy is not None:
         went_in.append(("the output's gradient", dy))
     already = [name for name, array in went_in if not all_finite(array)]
     where = f" in {path}" if path else ""
     since = f" ({' and '.join(already)} had them already)" if already else ""
-    spans = "; ".join(f"{name} {span(array)}" for name, array in went_in)
+    spans = "; ".join(f"{name} {describe(array)}" for name, array in went_in)
     return AnomalyError(f"{phase} of {op.name}{where}: {what}{since}; went in: {spans}", phase, op.name, path)

@@ -1,4 +1,4 @@
-"""Making tensors from arrays and numbers."""
+"""Create tensors from arrays and numbers."""
 
 import numpy as np
 
@@ -10,7 +10,8 @@ from .tensor import Tensor
 def tensor(data, dtype=None, requires_grad=False):
     """A Tensor with a copy of ``data``: a number, a nested sequence, an ndarray or a Tensor.
 
-    Python floats become float32; arrays keep their dtype; integers stay integers. Four axes are stored channels-last.
+    Python floats become float32; arrays keep their dtype; integers stay integers. Arrays with four axes are stored
+    channels-last. Raises ShapeError for nested sequences of unequal length, DtypeError for dtypes that minires lacks.
 
     >>> tensor([1.0, 2.0]).dtype, tensor(np.zeros(2)).dtype, tensor([1, 2]).dtype
     (dtype('float32'), dtype('float64'), dtype('int64'))
@@ -35,7 +36,7 @@ def tensor(data, dtype=None, requires_grad=False):
 
 
 def from_numpy(array):
-    """A Tensor that shares the ndarray's memory: a change of one is seen in the other. DtypeError for anything else."""
+    """A Tensor that shares the memory of an ndarray: changes to one change the other. Raises DtypeError for anything else."""
     if not isinstance(array, np.ndarray):
         raise DtypeError(f"from_numpy: takes an ndarray, got {type(array).__name__}; mr.tensor(…) copies anything")
     return Tensor(array)

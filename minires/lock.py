@@ -1,4 +1,4 @@
-"""Locks: the operating system's own, so that one is gone when its holder is, however that died."""
+"""Locks on run folders. They are the operating system's, which releases them when the process ends in any way."""
 
 import os
 import weakref
@@ -6,17 +6,17 @@ from pathlib import Path
 
 from .errors import RunError
 
-NAME = ".lock"  # it stays behind and means nothing by being there
-_BYTE = 1 << 30  # Windows locks bytes, which nobody else can read then: one far behind the text
+NAME = ".lock"  # the file remains; its existence means nothing
+_BYTE = 1 << 30  # Windows locks bytes, which others cannot read then: one far behind the text
 
 
 class FolderLock:
-    """The lock on a run's folder, held from when it is made until ``release()``. RunError when another run has it."""
+    """The lock on a run's folder, held until ``release()``. Raises RunError when another run holds it."""
 
     def __init__(self, folder):
         folder = Path(folder)
         descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
-        self.release = weakref.finalize(self, os.close, descriptor)  # also when it is forgotten
+        self.release = weakref.finalize(self, os.close, descriptor)  # also when it is garbage-collected
         try:
             try_lock(descriptor)
         except (BlockingIOError, PermissionError):
@@ -31,11 +31,11 @@ class FolderLock:
             raise RunError(
                 f"{folder} cannot be locked ({error.strerror}): choose a folder on a file system with locks"
             ) from error
-        _sign(descriptor)
+        _write_pid(descriptor)
 
 
-def _sign(descriptor):
-    """Leave the process's number, for the message that others get. A full disk is no reason not to run."""
+def _write_pid(descriptor):
+    """Write the process id, for the error message of other runs. A full disk is no reason to fail."""
     try:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
@@ -47,15 +47,15 @@ try:
     import fcntl
 
     def try_lock(descriptor):
-        """Lock an open file until it is closed. BlockingIOError or PermissionError while another has it, other OSErrors
-        where there are no locks."""
+        """Lock an open file until it is closed. Raises BlockingIOError or PermissionError while another process has the
+        lock, other OSErrors where there are no locks."""
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 except ImportError:  # Windows
     import msvcrt
 
     def try_lock(descriptor):
-        """The same."""
+        """As above, with the locks of Windows."""
         os.lseek(descriptor, _BYTE, os.SEEK_SET)
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)

@@ -269,7 +269,7 @@ class Handle:
 
 def backward(outputs, grads, retain_graph=False):
     """Walk the graph above ``outputs`` once, in reverse topological order, starting with ``grads`` (ndarrays)."""
-    order = _topological(outputs)
+    order = topological_order(outputs)
     watch = watcher()
     totals = {}  # id(tensor) -> (gradient so far: an ndarray or a LazyGradient, does the tape own the array?)
     for y, dy in zip(outputs, grads):
@@ -326,7 +326,7 @@ def _compute_all(totals):
         totals[key] = _array(gradient), owned
 
 
-def _topological(outputs):
+def topological_order(outputs):
     """The tensors that require a gradient, inputs before outputs. Iterative: a ResNet-1202 is deeper than the stack."""
     order, seen, stack = [], set(), [(y, False) for y in outputs]
     while stack:

@@ -4,7 +4,7 @@ import pytest
 import minires as mr
 from minires import functional as F
 from minires import nn
-from minires.anomaly import all_finite, count, span
+from minires.anomaly import all_finite, describe, describe_nonfinite
 from minires.errors import AnomalyError, ShapeError
 from minires.tensor import Op, watcher
 
@@ -169,11 +169,11 @@ def test_modules_that_have_no_name_are_known_by_what_is_around_them():
         assert caught.value.path == path
 
 
-def test_spans():
+def test_descriptions():
     assert all_finite(np.array([1, 2]))
     assert all_finite(np.full(4, 3e38, np.float32))  # whose sum is not
     assert not all_finite(np.array([np.inf, -np.inf]))
-    assert count(np.array([np.inf, np.nan])) == "1 NaN and 1 Inf"
-    assert span(np.zeros((0, 3))) == "(0, 3)"
-    assert span(np.array([np.nan])) == "(1,): 1 NaN"
-    assert span(np.array([2, 3])) == "(2,) from 2 to 3"
+    assert describe_nonfinite(np.array([np.inf, np.nan])) == "1 NaN and 1 Inf"
+    assert describe(np.zeros((0, 3))) == "(0, 3)"
+    assert describe(np.array([np.nan])) == "(1,): 1 NaN"
+    assert describe(np.array([2, 3])) == "(2,) from 2 to 3"

@@ -1,4 +1,4 @@
-"""The ``minires`` command. What is heavy is imported inside the commands, so that ``--help`` comes at once."""
+"""The ``minires`` command. Slow imports are inside the commands, so that ``--help`` is printed at once."""
 
 import sys
 from typing import Annotated
@@ -43,7 +43,7 @@ def _print_version(wanted: bool):
 @app.callback()
 def minires(
     version: Annotated[
-        bool, typer.Option("--version", help="Say the version and stop.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ):
     pass

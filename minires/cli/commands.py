@@ -1,14 +1,16 @@
-"""The group of all commands, and how Ctrl-C leaves it."""
+"""The group of all commands, and how it handles Ctrl-C."""
 
 import typer
 import typer.core
 
 
 class Interrupted(typer.Abort):
-    """A KeyboardInterrupt on its way out: typer would make an exit code of it, and drop what it says."""
+    """A KeyboardInterrupt with its message, which typer would drop."""
 
 
 class Commands(typer.core.TyperGroup):
+    """A group that raises Interrupted in place of KeyboardInterrupt."""
+
     def invoke(self, context):
         try:
             return super().invoke(context)

@@ -1,4 +1,4 @@
-"""``minires data``: get data sets, look at them, check them."""
+"""``minires data``: download, list, verify and show data sets."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,10 +9,10 @@ from ..errors import ConfigError, DataError
 from .errors import Debug
 from .paths import DOWNLOADS
 
-MANY = 20  # classes; more than that are listed, not tabulated
+MANY = 20  # data sets with more classes have them listed, not tabulated
 
 app = typer.Typer(
-    help="Get data sets, look at them, check them.\n\n`minires data info` lists them, and says which are here.\n\n"
+    help="Get data sets, look at them, check them.\n\n`minires data info` lists them, and says where they are.\n\n"
     "`minires data download cifar10` gets one.",
     rich_markup_mode="markdown",
 )
@@ -45,8 +45,8 @@ def download(
 ):
     """Download a data set from its authors, about 170 MB, and check its md5 sum.
 
-    The archive is not unpacked. One that is there already is checked and left alone; an interrupted download leaves
-    nothing that could be taken for the data set.
+    The archive is not unpacked. An archive that exists already is checked and kept. An interrupted download leaves nothing
+    that could be mistaken for the data set.
 
     `minires data download cifar10` and then `minires train --dataset cifar10`
 
@@ -68,7 +68,7 @@ def download(
 
 
 def _download_bar(console, what):
-    """A bar with speed and time left; yields ``progress(done, total)``. Where the output is no terminal: one line."""
+    """A progress bar with speed and remaining time; yields ``progress(done, total)``. Does nothing outside a terminal."""
     from contextlib import contextmanager
 
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -96,7 +96,7 @@ def info(
     data_dir: DataDir = None,
     debug: Debug = False,
 ):
-    """List the data sets and where they are, or tell about one: images, colours, classes.
+    """List the data sets and where they are, or describe one: images, colours, classes.
 
     `minires data info`
 
@@ -157,7 +157,7 @@ def _source(data, name, data_dir):
 
 
 def _classes(train, test):
-    """A row a class; of many classes, their names and how many images they have."""
+    """A row for each class; for many classes only their names and numbers of images."""
     import numpy as np
     from rich.table import Table
     from rich.text import Text
@@ -188,8 +188,8 @@ def verify(
 ):
     """Check the files of a data set, one by one. Exit code 1 when something is wrong with them.
 
-    Sizes, labels, archives and pickles are checked whatever they are called; files with the official names also have
-    to have the official md5 sums, or, unpacked binary files, for which there are none, the official sizes.
+    Sizes, labels, archives and pickles are always checked. Files with the official names must also have the official md5
+    sums or, if they are unpacked binary files, for which there are none, the official sizes.
 
     `minires data verify cifar10`
 
@@ -230,12 +230,12 @@ def show(
     name: Annotated[str, typer.Argument(help="shapes, cifar10 or cifar100.")] = "shapes",
     data_dir: DataDir = None,
     test: Annotated[bool, typer.Option("--test", help="Test images, not training images.")] = False,
-    images: Annotated[int, typer.Option(help="How many of each class.")] = 10,
+    images: Annotated[int, typer.Option(help="Number of images for each class.")] = 10,
     seed: Annotated[int, typer.Option(help="Another seed shows other images.")] = 0,
     out: Annotated[Path | None, typer.Option(help="The PNG to write.", show_default="NAME.png")] = None,
     debug: Debug = False,
 ):
-    """Draw images of a data set into a PNG, a row a class.
+    """Draw images of a data set into a PNG, one row for each class.
 
     `minires data show`
 
@@ -243,7 +243,7 @@ def show(
     """
     from .. import data
     from ..data.pictures import draw_grid
-    from ..training.checkpoint import atomic_write
+    from ..files import atomic_write
     from . import display
 
     console = display.console()

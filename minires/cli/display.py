@@ -1,4 +1,4 @@
-"""How a training run looks: a live line in a terminal, plain lines elsewhere. Both print the same row an epoch."""
+"""The display of a training run: a live line in a terminal, plain lines elsewhere. Both print a row for each epoch."""
 
 import time
 from collections import deque
@@ -11,18 +11,18 @@ from rich.text import Text
 from ..training import Callback
 
 GOOD, DIM, NAME = "bold green", "dim", "cyan"
-PLAIN_EVERY = 10.0  # seconds between two lines of progress where the output is no terminal
+PLAIN_EVERY = 10.0  # seconds between two lines of progress outside a terminal
 
 
 def console(stderr=False):
-    """Where commands print: text is never taken for rich's markup. Lines are wrapped in a terminal, nowhere else."""
+    """The Console that commands print to: without rich's markup, and with lines wrapped only in a terminal."""
     out = Console(stderr=stderr, highlight=False, markup=False)
     out.soft_wrap = not out.is_terminal
     return out
 
 
 def duration(seconds):
-    """A span of time in words.
+    """A duration in words.
 
     >>> duration(8.04), duration(68.2), duration(3720)
     ('8.0 s', '1 min 08 s', '1 h 02 min')
@@ -38,7 +38,7 @@ def percent(share):
 
 
 def pairs(rows):
-    """Names and values, one pair a line. Lines are as long as they are: a path stays in one piece."""
+    """Names and values as a Text, one pair in a line. Lines are not wrapped, so that paths stay in one piece."""
     rows = list(rows)
     width = max(len(name) for name, _ in rows)
     return Text("\n").join(Text.assemble("  ", (name.ljust(width + 2), DIM), value) for name, value in rows)
@@ -50,7 +50,7 @@ def accuracy_line(accuracy):
 
 @contextmanager
 def bar(out, what, total):
-    """A progress bar while the block runs, in a terminal; yields ``advance(steps=1, what=None)``."""
+    """A progress bar during the block, in a terminal; yields ``advance(steps=1, what=None)``."""
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30, style="bright_black", complete_style="cyan", finished_style="cyan"),
@@ -67,28 +67,28 @@ def bar(out, what, total):
 
 
 def spinner(out, what, quiet=False):
-    """Says what is being waited for while the block runs, in a terminal."""
+    """A spinner with a description during the block, in a terminal."""
     return out.status(Text(what, DIM), spinner_style=NAME) if is_live(out) and not quiet else nullcontext()
 
 
 def is_live(out):
-    """Whether lines can be drawn over: a terminal that is not dumb."""
+    """Whether lines can be overwritten: in a terminal that is not dumb."""
     return out.is_terminal and not out.is_dumb_terminal
 
 
-class Pace:
-    """Steps and images a second over the last steps of this epoch, and from them the time left."""
+class Throughput:
+    """Steps and images per second over the last steps of an epoch, and from them the time left."""
 
     def __init__(self, trainer):
         self.trainer = trainer
         self.recent = deque(maxlen=32)  # (seconds, images) at the last steps
         self.step_rate = self.image_rate = None
-        self.evaluation = None  # seconds that the evaluations of an epoch took
+        self.evaluation = None  # seconds for the evaluations of an epoch
 
     def start_epoch(self):
         self.recent.clear()
         self.began = time.perf_counter()
-        self.steps = self.trainer.progress.batches  # a run that goes on may begin in the middle
+        self.steps = self.trainer.progress.batches  # a resumed run may begin in the middle
 
     def step(self, images):
         self.steps += 1
@@ -102,8 +102,8 @@ class Pace:
         self.evaluation = time.perf_counter() - (self.recent[-1][0] if self.recent else self.began)
 
     @property
-    def left(self):
-        """Seconds until the last epoch is evaluated, or None before there is anything to tell it from."""
+    def time_left(self):
+        """Seconds until the last epoch is evaluated; None before they can be estimated."""
         if self.step_rate is None:
             return None
         trainer = self.trainer
@@ -117,18 +117,18 @@ class Pace:
 
 
 def watch(out):
-    """The display that suits where the output goes."""
+    """The display for the output: live in a terminal, plain elsewhere."""
     return LiveDisplay(out) if is_live(out) else PlainDisplay(out)
 
 
 class PlainDisplay(Callback):
-    """A line an epoch, and one every few seconds in between."""
+    """A line for each epoch, and one every few seconds in between."""
 
     def __init__(self, out):
         self.out = out
 
     def on_start(self, trainer):
-        self.pace = Pace(trainer)
+        self.throughput = Throughput(trainer)
         self.columns = [
             ("epoch", 7),
             ("lr", 7),
@@ -140,22 +140,22 @@ class PlainDisplay(Callback):
         if trainer.val_loader is not None:
             self.columns.append(("val acc", 8))
         self.columns += [("img/s", 6), ("time", 7)]
-        self.gap = " " if trainer.val_loader is not None else "  "  # either way 80 characters are enough
+        self.gap = " " if trainer.val_loader is not None else "  "  # so that 80 characters are enough
         self.out.print(Text(self.gap.join(name.rjust(width) for name, width in self.columns), DIM))
         self.printed = time.perf_counter()
 
     def on_epoch_start(self, trainer):
-        self.pace.start_epoch()
+        self.throughput.start_epoch()
 
     def on_step(self, trainer, mean):
-        self.pace.step(mean.images)
+        self.throughput.step(mean.images)
         if time.perf_counter() - self.printed >= PLAIN_EVERY:
             self.printed = time.perf_counter()
-            share = self.pace.steps / len(trainer.train_loader)
+            share = self.throughput.steps / len(trainer.train_loader)
             self.out.print(f"epoch {trainer.epoch + 1}/{trainer.epochs}, {share:.0%}: {self.status(mean)}")
 
     def on_epoch(self, trainer, row):
-        self.pace.end_epoch()
+        self.throughput.end_epoch()
         values = {
             "epoch": f"{row['epoch']}/{trainer.epochs}",
             "lr": f"{row['lr']:.3g}",
@@ -176,18 +176,18 @@ class PlainDisplay(Callback):
         self.printed = time.perf_counter()
 
     def close(self):
-        """Give the terminal back: also when training ended in an error."""
+        """Restore the terminal, also after an error."""
 
     def status(self, mean):
-        """Loss, accuracy, speed and time left of the epoch under way."""
+        """Loss and accuracy of the present epoch, speed and remaining time."""
         text = f"loss {mean.loss:.3f}  acc {100 * mean.accuracy:.1f} %"
-        if self.pace.left is not None:
-            text += f"  {self.pace.image_rate:,.0f} images/s  {duration(self.pace.left)} left"
+        if self.throughput.time_left is not None:
+            text += f"  {self.throughput.image_rate:,.0f} images/s  {duration(self.throughput.time_left)} left"
         return text
 
 
 class LiveDisplay(PlainDisplay):
-    """The same rows, with one live line of progress below the last."""
+    """The rows of PlainDisplay, with a live line of progress below the last."""
 
     def on_start(self, trainer):
         super().on_start(trainer)
@@ -196,7 +196,7 @@ class LiveDisplay(PlainDisplay):
             BarColumn(bar_width=18, style="bright_black", complete_style="cyan", finished_style="cyan"),
             TextColumn("{task.fields[status]}"),
             console=self.out,
-            transient=True,  # it gives way to the epoch's row; what others print to the terminal appears above it
+            transient=True,  # it is replaced by the epoch's row; other output appears above it
             refresh_per_second=8,
         )
         self.task = self.progress.add_task("", total=1, status="")
@@ -206,13 +206,13 @@ class LiveDisplay(PlainDisplay):
         super().on_epoch_start(trainer)
         self.update(
             description=f"{trainer.epoch + 1}/{trainer.epochs}".rjust(self.columns[0][1]),
-            completed=self.pace.steps,
+            completed=self.throughput.steps,
             total=len(trainer.train_loader),
             status="first step" if not trainer.step else "",
         )
 
     def on_step(self, trainer, mean):
-        self.pace.step(mean.images)
+        self.throughput.step(mean.images)
         status = self.status(mean)
         self.update(advance=1, status=f"{status}  stopping" if trainer.stopping else status)
 
@@ -239,7 +239,7 @@ class LiveDisplay(PlainDisplay):
 
 
 def print_header(out, trainer, recipe, folder):
-    """What is about to be trained, on what and how."""
+    """Print what is trained, on what data and how."""
     from .. import __version__, kernels
 
     train, test = trainer.train_loader.dataset, trainer.test_loader.dataset
@@ -269,7 +269,7 @@ def print_header(out, trainer, recipe, folder):
 
 
 def print_result(out, trainer, folder, quiet):
-    """The accuracy that was reached, and where everything is."""
+    """Print the accuracy, and where the files are."""
     row = trainer.history[-1]
     result = accuracy_line(row["test_acc"])
     if quiet:

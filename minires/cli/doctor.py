@@ -3,7 +3,7 @@
 from .errors import Debug
 
 LIBRARIES = ("numpy", "numba", "llvmlite", "safetensors")
-TELLING = (
+FEATURES = (  # of the CPU, that are listed
     "avx512f",
     "avx512bw",
     "avx512dq",
@@ -19,13 +19,13 @@ TELLING = (
 
 
 def doctor(debug: Debug = False):
-    """Say what minires runs on, and test its kernels. Exit code 1 when a test fails.
+    """Print what minires runs on, and test its kernels. Exit code 1 when a test fails.
 
-    The fast kernels are compared with the readable ones, outputs and gradients, and one thread with several.
+    The outputs and gradients of the fast kernels are compared with those of the readable ones, and one thread with several.
 
-    `minires doctor` is what to run first on a new machine, and what to put into a report of a mistake
+    `minires doctor` is the first thing to run on a new machine, and its output belongs in a bug report
 
-    `NUMBA_NUM_THREADS=1 minires doctor` tells whether threads are what is wrong
+    `NUMBA_NUM_THREADS=1 minires doctor` tells whether threads cause a problem
     """
     from rich.text import Text
 
@@ -68,10 +68,9 @@ def _versions():
 
 
 def _machine():
-    from ..kernels.runtime import jit as cache
-    from ..kernels.runtime import target, threads
+    from ..kernels.runtime import jit, target, threads
 
-    features = [name for name in TELLING if f"+{name}" in target.CPU_FEATURES.split(",")]
+    features = [name for name in FEATURES if f"+{name}" in target.CPU_FEATURES.split(",")]
     lanes = target.VECTOR_BYTES // 4
     yield "CPU target", f"{target.CPU_NAME} ({target.TRIPLE})"
     yield "features", ", ".join(features) or "none that the kernels use, by name"
@@ -81,11 +80,11 @@ def _machine():
     )
     yield "Winograd", _winograd(target.KIND)
     yield "threads", f"{threads.get_num_threads()} of {threads.physical_cores()} physical cores"
-    yield "cache folder", str(cache.FOLDER) if cache.FOLDER else "none is writable: compiled in every process"
+    yield "cache folder", str(jit.FOLDER) if jit.FOLDER else "none is writable: compiled in every process"
 
 
 def _winograd(kind):
-    """Whether the committed table has figures for this target, and for which channels it chooses Winograd."""
+    """The numbers of channels for which the committed table selects Winograd on this target."""
     from ..kernels.convolution.winograd_plan import least_side
     from ..kernels.convolution.winograd_table import GAINS
 
@@ -106,7 +105,7 @@ def _winograd(kind):
 
 
 def _threading_layer():
-    """Known once a parallel kernel has run."""
+    """Numba's threading layer, which is known once a parallel kernel has run."""
     import numba
 
     try:

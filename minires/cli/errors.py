@@ -1,4 +1,4 @@
-"""What a user sees when something is wrong: one or two sentences and exit code 2. ``--debug`` shows the traceback."""
+"""Errors on the command line: one or two sentences and exit code 2. ``--debug`` shows the traceback."""
 
 import os
 import sys
@@ -11,9 +11,9 @@ import typer
 from ..errors import MiniresError, nearest
 from . import usage
 
-UsageError = typer.BadParameter.__bases__[0]  # typer carries its own click since 0.20, and names it nowhere else
-INTERRUPTED = 130  # what a shell expects after Ctrl-C
-WRONG = 2
+UsageError = typer.BadParameter.__bases__[0]  # typer bundles click since 0.20, and exports this class nowhere
+INTERRUPTED = 130  # the exit code that shells expect after Ctrl-C
+FAILED = 2
 LAYERS = ("workqueue", "omp", "tbb", "default", "safe", "threadsafe", "forksafe")  # Numba's names
 
 _debug = False
@@ -31,7 +31,7 @@ Debug = Annotated[
 
 
 def explain(error, args=()):
-    """The sentence for an error that the user can do something about, or None for a mistake of minires' own."""
+    """The message for an error that the user can do something about, or None for a bug of minires."""
     if isinstance(error, MiniresError):
         return str(error)
     if isinstance(error, UsageError):
@@ -46,7 +46,7 @@ def explain(error, args=()):
 
 
 def _about_layer(name):
-    """What to do when Numba cannot start its threads."""
+    """The message for a threading layer that Numba cannot start."""
     brings = " (pip install tbb brings it)" if name == "tbb" else ""
     what = f"cannot be loaded here{brings}" if name in LAYERS else f"is unknown{nearest(name, LAYERS)}"
     return (
@@ -56,11 +56,11 @@ def _about_layer(name):
 
 
 def run(app, args=None):
-    """Run the command line; returns the exit code."""
+    """Run the command line; return the exit code. Errors with a message (``explain``) are printed, others raised."""
     _switch_debug(False)
     args = list(sys.argv[1:] if args is None else args) or ["--help"]
     try:
-        with _warnings_in_a_sentence():
+        with _short_warnings():
             return app(args=args, prog_name="minires", standalone_mode=False) or 0
     except (KeyboardInterrupt, typer.Abort) as error:
         _say(str(error) or "interrupted")
@@ -70,12 +70,12 @@ def run(app, args=None):
         if sentence is None or _debug:
             raise
         _say(sentence)
-        return WRONG
+        return FAILED
 
 
 @contextmanager
-def _warnings_in_a_sentence():
-    """What minires warns of in the block, such as a cache folder that is not writable, without the line of code."""
+def _short_warnings():
+    """Print minires' own warnings in the block, such as on a read-only cache folder, without the line of code."""
     before = warnings.showwarning
 
     def show(message, category, *where, **more):

@@ -8,7 +8,7 @@ import typer
 from .errors import Debug
 from .paths import DOWNLOADS
 
-MANY = 20  # classes; of more than that, the hardest ten are shown
+MANY = 20  # of data sets with more classes the ten hardest are shown
 
 
 def evaluate(
@@ -25,11 +25,11 @@ def evaluate(
     ] = None,
     debug: Debug = False,
 ):
-    """Test accuracy of a trained network, class by class. Computed as it was trained: fused or not, with Winograd or not.
+    """Test accuracy of a trained network, class by class, with the settings of fusion and Winograd that it was trained with.
 
     `minires eval runs/resnet8-shapes-1`
 
-    `minires eval runs/resnet20-cifar10-1/best.safetensors` takes the checkpoint that was best on held-out images
+    `minires eval runs/resnet20-cifar10-1/best.safetensors` evaluates the checkpoint that was best on held-out images
 
     `minires eval runs/resnet20-cifar10-1 --data-dir ~/data` finds files that have moved
     """
@@ -57,7 +57,7 @@ def evaluate(
 
 
 def _table(counts, classes):
-    """A row a class: its accuracy, and what it is most often taken for."""
+    """A row for each class: its accuracy, and the class it is most often mistaken for."""
     from rich.table import Table
     from rich.text import Text
 

@@ -7,8 +7,8 @@ import typer
 
 from .errors import Debug
 
-PLOT_POINTS = 29  # steps a sweep when they are drawn: four a decade
-SIZES = (8, 16, 32, 64)  # pixels of the images that a model is tried with
+PLOT_POINTS = 29  # steps of a sweep that is drawn: four for each decade
+SIZES = (8, 16, 32, 64)  # image sizes to try for a model
 FAILED = 1
 
 
@@ -22,10 +22,13 @@ def gradcheck(
     ] = False,
     image_size: Annotated[
         int | None,
-        typer.Option(help="Pixels of the model's images; by default the fewest that do.", show_default=False),
+        typer.Option(
+            help="Side of the model's images in pixels; by default the smallest of 8, 16, 32 and 64 that works.",
+            show_default=False,
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images for the model.")] = 3,
-    directions: Annotated[int, typer.Option(help="Random directions a parameter of the model.")] = 2,
+    directions: Annotated[int, typer.Option(help="Random directions for each parameter of the model.")] = 2,
     backend: Annotated[str, typer.Option(help="numba, or reference: the readable kernels.")] = "numba",
     fusion: Annotated[
         bool, typer.Option("--fusion/--no-fusion", help="Fused operations where a model has them; off: op by op.")
@@ -52,10 +55,10 @@ def gradcheck(
 
     `minires gradcheck --model resnet8` checks a whole network, and finds its first wrong module.
 
-    `minires gradcheck conv2d --plot steps.png` draws why the step must be neither long nor short.
+    `minires gradcheck conv2d --plot steps.png` plots the error against the step size.
 
     `minires gradcheck --model resnet8 --batch-size 8 --image-size 32 --no-winograd` checks the direct convolutions where
-    Winograd's would be taken.
+    Winograd's would be used.
 
     `minires gradcheck --backend reference --json` checks the readable kernels and prints JSON.
     """
@@ -74,14 +77,14 @@ def gradcheck(
     if image_size is not None and image_size < 1:
         raise ConfigError(f"image_size must be a whole number from 1 up, not {image_size}")
     if plot is not None and plot.suffix[1:].lower() not in FORMATS:
-        raise ConfigError(f"{plot} is no name for a picture: it must end in {', '.join('.' + f for f in FORMATS)}")
+        raise ConfigError(f"{plot} is not the name of a picture: it must end in {', '.join('.' + f for f in FORMATS)}")
     if plot is not None and not plot.parent.is_dir():
         raise ConfigError(f"there is no folder {plot.parent} to put {plot.name} into: make it first")
     console = display.console()
     settings = {"seed": seed, "sweep_points": PLOT_POINTS if plot else 8}
     with kernels.backend(backend), lazy.fusion(fusion), winograd_switch(winograd):
         if backend == "numba":
-            start_threads()  # each check would fail, if it fails
+            start_threads()  # here, since without threads every check would fail
         if model:
             network, images = _network(model, evaluation, image_size, batch_size, seed)
             results = [_check_model(console, model, network, images, directions, settings)]
@@ -116,7 +119,7 @@ def _check_operations(console, names, settings):
 
 
 def _network(name, evaluation, image_size, batch_size, seed):
-    """The model, with random statistics where they count, and images of a size that it takes."""
+    """(model, images of a size that it accepts). In training mode one forward pass has set its running statistics."""
     import numpy as np
 
     from .. import manual_seed, models, no_grad, tensor
@@ -129,7 +132,7 @@ def _network(name, evaluation, image_size, batch_size, seed):
     for size in (image_size,) if image_size else SIZES:
         images = to_channels_last(rng.standard_normal((batch_size, 3, size, size)))
         try:
-            with no_grad():  # in training mode: the running statistics move to where the data is
+            with no_grad():  # in training mode, which sets the running statistics
                 network.double()(tensor(images))
             return network.train(not evaluation), images
         except ShapeError as error:

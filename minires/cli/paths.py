@@ -1,4 +1,4 @@
-"""What the help of the commands says about places."""
+"""Paths in the help of the commands."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from ..data.files import default_folder
 
 
 def short(path):
-    """A path below the home folder from ``~`` on.
+    """A path as text, with ``~`` for the home folder.
 
     >>> short(Path.home() / "x")
     '~/x'

@@ -7,7 +7,7 @@ import typer
 
 from .errors import Debug
 
-AGAIN = 1  # exit code when the NaN or Inf comes again
+REPRODUCED = 1  # exit code when the NaN or Inf comes again
 
 
 def replay(
@@ -15,18 +15,18 @@ def replay(
         Path,
         typer.Argument(help="The folder of a run that a NaN or Inf has ended, or its anomaly.safetensors."),
     ],
-    steps: Annotated[int, typer.Option(help="Operations to show that led there; 0 for none.")] = 8,
+    steps: Annotated[int, typer.Option(help="Number of operations to show that led there; 0 for none.")] = 8,
     backend: Annotated[str, typer.Option(help="numba, or reference: the readable kernels.")] = "numba",
     threads: Annotated[
         int | None, typer.Option(help="By default the number of physical cores.", show_default=False)
     ] = None,
     debug: Debug = False,
 ):
-    """Do the step again that gave a NaN or an Inf, and say where it came from. Exit code 1 when it comes again.
+    """Repeat the step that gave a NaN or an Inf, and say where it came from. Exit code 1 when it comes again.
 
-    A run that ends so keeps that step's batch, the weights before it and the state of the dice in `anomaly.safetensors`.
-    The data set is not needed, and nothing is written. It is done op by op, to name the operation, and with Winograd's
-    convolutions where the run had them.
+    A run that ends so keeps that step's batch, the weights before it and the state of the random generator in
+    `anomaly.safetensors`. The data set is not needed, and nothing is written. The step is computed op by op, to name the
+    operation, and with Winograd's convolutions where the run had them.
 
     `minires replay runs/resnet8-shapes-1` shows the operations that led to the first NaN or Inf
 
@@ -39,10 +39,11 @@ def replay(
     from rich.text import Text
 
     from .. import kernels
-    from ..anomaly import span
+    from ..anomaly import describe
     from ..errors import ConfigError
     from ..kernels.runtime.threads import start_threads
-    from ..training.replay import Trace, diagnose, load_anomaly
+    from ..training.diagnosis import Trace, diagnose
+    from ..training.replay import load_anomaly
     from . import display
 
     if steps < 0:
@@ -56,7 +57,7 @@ def replay(
         display.pairs(
             [
                 ("again", f"{what} (epoch {info['epoch'] + 1}) of {info['recipe']['model']}, back end {backend}"),
-                ("images", span(batch.images)),
+                ("images", describe(batch.images)),
                 ("labels", ", ".join(map(str, batch.labels[:16])) + (" …" if len(batch.labels) > 16 else "")),
             ]
         ),
@@ -67,17 +68,17 @@ def replay(
         if backend == "numba":
             start_threads()
         found = diagnose(model, batch, trace)
-    if steps and trace.steps:
-        console.print(_table(trace.steps[-steps:], found), end="\n\n")
+    if steps and trace.operations:
+        console.print(_table(trace.operations[-steps:], found), end="\n\n")
     if found is None:
         console.print(Text("All of it is finite this time.", display.GOOD))
         return 0
     console.print(Text.assemble(("Again: ", "bold red"), str(found)))
-    return AGAIN
+    return REPRODUCED
 
 
-def _table(steps, found):
-    """A row an operation; the last one is the culprit when something was found."""
+def _table(operations, found):
+    """One row for each operation; the last one is the culprit when an error was found."""
     from rich.table import Table
 
     from .display import DIM, NAME
@@ -85,7 +86,8 @@ def _table(steps, found):
     table = Table(box=None, padding=(0, 2, 0, 0), header_style=DIM)
     for column in ("pass", "operation", "module", "gave"):
         table.add_column(column, style=NAME if column == "module" else None, overflow="fold")
-    for step in steps:
-        bad = found is not None and step is steps[-1]
-        table.add_row(step.phase, step.op, step.path, step.made, style="bold red" if bad else None)
+    for operation in operations:
+        bad = found is not None and operation is operations[-1]
+        row = (operation.phase, operation.name, operation.path, operation.result)
+        table.add_row(*row, style="bold red" if bad else None)
     return table

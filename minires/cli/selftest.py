@@ -1,4 +1,4 @@
-"""The self-test of ``minires doctor``: fast kernels against the readable ones, and one thread against several."""
+"""The self-test of ``minires doctor``: fast kernels against readable ones, and one thread against several."""
 
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from .. import functional as F
 from ..kernels.runtime.threads import most_threads
 from ..tensor import Tensor
 
-TOLERANCE = {"float32": 2e-5, "float64": 1e-12}  # of the largest value; sums are taken in another order
+TOLERANCE = {"float32": 2e-5, "float64": 1e-12}  # relative to the largest value; the kernels sum in different orders
 
 
 @dataclass
 class Result:
-    """One line of the self-test. note: the largest relative difference by dtype, or what was raised."""
+    """One line of the self-test. note: the largest relative difference for each dtype, or the exception."""
 
     name: str
     passed: bool
@@ -23,7 +23,7 @@ class Result:
 
 
 def run():
-    """Yield a Result a check; what raises counts as failed."""
+    """Yield a Result for each check. An exception counts as a failure."""
     for name, function, shapes in _checks():
         yield _check(name, lambda f=function, s=shapes: _differences(f, s))
     yield _check("augmentation", lambda: {"float32": _difference(_augmented, [])})
@@ -32,10 +32,10 @@ def run():
 
 
 def _check(name, measure):
-    """measure() → {dtype: largest relative difference}."""
+    """The Result of one check. measure() returns {dtype: largest relative difference}."""
     try:
         found = measure()
-    except Exception as error:  # a diagnosis must go on: the next check may tell more
+    except Exception as error:  # the other checks must still run
         return Result(name, False, f"{type(error).__name__}: {error}")
     notes = [f"{dtype} {'exact' if error == 0 else f'{error:.1e}'}".strip() for dtype, error in found.items()]
     note = "   ".join(f"{text:<15}" for text in notes).rstrip()
@@ -43,7 +43,7 @@ def _check(name, measure):
 
 
 def _checks():
-    """(name, function of tensors, shapes): outputs and all gradients are compared."""
+    """Yield (name, function of tensors, shapes); outputs and all gradients are compared."""
     labels = np.arange(24) % 10
 
     def conv(stride=1, padding=0, dilation=1, groups=1):
@@ -73,7 +73,7 @@ def _arrays(shapes, dtype):
 
 
 def _sgd(w, dw):
-    """Two steps, so that momentum counts. Returns w, which needs no gradient of its own here."""
+    """w after two steps, so that momentum has an effect. Detached, since there is no gradient to compare."""
     w = Tensor(w.data.copy(order="K"), requires_grad=True)
     optimizer = optim.SGD([w], lr=0.1, momentum=0.9, weight_decay=1e-2, nesterov=True)
     for _ in range(2):
@@ -104,7 +104,7 @@ def _differences(function, shapes):
 
 
 def _difference(function, arrays):
-    """The largest difference between the back ends, over outputs and gradients, relative to the largest value."""
+    """The largest difference of outputs and gradients between the back ends, relative to the largest value."""
     with kernels.backend("reference"):
         expected = _run(function, arrays)
     with kernels.backend("numba"):

@@ -35,46 +35,48 @@ def train(
         ),
     ] = None,
     val: Annotated[
-        int | None, _option(WHAT, "Hold out so many training images; keep the epoch that is best on them.")
+        int | None, _option(WHAT, "Number of training images to hold out; the epoch that is best on them is kept.")
     ] = None,
-    epochs: Annotated[int | None, _option(HOW, "Times that every training image is seen.")] = None,
-    batch_size: Annotated[int | None, _option(HOW, "Images a step.")] = None,
+    epochs: Annotated[int | None, _option(HOW, "Number of passes over the training images.")] = None,
+    batch_size: Annotated[int | None, _option(HOW, "Images in a step.")] = None,
     lr: Annotated[float | None, _option(HOW, "Learning rate at the peak of the schedule.")] = None,
     schedule: Annotated[str | None, _option(HOW, "one-cycle, cosine, linear, multi-step or constant.")] = None,
     warmup: Annotated[
-        float | None, _option(HOW, "Part of the run in which the learning rate rises, such as 0.3.")
+        float | None, _option(HOW, "Fraction of the run in which the learning rate rises, such as 0.3.")
     ] = None,
     milestones: Annotated[
         str | None,
-        _option(HOW, "multi-step: parts of the run after which lr falls, such as 0.5,0.75.", metavar="PARTS"),
+        _option(HOW, "multi-step: fractions of the run after which lr falls, such as 0.5,0.75.", metavar="PARTS"),
     ] = None,
-    gamma: Annotated[float | None, _option(HOW, "multi-step: what lr is multiplied by there.")] = None,
+    gamma: Annotated[float | None, _option(HOW, "multi-step: the factor on lr at each milestone.")] = None,
     momentum: Annotated[float | None, _option(HOW, "Momentum of SGD.")] = None,
-    nesterov: Annotated[bool | None, _option(HOW, "Nesterov's momentum.", "--nesterov/--no-nesterov")] = None,
-    weight_decay: Annotated[float | None, _option(HOW, "Decay of the weights.")] = None,
+    nesterov: Annotated[bool | None, _option(HOW, "Nesterov momentum.", "--nesterov/--no-nesterov")] = None,
+    weight_decay: Annotated[float | None, _option(HOW, "Weight decay.")] = None,
     decay_norms: Annotated[
-        bool | None, _option(HOW, "Decay batch norms and biases too.", "--decay-norms/--no-decay-norms")
+        bool | None, _option(HOW, "Apply weight decay to batch norms and biases too.", "--decay-norms/--no-decay-norms")
     ] = None,
     label_smoothing: Annotated[
         float | None, _option(HOW, "Share of each label that is spread over all classes.")
     ] = None,
-    crop: Annotated[
-        int | None, _option(AUGMENTATION, "Pad by so many pixels, then crop at random; 0 for no crop.")
-    ] = None,
+    crop: Annotated[int | None, _option(AUGMENTATION, "Pixels of padding before a random crop; 0 for no crop.")] = None,
     reflect: Annotated[
         bool | None, _option(AUGMENTATION, "Pad by reflection, not with zeros.", "--reflect/--no-reflect")
     ] = None,
-    flip: Annotated[bool | None, _option(AUGMENTATION, "Mirror every second image.", "--flip/--no-flip")] = None,
-    cutout: Annotated[int | None, _option(AUGMENTATION, "Blank out a square of so many pixels a side.")] = None,
+    flip: Annotated[
+        bool | None, _option(AUGMENTATION, "Flip a random half of the images horizontally.", "--flip/--no-flip")
+    ] = None,
+    cutout: Annotated[
+        int | None, _option(AUGMENTATION, "Side of the square that is blanked out, in pixels; 0 for none.")
+    ] = None,
     augment: Annotated[
-        bool | None, _option(AUGMENTATION, "Switch all of it off, but for what is asked for by name.", "--no-augment")
+        bool | None, _option(AUGMENTATION, "Switch off all augmentation that is not asked for by name.", "--no-augment")
     ] = None,
     fusion: Annotated[
         bool | None,
         _option(
             KERNELS,
             "Convolution, batch norm, ReLU and shortcut of a block in one go, which writes less to memory (default); "
-            "off: op by op, as one reads it. The same up to rounding; hooks are heard either way.",
+            "off: op by op, as the code reads. The same up to rounding; hooks are called either way.",
             "--fusion/--no-fusion",
         ),
     ] = None,
@@ -82,29 +84,27 @@ def train(
         bool | None,
         _option(
             KERNELS,
-            "3×3 convolutions by Winograd's F(4×4, 3×3), 4 times fewer multiplications, where it is faster (default); "
-            "off: all of them directly, which rounds a little less.",
+            "Winograd F(4×4, 3×3) for 3×3 convolutions, with 4 times fewer multiplications, where it is faster (default); "
+            "off: direct convolutions, with smaller rounding errors.",
             "--winograd/--no-winograd",
         ),
     ] = None,
     seed: Annotated[int | None, _option(RUN, "The same seed gives the same bits, on any number of threads.")] = None,
     threads: Annotated[int | None, _option(RUN, "By default the number of physical cores.")] = None,
     recipe: Annotated[
-        Path | None, _option(RUN, "A TOML file of settings, such as a run's config.toml; options win over it.")
+        Path | None, _option(RUN, "A TOML file of settings, such as a run's config.toml; options override it.")
     ] = None,
     out: Annotated[Path | None, _option(RUN, "The run's folder; by default runs/MODEL-DATASET-N.")] = None,
-    resume: Annotated[Path | None, _option(RUN, "Go on with the run in this folder.", metavar="RUN")] = None,
-    more_epochs: Annotated[
-        int | None, _option(RUN, "With --resume: train so many epochs more than the run was to have.")
-    ] = None,
-    quiet: Annotated[bool, _option(RUN, "Print the last line only.", "--quiet", "-q")] = False,
+    resume: Annotated[Path | None, _option(RUN, "Resume the run in this folder.", metavar="RUN")] = None,
+    more_epochs: Annotated[int | None, _option(RUN, "With --resume: number of epochs to add to the run.")] = None,
+    quiet: Annotated[bool, _option(RUN, "Print only the last line.", "--quiet", "-q")] = False,
     debug: Debug = False,
 ):
-    """Train a network, evaluate it after every epoch, keep curves and weights in a folder.
+    """Train a network, evaluate it after every epoch, and save curves and weights in a folder.
 
-    What is not asked for comes from the recipe of the dataset. All that was used stands in the run's `config.toml`.
-    Ctrl-C ends the step, saves everything and says how to go on. A run that was killed goes on from its last checkpoint
-    (one an epoch, and one every five minutes); either way it ends with the bits of a run that never stopped.
+    Settings that are not given come from the recipe of the dataset. All settings are saved in the run's `config.toml`.
+    Ctrl-C ends the step, saves everything and says how to resume. A run that was killed resumes from its last checkpoint
+    (one after each epoch and every five minutes). Either way it ends with the same bits as a run that never stopped.
 
     `minires train` trains a small ResNet on the built-in images
 
@@ -112,15 +112,15 @@ def train(
 
     `minires train --model preresnet20 --schedule multi-step --milestones 0.5,0.75`
 
-    `minires train --val 2000` keeps the best epoch too, in `best.safetensors`
+    `minires train --val 2000` saves the best epoch too, in `best.safetensors`
 
-    `minires train --no-fusion --no-winograd` computes operation by operation, every convolution directly
+    `minires train --no-fusion --no-winograd` runs op by op, with direct convolutions
 
-    `minires train --resume runs/resnet8-shapes-1` goes on after Ctrl-C, a crash or a full disk
+    `minires train --resume runs/resnet8-shapes-1` resumes after Ctrl-C, a crash or a full disk
 
-    `minires train --resume runs/resnet8-shapes-1 --more-epochs 5` trains longer, on the schedule of the longer run
+    `minires train --resume runs/resnet8-shapes-1 --more-epochs 5` trains longer, with the schedule of the longer run
 
-    `minires train --recipe runs/resnet8-shapes-1/config.toml --seed 1` does a run again, but for its seed
+    `minires train --recipe runs/resnet8-shapes-1/config.toml --seed 1` repeats a run with another seed
     """
     from . import display
 
@@ -132,7 +132,7 @@ def train(
         if not quiet:
             display.print_header(console, trainer, settings, folder)
             trainer.callbacks += (display.watch(console),)
-        with _signals_stop(trainer) as caught, _saying_how_to_go_on(folder):
+        with _signals_stop(trainer) as caught, _resume_advice(folder):
             try:
                 trainer.fit()
             finally:
@@ -140,14 +140,14 @@ def train(
                     callback.close()
         if not trainer.finished:
             console.print(_stopped(trainer, folder, caught[0]))
-            return 128 + caught[0]  # what a shell expects of a process that a signal ended
+            return 128 + caught[0]  # the exit code that shells expect after a signal
         display.print_result(console, trainer, folder, quiet)
     return 0
 
 
 @contextmanager
 def _new(params, console):
-    """(trainer, recipe, folder) of a new run; the folder is locked in the block."""
+    """(trainer, recipe, folder) of a new run; the folder is locked during the block."""
     from ..kernels.runtime.threads import start_threads
     from ..training import Recorder, RunFolder, build_trainer
     from . import display
@@ -157,7 +157,7 @@ def _new(params, console):
     recipe = _recipe(params)
     with display.spinner(console, f"loading {recipe.dataset} …", params["quiet"]):
         trainer = build_trainer(recipe)
-        start_threads()  # now, since it may fail: before there is a folder
+        start_threads()  # before the folder is created, since this may fail
     with RunFolder.create(recipe, params["out"]) as folder:
         trainer.callbacks = (Recorder(folder, recipe),)
         yield trainer, recipe, folder
@@ -165,7 +165,7 @@ def _new(params, console):
 
 @contextmanager
 def _resumed(params, console):
-    """The same of a run that goes on. The trainer is None when there is nothing left to do."""
+    """(trainer, recipe, folder) of a resumed run. The trainer is None when there is nothing left to do."""
     from ..training import Resumed, RunFolder
     from . import display
 
@@ -177,7 +177,7 @@ def _resumed(params, console):
         raise ConfigError(f"--more-epochs is a whole number from 1 up, not {more}")
     with RunFolder.open(params["resume"]) as folder:
         run = Resumed(folder, _given(params), more or 0)
-        if run.settled:
+        if run.nothing_to_do:
             console.print(
                 f"{folder} is complete after {len(run.rows)} epochs; to train it longer, say --more-epochs N."
             )
@@ -193,7 +193,7 @@ def _resumed(params, console):
 
 
 def _recipe(params):
-    """The recipe that was asked for, or that of the dataset, with the options that were given over it."""
+    """The recipe of --recipe, or that of the dataset, with the options that were given."""
     from ..training import Recipe
 
     given = _given(params)
@@ -201,12 +201,12 @@ def _recipe(params):
         return Recipe.for_dataset(**given)
     recipe = Recipe.from_file(params["recipe"].expanduser())
     if given.get("dataset", recipe.dataset) != recipe.dataset:
-        given = {"data_dir": None, **given}  # that of the other one
+        given = {"data_dir": None, **given}  # not that of the other data set
     return recipe.with_settings(**given)
 
 
 def _given(params):
-    """The settings that options were given for."""
+    """The settings that were given as options."""
     from dataclasses import fields
 
     from ..training import Recipe
@@ -246,9 +246,9 @@ def _name_and_value(text):
 
 @contextmanager
 def _signals_stop(trainer):
-    """Inside, the first Ctrl-C, SIGTERM or hang-up ends training after the step under way; a second one at once.
+    """Inside, the first Ctrl-C, SIGTERM or hang-up ends training after the present step; a second one ends it at once.
 
-    Yields a list that begins with the number of the signal that came.
+    Yields a list of the signal numbers received.
     """
     caught, before = [], {}
 
@@ -270,8 +270,8 @@ def _signals_stop(trainer):
 
 
 @contextmanager
-def _saying_how_to_go_on(folder):
-    """What ends the training in the block says where it stands, too."""
+def _resume_advice(folder):
+    """Add to an error that ends training how to resume the run."""
     try:
         yield
     except AnomalyError as error:
@@ -296,7 +296,7 @@ def _quoted(folder):
 
 
 def _where(trainer):
-    """How far a run is: after epoch 3, 17 of 156 steps into the next."""
+    """The position of a run in words: after epoch 3, 17 of 156 steps into the next."""
     done = f"{trainer.progress.batches} of {len(trainer.train_loader)} steps" if trainer.progress.batches else ""
     if not trainer.epoch:
         return f"after {done} of its first epoch" if done else "from the beginning"

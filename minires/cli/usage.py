@@ -1,4 +1,4 @@
-"""A command line that cannot be read, in a sentence: the parser's own leaves out what was typed, or what was meant."""
+"""Messages for command lines that cannot be parsed. The parser's own leave out what was typed, or what was meant."""
 
 import re
 
@@ -8,7 +8,7 @@ KINDS = {"valid integer": "a whole number", "valid number": "a number", "valid f
 
 
 def sentence(error, args):
-    """What is wrong with the command line ``args``, for an error of the parser."""
+    """The message for an error of the parser on the command line ``args``."""
     context = getattr(error, "ctx", None)
     said = _no_option(error, context) or _no_command(error, context) or _bad_value(error, args) or _missing(error)
     said = said or error.format_message().rstrip(".")

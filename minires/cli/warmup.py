@@ -1,4 +1,4 @@
-"""``minires warmup``: compile ahead what training would compile as it goes."""
+"""``minires warmup``: compile in advance what training would compile."""
 
 import time
 
@@ -6,20 +6,20 @@ from .errors import Debug
 
 
 def warmup(debug: Debug = False):
-    """Compile all kernels that training needs, once, and keep them on disk.
+    """Compile all kernels that training needs, and keep them on disk.
 
-    Training does it by itself when it first needs one; after a warm-up it starts at full speed.
+    Training compiles kernels itself when it first needs them; after a warm-up it starts at full speed.
 
-    `minires warmup` once, before the first training; it says when there is nothing left to do
+    `minires warmup` is needed once, before the first training; it says when there is nothing left to do
 
     `MINIRES_CACHE_DIR=/shared/minires minires warmup` keeps the kernels there; training with the same setting finds them
     """
-    from ..kernels.runtime import jit as cache
+    from ..kernels.runtime import jit
     from . import display
 
     console = display.console()
-    cache.compiles.announce = False
-    before = len(cache.compiles.kernels)
+    jit.compiles.announce = False
+    before = len(jit.compiles.kernels)
     began = time.perf_counter()
     tasks = list(_tasks())
     with display.bar(console, "", len(tasks)) as advance:
@@ -28,8 +28,8 @@ def warmup(debug: Debug = False):
             task()
             advance()
     seconds = display.duration(time.perf_counter() - began)
-    kept = f"kept in {cache.FOLDER}" if cache.FOLDER else "kept nowhere, since no cache folder is writable"
-    compiled = len(cache.compiles.kernels) - before
+    kept = f"kept in {jit.FOLDER}" if jit.FOLDER else "kept nowhere, since no cache folder is writable"
+    compiled = len(jit.compiles.kernels) - before
     if compiled:
         console.print(f"compiled {compiled} kernels in {seconds}, {kept}")
     else:
@@ -37,7 +37,7 @@ def warmup(debug: Debug = False):
 
 
 def _tasks():
-    """(name, function) for each part of what training runs: every kernel, with the types it is called with."""
+    """Yield (name, function): together the functions run every kernel with the types that training uses."""
     from .. import data, models
     from ..optim import SGD
     from ..training import Trainer

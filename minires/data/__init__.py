@@ -1,4 +1,4 @@
-"""Data sets by name, augmentation, and the loader that makes batches of them."""
+"""Data sets by name, augmentation, and the loader that makes batches."""
 
 from ..errors import ConfigError, nearest
 from .augmentation import Augmentation
@@ -13,7 +13,7 @@ FROM_DISK = {"cifar10": cifar10, "cifar100": cifar100}
 
 
 def names():
-    """The names that ``load`` knows.
+    """The names of the data sets.
 
     >>> names()
     ['shapes', 'cifar10', 'cifar100']
@@ -22,7 +22,7 @@ def names():
 
 
 def check_name(name):
-    """Raise ConfigError for a name that ``load`` does not know."""
+    """Raise ConfigError for a name that is not in ``names()``."""
     if name not in names():
         raise ConfigError(f"unknown data set {name!r}{nearest(name, names())}: choose one of {', '.join(names())}")
 
@@ -30,9 +30,9 @@ def check_name(name):
 def load(name, data_dir=None, seed=0):
     """A data set by name: (training set, test set).
 
-    "shapes" is drawn by minires itself, from the seed; "cifar10" and "cifar100" are read from ``data_dir``, by default
-    where ``download`` puts them, and have no use for a seed.
-    Raises ConfigError for an unknown name, DataError when the files are not right.
+    "shapes" is drawn by minires from the seed; "cifar10" and "cifar100" are read from ``data_dir``, by default the folder
+    that ``download`` uses, and ignore the seed. Raises ConfigError for an unknown name, or a ``data_dir`` with "shapes";
+    DataError when files are missing or damaged.
     """
     check_name(name)
     if name in FROM_DISK:

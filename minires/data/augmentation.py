@@ -1,4 +1,4 @@
-"""What may happen to a training image before the network sees it."""
+"""The settings of data augmentation. ``kernels.augment_batch`` applies them."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from ..errors import ConfigError
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random crops, mirror images and cutout. The defaults are He et al.'s (2015, section 4.2).
+    """Random crops, horizontal flips and cutout. The defaults are those of He et al. 2015, §4.2.
 
-    pad      a crop of the image's size out of the image with this many more pixels on each side; 0: no crop
-    reflect  the border shows the image mirrored, else its mean colour
-    flip     half of the images, at random, are seen in a mirror
-    cutout   a square of this many pixels a side, anywhere, is blanked; 0: none (DeVries and Taylor, 2017)
+    pad      pixels added on each side before a random crop of the original size; 0: no crop
+    reflect  pad by reflection, else with the mean colour
+    flip     flip a random half of the images horizontally
+    cutout   side of a square at a random position that is set to the mean colour; 0: none (DeVries & Taylor 2017)
 
-    What happens to a sample is a function of (seed, epoch, sample). Raises ConfigError for a setting that cannot work.
+    The augmentation of a sample is a function of (seed, epoch, sample). Raises ConfigError for a negative number of pixels.
 
     >>> Augmentation(cutout=8)
     Augmentation(pad=4, reflect=False, flip=True, cutout=8)
@@ -32,4 +32,4 @@ class Augmentation:
                 raise ConfigError(f"Augmentation: {name} is a whole number of pixels from 0 up, not {pixels!r}")
 
 
-NOTHING = Augmentation(pad=0, flip=False)  # normalisation alone: evaluation, and training without augmentation
+NO_AUGMENTATION = Augmentation(pad=0, flip=False)  # normalisation only

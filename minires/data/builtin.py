@@ -1,4 +1,4 @@
-"""The built-in data set: shapes and textures, drawn by the package itself. No file, no download."""
+"""The built-in data set of shapes and textures, which minires draws itself: no files, no download."""
 
 import numpy as np
 
@@ -11,11 +11,11 @@ TRAIN, TEST = 20_000, 4_000
 
 
 def shapes(seed=0, train=TRAIN, test=TEST):
-    """Draw the built-in set: (training set, test set) of 32×32 colour images of five shapes and five textures.
+    """Draw the built-in data set: (training set, test set) of 32×32 RGB images of five shapes and five textures.
 
-    Colour, place, size, direction, outline or filling, background, clutter and noise vary; colour says nothing about
-    the class. The classes take turns. Image i is a function of (seed, split, i): it is the same however many are drawn,
-    on any number of threads, on any machine. All 24,000 take about a second on two cores.
+    train, test: the numbers of images. Colour, position, size, orientation, outline or filling, background, clutter and
+    noise vary; colour is independent of the class, and classes alternate. Image i is a function of (seed, split, i), the same
+    for any number of images and threads and on any machine. All 24,000 take about a second on two cores.
     Raises ConfigError for fewer than one image.
     """
     if train < 1 or test < 1:

@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) from the official files, binary or "for Python", unpacked or as the archive.
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009) from the official files, binary or "for Python", unpacked or as the archive.
 
-What the files are called, how they are laid out inside, and what the official ones weigh. ``files`` finds and reads
-them, ``download`` gets them.
+This module has the names, layouts, sizes and checksums of the files. ``files`` finds and reads them, ``downloads`` fetches
+them.
 """
 
 from dataclasses import dataclass, field
@@ -30,34 +30,35 @@ class Version:
     folder: str
     archive: str
     md5: str  # of the official archive
-    megabytes: int  # of the same
+    megabytes: int  # of the official archive
     train: tuple
     test: tuple
-    checksums: dict = field(default_factory=dict)  # file -> md5; the authors' binary files have none of their own
+    checksums: dict = field(default_factory=dict)  # file -> md5; the authors publish none for the binary files
 
     @property
     def files(self):
+        """The names of all its files, training first."""
         return (*self.train, *self.test)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A data set, and where its versions keep what."""
+    """A data set and the layout of its files."""
 
     name: str
     versions: tuple  # the first is the one to download
-    label_counts: tuple  # of each label of an image; the last is the one that is learnt
-    label_keys: tuple  # what the Python version calls these labels
+    label_counts: tuple  # the number of classes for each label of an image; the last label is the one to learn
+    label_keys: tuple  # the keys of these labels in the Python version
     classes: tuple
-    counts: dict  # file without ending -> images in the official one
+    counts: dict  # file without suffix -> images in the official one
 
     @property
     def record(self):
-        """Bytes of a record of the binary version."""
+        """The size of a record of the binary version in bytes."""
         return len(self.label_counts) + PIXELS
 
     def official_count(self, name):
-        """How many images the official file of this name holds."""
+        """The number of images in the official file of this name."""
         return self.counts[name.removesuffix(".bin")]
 
 
@@ -131,16 +132,15 @@ LAYOUTS = {layout.name: layout for layout in (CIFAR10, CIFAR100)}
 def cifar10(data_dir=None):
     """CIFAR-10: (training set, test set), in the order of the files.
 
-    ``data_dir`` is ``cifar-10-batches-bin`` or ``cifar-10-batches-py``, a folder that holds one of them or its archive,
-    or the archive ``cifar-10-binary.tar.gz`` or ``cifar-10-python.tar.gz``; by default where
-    ``minires data download cifar10`` puts it.
-    Raises DataError, which names the file, when something is missing, cut short, out of range or too big.
+    data_dir: ``cifar-10-batches-bin`` or ``cifar-10-batches-py``, a folder that contains one of them or its archive, or the
+    archive itself; by default the folder that ``minires data download cifar10`` uses.
+    Raises DataError, which names the file, when something is missing, truncated, out of range or too large.
     """
     return _load(CIFAR10, data_dir)
 
 
 def cifar100(data_dir=None):
-    """CIFAR-100 with its 100 fine labels: (training set, test set). As cifar10, with files of CIFAR-100."""
+    """CIFAR-100 with its 100 fine labels: (training set, test set). ``data_dir`` and errors as of ``cifar10``."""
     return _load(CIFAR100, data_dir)
 
 

@@ -11,16 +11,16 @@ from ..kernels.memory_format import contiguous
 
 @dataclass(eq=False, repr=False)
 class Dataset:
-    """Labelled images: bytes in NHWC order, and the colour statistics that normalise them.
+    """Labelled images in NHWC order, and the colour statistics that normalise them.
 
     images     (N, H, W, C) uint8, C-contiguous
-    labels     (N,) int64, numbers of classes
+    labels     (N,) int64, indices into classes
     classes    the names of the classes
-    name       what `load` knows the data set by
-    mean, std  (C,) float32, of pixels scaled to [0, 1]; by default those of these images. A test set takes its
-               training set's.
+    name       the name of the data set, as in ``load``
+    mean, std  (C,) float32, of pixels scaled to [0, 1]; by default those of these images. A test set has those of its
+               training set.
 
-    Raises DataError or DtypeError for arrays that are no such thing.
+    Raises DtypeError for other dtypes; DataError for other shapes, no image at all, or a label that is no class.
 
     >>> Dataset(np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 1, 1, 0]), ("cat", "dog"), "pets")
     Dataset pets: 4 images of 8×8×3, 2 classes
@@ -60,17 +60,18 @@ class Dataset:
 
     @property
     def num_classes(self):
+        """The number of classes."""
         return len(self.classes)
 
     def take(self, indices):
-        """The data set of the images at these places, with the same colour statistics."""
+        """The data set of the images at these indices, with the same colour statistics."""
         return replace(self, images=self.images[indices], labels=self.labels[indices])
 
     def hold_out(self, count, seed=0):
-        """Split off ``count`` images chosen by the seed: (the rest, the held out), both in their old order.
+        """Split off ``count`` images chosen by the seed: (the rest, the held-out images), both in their old order.
 
-        The colour statistics of both are those of the rest: nothing is learnt from held-out images.
-        Raises ConfigError when nothing would be left on either side.
+        Both have the colour statistics of the rest, so that nothing is learnt from held-out images.
+        Raises ConfigError when either part would be empty.
         """
         if not 0 < count < len(self):
             raise ConfigError(f"{count} of {len(self)} images cannot be held out: choose 1 to {len(self) - 1}")
@@ -81,9 +82,9 @@ class Dataset:
 
 
 def colour_statistics(images):
-    """Mean and standard deviation of every channel of (N, H, W, C) uint8 images scaled to [0, 1], float32.
+    """(mean, std), both (C,) float32, of the channels of (N, H, W, C) uint8 images scaled to [0, 1].
 
-    The sums are whole numbers, hence exact and the same in any order. A channel of one value gets the deviation 1.
+    The sums are integers, so that they are exact in any order. A channel with a single value gets std 1.
     """
     N, H, W, C = images.shape
     total, squares = np.zeros((H, W, C), np.int64), np.zeros((H, W, C), np.int64)

@@ -1,10 +1,10 @@
-"""Get the official archives of CIFAR, with pooch: from the authors' server, checked against the official md5 sums.
+"""Download the official archives of CIFAR from the authors' server, with pooch, and check their md5 sums.
 
-An archive comes into a folder of its own, ``incomplete-…``, and moves to its place when it is whole, checked and on the
-disk. What a crash leaves behind is such a folder, which nobody takes for data and a later download removes.
+An archive is downloaded into a temporary folder, ``incomplete-…``, and moved to its place when it is complete, checked and
+flushed to disk. A crash leaves such a folder behind, which is not mistaken for data; a later download removes it.
 
-The bytes come in a thread of their own, so that a server that sends a few of them a second for ever, be it in the middle of
-its headers, is given up: a time limit of a socket counts from the last byte.
+The download runs in a thread, so that it can be abandoned when a server sends a few bytes per second forever, even in the
+middle of its headers: the timeout of a socket starts again with every byte.
 """
 
 import errno
@@ -23,21 +23,21 @@ from .cifar import LAYOUTS
 SERVER = "https://www.cs.toronto.edu/~kriz/"
 TRIES = 3
 PAUSE = 2.0  # seconds between two tries
-STALL = 30.0  # seconds without a byte after which a try is given up
-PATIENCE = 60.0  # seconds in which SLOWEST bytes have to come, else a try is given up
+STALL = 30.0  # seconds without a byte after which a try is abandoned
+PATIENCE = 60.0  # seconds in which SLOWEST bytes must arrive, else a try is abandoned
 SLOWEST = 240_000  # at this rate CIFAR-10 would take 12 hours
 CHUNK = 1 << 16
-ABANDONED = 3600.0  # seconds after which an incomplete download that does not grow is a dead one's
+ABANDONED = 3600.0  # seconds without growth after which an incomplete download is considered dead
 PREFIX = "incomplete-"
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def download(name, folder=None, kind="binary", progress=None, say=None):
-    """Fetch an official archive: (its path, whether it had to be fetched). It is not unpacked: nobody needs that.
+    """Download an official archive: (its path, whether it had to be downloaded). It is read without being unpacked.
 
     name: "cifar10" or "cifar100". folder: by default where ``load`` looks. kind: "binary" or "python".
-    ``progress(done, total)`` is called as bytes come, ``say(sentence)`` before another try. Raises DataError when the
-    file cannot be had or kept, and when another file has its place; ConfigError for a name that is not known.
+    ``progress(done, total)`` is called with numbers of bytes, ``say(sentence)`` before another try. Raises DataError when
+    the file cannot be downloaded or stored, or when a different file has its path; ConfigError for an unknown name or kind.
     """
     version = _version(name, kind)
     folder = files.default_folder() if folder is None else Path(folder).expanduser()
@@ -75,7 +75,7 @@ def md5_of(path):
 
 
 def fetch(url, md5, target, size, progress, say):
-    """Bring the file at ``url``, of about ``size`` bytes, to ``target``; a file there is whole and has this md5 sum."""
+    """Download ``url``, a file of about ``size`` bytes with this md5 sum, to ``target``. Raises DataError otherwise."""
     folder = target.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,8 +105,8 @@ def fetch(url, md5, target, size, progress, say):
 
 
 def _try_again(url, md5, path, progress, most, say):
-    """The path of the whole file, of at most ``most`` bytes, after at most TRIES tries."""
-    import requests  # here, since both take a while to import
+    """The path of the complete file, of at most ``most`` bytes, after at most TRIES tries."""
+    import requests  # here, since requests and pooch are slow to import
 
     for attempt in range(1, TRIES + 1):
         meter = _Meter(progress, most)
@@ -114,7 +114,7 @@ def _try_again(url, md5, path, progress, most, say):
             return _try(url, md5, path, meter)
         except requests.HTTPError as error:
             reason = f"the server answers {error.response.status_code} {error.response.reason}"
-            if error.response.status_code < 500:  # it will not answer otherwise
+            if error.response.status_code < 500:  # another try would get the same answer
                 break
         except (requests.Timeout, requests.ConnectionError) as error:
             if isinstance(error, requests.ReadTimeout) or "Read timed out" in str(error):
@@ -130,7 +130,7 @@ def _try_again(url, md5, path, progress, most, say):
         except _TooMuch:
             reason = "more came than the official file has"
             break
-        except ValueError:  # pooch's, for another checksum
+        except ValueError:  # raised by pooch when the checksum is wrong
             reason = "what came has another md5 sum than the official file (damaged, or some other page in its place)"
         if attempt < TRIES:
             say(f"{reason}: trying again ({attempt + 1} of {TRIES})")
@@ -142,7 +142,7 @@ def _try_again(url, md5, path, progress, most, say):
 
 
 def _try(url, md5, path, meter):
-    """One try, in a thread that is watched from here. Raises what it raises, or _TooSlow."""
+    """One try, in a thread. Raises what the thread raises, or _TooSlow."""
     import pooch
 
     failed = []
@@ -151,18 +151,18 @@ def _try(url, md5, path, meter):
         try:
             downloader = pooch.HTTPDownloader(progressbar=meter, chunk_size=CHUNK, timeout=STALL)
             pooch.retrieve(url, f"md5:{md5}", fname=path.name, path=path.parent, downloader=downloader)
-        except BaseException as error:  # also what a progress display raises
+        except BaseException as error:  # including what ``progress`` raises
             failed.append(error)
 
     logger = pooch.get_logger()
     level = logger.level
-    logger.setLevel("WARNING")  # it would print what the command line says itself
+    logger.setLevel("WARNING")  # the command line prints its own messages
     worker = threading.Thread(target=work, name="minires-download", daemon=True)
     worker.start()
     try:
         _watch(worker, meter)
     finally:
-        meter.abandoned = True  # a worker that is left behind stops at its next chunk
+        meter.abandoned = True  # a worker that still runs stops at its next chunk
         logger.setLevel(level)
     if failed:
         raise failed[0]
@@ -170,27 +170,27 @@ def _try(url, md5, path, meter):
 
 
 def _watch(worker, meter):
-    """Wait for the worker, as long as its bytes come at a rate worth waiting for."""
+    """Wait for the worker while its rate is acceptable. Raises _TooSlow when it is not."""
     began, before = time.monotonic(), 0
     while worker.is_alive():
-        worker.join(0.1)  # not longer: where join cannot be interrupted, Ctrl-C waits for it
+        worker.join(0.1)  # short, since on some systems Ctrl-C cannot interrupt a join
         if time.monotonic() - began > PATIENCE:
-            whole = meter.total and meter.done >= meter.total  # its checksum is being taken
-            if meter.done - before < SLOWEST and not whole and worker.is_alive():
+            complete = meter.total and meter.done >= meter.total  # its checksum is being computed
+            if meter.done - before < SLOWEST and not complete and worker.is_alive():
                 raise _TooSlow
             began, before = time.monotonic(), meter.done
 
 
 class _TooMuch(Exception):
-    """A server that does not stop."""
+    """The server sends more than the file has."""
 
 
 class _TooSlow(Exception):
-    """A server that hardly sends anything, or a try that was given up for it."""
+    """The server sends too little, or the try has been abandoned for that."""
 
 
 class _Meter:
-    """What pooch takes for a progress bar, one a try: tells on, and stops a server that would fill the disk."""
+    """The progress bar of one try, in pooch's interface: reports progress, and stops a server that would fill the disk."""
 
     def __init__(self, progress, limit):
         self.progress, self.limit = progress, limit
@@ -213,10 +213,11 @@ class _Meter:
 
 
 def _remove_abandoned(folder):
+    """Remove what downloads that died have left in a folder."""
     for left in folder.glob(f"{PREFIX}*"):
         try:
             newest = max(path.stat().st_mtime for path in (left, *left.iterdir()))
-        except OSError:  # another download has just finished with it
+        except OSError:  # another download has just removed it
             continue
         if time.time() - newest > ABANDONED:
             shutil.rmtree(left, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""Find the files of CIFAR and read them: both official versions, unpacked or in their archive.
+"""Find and read the files of CIFAR: both official versions, unpacked or in their archive.
 
-A record of the binary version is its labels (CIFAR-100: the coarse one, then the fine one), a byte each, and 3,072 pixel
-bytes: the red, green and blue planes, 32 × 32 each, row by row. A file of the Python version is the pickle of a dict
-with an array "data" of shape (N, 3072), such a row an image, and lists of labels.
+A record of the binary version has the labels (CIFAR-100: the coarse one, then the fine one), one byte each, and 3,072 pixel
+bytes: the red, green and blue planes, 32 × 32 each, in row-major order. A file of the Python version is a pickled dict with
+an array "data" of shape (N, 3072), whose rows are such planes, and lists of labels.
 """
 
 import io
@@ -22,25 +22,28 @@ from .unpickle import unpickle
 
 @dataclass(frozen=True)
 class Source:
-    """Where the files of a data set are: a folder of one version of it, or an archive of either."""
+    """Where the files of a data set are: a folder with one version of it, or an archive."""
 
     layout: object
     path: Path
-    version: object | None  # None: an archive, which says itself what is in it
+    version: object | None  # None for an archive, whose content tells
 
     def contents(self):
-        """Yields (version, file name, where it is in words, its bytes as a uint8 array). An archive is read once, front
-        to back, to its very end; nothing is unpacked to disk. Raises DataError for what cannot be read."""
+        """Yield (version, file name, its place in words, its bytes as a uint8 array) for each file.
+
+        An archive is read once, from its beginning to its end; nothing is unpacked to disk. Raises DataError for what
+        cannot be read.
+        """
         yield from _of_folder(self.layout, self.version, self.path) if self.version else _of_archive(self)
 
 
 def default_folder():
-    """Where downloads go, and where they are looked for: ``data`` in $MINIRES_CACHE_DIR or in the user's cache folder."""
+    """The folder for downloads: ``data`` in $MINIRES_CACHE_DIR, or else in the user's cache folder."""
     return Path(os.environ.get("MINIRES_CACHE_DIR") or platformdirs.user_cache_dir("minires")).expanduser() / "data"
 
 
 def find(layout, data_dir=None):
-    """The Source that ``data_dir`` leads to, by default the default folder. Raises DataError where there is none."""
+    """The Source in ``data_dir``, by default in ``default_folder()``. Raises DataError where there is none."""
     place = default_folder() if data_dir is None else Path(data_dir).expanduser()
     try:
         source = _find(layout, place)
@@ -74,7 +77,7 @@ def _find(layout, place):
 
 
 def read(layout, data_dir=None):
-    """(version, {file name: (images, labels)}), from wherever ``data_dir`` leads. Raises DataError."""
+    """(version, {file name: (images, labels)}) of the Source in ``data_dir``; see ``find`` and ``parse``. Raises DataError."""
     source, parts = find(layout, data_dir), {}
     with enough_memory(source.path):
         for version, name, where, content in source.contents():
@@ -83,7 +86,7 @@ def read(layout, data_dir=None):
 
 
 def join(parts, names):
-    """One array of the images of these files, and one of their labels."""
+    """(images, labels) of all these files, concatenated."""
     with enough_memory(", ".join(names)):
         return tuple(np.concatenate([parts[name][i] for name in names]) for i in (0, 1))
 
@@ -112,7 +115,7 @@ def _of_folder(layout, version, folder):
 
 
 def _of_archive(source):
-    """The files of the version that the archive turns out to hold."""
+    """Yield the files of an archive, as ``Source.contents`` does."""
     layout, path = source.layout, source.path
     version_of = {name: version for version in layout.versions for name in version.files}
     found, seen, total = {version.kind: set() for version in layout.versions}, [], 0
@@ -124,14 +127,14 @@ def _of_archive(source):
                 continue
             version = version_of[name]
             if name in found[version.kind]:
-                raise DataError(f"{path} holds two files {name}: it is no official archive; {again(layout)}")
+                raise DataError(f"{path} holds two files {name}: it is not an official archive; {again(layout)}")
             total += member.size
             refuse_too_much(total, path)
             content = archive.extractfile(member).read()
             found[version.kind].add(name)
             yield version, name, f"{path}: {member.name}", np.frombuffer(content, np.uint8)
         while archive.fileobj.read(1 << 20):
-            pass  # the checksum of all of it stands at the very end
+            pass  # the checksum of the archive is at its end
     version = next((version for version in layout.versions if found[version.kind]), layout.versions[0])
     missing = sorted(set(version.files) - found[version.kind])
     if missing:
@@ -140,7 +143,7 @@ def _of_archive(source):
 
 @contextmanager
 def _reading(layout, path):
-    """The open archive; what is wrong with it becomes a DataError that says how far it could be read."""
+    """Open an archive. An error in the block becomes a DataError that says how far it could be read."""
     try:
         with open(path, "rb") as raw:
             try:
@@ -158,7 +161,7 @@ def _reading(layout, path):
 
 
 def parse(layout, version, content, where):
-    """The bytes of a file → (images (N, 32, 32, 3) uint8, labels (N,) int64). Raises DataError with the offset."""
+    """The bytes of a file → (images (N, 32, 32, 3) uint8, labels (N,) int64). Raises DataError, with the offset."""
     rows, labels = (_parse_binary if version.kind == "binary" else _parse_python)(layout, content, where)
     return np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels.astype(np.int64)
 
@@ -167,7 +170,7 @@ def _parse_binary(layout, content, where):
     count, rest = divmod(len(content), layout.record)
     if rest or not count:
         raise DataError(
-            f"{where} has {len(content):,} bytes, which is no whole number of records of {layout.record:,} bytes "
+            f"{where} has {len(content):,} bytes, which is not a whole number of records of {layout.record:,} bytes "
             f"(record {count}, at byte {count * layout.record:,}, is not all there): it is cut short, or no "
             f"{layout.name} file; {again(layout)}"
         )
@@ -210,7 +213,7 @@ def _parse_python(layout, content, where):
 
 
 def machine_memory():
-    """Bytes of memory that this process may have at most, as far as the system tells; None where it does not."""
+    """The memory that this process may use, in bytes, as far as the system tells; None where it does not."""
     limits = []
     try:
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -221,7 +224,7 @@ def machine_memory():
 
 
 def refuse_too_much(size, where):
-    """Raise DataError where files of so many bytes cannot be held: they are in memory twice while they are read."""
+    """Raise DataError when files of ``size`` bytes do not fit into memory, where they are held twice while they are read."""
     memory = machine_memory()
     if memory is not None and 2 * size > memory:
         raise DataError(
@@ -232,7 +235,7 @@ def refuse_too_much(size, where):
 
 @contextmanager
 def enough_memory(where):
-    """Says in one sentence what did not fit when the memory ends inside the block."""
+    """Turn a MemoryError in the block into a DataError that names what did not fit."""
     try:
         yield
     except MemoryError as error:

@@ -1,4 +1,4 @@
-"""Batches of a data set, in an order and with an augmentation that are functions of (seed, epoch), made ahead."""
+"""Batches of a data set, prepared in advance. Their order and augmentation are functions of (seed, epoch)."""
 
 import queue
 import threading
@@ -8,25 +8,25 @@ import numpy as np
 from .. import kernels
 from ..errors import ConfigError
 from ..kernels.keyed_random import permutation
-from .augmentation import NOTHING
+from .augmentation import NO_AUGMENTATION
 
 _END = object()
 
 
 class Loader:
-    """Iterate over (images, labels): float32 (N, C, H, W), normalised, stored channels-last; int64 (N,).
+    """Iterates over (images, labels): float32 (N, C, H, W), normalised, stored channels-last, and int64 (N,).
 
-    Every iteration is one epoch; they count up from 0, or from what ``set_epoch`` says. The order of an epoch depends
-    on (seed, epoch), what happens to a sample on (seed, epoch, sample): the same run again sees the same bits, and so
-    does one that starts in the middle.
+    Every iteration is one epoch. Epochs count up from 0, or from the argument of ``set_epoch``. The order of an epoch is a
+    function of (seed, epoch), the augmentation of a sample one of (seed, epoch, sample), so that batches have the same bits
+    in every run, and in one that starts in the middle.
 
-    shuffle    a new order every epoch, else the data set's own
-    augment    an Augmentation; None: normalisation alone
+    shuffle    a new order in every epoch, else that of the data set
+    augment    an Augmentation, or None for normalisation only
     drop_last  leave out a last batch that is smaller than the others
-    prefetch   so many batches are prepared ahead by one thread, at about a millisecond a batch; 0: no thread
+    prefetch   the number of batches that a thread prepares in advance, in about a millisecond each; 0: no thread
 
-    An exception of the thread is raised where the batch would have been. Leaving a loop early stops the thread.
-    Raises ConfigError for settings that cannot work.
+    An exception in the thread is raised in the loop, in place of the batch. Leaving a loop early stops the thread.
+    Raises ConfigError for settings out of range.
     """
 
     def __init__(self, dataset, batch_size, shuffle=True, augment=None, seed=0, drop_last=False, prefetch=2):
@@ -43,23 +43,23 @@ class Loader:
             )
 
     def __len__(self):
-        """Batches in an epoch."""
+        """The number of batches in an epoch."""
         full, rest = divmod(len(self.dataset), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
     def set_epoch(self, epoch):
-        """The next iteration is this epoch."""
+        """Make the next iteration that of this epoch."""
         self.epoch = epoch
 
     def __iter__(self):
         epoch, self.epoch = self.epoch, self.epoch + 1
-        batches = self._batches(epoch, kernels.augment_batch)  # of the back end of this thread, not of the other
+        batches = self._batches(epoch, kernels.augment_batch)  # the back end of this thread, not of the prefetching one
         return _ahead(batches, self.prefetch) if self.prefetch else batches
 
     def _batches(self, epoch, augment_batch):
         images, labels = self.dataset.images, self.dataset.labels
-        how = self.augment or NOTHING
-        settings = (how.pad, how.reflect, how.flip, how.cutout, self.seed, epoch)
+        augment = self.augment or NO_AUGMENTATION
+        settings = (augment.pad, augment.reflect, augment.flip, augment.cutout, self.seed, epoch)
         order = self.order(epoch)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             indices = order[start : start + self.batch_size]
@@ -68,14 +68,14 @@ class Loader:
             yield kernels.nchw(batch), labels[indices]
 
     def order(self, epoch):
-        """The places in the data set of an epoch's samples, one after the other."""
+        """The indices of an epoch's samples, in order: an int64 array."""
         if not self.shuffle:
             return np.arange(len(self.dataset))
         return permutation(len(self.dataset), "order", self.seed, epoch)
 
 
 def _ahead(iterator, count):
-    """The same items, up to ``count`` of them prepared in advance by a thread."""
+    """The items of an iterator, of which a thread prepares up to ``count`` in advance."""
     free, ready = threading.Semaphore(count), queue.SimpleQueue()
     stopped = threading.Event()
 
@@ -89,7 +89,7 @@ def _ahead(iterator, count):
                 ready.put((item, None))
                 if item is _END:
                     return
-                del item  # else it would stay alive until the next one is there
+                del item  # else it would stay alive until the next one is ready
         except BaseException as error:
             ready.put((_END, error))
 
@@ -105,11 +105,11 @@ def _ahead(iterator, count):
                     return
                 free.release()
                 yield item
-                del item  # the consumer alone keeps it now
-        finally:  # the loop ended, broke off or raised
+                del item  # only the consumer keeps it
+        finally:  # the loop ended, was left or raised
             stopped.set()
             free.release()
-            if thread is not threading.current_thread():  # a collection may run anywhere, even there
+            if thread is not threading.current_thread():  # garbage collection may close the generator in any thread
                 thread.join()
 
     return items()

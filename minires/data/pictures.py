@@ -1,4 +1,4 @@
-"""A grid of the images of a data set, class by class."""
+"""A picture with images of a data set in a grid, one row for each class."""
 
 import io
 
@@ -8,44 +8,44 @@ from ..errors import ConfigError
 from ..kernels.keyed_random import permutation
 
 GAP = 2  # pixels between two images
-ROWS = 25  # classes below each other; more stand side by side
+ROWS = 25  # classes in a column; more need several columns
 
 
 def choose(dataset, per_class, seed=0):
-    """Places in the data set of ``per_class`` images of every class, (classes, per_class); -1 where there are fewer."""
+    """Indices of ``per_class`` random images of every class, (classes, per_class); -1 where a class has fewer."""
     order = permutation(len(dataset), "show", seed)
-    places = np.full((dataset.num_classes, per_class), -1)
+    indices = np.full((dataset.num_classes, per_class), -1)
     for c in range(dataset.num_classes):
         found = order[dataset.labels[order] == c][:per_class]
-        places[c, : len(found)] = found
-    return places
+        indices[c, : len(found)] = found
+    return indices
 
 
-def mosaic(dataset, places):
-    """One image of the images at (rows, columns) places, white between them: (height, width, 3) uint8."""
+def mosaic(dataset, indices):
+    """One image, (height, width, C) uint8, of the images at these indices (rows, columns) with white gaps; none at -1."""
     _, H, W, C = dataset.images.shape
-    rows, columns = places.shape
+    rows, columns = indices.shape
     canvas = np.full((rows * (H + GAP) - GAP, columns * (W + GAP) - GAP, C), 255, np.uint8)
-    for (row, column), place in np.ndenumerate(places):
-        if place >= 0:
+    for (row, column), index in np.ndenumerate(indices):
+        if index >= 0:
             y, x = row * (H + GAP), column * (W + GAP)
-            canvas[y : y + H, x : x + W] = dataset.images[place]
+            canvas[y : y + H, x : x + W] = dataset.images[index]
     return canvas
 
 
 def draw_grid(dataset, per_class=10, seed=0, title=""):
-    """A PNG, as bytes: a row a class with its name, ``per_class`` images chosen by the seed, no pixel smoothed.
+    """The bytes of a PNG: for each class a row with its name and ``per_class`` images chosen by the seed, not smoothed.
 
-    Raises ConfigError for less than one image a class, or more than can be told apart.
+    Raises ConfigError for fewer than 1 or more than 50 images in a row.
     """
     if not 1 <= per_class <= 50:
         raise ConfigError(f"a row of the grid has 1 to 50 images, not {per_class}")
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported only when something is drawn
     from matplotlib.figure import Figure
 
-    places = choose(dataset, per_class, seed)
-    blocks = [slice(start, start + ROWS) for start in range(0, len(places), ROWS)]
-    pictures = [mosaic(dataset, places[block]) for block in blocks]
+    indices = choose(dataset, per_class, seed)
+    blocks = [slice(start, start + ROWS) for start in range(0, len(indices), ROWS)]
+    pictures = [mosaic(dataset, indices[block]) for block in blocks]
     height, width, _ = pictures[0].shape
     inch = 80  # pixels of the data set, so that each takes 2 × 2 of the figure
     figure = Figure(figsize=((width / inch + 1.3) * len(blocks), height / inch + 0.6), dpi=160, layout="constrained")

@@ -1,8 +1,8 @@
-"""Read a pickle that holds NumPy arrays and plain containers, and refuse every other one before it can do anything.
+"""Read pickles of NumPy arrays and plain containers, and refuse all others before they can do anything.
 
-A pickle is a program for a small stack machine, two of whose instructions import a name and call it: that is how a file
-runs code. This machine knows the instructions that build numbers, strings, lists, tuples and dicts, and the names that
-an array is written with. It never imports them: what NumPy would have done is done here, for arrays of numbers alone.
+A pickle is a program for a small stack machine. Two of its instructions import a name and call it, which is how a file can
+run code. The machine here knows the instructions that build numbers, strings, lists, tuples and dicts, and the few names
+that arrays are pickled with. It never imports those names, but builds arrays of numbers itself.
 """
 
 import math
@@ -16,7 +16,7 @@ MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 ARRAY = {(module, "_reconstruct") for module in MODULES}
 BUFFER = {("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer")}
 DTYPE, ENCODE, CLASS = ("numpy", "dtype"), ("_codecs", "encode"), ("numpy", "ndarray")
-BYTES = ("__builtin__", "bytes")  # of nothing: how Python 3 writes b"" for Python 2
+BYTES = ("__builtin__", "bytes")  # without arguments: how Python 3 writes b"" for Python 2
 ADMITTED = {*ARRAY, *BUFFER, DTYPE, ENCODE, CLASS, BYTES}
 NUMBERS = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 PLAIN = (bool, int, float, str, bytes, bytearray, type(None))
@@ -28,21 +28,21 @@ VALUES = {
 FIXED = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 
 
-class Refused(Exception):
-    """Why a pickle is not read."""
+class UnpicklingError(Exception):
+    """A pickle that is refused; the message says why."""
 
 
 def unpickle(file, where):
-    """The object in a pickle: numbers, strings, lists, tuples, dicts and ndarrays of numbers (read-only), nested anyhow.
+    """The object in a pickle: numbers, strings, lists, tuples, dicts and (read-only) ndarrays of numbers, nested in any way.
 
-    ``file`` is open for reading in binary, ``where`` its name in messages. A string of Python 2 becomes a str, byte
-    for byte. Raises DataError, with the offset, for anything else: other names, calls, a cut, bytes after the end.
+    file: a binary file. where: its name in messages. A str of Python 2 becomes a str, byte for byte. Raises DataError, with
+    the offset, for anything else: other names and calls, a truncated file, bytes after the end.
 
     >>> import io, pickle
     >>> unpickle(io.BytesIO(pickle.dumps({"labels": [3, 1]})), "memory")
     {'labels': [3, 1]}
     """
-    import pickletools  # here, since only this needs it
+    import pickletools  # here, since nothing else needs it
 
     machine, at = _Machine(), 0
     try:
@@ -52,9 +52,9 @@ def unpickle(file, where):
         after = file.read(1)
         if after:
             at += 1
-            raise Refused("the pickle ends there, but the file goes on")
+            raise UnpicklingError("the pickle ends there, but the file goes on")
         return _plain(machine.stack.pop())
-    except Refused as error:
+    except UnpicklingError as error:
         raise DataError(
             f"{where}, at byte {at:,}: {error}. minires reads NumPy arrays and plain containers out of a pickle, "
             "nothing else; get the file from its authors again"
@@ -73,13 +73,13 @@ class _Name(tuple):
 
 
 class _Array:
-    """The place of an array whose content comes with the next instruction."""
+    """A placeholder for an array whose content comes with a later instruction."""
 
     __slots__ = ()
 
 
 class _Machine:
-    """The stack, the marks in it, and the memo of what may be used again."""
+    """The stack machine: a stack, the marks in it, and the memo of objects that are used again."""
 
     def __init__(self):
         self.stack, self.marks, self.memo = [], [], {}
@@ -90,7 +90,7 @@ class _Machine:
             return
         method = getattr(self, f"_{name.lower()}", None)
         if method is None:
-            raise Refused(f"it holds the instruction {name}, which builds other objects")
+            raise UnpicklingError(f"it holds the instruction {name}, which builds other objects")
         method(argument)
 
     def _proto(self, version):
@@ -132,7 +132,7 @@ class _Machine:
     _binget = _long_binget = _get
 
     def _replace(self, new):
-        """The object on top is finished: it takes its unfinished form's place, in the memo too."""
+        """Replace the unfinished object on top of the stack by the finished one, in the memo too."""
         old, self.stack[-1] = self.stack[-1], new
         for key, value in self.memo.items():
             if value is old:
@@ -206,13 +206,13 @@ class _Machine:
 
     def _admit(self, module, name):
         if (module, name) not in ADMITTED:
-            raise Refused(f"it asks for {module}.{name}, which a file of arrays does not need")
+            raise UnpicklingError(f"it asks for {module}.{name}, which a file of arrays does not need")
         self.stack.append(_Name((module, name)))
 
     def _reduce(self, _):
         function, arguments = self._last(2)
         if type(function) is not _Name or type(arguments) is not tuple:
-            raise Refused("it calls something that is no function")
+            raise UnpicklingError("it calls something that is not a function")
         if function in ARRAY:
             self.stack.append(_Array())
         elif function in BUFFER:
@@ -225,7 +225,7 @@ class _Machine:
         elif function == BYTES and not arguments:
             self.stack.append(b"")
         else:
-            raise Refused(f"it calls {'.'.join(function)} in a way that builds no array")
+            raise UnpicklingError(f"it calls {'.'.join(function)} in a way that builds no array")
 
     def _build(self, _):
         (state,) = self._last(1)
@@ -237,10 +237,10 @@ class _Machine:
             _, order, *fields = state
             order = _bytes(order).decode()
             if order not in ("<", ">", "|", "=") or any(field is not None for field in fields[:3]):
-                raise Refused("it holds an array of something else than numbers")
+                raise UnpicklingError("it holds an array of something other than numbers")
             self._replace(unfinished.newbyteorder(order))
         else:
-            raise Refused(f"it sets the state of a {type(unfinished).__name__}")
+            raise UnpicklingError(f"it sets the state of a {type(unfinished).__name__}")
 
 
 def _bytes(text):
@@ -250,23 +250,23 @@ def _bytes(text):
 def _dtype(code):
     code = _bytes(code).decode("latin-1")
     if not NUMBERS.fullmatch(code):
-        raise Refused(f"it holds an array of dtype {code!r}, which is none of numbers")
+        raise UnpicklingError(f"it holds an array of dtype {code!r}, which is not a number type")
     return np.dtype(code)
 
 
 def _array(data, dtype, shape, fortran):
     if not isinstance(dtype, np.dtype) or type(shape) is not tuple or any(type(n) is not int or n < 0 for n in shape):
-        raise Refused("it holds an array without a proper dtype and shape")
+        raise UnpicklingError("it holds an array without a proper dtype and shape")
     if isinstance(data, list):
-        raise Refused("it holds an array of objects")
+        raise UnpicklingError("it holds an array of objects")
     data = _bytes(data)
     if len(data) != math.prod(shape) * dtype.itemsize:
-        raise Refused(f"it gives {len(data):,} bytes to an array of shape {shape} and dtype {dtype}")
+        raise UnpicklingError(f"it gives {len(data):,} bytes to an array of shape {shape} and dtype {dtype}")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def _plain(value):
-    """``value``, when all that it is made of is what it may be: nothing half built, no name."""
+    """``value``, if all its parts are finished and of permitted types."""
     seen, left = set(), [value]
     while left:
         item = left.pop()
@@ -274,9 +274,9 @@ def _plain(value):
             continue
         if type(item) not in (list, tuple, dict):
             if type(item) is _Array:
-                raise Refused("it holds an array without content")
+                raise UnpicklingError("it holds an array without content")
             what = f"the name {'.'.join(item)}" if type(item) is _Name else f"a {type(item).__name__}"
-            raise Refused(f"it holds {what} by itself")
+            raise UnpicklingError(f"it holds {what} by itself")
         if id(item) not in seen:  # a list may hold itself
             seen.add(id(item))
             left.extend(item)

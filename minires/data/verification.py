@@ -1,4 +1,4 @@
-"""Are the files of a data set whole and in order, and are they the official ones?"""
+"""Check whether the files of a data set are complete and well-formed, and whether they are the official ones."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from .downloads import md5_of
 
 @dataclass(frozen=True)
 class Check:
-    """What was found out about a file."""
+    """The result of checking one file."""
 
     name: str
     passed: bool
@@ -18,32 +18,31 @@ class Check:
 
 
 def verify(layout, data_dir=None, own=False):
-    """Yields a Check a file; the last are about what could not be read.
+    """Yield a Check for each file, and a failed one for what could not be read.
 
-    Structure is always checked: archive, sizes, labels, shapes. Files that carry the official names, in an archive or a
-    folder with its official name, claim to be official: they have to have the official md5 sum, and where the authors
-    publish none (unpacked binary files) the official number of images. ``own`` takes them for files of one's own
-    in the same layout. Raises DataError when there is nothing to check.
+    The structure is always checked: archive, sizes, labels, shapes. Files with the official names, in an archive or a
+    folder with its official name, must also have the official md5 sum or, where the authors publish none (unpacked binary
+    files), the official number of images. own: do not expect official files. Raises DataError when there are no files.
     """
     source = files.find(layout, data_dir)
     if source.version is None:
         yield from _verify_archive(layout, source.path, own)
-    claims = not own and source.version is not None and source.path.name == source.version.folder
+    official = not own and source.version is not None and source.path.name == source.version.folder
     try:
         with files.enough_memory(source.path):
             for version, name, where, content in source.contents():
-                yield _verify_file(layout, version, name, where, content, claims)
+                yield _verify_file(layout, version, name, where, content, official)
     except DataError as error:
         yield Check(source.path.name, False, str(error))
 
 
 def _verify_archive(layout, path, own):
-    """A check of its md5 sum, where it claims or turns out to be official."""
+    """Yield a Check of its md5 sum if it is the official archive, or has the name of one."""
     versions = {version.archive: version for version in layout.versions}
     try:
         md5 = md5_of(path)
     except DataError:
-        return  # reading it says so too
+        return  # reading it will fail with the same message
     if any(md5 == version.md5 for version in layout.versions):
         yield Check(path.name, True, f"the official archive, md5 {md5}")
     elif path.name in versions and not own:
@@ -55,18 +54,19 @@ def _verify_archive(layout, path, own):
         )
 
 
-def _verify_file(layout, version, name, where, content, claims):
+def _verify_file(layout, version, name, where, content, official):
+    """The Check of one file; ``official``: whether it must be the official one."""
     try:
         images, labels = files.parse(layout, version, content, where)
     except DataError as error:
         return Check(name, False, str(error))
     found = f"{len(images):,} images, labels {labels.min()} to {labels.max()}"
-    if not claims:
+    if not official:
         return Check(name, True, found)
-    official = layout.official_count(name)
-    if len(images) != official:
+    count = layout.official_count(name)
+    if len(images) != count:
         return Check(
-            name, False, f"{where} has {len(content):,} bytes, {len(images):,} images; the official file {official:,}"
+            name, False, f"{where} has {len(content):,} bytes, {len(images):,} images; the official file {count:,}"
         )
     if name not in version.checksums:
         return Check(name, True, f"{found}, the official size")

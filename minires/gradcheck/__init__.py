@@ -1,9 +1,9 @@
-"""Gradients against finite differences: of functions (``gradcheck``) and of whole networks (``gradcheck_model``).
+"""Compare gradients with finite differences: of functions (``gradcheck``) and of networks (``gradcheck_model``).
 
 engine    the comparison, in float64, with a step chosen by a sweep
-kinks     corners, told by the branches that operations take
+kinks     corners of a function, found by the branches that operations take
 locate    the first wrong module and operation
-cases     a table with every operation, for ``minires gradcheck``
+cases     a table of all operations, for ``minires gradcheck``
 """
 
 from .function import gradcheck

@@ -1,7 +1,7 @@
-"""A table with one case or more for every differentiable function, and for what is no function of its own.
+"""A table of cases for ``minires gradcheck``: every differentiable function, SGD's update and the running statistics.
 
-``CASES[name]`` is a list of Case. ``check(names)`` goes through it; a test sees to it that no function is without a case.
-Arrays are small: each of their elements is checked.
+``CASES[name]`` is a list of Case; ``select`` looks cases up and ``check`` runs one. A test fails when a function has no case.
+Arrays are small, so that each of their elements is checked.
 """
 
 from typing import NamedTuple
@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import functional as F
-from .. import kernels, nn, random
+from .. import kernels, nn
 from ..errors import ConfigError, nearest
+from ..random import get_rng_state, manual_seed, set_rng_state
 from .function import gradcheck
 from .results import GradcheckResult
 from .updates import RunningStatistics, SGDSteps
@@ -20,7 +21,7 @@ X = (2, 3, 4, 5)  # a batch of two images
 
 
 class Case(NamedTuple):
-    """``function(*tensors)``; ``inputs``: how each argument is drawn, (a name in DRAW, a shape), or an array as it is."""
+    """``function(*tensors)`` and its ``inputs``: for each argument an array, or (a name in DRAW, a shape) to draw one."""
 
     label: str
     function: object
@@ -28,7 +29,7 @@ class Case(NamedTuple):
 
 
 def _apart(rng, shape):
-    """All different, at least 0.2 apart and 0.1 from 0: no step crosses a corner or changes a maximum."""
+    """Values at least 0.2 apart and 0.1 from 0, so that no step crosses a kink or changes a maximum."""
     n = int(np.prod(shape))
     return 0.2 * (rng.permutation(n) - n // 2).reshape(shape) + 0.1
 
@@ -41,7 +42,7 @@ DRAW = {
 
 
 def draw(case, dtype=np.float64, seed=0):
-    """The case's arguments, images stored channels-last."""
+    """The case's arguments as ndarrays, images stored channels-last."""
     rng = np.random.default_rng(seed)
     drawn = [x if isinstance(x, np.ndarray) else np.asarray(DRAW[x[0]](rng, x[1]), dtype) for x in case.inputs]
     return [kernels.to_channels_last(x) for x in drawn]
@@ -72,7 +73,7 @@ def batch_norm(label, shape, training, affine=True):
 
 
 def block(label, function, shortcut=False, norm_first=False):
-    """A step of a residual block, ``function(x, conv, bn[, shortcut])``, by x, the convolution's weight and BN's γ, β."""
+    """A case for ``function(x, conv, bn[, shortcut])``, a step of a residual block. Inputs: x, conv's weight, γ, β."""
 
     def run(x, w, gamma, beta, *shortcut):
         conv, bn = nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(len(gamma.data))
@@ -97,7 +98,7 @@ def _fan_out(x):
 
 
 def _crossing(x):
-    """Two shortcuts that cross each other."""
+    """A graph with two shortcuts that cross each other."""
     a = x.tanh()
     b = a * x
     c = b + x.sigmoid()
@@ -206,7 +207,7 @@ CASES = {
     "stack": [Case("last", lambda *x: F.stack(x, -1), normal((3, 4), (3, 4)))],
     "pad": [Case("channels", lambda x: F.pad(x, (0, 0, 0, 0, 1, 2)), normal(X))],
     "zero_pad_shortcut": [Case("stride 2", lambda x: F.zero_pad_shortcut(x, 2, 1, 2), normal(X))],
-    # what is no function of its own
+    # not functions of minires.functional
     "fan-out": [Case("three uses", _fan_out, apart((3, 4))), Case("shortcuts that cross", _crossing, normal((3, 4)))],
     "SGD": [
         Case("momentum, decay", lambda *v: SGDSteps(nesterov=False).apply(*v), normal((3, 4), (3, 4), (3, 4))),
@@ -219,7 +220,7 @@ CASES = {
 
 
 def select(names=()):
-    """[(name, Case)] of these names, or of all. Raises ConfigError for a name that is not in the table."""
+    """[(name, Case)] for these names, by default for all. Raises ConfigError for a name that is not in the table."""
     for name in names:
         if name not in CASES:
             meant = nearest(name, CASES)
@@ -229,13 +230,13 @@ def select(names=()):
 
 
 def check(name, case, **settings):
-    """The GradcheckResult of one case, named "conv2d: 3×3, pad 1". What raises counts as wrong."""
+    """The GradcheckResult of one case, named like "conv2d: 3×3, pad 1". An exception counts as a wrong gradient."""
     title = f"{name}: {case.label}" if case.label else name
-    before = random.generator()
-    random.manual_seed(0)  # the mask of dropout, the same in every run
+    rng_state = get_rng_state()
+    manual_seed(0)  # for the mask of dropout
     try:
         return gradcheck(case.function, draw(case), name=title, raise_exception=False, **settings)
-    except Exception as error:  # a table must be gone through to its end
+    except Exception as error:  # the other cases of the table must still be checked
         return GradcheckResult(title, error=f"{type(error).__name__}: {error}")
     finally:
-        random._generator = before
+        set_rng_state(rng_state)

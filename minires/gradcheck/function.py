@@ -5,14 +5,14 @@ import numpy as np
 from ..errors import ConfigError
 from ..lazy import fusion
 from ..tensor import Tensor
-from .engine import Settings, check_leaves, generator
+from .engine import Settings, check_leaves, make_rng
 from .locate import name_operation
 from .results import GradcheckResult
-from .state import Frozen
+from .state import Snapshot
 
 
 def promote(inputs, notes):
-    """An input, or a list of them, as float64 leaves, in copies; others (labels) as they are. Promotions are noted."""
+    """Copies of the float inputs as float64 leaves; other inputs (labels) as they are. Adds a note for each promotion."""
     leaves = []
     for i, x in enumerate(inputs if isinstance(inputs, (tuple, list)) else [inputs]):
         array = np.array(x.data if isinstance(x, Tensor) else x, order="K")
@@ -39,22 +39,24 @@ def gradcheck(
     name="gradcheck",
     raise_exception=True,
 ):
-    """Check the gradients of ``f`` at ``inputs`` by central differences in float64. A GradcheckResult, or GradcheckError.
+    """Check the gradients of ``f`` at ``inputs`` by central differences in float64. Returns a GradcheckResult.
 
     f: Tensors → a Tensor or a tuple of them. What it draws from minires' generator (dropout) is the same in every
-    evaluation, and the buffers it can reach (running statistics) stay as they are.
-    inputs: ndarrays or Tensors, or a single one; float ones are checked, as float64; others (labels) are passed through.
-    Inputs of up to ``most_elements`` are checked element by element, larger ones along random unit directions.
+    evaluation, and the buffers that it can reach (running statistics) keep their values.
+    inputs: ndarrays or Tensors, or a single one; float ones are checked, as float64; others (labels) are passed as they are.
+    Inputs of up to ``most_elements`` are checked element by element, larger ones along ``directions`` random unit vectors.
     |analytic − numeric| may be at most atol + rtol·(the largest of the input's gradients). eps: the step; by default a
-    sweep chooses it. A corner between x − h and x + h (relu at 0) is a kink in the result, not a failure, unless backward's
-    slope lies outside the slopes of its two sides. raise_exception=False: a result that is false, instead of the error.
+    sweep over ``sweep_points`` steps chooses it. A kink between x − h and x + h (relu at 0) is reported as such, and is a
+    failure only if backward's slope lies outside the slopes of its two sides.
+    Raises GradcheckError when a gradient is wrong, or with raise_exception=False returns a result that is false;
+    ConfigError when no input holds floats.
 
     >>> gradcheck(lambda x: x * x, [np.array([1.0, -2.0])])
     <gradcheck passed: 2 numbers compared>
     >>> gradcheck(lambda x: x.relu(), [np.array([0.0, 1.0])])
     <gradcheck passed: 2 numbers compared, 1 at a kink>
     """
-    rng = generator(seed)
+    rng = make_rng(seed)
     settings = Settings(eps, rtol, atol, most_elements, directions, sweep_points)
     result = GradcheckResult(name)
     arguments = promote(inputs, result.notes)
@@ -68,7 +70,7 @@ def gradcheck(
         return f(*[x if name is None else leaves[name] for x, name in zip(arguments, names)])
 
     names = [f"input {i}" if f"input {i}" in leaves else None for i in range(len(arguments))]
-    with Frozen(f) as state:
+    with Snapshot(f) as state:
         result.checked, result.error = check_leaves(run, leaves, state, settings, rng)
         if not result.passed and (result.checked or "raised" in result.error):
             state.restore()

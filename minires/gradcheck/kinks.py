@@ -1,7 +1,7 @@
-"""Kinks: where a function has a corner, two slopes are right, and a central difference gives neither.
+"""Kinks: corners of a function, where it has a slope on each side, and a central difference gives neither.
 
-Each operation with corners keeps which branch every element took: the sign of relu's input, the argmax of a pooling. When
-the branches at x − h and at x + h differ, a corner lies between. They are read from the graph that the evaluation records.
+An operation with kinks keeps which branch every element took: the sign of relu's input, the argmax of a pooling. When the
+branches at x − h and at x + h differ, a kink lies between. They are read from the graph that an evaluation records.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from ..ops.activation import AddReLU, LeakyReLU, ReLU
 from ..ops.arithmetic import Abs, Clip
 from ..ops.pooling import MaxPool2d
 from ..ops.reduction import Max
-from ..tensor import _topological
+from ..tensor import topological_order
 
 BRANCHES = {  # operation -> the branch that each element took in the last forward pass
     ReLU: lambda op: op.y > 0,
@@ -24,12 +24,12 @@ BRANCHES = {  # operation -> the branch that each element took in the last forwa
 
 
 def operations(outputs):
-    """The operations above these Tensors, each once, inputs before outputs."""
-    return [y.op for y in _topological(outputs) if y.op is not None]
+    """The operations that these Tensors were computed by, each once, inputs before outputs."""
+    return [y.op for y in topological_order(outputs) if y.op is not None]
 
 
 def branches(outputs):
-    """[(operation's name, branches)] of every operation with corners. An op of one's own has a method ``branches()``."""
+    """[(operation's name, branches)] of every operation with kinks. A user's own Op may have a method ``branches()``."""
     found = []
     for op in operations(outputs):
         read = next((BRANCHES[kind] for kind in type(op).__mro__ if kind in BRANCHES), None)
@@ -41,9 +41,9 @@ def branches(outputs):
 
 
 def flips(below, above):
-    """{operation's name: how many of its elements took another branch}; empty where no corner lies between."""
+    """{operation's name: the number of its elements that took another branch}; empty where no kink lies between."""
     if [(name, b.shape) for name, b in below] != [(name, b.shape) for name, b in above]:
-        return {"control flow": 1}  # another graph altogether
+        return {"control flow": 1}  # the function recorded a different graph
     counts = {}
     for (name, a), (_, b) in zip(below, above):
         changed = int(np.count_nonzero(a != b))

@@ -6,18 +6,18 @@ import numpy as np
 
 from ..lazy import fusion
 from ..tensor import Tensor
-from .engine import Settings, check_leaves, generator
+from .engine import Settings, check_leaves, make_rng
 from .function import promote
 from .locate import name_operation, record_calls, wrong_module
 from .results import GradcheckResult
-from .state import Frozen
+from .state import Snapshot
 
 
 @contextmanager
 def in_float64(model, notes):
-    """The model in float64; afterwards every array, in its dtype and with its values, is the one that was there."""
+    """Inside the block the model is in float64; afterwards it has its own arrays again, with their dtypes and values."""
     parameters = [(p, p.data, p.grad) for p in model.parameters()]
-    buffers = [(m, name, value) for m in model.modules() for name, value in m._own_buffers()]
+    buffers = [(m, name, value) for m in model.modules() for name, value in m.named_buffers(recurse=False)]
     dtypes = sorted({str(a.dtype) for _, a, _ in parameters if a.dtype != np.float64})
     if dtypes:
         notes.append(f"the model is {' and '.join(dtypes)} and was checked as float64: {dtypes[0]} has too few digits")
@@ -49,23 +49,24 @@ def gradcheck_model(
     on_parameter=None,
     raise_exception=True,
 ):
-    """Check a network's gradients by every parameter and float input, along random directions, in float64.
+    """Check a network's gradients with respect to every parameter and float input, along random directions, in float64.
 
-    model: an nn.Module, in training or evaluation mode as it is; it is left as it was, buffers and gradients included.
-    inputs: an array or Tensor, or a list of them. loss: output → Tensor; by default a random sum of the outputs.
-    When a parameter is wrong, the modules are checked by themselves, in the order of the backward pass, down to the first
-    wrong one, its wrong element and its wrong operation; GradcheckError says so, or with raise_exception=False the
-    result's ``explain()``, ``module`` and ``operation``. Other settings, kinks and vacuous gradients as in ``gradcheck``.
+    model: an nn.Module, checked in the mode (training or evaluation) that it is in. It is left as it was, buffers and
+    gradients included. inputs: an array or Tensor, or a list of them. loss: output → Tensor; by default a random weighted
+    sum of the outputs. on_parameter(name) is called before each parameter. Other settings as in ``gradcheck``.
+    When a gradient is wrong, the modules are checked by themselves, in the order of the backward pass, to find the first
+    wrong one, its wrong element and its wrong operation. GradcheckError names them, or with raise_exception=False the
+    result's ``explain()``, ``module`` and ``operation``.
 
     >>> import minires as mr
     >>> model = mr.nn.Sequential(mr.nn.Linear(3, 4), mr.nn.Tanh(), mr.nn.Linear(4, 2))
     >>> gradcheck_model(model, np.random.default_rng(0).standard_normal((5, 3)))
     <Sequential passed: 12 numbers compared>
     """
-    rng = generator(seed)
-    settings = Settings(eps, rtol, atol, 2 * directions, directions, sweep_points)  # of so few, every element
+    rng = make_rng(seed)
+    settings = Settings(eps, rtol, atol, 2 * directions, directions, sweep_points)  # tiny arrays: every element
     result = GradcheckResult(name or type(model).__name__)
-    with in_float64(model, result.notes), Frozen(model, loss) as state:
+    with in_float64(model, result.notes), Snapshot(model, loss) as state:
         arguments = promote(inputs, result.notes)
         leaves = {path: p for path, p in model.named_parameters() if p.requires_grad}
         leaves |= {f"input {i}": x for i, x in enumerate(arguments) if isinstance(x, Tensor) and x.requires_grad}

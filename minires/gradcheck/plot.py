@@ -1,4 +1,4 @@
-"""Error against step: why a difference must be neither long nor short."""
+"""Error against step size: why the step of a difference must be neither large nor small."""
 
 import io
 from pathlib import Path
@@ -9,15 +9,16 @@ from .results import WRONG
 
 INK, GRID, WRONG_COLOR = "#22272e", "#e3e6ea", "#d1242f"
 COLORS = ("#0b6bcb", "#e07b00", "#1a7f37", "#8250df", "#8a94a3", "#0f8b8d")
-FEW = 12  # curves that a legend can name
+MAX_LEGEND = 12  # curves that a legend can name
 FORMATS = ("png", "svg", "pdf")
 
 
 def draw_sweeps(results, path, title=""):
-    """Write a picture of every sweep: |numeric − backward| beside the largest gradient, against h.
+    """Plot every sweep of ``results`` into a file: |numeric − backward| / the largest gradient, against h.
 
-    Where corners lie between x − h and x + h the point is hollow. Curves fall while curvature matters (∝ h²) and rise
-    again where rounding does (∝ 1/h); a wrong gradient's stays up.
+    A point is hollow where kinks lie between x − h and x + h. Towards small h curves fall while curvature dominates (∝ h²)
+    and rise again where rounding does (∝ 1/h); that of a wrong gradient stays up. The format is that of the suffix:
+    png, svg or pdf.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported only when something is drawn
     from matplotlib.figure import Figure
@@ -27,7 +28,7 @@ def draw_sweeps(results, path, title=""):
     axes = figure.subplots()
     curves = [(result, checked) for result in results for checked in result.checked if checked.sweep]
     for i, (result, checked) in enumerate(curves):
-        color = WRONG_COLOR if checked.status == WRONG else COLORS[i % len(COLORS) if len(curves) <= FEW else 0]
+        color = WRONG_COLOR if checked.status == WRONG else COLORS[i % len(COLORS) if len(curves) <= MAX_LEGEND else 0]
         _curve(axes, checked, color, checked.name if len(results) == 1 else f"{result.name}, {checked.name}")
     axes.set(xscale="log", yscale="log")
     axes.set_xlabel("step h", color=INK, fontsize=9)
@@ -37,7 +38,7 @@ def draw_sweeps(results, path, title=""):
     axes.set_axisbelow(True)
     for side in axes.spines.values():
         side.set_visible(False)
-    if 0 < len(curves) <= FEW:
+    if 0 < len(curves) <= MAX_LEGEND:
         axes.legend(fontsize=8, frameon=False)
     figure.suptitle(title, x=0.012, ha="left", color=INK, fontsize=11, fontweight="bold")
     picture = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What a check found: plain data that a test can assert, a program can read and a person can understand."""
+"""The results of a check, as plain data: for assertions in tests, for programs (``to_dict``) and for people (``print``)."""
 
 import math
 from dataclasses import dataclass, field
@@ -18,10 +18,10 @@ class GradcheckError(MiniresError, AssertionError):
 
 @dataclass(frozen=True)
 class Difference:
-    """One number of backward's gradient beside the central difference of step h.
+    """One number of backward's gradient compared with the central difference of step h.
 
-    status: "right"; "wrong"; "kink", a corner lies between x − h and x + h, ``interval`` has the slopes on its two sides
-    and ``flips`` says in which operation; "zero", both are nothing. index: the element, or None for a direction.
+    status: "right"; "wrong"; "kink", when a kink lies between x − h and x + h: ``interval`` has the slopes on its two sides,
+    and ``flips`` the operations that have it; "zero", when both numbers are 0. index: the element, or None for a direction.
     """
 
     where: str
@@ -56,7 +56,7 @@ def kinks_in_words(flips):
 
 @dataclass
 class Checked:
-    """One input or parameter: what was compared, and the sweep that chose h: [(h, numeric − analytic, flips)]."""
+    """One input or parameter: the numbers that were compared, and the sweep that chose h: [(h, numeric − analytic, flips)]."""
 
     name: str
     shape: tuple
@@ -64,12 +64,12 @@ class Checked:
     h: float = math.nan
     scale: float = 0.0  # the largest of its gradients
     sweep: list = field(default_factory=list)
-    error: str = ""  # a gradient that cannot be compared at all
-    located: Difference | None = None  # where directions disagreed: an element that does
+    error: str = ""  # why its gradient could not be compared
+    located: Difference | None = None  # a wrong element, where a direction was wrong
 
     @property
     def status(self):
-        """The verdict on all of it: "wrong", "right", "kink" (nothing but corners), or "vacuous" (nothing but zeros)."""
+        """The verdict: "wrong", "right", "kink" (every number has a kink) or "vacuous" (every number is 0)."""
         found = {d.status for d in self.differences}
         if self.error or WRONG in found:
             return WRONG
@@ -85,7 +85,7 @@ class Checked:
 
     @property
     def largest_error(self):
-        """The largest difference beside the largest gradient; kinks do not count, nor what there is beside no gradient."""
+        """The largest difference, kinks left out, over the largest gradient; 0 for a vacuous check."""
         if self.status == VACUOUS:
             return 0.0
         errors = [d.error for d in self.differences if d.status != KINK]
@@ -93,7 +93,7 @@ class Checked:
         return 0.0 if largest == 0 else largest / max(self.scale, 1e-300)
 
     def explain(self):
-        """The first thing wrong with it, in a sentence without a full stop."""
+        """What is wrong with it first, as a sentence without a full stop."""
         if self.error:
             return self.error
         first = self.wrong[0]
@@ -143,11 +143,11 @@ def _number(x):
 
 @dataclass
 class GradcheckResult:
-    """The outcome of a check. True in a test (``assert result``) when nothing is wrong; ``print(result)`` is a table.
+    """The outcome of a check: true (``assert result``) when nothing is wrong; ``print(result)`` prints a table.
 
-    checked: one Checked an input or parameter. notes: what one should know, such as a promotion to float64. location: the
-    first wrong module and operation, in words; module, operation: their names. finding: the wrong element of that module.
-    error: why nothing could be compared.
+    checked: a Checked for each input or parameter. notes: remarks, such as on a promotion to float64. location: a sentence
+    on the first wrong module and operation; module, operation: their names. finding: the wrong element of that module.
+    error: why nothing could be compared, or "".
     """
 
     name: str
@@ -173,12 +173,12 @@ class GradcheckResult:
 
     @property
     def vacuous(self):
-        """Those whose true gradient is ≈ 0 everywhere, so that the check says nothing."""
+        """The inputs and parameters whose true gradient is ≈ 0 everywhere, so that the check shows nothing."""
         return [c for c in self.checked if c.status == VACUOUS]
 
     @property
     def kinks(self):
-        """(name, Difference) for each number that was taken at a corner."""
+        """(name, Difference) for each number that was taken across a kink."""
         return [(c.name, d) for c in self.checked for d in c.kinks]
 
     @property
@@ -191,20 +191,20 @@ class GradcheckResult:
         return math.nan if any(map(math.isnan, errors)) else max(errors, default=0.0)
 
     def explain(self):
-        """What is wrong and where; an empty text when nothing is."""
+        """What is wrong and where; an empty string when nothing is."""
         if self.passed:
             return ""
         what = self.finding or self.error or self.wrong[0].explain()
         return f"{what}. {self.location}" if self.location else what
 
     def raise_if_wrong(self):
-        """GradcheckError with ``explain()``, unless it passed; returns self."""
+        """Raise GradcheckError with ``explain()`` unless the check passed; returns self."""
         if not self.passed:
             raise GradcheckError(f"{self.name}: {self.explain()}", self)
         return self
 
     def to_dict(self):
-        """For ``json.dumps``."""
+        """Plain values, for ``json.dumps``."""
         return {
             "name": self.name,
             "passed": self.passed,

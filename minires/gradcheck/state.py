@@ -1,4 +1,4 @@
-"""What a check must leave as it found it, and what must be the same in each of its evaluations."""
+"""The state that a check must leave as it found it, and that must be the same in each of its evaluations."""
 
 import functools
 import types
@@ -6,38 +6,37 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from .. import random
 from ..nn import Module
+from ..random import get_rng_state, set_rng_state
 from ..tensor import Tensor
 
 
-class Frozen:
-    """Buffers, arrays and gradients that a function can reach, and the random generator.
+class Snapshot:
+    """Copies of the buffers, arrays and gradients that a function can reach, and of the random generator's state.
 
-    ``restore()`` before an evaluation makes it the same function every time: running statistics stand where they stood,
-    and dropout draws the same mask. Leaving the context puts ``.grad`` of the tensors back too.
+    ``restore()`` before an evaluation makes it the same function every time: running statistics have their old values, and
+    dropout draws the same mask. Leaving the context restores ``.grad`` of the tensors too.
     """
 
     def __init__(self, *roots):
-        arrays, tensors, self.modules = reach(roots)
+        arrays, tensors, self.modules = reachable(roots)
         self.arrays = [(a, a.copy(order="K")) for a in arrays]
         self.grads = [(t, t.grad) for t in tensors]
-        self.generator = random.generator()
-        self.random = self.generator.bit_generator.state
+        self.rng_state = get_rng_state()
 
     def restore(self):
+        """Restore the arrays and the random generator."""
         for array, saved in self.arrays:
             array[...] = saved
-        random._generator = self.generator  # an f that calls manual_seed has put another in its place
-        self.generator.bit_generator.state = self.random
+        set_rng_state(self.rng_state)
 
-    def keep_moved(self):
-        """After an evaluation: forget the arrays that it did not change. A data set is not copied 800 times."""
+    def keep_changed(self):
+        """After an evaluation: drop the arrays that it did not change. A data set is not copied 800 times."""
         self.arrays = [(a, saved) for a, saved in self.arrays if a.tobytes() != saved.tobytes()]
 
     @contextmanager
-    def watched(self):
-        """A hook that does nothing on every module: what watches a module makes it run operation by operation."""
+    def hooked(self):
+        """Put a hook that does nothing on every module inside the block: a module with a hook runs op by op."""
         handles = [module.register_forward_pre_hook(lambda module, inputs: None) for module in self.modules]
         try:
             yield
@@ -54,8 +53,8 @@ class Frozen:
             tensor.grad = grad
 
 
-def reach(roots, depth=5):
-    """(writeable arrays, Tensors, modules) that the functions, modules and containers ``roots`` can get at, each once."""
+def reachable(roots, depth=5):
+    """(writeable arrays, Tensors, modules) that the functions, modules and containers ``roots`` refer to, each once."""
     arrays, tensors, modules, seen = [], [], [], set()
     stack = [(root, depth) for root in roots]
     while stack:
@@ -78,9 +77,10 @@ def reach(roots, depth=5):
 
 
 def _parts(value):
+    """The objects that a value refers to."""
     if isinstance(value, types.FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
-        names = set(_names(value.__code__))
+        names = set(_global_names(value.__code__))
         return [
             *cells,
             *(value.__defaults__ or ()),
@@ -99,12 +99,12 @@ def _parts(value):
     return list(vars(value).values())
 
 
-def _names(code):
-    """The global names that a code object uses, those of the functions written inside it included."""
+def _global_names(code):
+    """The global names that a code object uses, including those of the functions defined inside it."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _names(constant)
+            yield from _global_names(constant)
 
 
 def _is_filled(cell):

@@ -1,7 +1,7 @@
-"""Updates that no backward pass goes through, as operations with the derivative that their formula has.
+"""Updates without a backward pass, as operations whose backward is the derivative of the update's formula.
 
-A finite difference of the real code is compared with it: a wrong sign in SGD's momentum or in a running average is found
-as a wrong backward pass would be.
+Compared with finite differences of the code that performs the update, they reveal a wrong sign in SGD's momentum or in a
+running average as they would a wrong backward pass.
 """
 
 import numpy as np
@@ -44,7 +44,7 @@ class SGDSteps(Op):
 class RunningStatistics(Op):
     """Batch norm's running mean and variance (C,) after a batch x: r ← (1 − m)·r + m·new, the variance unbiased.
 
-    dx = m·(dmean/M + 2(x − μ)·dvar/(M − 1)),  dr = (1 − m)·dy. The two are one output, (2, C).
+    dx = m·(dmean/M + 2(x − μ)·dvar/(M − 1)),  dr = (1 − m)·dy. The output is both, stacked: (2, C).
     """
 
     label = "running statistics"

@@ -1,4 +1,4 @@
-"""Residual networks by name: ``create("resnet20")``, or as functions: ``resnet20(num_classes=100, option="B")``."""
+"""Residual networks, by name (``create("resnet20")``) or as functions (``resnet20(num_classes=100, option="B")``)."""
 
 from .blocks import BasicBlock, Bottleneck, BottleneckV1, PreActBasicBlock, PreActBottleneck, PreActBottleneckV1
 from .registry import MODELS, create, names

@@ -1,8 +1,8 @@
-"""Shortcuts, residual blocks and stages: what every network here is assembled from.
+"""Shortcuts, residual blocks and stages, from which all networks here are assembled.
 
 [1] "Deep Residual Learning for Image Recognition", He et al. 2015: y = relu(F(x) + Wₛx).
-[2] "Identity Mappings in Deep Residual Networks", He et al. 2016: y = x + F(x), with F = conv ∘ relu ∘ bn, twice or thrice.
-A block without any shortcut, y = relu(F(x)) or F(x), makes the plain networks of [1].
+[2] "Identity Mappings in Deep Residual Networks", He et al. 2016: y = x + F(x), with F = conv ∘ relu ∘ bn, two or three times.
+Blocks without a shortcut, y = relu(F(x)) or y = F(x), make the plain networks of [1].
 """
 
 from .. import functional as F
@@ -11,12 +11,12 @@ from ..errors import ConfigError
 
 
 def conv3x3(in_channels, out_channels, stride=1):
-    """A 3×3 convolution that keeps height and width (but for its stride)."""
+    """A 3×3 convolution without bias, padded so that at stride 1 it keeps height and width."""
     return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
 
 
 def conv1x1(in_channels, out_channels, stride=1):
-    """A 1×1 convolution."""
+    """A 1×1 convolution without bias."""
     return nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
 
 
@@ -24,7 +24,7 @@ def conv1x1(in_channels, out_channels, stride=1):
 
 
 class ZeroPad(nn.Module):
-    """Option A of [1, §3.3]: every stride-th pixel, and zeros for the channels that x lacks, half before and half after."""
+    """Option A of [1, §3.3]: every stride-th pixel, padded with channels of zeros, half of them before x and half after."""
 
     def __init__(self, in_channels, out_channels, stride):
         self.stride = stride
@@ -49,14 +49,17 @@ class Projection(nn.Sequential):
 
 
 class LinearProjection(nn.Sequential):
-    """Option B of [2]: a 1×1 convolution alone, since what it is given is normalised already."""
+    """Option B of [2]: a 1×1 convolution alone, since its input is normalised already."""
 
     def __init__(self, in_channels, out_channels, stride):
         super().__init__({"conv": conv1x1(in_channels, out_channels, stride)})
 
 
 def make_shortcut(option, projection, in_channels, out_channels, stride):
-    """The way around a block: option A or B where the shape changes, else the identity; None for a plain network."""
+    """The shortcut of a block: option "A" or "B" where the shape changes, else the identity; None for a plain network.
+
+    projection: the class for option B. Raises ConfigError for any other option.
+    """
     if option not in ("A", "B", None):
         raise ConfigError(f"option is 'A' (zero channels), 'B' (projection) or None (no shortcuts), not {option!r}")
     if option is None:
@@ -91,7 +94,7 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """relu(x + F(x)), F = 1×1 → BN → relu → 3×3 → BN → relu → 1×1 → BN, the last with 4 times the channels. [1, fig. 5]
 
-    The stride is on the 3×3 convolution ("v1.5"): the 1×1 would throw three pixels of four away unseen.
+    The stride is on the 3×3 convolution ("v1.5"): a strided 1×1 would ignore three of four pixels.
     """
 
     expansion = 4
@@ -116,7 +119,7 @@ class Bottleneck(nn.Module):
 
 
 class BottleneckV1(Bottleneck):
-    """The bottleneck as [1] has it: the stride on the first 1×1 convolution."""
+    """The bottleneck as in [1]: the stride is on the first 1×1 convolution."""
 
     stride_on_3x3 = False
 
@@ -125,20 +128,20 @@ class BottleneckV1(Bottleneck):
 
 
 class PreActBlock(nn.Module):
-    """x + F(x), F normalising and rectifying before each convolution. [2, fig. 4e]
+    """x + F(x), with BN and relu before each convolution of F. [2, fig. 4e]
 
-    Where the shape changes, the first BN and relu come before the fork: the shortcut takes what they give.
+    Where the shape changes, the first BN and relu come before the fork, so that the shortcut takes their output too.
     """
 
     def fork(self, x):
-        """What the shortcut takes, and conv1(relu(norm1(x)))."""
+        """(the input of the shortcut, conv1(relu(norm1(x))))."""
         if isinstance(self.downsample, ZeroPad | LinearProjection):
             x = F.bn_relu(x, self.norm1)
             return x, self.conv1(x)
         return x, F.bn_relu_conv(x, self.norm1, self.conv1)
 
     def join(self, x, y, norm, conv):
-        """conv(relu(norm(y))), the end of F, plus the shortcut; of a plain network's, F alone."""
+        """conv(relu(norm(y))), the end of F, plus the shortcut of x; in a plain network without the shortcut."""
         if self.downsample is None:
             return F.bn_relu_conv(y, norm, conv)
         return F.bn_relu_conv_add(y, norm, conv, self.downsample(x))
@@ -184,32 +187,32 @@ class PreActBottleneck(PreActBlock):
 
 
 class PreActBottleneckV1(PreActBottleneck):
-    """The stride on the first 1×1 convolution, as in the code that the authors of [2] published."""
+    """The stride is on the first 1×1 convolution, as in the code that the authors of [2] published."""
 
     stride_on_3x3 = False
 
 
-# --- what networks share
+# --- parts of networks
 
 
 def stage(block, in_channels, channels, depth, stride, option):
-    """``depth`` blocks, one after another; the first has the stride and goes from in_channels to channels·expansion."""
+    """``depth`` blocks in a chain; the first has the stride, and changes in_channels to channels·expansion."""
     blocks = [block(in_channels, channels, stride, option)]
     blocks += [block(channels * block.expansion, channels, 1, option) for _ in range(depth - 1)]
     return nn.Sequential(*blocks)
 
 
 def global_pool(pool):
-    """The pooling over the whole image at the end: "avg" or "max"."""
+    """The global pooling before the classifier: "avg" or "max". Raises ConfigError for anything else."""
     if pool not in ("avg", "max"):
         raise ConfigError(f"pool is 'avg' or 'max', the global pooling at the end, not {pool!r}")
     return nn.AdaptiveAvgPool2d(1) if pool == "avg" else nn.AdaptiveMaxPool2d(1)
 
 
 def he_init(network):
-    """Convolutions ~ N(0, 2 / fan_out), the classifier's bias 0; batch norms start at γ = 1, β = 0.
+    """Convolutions ~ N(0, 2 / fan_out), the classifier's bias 0; batch norms keep γ = 1, β = 0.
 
-    "Delving Deep into Rectifiers", He et al. 2015, §2.2, the backward case, as the authors' code has it.
+    "Delving Deep into Rectifiers", He et al. 2015, §2.2, the backward case, as in the authors' code.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

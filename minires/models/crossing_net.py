@@ -1,4 +1,4 @@
-"""A network of five layers whose two shortcuts cross, to look at how gradients flow where paths are not nested."""
+"""A network of five layers with two shortcuts that cross, to study how gradients flow where paths are not nested."""
 
 from .. import functional as F
 from .. import nn
@@ -13,8 +13,8 @@ class CrossingNet(nn.Module):
                      └─────────│── shortcut_a ──┘                          │
                                └──────────────── shortcut_b ───────────────┘
 
-    For 227×227×3: v1 55×55×96, v2 27×27×96, v3 27×27×256, v4 13×13×256, v5 13×13×384. Other sizes from 35×35 up work too.
-    Wₛ is linear: a 1×1 convolution at the centres of the pool's windows.
+    For 227×227×3: v1 55×55×96, v2 27×27×96, v3 27×27×256, v4 13×13×256, v5 13×13×384. Sizes from 35×35 up work.
+    Wₛ is a 1×1 convolution at the centres of the pooling windows.
     """
 
     def __init__(self, num_classes=1000, in_channels=3, pool="avg"):
@@ -32,11 +32,11 @@ class CrossingNet(nn.Module):
         he_init(self)
 
     def forward(self, x):
-        v5 = self.volumes(x)[-1]
+        v5 = self.feature_maps(x)[-1]
         return self.fc(F.flatten(self.avgpool(v5), 1))
 
-    def volumes(self, x):
-        """The five feature volumes."""
+    def feature_maps(self, x):
+        """The five feature maps v1 … v5."""
         v1 = F.conv_bn_relu(x, self.conv1, self.bn1)
         v2 = self.maxpool(v1)
         v3 = F.conv_bn_add_relu(v2, self.conv2, self.bn2, self.shortcut_a(window_centres(v1)))
@@ -46,8 +46,8 @@ class CrossingNet(nn.Module):
 
 
 def window_centres(x):
-    """What lies at the centres of 3×3 windows of stride 2: rows and columns 1, 3, 5 … but the last, which has no window
-    around it. Where the pooling leaves nothing over, as for 55 or 27 pixels, that is x[:, :, 1::2, 1::2]."""
+    """The pixels at the centres of 3×3 windows with stride 2: rows and columns 1, 3, 5 …, except the last row and column,
+    which have no window around them. For odd sizes, such as 55 or 27 pixels, that is x[:, :, 1::2, 1::2]."""
     return x[:, :, 1:-1:2, 1:-1:2]
 
 

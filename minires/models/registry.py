@@ -1,4 +1,4 @@
-"""The models by name."""
+"""The registry of models by name."""
 
 import inspect
 
@@ -8,7 +8,10 @@ MODELS = {}  # name -> constructor
 
 
 def register(name, network, summary, fixed, **defaults):
-    """Make ``name(**options)`` stand for ``network(**fixed, **options)``, with some defaults of its own."""
+    """Register ``name``: a constructor that calls ``network(**fixed, **options)``, where ``defaults`` may set options.
+
+    summary: the first sentence of the constructor's docstring.
+    """
 
     def construct(**options):
         return network(**fixed, **{**defaults, **options})
@@ -27,7 +30,7 @@ def register(name, network, summary, fixed, **defaults):
 
 
 def names():
-    """The names of all models, families together, shallow before deep.
+    """The names of all models, by family and depth.
 
     >>> names()[:4]
     ['resnet8', 'resnet14', 'resnet20', 'resnet32']
@@ -36,7 +39,7 @@ def names():
 
 
 def create(name, **options):
-    """Build the model of that name. Raises ConfigError for a name or an option that is not known.
+    """Build the model called ``name``. Raises ConfigError for an unknown name or option.
 
     >>> create("resnet20", num_classes=100).fc
     Linear(in_features=64, out_features=100, bias=True)

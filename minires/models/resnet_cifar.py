@@ -1,4 +1,4 @@
-"""The networks for 32×32 images: three stages of 16, 32 and 64 channels at full, half and quarter size.
+"""Networks for 32×32 images: three stages of 16, 32 and 64 channels at full, half and quarter size.
 
 CifarResNet: "Deep Residual Learning for Image Recognition", He et al. 2015, §4.2 [1].
 CifarPreResNet: "Identity Mappings in Deep Residual Networks", He et al. 2016 [2].
@@ -14,11 +14,12 @@ from .registry import register
 class CifarResNet(nn.Module):
     """[1, §4.2]: a 3×3 convolution, three stages of n basic blocks, global pooling, a classifier: 6n + 2 layers.
 
-    (N, in_channels, H, W) → logits (N, num_classes). option: "A" zero channels, "B" projections, None no shortcuts.
+    (N, in_channels, H, W) → logits (N, num_classes). option: "A" for shortcuts padded with zero channels, "B" for
+    projections, None for a plain network. pool: "avg" or "max". Raises ConfigError for a depth that is not 6n + 2.
     """
 
     def __init__(self, depth, option="A", num_classes=10, in_channels=3, pool="avg"):
-        n = blocks_a_stage(depth, 2)
+        n = blocks_per_stage(depth, 2)
         self.conv1 = conv3x3(in_channels, 16)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = stage(BasicBlock, 16, 16, n, 1, option)
@@ -37,22 +38,23 @@ class CifarResNet(nn.Module):
 
 
 class CifarPreResNet(nn.Module):
-    """[2]: the same with pre-activation blocks and a last BN and relu; 6n + 2 layers, or 9n + 2 with bottlenecks.
+    """[2]: CifarResNet with pre-activation blocks and a final BN and relu; 6n + 2 layers, or 9n + 2 with bottlenecks.
 
-    (N, in_channels, H, W) → logits (N, num_classes). option: "A" zero channels, "B" projections, None no shortcuts.
+    (N, in_channels, H, W) → logits (N, num_classes). Options as of CifarResNet; block: PreActBasicBlock or a bottleneck.
     """
 
     def __init__(self, depth, block=PreActBasicBlock, option="A", num_classes=10, in_channels=3, pool="avg"):
-        n, wider = blocks_a_stage(depth, 2 if block.expansion == 1 else 3), block.expansion
+        expansion = block.expansion
+        n = blocks_per_stage(depth, 2 if expansion == 1 else 3)
         self.stem = nn.Sequential({"conv": conv3x3(in_channels, 16)})
         self.stages = nn.Sequential(
             nn.Sequential({"blocks": stage(block, 16, 16, n, 1, option)}),
-            nn.Sequential({"blocks": stage(block, 16 * wider, 32, n, 2, option)}),
-            nn.Sequential({"blocks": stage(block, 32 * wider, 64, n, 2, option)}),
+            nn.Sequential({"blocks": stage(block, 16 * expansion, 32, n, 2, option)}),
+            nn.Sequential({"blocks": stage(block, 32 * expansion, 64, n, 2, option)}),
         )
-        self.norm = nn.BatchNorm2d(64 * wider)
+        self.norm = nn.BatchNorm2d(64 * expansion)
         self.head = nn.Sequential(
-            {"pool": global_pool(pool), "flatten": nn.Flatten(), "fc": nn.Linear(64 * wider, num_classes)}
+            {"pool": global_pool(pool), "flatten": nn.Flatten(), "fc": nn.Linear(64 * expansion, num_classes)}
         )
         he_init(self)
 
@@ -63,8 +65,11 @@ class CifarPreResNet(nn.Module):
         return self.head(x)
 
 
-def blocks_a_stage(depth, layers):
-    """n of a network with three stages of n blocks of so many layers: depth = 3·layers·n + 2."""
+def blocks_per_stage(depth, layers):
+    """n of a network with three stages of n blocks with ``layers`` layers each: depth = 3·layers·n + 2.
+
+    Raises ConfigError when there is no such n.
+    """
     n, rest = divmod(depth - 2, 3 * layers)
     if rest or n < 1:
         raise ConfigError(
@@ -78,7 +83,7 @@ DEPTHS = (8, 14, 20, 32, 44, 56, 110, 1202)
 for _d in DEPTHS:
     register(f"resnet{_d}", CifarResNet, f"ResNet-{_d} for CIFAR.", {"depth": _d})
 for _d in DEPTHS:
-    register(f"plain{_d}", CifarResNet, f"The plain twin of resnet{_d}.", {"depth": _d, "option": None})
+    register(f"plain{_d}", CifarResNet, f"The plain counterpart of resnet{_d}.", {"depth": _d, "option": None})
 for _d in DEPTHS:
     register(
         f"preresnet{_d}",
@@ -98,6 +103,6 @@ for _d in (*DEPTHS, 164, 1001):
     register(
         f"preplain{_d}",
         CifarPreResNet,
-        f"The plain twin of preresnet{_d}.",
+        f"The plain counterpart of preresnet{_d}.",
         {"depth": _d, "block": PreActBottleneckV1 if _d in (164, 1001) else PreActBasicBlock, "option": None},
     )

@@ -1,4 +1,4 @@
-"""The networks for large images: a 7×7 stem, a max pooling, four stages of 64 … 512 channels, at 1/4 … 1/32 of the size.
+"""Networks for large images: a 7×7 stem, a max pooling, four stages of 64 … 512 channels at 1/4 … 1/32 of the size.
 
 ResNet: "Deep Residual Learning for Image Recognition", He et al. 2015, table 1 [1]. Names as in torchvision.
 ResNetV2: "Identity Mappings in Deep Residual Networks", He et al. 2016 [2]. Layout and names as in timm's resnetv2.
@@ -13,24 +13,24 @@ from .registry import register
 class ResNet(nn.Module):
     """[1, table 1]: (N, in_channels, H, W) of any size → logits (N, num_classes).
 
-    depths: the blocks of the stages C2 … C5. option: "A" zero channels, "B" projections, None no shortcuts.
-    v1: bottlenecks with the stride on the first 1×1 convolution, as in [1], not on the 3×3. (Basic blocks have but one
-    place for it.) pool: "avg" or "max", the global pooling.
+    depths: the numbers of blocks of the stages C2 … C5. option: "A" for shortcuts padded with zero channels, "B" for
+    projections, None for a plain network. v1: bottlenecks with the stride on the first 1×1 convolution, as in [1], instead
+    of the 3×3; basic blocks are not affected. pool: "avg" or "max", the global pooling.
     """
 
     def __init__(self, block, depths, option="B", v1=False, num_classes=1000, in_channels=3, pool="avg"):
         if v1 and block is Bottleneck:
             block = BottleneckV1
-        wider = block.expansion
+        expansion = block.expansion
         self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1 = stage(block, 64, 64, depths[0], 1, option)
-        self.layer2 = stage(block, 64 * wider, 128, depths[1], 2, option)
-        self.layer3 = stage(block, 128 * wider, 256, depths[2], 2, option)
-        self.layer4 = stage(block, 256 * wider, 512, depths[3], 2, option)
+        self.layer2 = stage(block, 64 * expansion, 128, depths[1], 2, option)
+        self.layer3 = stage(block, 128 * expansion, 256, depths[2], 2, option)
+        self.layer4 = stage(block, 256 * expansion, 512, depths[3], 2, option)
         self.avgpool = global_pool(pool)
-        self.fc = nn.Linear(512 * wider, num_classes)
+        self.fc = nn.Linear(512 * expansion, num_classes)
         he_init(self)
 
     def forward(self, x):
@@ -44,10 +44,10 @@ class ResNet(nn.Module):
 
 
 class ResNetV2(nn.Module):
-    """[2]: (N, in_channels, H, W) of any size → logits (N, num_classes). Pre-activation bottlenecks.
+    """[2]: (N, in_channels, H, W) of any size → logits (N, num_classes), with pre-activation bottlenecks.
 
-    The stem has neither norm nor relu, since the first block begins with them; a last norm and relu come before the global
-    pooling ("avg" or "max"). depths: the blocks of the four stages.
+    The stem has no norm and no relu, since the first block begins with them; a final norm and relu precede the global
+    pooling. depths: the numbers of blocks of the four stages. Other options as of ResNet.
     """
 
     def __init__(self, depths, option="B", num_classes=1000, in_channels=3, pool="avg"):
@@ -80,7 +80,7 @@ for _d in (18, 34):
     register(
         f"plain{_d}",
         ResNet,
-        f"The plain twin of resnet{_d}.",
+        f"The plain counterpart of resnet{_d}.",
         {"block": BasicBlock, "depths": DEPTHS[_d], "option": None, "v1": False},
     )
 for _d in (50, 101, 152):

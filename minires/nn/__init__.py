@@ -1,4 +1,4 @@
-"""Modules: functions that own their parameters. The names and the meanings are PyTorch's."""
+"""Modules: functions that own their parameters, with PyTorch's names and meanings."""
 
 from . import init
 from .containers import ModuleList, Sequential

@@ -4,18 +4,18 @@ from .module import Module
 
 
 class ModuleList(Module):
-    """A list of modules, found under the names 0, 1, 2 … It has no forward: index it and iterate over it."""
+    """A list of modules, named 0, 1, 2 … It has no forward: index it, or iterate over it."""
 
     def __init__(self, modules=()):
         self.extend(modules)
 
     def append(self, module):
-        """Add one at the end; returns self."""
+        """Append a module; returns self."""
         self.add_module(str(len(self)), module)
         return self
 
     def extend(self, modules):
-        """Add several at the end; returns self."""
+        """Append several modules; returns self."""
         for module in modules:
             self.append(module)
         return self
@@ -37,7 +37,7 @@ class ModuleList(Module):
 
 
 class Sequential(ModuleList):
-    """One module after another: f₁, f₂, … is x ↦ … f₂(f₁(x)). With a dict, each under its name.
+    """Modules in a chain: y = fₙ(… f₂(f₁(x))). They are named 0, 1, 2 …, or by the keys of a dict.
 
     >>> from minires.nn import Identity
     >>> Sequential({"stem": Identity(), "head": Identity()})

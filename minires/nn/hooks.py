@@ -1,9 +1,10 @@
-"""Full backward hooks: identity operations around a module that hear the gradients as the walk passes them.
+"""Full backward hooks: identity operations around a module, which pass its gradients to the hooks.
 
-    x ──► Gate ──► Pass ──► forward ──► Gate ──► Pass ──► y
+    inputs ──► Pack ──► Unpack ──► forward ──► Pack ──► Unpack ──► outputs
 
-Several tensors enter one Gate, which stands for all of them, and each leaves by its own Pass. On the way back every Pass
-leaves its gradient with its Gate. The walk reaches the Gate after all of its Passes, when the gradients are complete.
+An operation has one output, so an identity on several tensors is two operations: Pack takes all of them and returns a token,
+and one Unpack for each tensor takes the token and returns that tensor. In the backward pass every Unpack stores its gradient
+in its Pack. The tape runs the Pack after all of its Unpacks, when the gradients are complete.
 """
 
 import numpy as np
@@ -11,14 +12,14 @@ import numpy as np
 from ..tensor import Op, Tensor, is_grad_enabled
 
 
-class Gate(Op):
-    """Inputs to a token of one element. Its backward hands out the gradients that the Passes brought: dx_i = dy_i."""
+class Pack(Op):
+    """Tensors x₁, x₂, … to a token of one element. Backward: dxᵢ is the gradient that the i-th Unpack stored."""
 
     aliases = True
     calls_hooks = True
 
     def __init__(self, on_gradients):
-        self.on_gradients = on_gradients  # called with the gradients, one an input or None; returns those to go on with
+        self.on_gradients = on_gradients  # (gradients, one an input or None) -> the gradients to continue with
         self.gradients = {}
 
     def forward(self, *arrays):
@@ -30,60 +31,61 @@ class Gate(Op):
         return self.on_gradients(gradients)
 
 
-class Pass(Op):
-    """The token of a Gate to the i-th array that went in: y = x_i, unchanged and uncopied."""
+class Unpack(Op):
+    """The token of a Pack to the i-th of its arrays: y = xᵢ, not copied. Backward: stores dy in the Pack."""
 
-    def __init__(self, gate, i, array):
-        self.gate, self.i, self.array = gate, i, array
+    def __init__(self, pack, i, array):
+        self.pack, self.i, self.array = pack, i, array
 
     def forward(self, token):
         y, self.array = self.array, None
         return y
 
     def backward(self, dy, needs):
-        self.gate.gradients[self.i] = dy
+        self.pack.gradients[self.i] = dy
         return (np.zeros(1, dy.dtype),)
 
 
-class BackwardWatch:
-    """Watches one call of a module: gathers the gradients of its outputs and of its inputs, then calls the hooks."""
+class BackwardHook:
+    """Calls a module's full backward hooks for one call of the module, with the gradients of its inputs and outputs."""
 
     def __init__(self, module, hooks):
         self.module, self.hooks = module, hooks
         self.grad_output = ()
 
-    def enter(self, inputs):
-        """The inputs, watched."""
-        self.inputs = [x for x in inputs if isinstance(x, Tensor)]
-        self.watched = [i for i, x in enumerate(self.inputs) if x.requires_grad] if is_grad_enabled() else []
-        return self._gated(inputs, self._call_hooks)
+    def setup_input_hook(self, inputs):
+        """The inputs, passed through an identity that calls the hooks with their gradients."""
+        tensors = [x for x in inputs if isinstance(x, Tensor)]
+        self.num_inputs = len(tensors)
+        self.inputs_need_grad = is_grad_enabled() and any(x.requires_grad for x in tensors)
+        return self._identity(inputs, self._call_hooks)
 
-    def leave(self, y):
-        """The output (a tensor, or a tuple or list with tensors), watched."""
+    def setup_output_hook(self, y):
+        """The output (a tensor, or a tuple or list that holds tensors), passed through an identity that keeps its gradients."""
         if isinstance(y, Tensor):
-            return self._gated((y,), self._keep_grad_output)[0]
-        return self._gated(y, self._keep_grad_output) if isinstance(y, tuple | list) else y
+            return self._identity((y,), self._keep_grad_output)[0]
+        return self._identity(y, self._keep_grad_output) if isinstance(y, tuple | list) else y
 
-    def _gated(self, values, on_gradients):
+    def _identity(self, values, on_gradients):
         tensors = [x for x in values if isinstance(x, Tensor)]
-        open_to = [i for i, x in enumerate(tensors) if x.requires_grad]
-        if not (open_to and is_grad_enabled()):
+        needing = [i for i, x in enumerate(tensors) if x.requires_grad]
+        if not (needing and is_grad_enabled()):
             return values
 
-        def of_open(gradients):  # the Gate knows of the tensors that have a gradient, the hooks of all tensors
-            spread = dict(zip(open_to, gradients))
-            replaced = on_gradients(tuple(spread.get(i) for i in range(len(tensors))))
-            return tuple(replaced[i] for i in open_to)
+        def of_needing(gradients):  # Pack knows the tensors that require a gradient, the hooks all of them
+            known = dict(zip(needing, gradients))
+            replaced = on_gradients(tuple(known.get(i) for i in range(len(tensors))))
+            return tuple(replaced[i] for i in needing)
 
-        gate = Gate(of_open)
-        token = gate.apply(*[tensors[i] for i in open_to])
-        passed = {id(tensors[i]): Pass(gate, k, tensors[i].data).apply(token) for k, i in enumerate(open_to)}
+        pack = Pack(of_needing)
+        token = pack.apply(*[tensors[i] for i in needing])
+        passed = {id(tensors[i]): Unpack(pack, k, tensors[i].data).apply(token) for k, i in enumerate(needing)}
         return tuple(passed.get(id(x), x) for x in values)
 
     def _keep_grad_output(self, gradients):
         self.grad_output = gradients
-        if not self.watched:  # nothing goes on to the inputs: the walk ends in here
-            self._call_hooks((None,) * len(self.inputs))
+        if not self.inputs_need_grad:  # the backward pass does not get to the inputs: it ends inside the module
+            self._call_hooks((None,) * self.num_inputs)
         return gradients
 
     def _call_hooks(self, grad_input):

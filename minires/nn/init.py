@@ -1,6 +1,7 @@
-"""Initial values, written in place into ``tensor.data``. All draw from the generator that ``mr.manual_seed`` seeds.
+"""Initialisation in place. Random values are drawn from the generator that ``mr.manual_seed`` seeds.
 
-fan_in = I·KH·KW and fan_out = O·KH·KW for a weight (O, I, KH, KW). Each function returns its tensor.
+fan_in = I·KH·KW and fan_out = O·KH·KW for a weight (O, I, KH, KW). Each function changes ``tensor.data`` and returns the
+tensor.
 """
 
 import math
@@ -19,7 +20,9 @@ GAINS = {
 
 
 def calculate_gain(nonlinearity, a=0.01):
-    """By how much a nonlinearity shrinks the deviation of its input; ``a`` is leaky relu's negative slope.
+    """The factor on the weights' standard deviation that makes up for a nonlinearity. ``a``: leaky relu's negative slope.
+
+    Raises ConfigError for a nonlinearity that is not in GAINS.
 
     >>> calculate_gain("relu") ** 2
     2.0000000000000004
@@ -32,7 +35,9 @@ def calculate_gain(nonlinearity, a=0.01):
 
 
 def fans(shape):
-    """(fan_in, fan_out): how many numbers one output sums over, and how many outputs one input goes into.
+    """(fan_in, fan_out): the number of terms in the sum of one output, and the number of outputs that use one input.
+
+    Raises ShapeError for fewer than two dimensions.
 
     >>> fans((64, 3, 7, 7))
     (147, 3136)
@@ -70,13 +75,13 @@ def ones_(tensor):
 
 
 def kaiming_normal_(tensor, a=0.0, mode="fan_in", nonlinearity="leaky_relu"):
-    """x ~ N(0, gain² / fan): the variance of activations (fan_in) or of gradients (fan_out) stays the same from layer
-    to layer. "Delving Deep into Rectifiers", He et al. 2015, §2.2."""
+    """x ~ N(0, gain² / fan), which keeps the variance of activations (mode="fan_in") or of gradients ("fan_out") the same
+    from layer to layer. "Delving Deep into Rectifiers", He et al. 2015, §2.2."""
     return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode)))
 
 
 def kaiming_uniform_(tensor, a=0.0, mode="fan_in", nonlinearity="leaky_relu"):
-    """x ~ U[-b, b) of the variance of ``kaiming_normal_``: b = gain·sqrt(3 / fan)."""
+    """x ~ U[-b, b) with the variance of ``kaiming_normal_``: b = gain·sqrt(3 / fan)."""
     bound = calculate_gain(nonlinearity, a) * math.sqrt(3 / _fan(tensor, mode))
     return uniform_(tensor, -bound, bound)
 
@@ -87,7 +92,7 @@ def xavier_normal_(tensor, gain=1.0):
 
 
 def xavier_uniform_(tensor, gain=1.0):
-    """x ~ U[-b, b) of the variance of ``xavier_normal_``: b = gain·sqrt(6 / (fan_in + fan_out)), eq. 16 there."""
+    """x ~ U[-b, b) with the variance of ``xavier_normal_``: b = gain·sqrt(6 / (fan_in + fan_out)). Same paper, eq. 16."""
     bound = gain * math.sqrt(6 / sum(fans(tensor.shape)))
     return uniform_(tensor, -bound, bound)
 
@@ -99,8 +104,8 @@ def _fan(tensor, mode):
 
 
 def _fill(tensor, draw, scale, shift):
-    """x = scale·draw + shift, drawn straight into memory where the array fills a piece of it: 60 million weights stored
-    (KH, KW, I, O) take 1.0 s, and 1.5 s when drawn as (O, I, KH, KW) and copied across."""
+    """x = scale·draw + shift. A contiguous array is drawn in the order of its memory: 60 million weights stored as
+    (KH, KW, I, O) take 1.0 s so, and 1.5 s when drawn as (O, I, KH, KW) and copied."""
     x = tensor.data
     memory = x.transpose(sorted(range(x.ndim), key=lambda axis: -x.strides[axis]))
     if memory.flags.c_contiguous:

@@ -1,4 +1,4 @@
-"""Convolution, linear layer, activations, dropout, flatten."""
+"""Convolution, linear layers, activations, dropout, flatten."""
 
 import math
 
@@ -21,7 +21,10 @@ class Identity(Module):
 
 
 class Linear(Module):
-    """y = x wᵀ + b: (…, in_features) → (…, out_features). weight (out_features, in_features), bias (out_features,)."""
+    """y = x wᵀ + b: (…, in_features) → (…, out_features). weight (out_features, in_features), bias (out_features,).
+
+    Raises ConfigError for fewer than one feature.
+    """
 
     def __init__(self, in_features, out_features, bias=True):
         if in_features < 1 or out_features < 1:
@@ -32,7 +35,7 @@ class Linear(Module):
         self.reset_parameters()
 
     def reset_parameters(self):
-        """Draw new values: all ~ U[-1/√fan_in, 1/√fan_in)."""
+        """Draw new weights and biases ~ U[-1/√fan_in, 1/√fan_in)."""
         _default_init(self)
 
     def forward(self, x):
@@ -46,7 +49,8 @@ class Conv2d(Module):
     """y[n, o] = Σᵢ x[n, i] ⋆ w[o, i] + b[o]: (N, in_channels, H, W) → (N, out_channels, OH, OW).
 
     OH = ⌊(H + 2·padding - dilation·(KH - 1) - 1) / stride⌋ + 1. weight (out_channels, in_channels/groups, KH, KW), stored
-    (KH, KW, I, O). kernel_size, stride, padding and dilation are integers or (height, width).
+    (KH, KW, I, O). kernel_size, stride, padding and dilation are integers or (height, width). float32, or float64 after
+    ``double()``. Raises ConfigError for groups that do not divide both numbers of channels.
     """
 
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True):
@@ -66,7 +70,7 @@ class Conv2d(Module):
         self.reset_parameters()
 
     def reset_parameters(self):
-        """Draw new values: all ~ U[-1/√fan_in, 1/√fan_in)."""
+        """Draw new weights and biases ~ U[-1/√fan_in, 1/√fan_in)."""
         _default_init(self)
 
     def forward(self, x):
@@ -79,7 +83,7 @@ class Conv2d(Module):
 
     @property
     def fusable(self):
-        """Whether a fused operation may stand for a call of this module: nobody has changed what the call does."""
+        """Whether a fused operation may replace a call of this module: it has no bias, no hooks and no forward of its own."""
         return self.is_plain(Conv2d) and self.bias is None
 
     def extra_repr(self):
@@ -94,7 +98,7 @@ class Conv2d(Module):
 
 
 def _default_init(layer):
-    """PyTorch's: Kaiming with a = √5, which is U[-1/√fan_in, 1/√fan_in) for weight and bias alike."""
+    """PyTorch's default: Kaiming with a = √5, that is U[-1/√fan_in, 1/√fan_in), for the weight and for the bias."""
     init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
     if layer.bias is not None:
         bound = 1 / math.sqrt(init.fans(layer.weight.shape)[0])
@@ -122,7 +126,10 @@ class LeakyReLU(Module):
 
 
 class GELU(Module):
-    """y = x·Φ(x), Φ the normal distribution's cumulative function; approximate="tanh" for its usual approximation."""
+    """y = x·Φ(x), with the cumulative normal distribution Φ; approximate="tanh" for the usual approximation by tanh.
+
+    "Gaussian Error Linear Units", Hendrycks & Gimpel 2016.
+    """
 
     def __init__(self, approximate="none"):
         self.approximate = approximate
@@ -149,7 +156,10 @@ class Tanh(Module):
 
 
 class Dropout(Module):
-    """In training: each element is 0 with probability p, else x / (1 - p). In evaluation: x."""
+    """In training each element of x is 0 with probability p, else x / (1 - p). In evaluation y = x. Srivastava et al. 2014.
+
+    Raises ConfigError for a p outside [0, 1].
+    """
 
     def __init__(self, p=0.5):
         if not 0 <= p <= 1:
@@ -164,7 +174,7 @@ class Dropout(Module):
 
 
 class Flatten(Module):
-    """(N, C, H, W) → (N, C·H·W): all dimensions from start_dim on become one, in logical order."""
+    """(N, C, H, W) → (N, C·H·W): merges all dimensions from start_dim on, in logical order."""
 
     def __init__(self, start_dim=1):
         self.start_dim = start_dim

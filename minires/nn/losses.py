@@ -5,9 +5,9 @@ from .module import Module
 
 
 class CrossEntropyLoss(Module):
-    """-Σ_k q_k log softmax(x)_k for logits (N, K) and integer targets (N,); q is one-hot, smoothed by label_smoothing.
+    """-Σ_k q_k log softmax(x)_k for logits x (N, K) and integer targets (N,); q is the one-hot target, smoothed.
 
-    reduction: "mean", "sum" or "none".
+    With label_smoothing ε, q is 1 - ε + ε/K for the target and ε/K elsewhere. reduction: "mean", "sum" or "none".
     """
 
     def __init__(self, label_smoothing=0.0, reduction="mean"):
@@ -18,7 +18,7 @@ class CrossEntropyLoss(Module):
 
 
 class MSELoss(Module):
-    """(x - target)², of equal shapes. reduction: "mean", "sum" or "none"."""
+    """(x - target)² for x and target of one shape. reduction: "mean", "sum" or "none"."""
 
     def __init__(self, reduction="mean"):
         self.reduction = reduction

@@ -1,4 +1,4 @@
-"""Module: a function with parameters, buffers and modules inside it, all of them plain attributes."""
+"""Module: a function that owns parameters, buffers and other modules, all of them plain attributes."""
 
 from typing import NamedTuple
 
@@ -6,13 +6,14 @@ import numpy as np
 
 from ..errors import ConfigError, DtypeError, ShapeError, nearest
 from ..tensor import Handle, Tensor, watcher
-from .hooks import BackwardWatch
+from .hooks import BackwardHook
 
 
 class Parameter(Tensor):
-    """A tensor that a module owns and an optimizer changes: a leaf that requires a gradient.
+    """A tensor that a module owns and an optimizer updates: a leaf that requires a gradient.
 
-    data: ndarray of floats, shared, in whatever memory order (a convolution's is stored (KH, KW, I, O)).
+    data: ndarray (or Tensor) of floats, not copied, in any memory order (a convolution's is stored (KH, KW, I, O)).
+    Raises DtypeError for data that cannot be differentiated.
     """
 
     __slots__ = ()
@@ -25,17 +26,18 @@ class Parameter(Tensor):
 
 
 class IncompatibleKeys(NamedTuple):
-    """What ``load_state_dict`` did not find in the state, and what it found there and has no use for."""
+    """The keys that ``load_state_dict`` did not find in the state, and those that the module does not have."""
 
     missing_keys: list
     unexpected_keys: list
 
 
 class Module:
-    """Base of every layer, block and network. A subclass makes its parts in ``__init__`` and writes ``forward``.
+    """The base class of layers, blocks and networks. A subclass assigns its parts in ``__init__`` and defines ``forward``.
 
-    An attribute that is a Parameter or a Module is found by ``parameters()``, ``modules()``, ``state_dict()`` …, under
-    its name. An ndarray that belongs to the state and not to the training is a buffer: ``register_buffer``.
+    Attributes that are Parameters or Modules are found by ``parameters()``, ``modules()``, ``state_dict()`` …, under their
+    names. An ndarray that is part of the state but not trained is a buffer: ``register_buffer``. There is no need to call
+    ``super().__init__()``.
 
     >>> class Scale(Module):
     ...     def __init__(self):
@@ -49,23 +51,23 @@ class Module:
     training = True
 
     def __new__(cls, *args, **kwargs):
-        self = super().__new__(cls)  # not in __init__: there is nothing that a subclass could forget to call
+        self = super().__new__(cls)  # not in __init__, which a subclass could forget to call
         self._buffers = set()  # names
         self._forward_pre_hooks, self._forward_hooks, self._backward_hooks = {}, {}, {}
         return self
 
     def forward(self, *inputs):
-        """What the module computes. Called through ``module(x)``, so that hooks run."""
+        """Compute the output. Call ``module(x)`` instead, which runs the hooks too."""
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
-    def __call__(self, *inputs, **options):
+    def __call__(self, *inputs, **kwargs):
         watch = watcher()
         if watch is not None:
             watch.enter(self)
         try:
             if not self.is_hooked:
-                return self.forward(*inputs, **options)
-            return self._call_with_hooks(inputs, options)
+                return self.forward(*inputs, **kwargs)
+            return self._call_with_hooks(inputs, kwargs)
         except ShapeError as error:
             self._locate(error)
             raise
@@ -77,62 +79,66 @@ class Module:
 
     @property
     def is_hooked(self):
-        """Whether any hook is registered on this module: then it must be called, and not merely computed."""
+        """Whether any hook is registered on this module, so that a fused operation must not replace its call."""
         return bool(self._forward_pre_hooks or self._forward_hooks or self._backward_hooks)
 
     def is_plain(self, kind):
-        """Whether calling this module does what calling a ``kind`` does: no hooks, and no forward of its own."""
+        """Whether calling this module does what calling a ``kind`` does: it has no hooks and no forward of its own."""
         return type(self).forward is kind.forward and "forward" not in vars(self) and not self.is_hooked
 
     def register_forward_pre_hook(self, hook, *, with_kwargs=False):
-        """Call ``hook(module, inputs)`` before forward; what it returns, if anything, replaces the inputs.
+        """Call ``hook(module, inputs)`` before forward. If it returns something, that replaces the inputs.
 
-        with_kwargs: ``hook(module, inputs, options)``, with the keyword arguments, returns None or (inputs, options).
+        with_kwargs: call ``hook(module, inputs, kwargs)``, which returns None or (inputs, kwargs).
+        Returns a handle; ``handle.remove()`` removes the hook.
         """
         return Handle(self._forward_pre_hooks, (hook, with_kwargs))
 
     def register_forward_hook(self, hook, *, with_kwargs=False):
-        """Call ``hook(module, inputs, output)`` after forward; what it returns, if anything, replaces the output.
+        """Call ``hook(module, inputs, output)`` after forward. If it returns something, that replaces the output.
 
-        with_kwargs: ``hook(module, inputs, options, output)``, with the keyword arguments.
+        with_kwargs: call ``hook(module, inputs, kwargs, output)``. Returns a handle.
         """
         return Handle(self._forward_hooks, (hook, with_kwargs))
 
     def register_full_backward_hook(self, hook):
         """Call ``hook(module, grad_input, grad_output)`` when the gradients of the inputs are known.
 
-        Both are tuples of ndarrays, one for each tensor given to, and returned by, forward (None where there is no
-        gradient). What the hook returns, if anything, replaces grad_input.
+        Both are tuples of ndarrays, one for each tensor that forward takes as a positional argument or returns; None where
+        there is no gradient. If the hook returns something, that replaces grad_input. Returns a handle.
         """
         return Handle(self._backward_hooks, hook)
 
-    def _call_with_hooks(self, inputs, options):
+    def _call_with_hooks(self, inputs, kwargs):
         for hook, with_kwargs in list(self._forward_pre_hooks.values()):
-            replaced = hook(self, inputs, options) if with_kwargs else hook(self, inputs)
+            replaced = hook(self, inputs, kwargs) if with_kwargs else hook(self, inputs)
             if replaced is not None:
-                inputs, options = replaced if with_kwargs else (replaced, options)
+                inputs, kwargs = replaced if with_kwargs else (replaced, kwargs)
                 inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-        watch = BackwardWatch(self, list(self._backward_hooks.values())) if self._backward_hooks else None
-        if watch:
-            inputs = watch.enter(inputs)
-        y = self.forward(*inputs, **options)
+        backward_hook = BackwardHook(self, list(self._backward_hooks.values())) if self._backward_hooks else None
+        if backward_hook:
+            inputs = backward_hook.setup_input_hook(inputs)
+        y = self.forward(*inputs, **kwargs)
         for hook, with_kwargs in list(self._forward_hooks.values()):
-            replaced = hook(self, inputs, options, y) if with_kwargs else hook(self, inputs, y)
+            replaced = hook(self, inputs, kwargs, y) if with_kwargs else hook(self, inputs, y)
             y = y if replaced is None else replaced
-        return watch.leave(y) if watch else y
+        return backward_hook.setup_output_hook(y) if backward_hook else y
 
     def _locate(self, error):
-        """Note where in this module a ShapeError happened. The outermost module, the last to do so, has the full path."""
+        """Set the path of a ShapeError in this module. The outermost module does so last, and knows the full path."""
         if error.module is None:
             error.module, error.path = self, type(self).__name__
         for name, module in self.named_modules():
             if module is error.module and name:
                 error.path = name
 
-    # --- what is inside
+    # --- parameters, buffers and modules
 
     def __setattr__(self, name, value):
-        """A plain assignment; but what a Parameter, a Module or a buffer stood for stays of that kind, or becomes None."""
+        """Assign an attribute. A Parameter, a Module or a buffer can be replaced only by one of the same kind, or by None.
+
+        Raises ConfigError otherwise.
+        """
         before = vars(self).get(name)
         for kind in (Parameter, Module):
             if isinstance(before, kind) and not (value is None or isinstance(value, kind)):
@@ -147,30 +153,36 @@ class Module:
         super().__setattr__(name, value)
 
     def register_buffer(self, name, array):
-        """Make ``self.name`` an ndarray (or None) that is saved and loaded with the parameters."""
+        """Make ``self.name`` an ndarray (or None) that is saved and loaded with the parameters.
+
+        Raises DtypeError for anything else.
+        """
         if not (array is None or isinstance(array, np.ndarray)):
             raise DtypeError(f"register_buffer: {name} must be an ndarray, not {type(array).__name__}")
         self._buffers.add(name)
         setattr(self, name, array)
 
     def add_module(self, name, module):
-        """The same as ``self.name = module``, for names that are no Python names: ``add_module("0", …)``."""
+        """``self.name = module``, for names that are not Python identifiers: ``add_module("0", …)``.
+
+        Raises ConfigError for a module that is not a Module, and for a name that is empty or has a dot.
+        """
         if not isinstance(module, Module):
-            raise ConfigError(f"{type(self).__name__}: {name!r} is no Module but a {type(module).__name__}")
+            raise ConfigError(f"{type(self).__name__}: {name!r} is not a Module but a {type(module).__name__}")
         if not name or "." in name:
             raise ConfigError(f"{type(self).__name__}: a module's name is a text without dots, not {name!r}")
         setattr(self, name, module)
 
     def named_children(self):
-        """(name, module) for each module directly inside."""
+        """[(name, module)] of the modules that are attributes of this one."""
         return [(name, value) for name, value in vars(self).items() if isinstance(value, Module)]
 
     def children(self):
-        """Each module directly inside."""
+        """The modules that are attributes of this one."""
         return [module for _, module in self.named_children()]
 
     def named_modules(self, remove_duplicate=True):
-        """(path, module) for this module, whose path is "", and for all inside it, from the outside in."""
+        """Yield (path, module) for this module, whose path is "", and for all inside it, outer ones first."""
         seen, stack = set(), [("", self)]
         while stack:
             path, module = stack.pop()
@@ -181,31 +193,31 @@ class Module:
             stack += reversed([(_join(path, name), child) for name, child in module.named_children()])
 
     def modules(self):
-        """This module and all inside it, each once."""
+        """Yield this module and all inside it, each once."""
         return (module for _, module in self.named_modules())
 
-    def named_parameters(self):
-        """(path, parameter) for every parameter of this module and of all inside it, each once."""
+    def named_parameters(self, *, recurse=True):
+        """Yield (path, parameter) for every parameter of this module and, unless recurse=False, of all inside it, each once."""
         seen = set()
-        for path, module in self.named_modules():
+        for path, module in self.named_modules() if recurse else [("", self)]:
             for name, value in module._own_parameters():
                 if id(value) not in seen:
                     seen.add(id(value))
                     yield _join(path, name), value
 
-    def parameters(self):
-        """Every parameter, each once."""
-        return (parameter for _, parameter in self.named_parameters())
+    def parameters(self, recurse=True):
+        """Yield the parameters of ``named_parameters``."""
+        return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
-    def named_buffers(self):
-        """(path, ndarray) for every buffer of this module and of all inside it."""
-        for path, module in self.named_modules():
+    def named_buffers(self, *, recurse=True):
+        """Yield (path, ndarray) for every buffer of this module and, unless recurse=False, of all inside it."""
+        for path, module in self.named_modules() if recurse else [("", self)]:
             for name, value in module._own_buffers():
                 yield _join(path, name), value
 
-    def buffers(self):
-        """Every buffer."""
-        return (buffer for _, buffer in self.named_buffers())
+    def buffers(self, recurse=True):
+        """Yield the buffers of ``named_buffers``."""
+        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
 
     def _own_parameters(self):
         return [(name, value) for name, value in vars(self).items() if isinstance(value, Parameter)]
@@ -213,40 +225,40 @@ class Module:
     def _own_buffers(self):
         return [(name, v) for name, v in vars(self).items() if name in self._buffers and v is not None]
 
-    # --- what can be done to all of it
+    # --- operations on all modules inside
 
     def apply(self, function):
-        """Call ``function(module)`` for every module inside, then for this one; returns self."""
+        """Call ``function(module)`` for every module inside and then for this one; returns self."""
         for child in self.children():
             child.apply(function)
         function(self)
         return self
 
     def train(self, mode=True):
-        """Training mode (batch norm uses the batch's statistics, dropout drops), or evaluation mode; returns self."""
+        """Set training mode (batch norm uses the batch's statistics, dropout is active) or evaluation mode; returns self."""
         for module in self.modules():
             module.training = bool(mode)
         return self
 
     def eval(self):
-        """Evaluation mode; returns self."""
+        """Set evaluation mode; returns self."""
         return self.train(False)
 
     def requires_grad_(self, requires_grad=True):
-        """Switch gradients of all parameters on or off; returns self."""
+        """Set ``requires_grad`` of all parameters; returns self."""
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
         return self
 
     def zero_grad(self):
-        """Forget the gradients of all parameters (``.grad`` becomes None)."""
+        """Set the gradients of all parameters to None."""
         for parameter in self.parameters():
             parameter.grad = None
 
     def to(self, dtype):
         """Convert parameters and floating-point buffers to float32 or float64, keeping their memory order; returns self.
 
-        Gradients are forgotten. Make the optimizer afterwards.
+        Gradients are set to None. Create the optimizer afterwards. Raises DtypeError for any other dtype.
         """
         dtype = np.dtype(dtype)
         if dtype not in (np.float32, np.float64):
@@ -260,17 +272,17 @@ class Module:
         return self
 
     def double(self):
-        """Everything in float64: for gradient checks."""
+        """Convert to float64, for gradient checks; returns self."""
         return self.to(np.float64)
 
     def float(self):
-        """Everything in float32."""
+        """Convert to float32; returns self."""
         return self.to(np.float32)
 
     # --- saving and loading
 
     def state_dict(self):
-        """Path → ndarray, of every parameter and buffer, in PyTorch's order. The arrays are those in use, not copies."""
+        """{path: ndarray} of every parameter and buffer, in PyTorch's order. The arrays are not copies."""
         state = {}
         for path, module in self.named_modules(remove_duplicate=False):
             state |= {_join(path, name): parameter.data for name, parameter in module._own_parameters()}
@@ -278,10 +290,11 @@ class Module:
         return state
 
     def load_state_dict(self, state, strict=True):
-        """Copy arrays (ndarrays, Tensors, anything NumPy reads) into the parameters and buffers of the same paths.
+        """Copy arrays (ndarrays, Tensors, anything NumPy reads) into the parameters and buffers with the same paths.
 
-        Each keeps its own dtype and memory order. Raises ConfigError, naming every path, when a shape differs and, if
-        strict, when any is missing or unexpected; then nothing has changed. Returns (missing_keys, unexpected_keys).
+        Parameters and buffers keep their dtypes and memory orders. Returns (missing_keys, unexpected_keys). Raises
+        ConfigError, which lists the paths, when a shape differs or, if strict, when a key is missing or unexpected; then
+        nothing has been copied.
         """
         own = self.state_dict()
         state = {name: value.data if isinstance(value, Tensor) else np.asarray(value) for name, value in state.items()}
@@ -308,7 +321,7 @@ class Module:
     # --- printing
 
     def extra_repr(self):
-        """What to print between the parentheses: the settings."""
+        """The settings, which ``repr`` prints between the parentheses."""
         return ""
 
     def __repr__(self):
@@ -325,6 +338,6 @@ def _join(path, name):
 
 
 def _listed(names, most=20):
-    """The names, the first ``most`` of them."""
+    """The first ``most`` names in a list, and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

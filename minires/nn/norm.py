@@ -9,11 +9,12 @@ from .module import Module, Parameter
 
 
 class BatchNorm2d(Module):
-    """y = γ·(x - μ)/√(σ² + ε) + β for each channel of (N, C, H, W). weight is γ, bias is β, both (C,).
+    """y = γ·(x - μ)/√(σ² + ε) + β for each channel of x (N, C, H, W). weight is γ, bias is β, both (C,).
 
-    In training μ and σ² are the batch's, and the running ones move towards them: r ← (1 - momentum)·r + momentum·new, the
-    variance unbiased. momentum=None: the plain average over all batches. In evaluation μ and σ² are the running ones; with
-    track_running_stats=False the batch's, always. "Batch Normalization", Ioffe & Szegedy 2015, algorithms 1 and 2.
+    In training μ and σ² are the batch's mean and biased variance, and the running statistics are updated with the mean and
+    the unbiased variance: r ← (1 - momentum)·r + momentum·new; momentum=None averages over all batches. In evaluation μ and
+    σ² are the running statistics, or with track_running_stats=False the batch's. Raises ConfigError for fewer than one
+    channel. "Batch Normalization", Ioffe & Szegedy 2015, algorithms 1 and 2.
     """
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True):
@@ -28,7 +29,7 @@ class BatchNorm2d(Module):
         self.register_buffer("num_batches_tracked", np.array(0, np.int64) if track_running_stats else None)
 
     def reset_running_stats(self):
-        """Forget the running statistics: mean 0, variance 1, no batches."""
+        """Reset the running statistics: mean 0, variance 1, no batches."""
         if self.track_running_stats:
             self.running_mean[...], self.running_var[...], self.num_batches_tracked[...] = 0, 1, 0
 
@@ -60,7 +61,7 @@ class BatchNorm2d(Module):
 
     @property
     def fusable(self):
-        """Whether a fused operation may stand for a call of this module: nobody has changed what the call does."""
+        """Whether a fused operation may replace a call of this module: the usual settings, no hooks, no forward of its own."""
         return self.is_plain(BatchNorm2d) and self.affine and self.track_running_stats
 
     def extra_repr(self):

@@ -1,4 +1,4 @@
-"""Pooling over windows, and over the whole image."""
+"""Pooling over windows and over whole images."""
 
 from .. import functional as F
 from ..errors import ConfigError
@@ -7,9 +7,9 @@ from .module import Module
 
 
 class MaxPool2d(Module):
-    """y = the largest value of each window: (N, C, H, W) → (N, C, OH, OW). stride is kernel_size when left out.
+    """y = the maximum of each window: (N, C, H, W) → (N, C, OH, OW). stride defaults to kernel_size.
 
-    Padding counts as -∞. All settings are integers or (height, width).
+    Padding counts as -∞. All settings are integers or (height, width). OH and OW as in Conv2d.
     """
 
     def __init__(self, kernel_size, stride=None, padding=0, dilation=1):
@@ -26,9 +26,9 @@ class MaxPool2d(Module):
 
 
 class AvgPool2d(Module):
-    """y = the mean of each window: (N, C, H, W) → (N, C, OH, OW). stride is kernel_size when left out.
+    """y = the mean of each window: (N, C, H, W) → (N, C, OH, OW). stride defaults to kernel_size.
 
-    count_include_pad: padding counts as zeros; if not, it does not count.
+    count_include_pad: whether padding counts, as zeros. kernel_size, stride and padding are integers or (height, width).
     """
 
     def __init__(self, kernel_size, stride=None, padding=0, *, count_include_pad=True):
@@ -58,14 +58,14 @@ class _GlobalPool2d(Module):
 
 
 class AdaptiveAvgPool2d(_GlobalPool2d):
-    """y = the mean over the image, whatever its size: (N, C, H, W) → (N, C, 1, 1). Only output size 1."""
+    """y = the mean over each channel of an image of any size: (N, C, H, W) → (N, C, 1, 1). Only output size 1."""
 
     def forward(self, x):
         return F.global_avg_pool2d(x)
 
 
 class AdaptiveMaxPool2d(_GlobalPool2d):
-    """y = the largest value of the image, whatever its size: (N, C, H, W) → (N, C, 1, 1). Only output size 1."""
+    """y = the maximum over each channel of an image of any size: (N, C, H, W) → (N, C, 1, 1). Only output size 1."""
 
     def forward(self, x):
         return F.global_max_pool2d(x)

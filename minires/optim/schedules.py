@@ -1,7 +1,7 @@
 """Learning-rate schedules, each a formula in the step number.
 
-Whether a step is an iteration or an epoch is decided by who calls ``step()``. Since nothing but the position counts, a
-schedule resumes from one number, ``lr_at(t)`` can be plotted ahead, and schedules compose.
+The caller of ``step()`` decides whether a step is an iteration or an epoch. The learning rate is a function of the position
+alone: a schedule resumes from one number, ``lr_at(t)`` can be plotted in advance, and schedules can be composed.
 """
 
 import math
@@ -14,9 +14,9 @@ from ..errors import ConfigError
 
 
 class LRSchedule:
-    """Sets ``group["lr"]`` of an optimizer's groups to ``formula(t, lr₀)``, lr₀ being the group's lr when it was made.
+    """Base class: sets ``group["lr"]`` of an optimizer's groups to ``formula(t, lr₀)``, where lr₀ is the group's initial lr.
 
-    Subclasses have the formula. ``step()`` goes from position t to t + 1.
+    Subclasses define the formula. ``step()`` goes from position t to t + 1.
     """
 
     def __init__(self, optimizer):
@@ -25,46 +25,49 @@ class LRSchedule:
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
-        self._set()
+        self._set_lrs()
 
     def formula(self, t, base):
-        """The learning rate at position t of a group whose initial learning rate is ``base``."""
+        """The learning rate at position t of a group with the initial learning rate ``base``."""
         raise NotImplementedError
 
     def lr_at(self, t, group=0):
-        """The learning rate at any position t."""
+        """The learning rate of a parameter group at any position t."""
         return float(self.formula(t, self.base_lrs[group]))
 
     def get_last_lr(self):
-        """The learning rate in force, for each parameter group."""
+        """The present learning rate of each parameter group."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def step(self):
-        """Go on by one step."""
+        """Go to the next position and set the learning rates."""
         self.position += 1
-        self._set()
+        self._set_lrs()
 
-    def _set(self):
+    def _set_lrs(self):
         for i, group in enumerate(self.optimizer.param_groups):
             group["lr"] = self.lr_at(self.position, i)
 
     def state_dict(self):
-        """Plain values: the position, and the initial learning rates."""
+        """The position and the initial learning rates, as plain values."""
         return {"position": self.position, "base_lrs": list(self.base_lrs)}
 
     def load_state_dict(self, state):
-        """Go to the position of a saved state, and set the learning rates of there."""
+        """Go to the position of a saved state and set its learning rates.
+
+        Raises ConfigError when the number of parameter groups differs.
+        """
         if len(state["base_lrs"]) != len(self.base_lrs):
             raise ConfigError(
                 f"{type(self).__name__}.load_state_dict: the state is of {len(state['base_lrs'])} parameter groups, and "
                 f"the optimizer has {len(self.base_lrs)}"
             )
         self.position, self.base_lrs = int(state["position"]), list(state["base_lrs"])
-        self._set()
+        self._set_lrs()
 
 
 class MultiStepLR(LRSchedule):
-    """lr₀ · γᵏ, k being the number of milestones reached."""
+    """lr₀ · γᵏ, where k is the number of milestones reached."""
 
     def __init__(self, optimizer, milestones, gamma=0.1):
         self.milestones, self.gamma = sorted(milestones), gamma
@@ -75,7 +78,10 @@ class MultiStepLR(LRSchedule):
 
 
 class CosineAnnealingLR(LRSchedule):
-    """η + (lr₀ - η)(1 + cos(πt/T))/2: from lr₀ to η = eta_min in T = T_max steps. "SGDR", Loshchilov & Hutter 2017."""
+    """η + (lr₀ - η)(1 + cos(πt/T))/2, from lr₀ to η = eta_min in T = T_max steps.
+
+    "SGDR", Loshchilov & Hutter 2017, eq. 5. Raises ConfigError unless T_max > 0.
+    """
 
     def __init__(self, optimizer, T_max, eta_min=0.0):
         self.T_max, self.eta_min = _positive("CosineAnnealingLR", "T_max", T_max), eta_min
@@ -86,10 +92,11 @@ class CosineAnnealingLR(LRSchedule):
 
 
 class OneCycleLR(LRSchedule):
-    """From max_lr / div_factor up to max_lr, and down to its last value in total_steps; stays there.
+    """From max_lr / div_factor up to max_lr, then down to the final value in total_steps, and constant from there on.
 
-    The last value is max_lr / div_factor / final_div_factor, reached at position total_steps - 1. Cosines, or straight
-    lines with anneal_strategy="linear". PyTorch's with cycle_momentum=False. max_lr may be a list, one a group.
+    pct_start is the fraction of the steps that go up. The final value is max_lr / div_factor / final_div_factor, reached at
+    position total_steps - 1. Both parts are cosines, or straight lines with anneal_strategy="linear". Equals PyTorch's with
+    cycle_momentum=False. max_lr may be a list with one value for each group. Raises ConfigError for settings out of range.
     "Super-Convergence", Smith & Topin 2017.
     """
 
@@ -112,28 +119,29 @@ class OneCycleLR(LRSchedule):
         if len(peaks) != len(groups):
             raise ConfigError(f"OneCycleLR: {len(peaks)} values of max_lr for {len(groups)} parameter groups")
         self.total_steps = _positive("OneCycleLR", "total_steps", total_steps)
-        self.up = pct_start * total_steps - 1  # the position of the peak
+        self.peak = pct_start * total_steps - 1  # its position
         self.anneal_strategy, self.div_factor, self.final_div_factor = anneal_strategy, div_factor, final_div_factor
         for group, peak in zip(groups, peaks):
             group["initial_lr"] = peak / div_factor
         super().__init__(optimizer)
 
     def formula(self, t, base):
-        peak, last, down = base * self.div_factor, base / self.final_div_factor, self.total_steps - 1 - self.up
-        if t <= self.up:
-            return self._anneal(base, peak, t / self.up if self.up else 1.0)
-        return self._anneal(peak, last, min((t - self.up) / down, 1.0) if down else 1.0)
+        highest, final, down = base * self.div_factor, base / self.final_div_factor, self.total_steps - 1 - self.peak
+        if t <= self.peak:
+            return self._anneal(base, highest, t / self.peak if self.peak else 1.0)
+        return self._anneal(highest, final, min((t - self.peak) / down, 1.0) if down else 1.0)
 
-    def _anneal(self, start, end, part):
+    def _anneal(self, start, end, fraction):
         if self.anneal_strategy == "linear":
-            return start + (end - start) * part
-        return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
+            return start + (end - start) * fraction
+        return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
 
 
 class PiecewiseLinearLR(LRSchedule):
-    """lr₀ times a polyline: factors[i] at position milestones[i], straight between, level before and after.
+    """lr₀ times a piecewise linear factor: factors[i] at position milestones[i], constant before the first and after the last.
 
-    ``PiecewiseLinearLR(opt, [0, 5, 24], [0, 1, 0])``: up to the optimizer's lr in 5 steps, down to 0 at the 24th.
+    ``PiecewiseLinearLR(opt, [0, 5, 24], [0, 1, 0])`` goes up to the optimizer's lr in 5 steps and down to 0 at the 24th.
+    Raises ConfigError unless the milestones rise and each has a factor.
     """
 
     def __init__(self, optimizer, milestones, factors):
@@ -151,10 +159,10 @@ class PiecewiseLinearLR(LRSchedule):
 
 
 class LinearWarmup(LRSchedule):
-    """Another schedule, put off by ``steps`` steps, in which lr rises in a straight line to where that schedule begins.
+    """Another schedule, delayed by ``steps`` steps in which lr rises linearly to the value that the schedule begins with.
 
-    The rise begins at start_factor times that value. Step this one, not the one inside.
-    "Accurate, Large Minibatch SGD", Goyal et al. 2017, §2.2.
+    The rise starts at start_factor times that value. Call ``step()`` of this schedule, not of the inner one. Raises
+    ConfigError for a negative number of steps. "Accurate, Large Minibatch SGD", Goyal et al. 2017, §2.2.
 
         schedule = LinearWarmup(CosineAnnealingLR(opt, T_max=95), steps=5)
     """

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent with momentum, Nesterov's momentum, weight decay and parameter groups."""
+"""Stochastic gradient descent with momentum, Nesterov momentum, weight decay and parameter groups."""
 
 import numpy as np
 
@@ -8,10 +8,11 @@ from ..tensor import Tensor
 
 
 class SGD:
-    """g = dw + λw;  v ← μv + g;  w ← w - lr·v, or with Nesterov w ← w - lr·(g + μv). PyTorch's convention: lr outside v.
+    """g = dw + λw;  v ← μv + g;  w ← w - lr·v, or with Nesterov w ← w - lr·(g + μv). As in PyTorch, v does not contain lr.
 
-    params: tensors, or dicts such as ``{"params": [...], "weight_decay": 0}`` whose other keys override the defaults.
-    A parameter without a gradient is left alone. Raises ConfigError for settings that cannot work.
+    params: tensors, or parameter groups such as ``{"params": [...], "weight_decay": 0}``, whose settings override the
+    defaults. Parameters without a gradient are skipped. Raises ConfigError for settings out of range.
+    "On the importance of initialization and momentum in deep learning", Sutskever et al. 2013.
 
     >>> w = Tensor(np.array([1.0, 2.0]), requires_grad=True)
     >>> opt = SGD([w], lr=0.5)
@@ -32,7 +33,7 @@ class SGD:
             self.add_param_group(group)
 
     def add_param_group(self, group):
-        """Optimise the tensors in ``group["params"]`` too; settings that the group does not have are the defaults."""
+        """Add a parameter group; settings that it lacks are the defaults. Raises ConfigError as the constructor does."""
         group = {**self.defaults, **group}
         params = group["params"]
         group["params"] = [params] if isinstance(params, Tensor) else list(params)
@@ -45,13 +46,13 @@ class SGD:
         self.param_groups.append(group)
 
     def zero_grad(self):
-        """Forget the gradients of all parameters (``.grad`` becomes None)."""
+        """Set the gradients of all parameters to None."""
         for group in self.param_groups:
             for p in group["params"]:
                 p.grad = None
 
     def step(self):
-        """One update of every parameter that has a gradient, in place."""
+        """Update every parameter that has a gradient, in place."""
         for group in self.param_groups:
             lr, momentum = float(group["lr"]), float(group["momentum"])
             for p in group["params"]:
@@ -62,14 +63,14 @@ class SGD:
 
     def _velocity(self, p):
         v = self.velocity.get(id(p))
-        if v is None:  # starting from v = 0, the first step gives v = g, as PyTorch has it
+        if v is None:  # with v = 0 the first step gives v = g, as in PyTorch
             v = self.velocity[id(p)] = np.zeros_like(p.data)
         return v
 
     def state_dict(self):
         """``{"state": {i: {"momentum_buffer": v}}, "param_groups": [{"lr": …, "params": [i, …]}, …]}``, as in PyTorch.
 
-        i numbers the parameters in the order of the groups. The arrays are those in use, not copies.
+        i counts the parameters in the order of the groups. The arrays are not copies.
         """
         params = [p for group in self.param_groups for p in group["params"]]
         index = {id(p): i for i, p in enumerate(params)}
@@ -78,10 +79,10 @@ class SGD:
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state):
-        """Take over settings and velocities that ``state_dict`` gave, for the same parameters in the same groups.
+        """Load the settings and velocities that ``state_dict`` returned for the same parameters in the same groups.
 
-        Velocities are copied. Raises ConfigError when groups differ in number or size, ShapeError when a velocity does
-        not fit its parameter; then nothing has changed.
+        Velocities are copied. Raises ConfigError when the groups differ in number or size, ShapeError when a velocity does
+        not have its parameter's shape; then nothing has changed.
         """
         sizes = [len(group["params"]) for group in self.param_groups]
         saved = [len(group["params"]) for group in state["param_groups"]]
@@ -111,7 +112,7 @@ class SGD:
 
 
 def _check(group, defaults):
-    known = {*defaults, "params", "initial_lr"}  # a schedule notes initial_lr
+    known = {*defaults, "params", "initial_lr"}  # schedules add initial_lr
     for name in group:
         if name not in known:
             raise ConfigError(f"SGD: unknown setting {name!r}{nearest(name, known)} of a parameter group")
@@ -126,10 +127,10 @@ def _check(group, defaults):
 
 
 def split_decay(model, weight_decay):
-    """Two parameter groups: weights of convolutions and linear layers decay, those of norms and all biases do not.
+    """Two parameter groups: weights of convolutions and linear layers decay, weights of norms and all biases do not.
 
-    What decays is told by its shape: a vector of one number a channel scales or shifts, and decaying it does not limit
-    the size of a function ("Bag of Tricks", He et al. 2018, §3.1).
+    Parameters with more than one dimension decay. A vector with one number for each channel only scales or shifts, and
+    its decay does not regularise ("Bag of Tricks for Image Classification", He et al. 2018, §3.1).
 
         SGD(split_decay(model, 5e-4), lr=0.1, momentum=0.9)
     """

@@ -1,4 +1,4 @@
-"""Training: recipes, the trainer, run folders and checkpoints.
+"""Training: recipes, the trainer, run folders, checkpoints and replay.
 
 >>> from minires.training import Recipe
 >>> Recipe.for_dataset("cifar10", epochs=10).model

@@ -1,4 +1,4 @@
-"""From a Recipe to the objects that it describes."""
+"""Build the objects that a Recipe describes."""
 
 from dataclasses import replace
 
@@ -7,13 +7,13 @@ from ..errors import ConfigError
 from ..random import manual_seed
 from .trainer import Trainer
 
-DATA_SEED = 0  # the built-in images are the same whatever a run's seed, so that runs can be compared
+DATA_SEED = 0  # the built-in images do not depend on a run's seed, so that runs can be compared
 
 
 def build_trainer(recipe, callbacks=()):
-    """The Trainer of a recipe: data, model, optimizer and schedule. Sets the random seed and the number of threads.
+    """The Trainer of a recipe, with data, model, optimizer and schedule. Sets the random seed and the number of threads.
 
-    Raises ConfigError or DataError for what cannot be built.
+    Raises ConfigError for settings that do not go together, DataError for data that cannot be read.
     """
     if recipe.threads is not None:
         kernels.set_num_threads(recipe.threads)
@@ -38,7 +38,10 @@ def build_trainer(recipe, callbacks=()):
 
 
 def load_data(recipe):
-    """(training, test, validation) sets; the last is None without ``val``. All are normalised by the training set."""
+    """(training set, test set, validation set or None). All have the colour statistics of the training set.
+
+    Raises ConfigError or DataError, as ``data.load`` does, and ConfigError when ``val`` leaves no training images.
+    """
     train, test = data.load(recipe.dataset, recipe.data_dir, seed=DATA_SEED)
     if not recipe.val:
         return train, test, None
@@ -52,20 +55,20 @@ def load_data(recipe):
 
 
 def evaluation_loader(dataset, recipe):
-    """Batches of a data set in its own order, normalised and nothing else."""
+    """A Loader of a data set in its own order, without augmentation."""
     return data.Loader(dataset, recipe.batch_size, shuffle=False)
 
 
 def build_model(recipe, num_classes):
-    """The model with freshly initialised weights."""
+    """The model with newly initialised weights. Raises ConfigError for an unknown name or option."""
     try:
         return models.create(recipe.model, **{"num_classes": num_classes, **recipe.model_options})
-    except TypeError as error:  # a keyword that its constructor does not have
+    except TypeError as error:  # a value of a wrong type
         raise ConfigError(f"{recipe.model} cannot be made with the options {recipe.model_options}: {error}") from error
 
 
 def build_optimizer(recipe, model):
-    """SGD over the model's parameters."""
+    """SGD for the model's parameters."""
     groups = model.parameters() if recipe.decay_norms else optim.split_decay(model, recipe.weight_decay)
     return optim.SGD(
         groups, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
@@ -73,19 +76,20 @@ def build_optimizer(recipe, model):
 
 
 def build_schedule(recipe, optimizer, steps_per_epoch):
-    """The learning rate as a function of the step. ``lr`` is its peak, and ``warmup`` the part of the run before it."""
+    """The learning-rate schedule. Its peak is ``recipe.lr``, and ``recipe.warmup`` the fraction of the run before the peak."""
     steps = recipe.epochs * steps_per_epoch
-    rise = round(recipe.warmup * steps)
+    warmup = round(recipe.warmup * steps)
     match recipe.schedule:
         case "one-cycle":
             return optim.OneCycleLR(optimizer, recipe.lr, steps, pct_start=recipe.warmup)
         case "linear":  # from step -1, where it is 0, so that the first step moves the weights
-            milestones, factors = ([-1, rise, steps], [0.0, 1.0, 0.0]) if rise else ([0, steps], [1.0, 0.0])
+            milestones, factors = ([-1, warmup, steps], [0.0, 1.0, 0.0]) if warmup else ([0, steps], [1.0, 0.0])
             return optim.PiecewiseLinearLR(optimizer, milestones, factors)
         case "cosine":
-            schedule = optim.CosineAnnealingLR(optimizer, steps - rise)
+            schedule = optim.CosineAnnealingLR(optimizer, steps - warmup)
         case "multi-step":
-            schedule = optim.MultiStepLR(optimizer, [round(m * steps) - rise for m in recipe.milestones], recipe.gamma)
+            milestones = [round(m * steps) - warmup for m in recipe.milestones]
+            schedule = optim.MultiStepLR(optimizer, milestones, recipe.gamma)
         case "constant":
             schedule = optim.MultiStepLR(optimizer, [])
-    return optim.LinearWarmup(schedule, rise) if rise else schedule
+    return optim.LinearWarmup(schedule, warmup) if warmup else schedule

@@ -1,18 +1,16 @@
-"""Checkpoints: safetensors files, written so that a crash at any moment leaves the old file or the new one, whole.
+"""Checkpoints: safetensors files, written atomically (``minires.files``). Nothing is ever pickled.
 
-Model weights stand under their plain names (torchvision's), so that any reader of safetensors can use them. The state
-of the optimizer stands under ``optimizer/``, a batch that is kept for replay under ``batch/``. Everything that is no
-array (which epoch, the recipe) is JSON in the one metadata entry ``minires``: with more than one entry safetensors writes
-them in random order, and two equal checkpoints would differ as files. Nothing is ever pickled.
+Model weights have their plain names (torchvision's), so that any reader of safetensors can use them. The optimizer's state
+has names that begin with ``optimizer/``, a batch that is kept for replay names that begin with ``batch/``. Everything that
+is not an array (the epoch, the recipe) is JSON in one metadata entry, ``minires``: with several entries safetensors would
+write them in random order, and equal checkpoints would be different files.
 
-First in that JSON stands the SHA-256 sum of the whole file with 64 zeros in the sum's place, so that a byte that changed
-anywhere, be it in the header, the weights or the sum itself, is noticed.
+That JSON begins with the SHA-256 sum of the whole file, computed with 64 zeros in place of the sum. A byte that has changed
+anywhere, in the header, the weights or the sum itself, is thus detected.
 """
 
 import hashlib
 import json
-import os
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,19 +19,20 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ..errors import DataError
+from ..files import atomic_write
 
-PARTS = ("optimizer", "batch")  # the prefixes of every array that is not one of the model's
-BEFORE_SUM = b'{"__metadata__":{"minires":"{\\"checksum\\": \\"'  # how the header begins, eight bytes into the file
+PARTS = ("optimizer", "batch")  # name prefixes of the arrays that are not the model's
+BEFORE_SUM = b'{"__metadata__":{"minires":"{\\"checksum\\": \\"'  # the beginning of the header, which starts at byte 8
 SUM = slice(8 + len(BEFORE_SUM), 8 + len(BEFORE_SUM) + 64)
 
 
 @dataclass
 class Checkpoint:
-    """What a run needs to go on, or a model to be used.
+    """All that is needed to resume a run, or to use its model.
 
-    model: the model's ``state_dict()``. optimizer: its ``state_dict()``, nested dicts and lists of ndarrays and plain
-    values. info: plain values: the recipe, epoch, step, the schedule's state, minires_version and more (``run.py``).
-    batch: arrays and plain values of a batch to be replayed (``replay.py``).
+    model: the model's ``state_dict()``. optimizer: the optimizer's ``state_dict()``: nested dicts and lists of ndarrays and
+    plain values. info: plain values: the recipe, epoch, step, the schedule's state, minires_version and more (``run.py``).
+    batch: the fields of a ``diagnosis.Batch`` to be replayed (``replay.py``).
     """
 
     model: dict
@@ -42,7 +41,7 @@ class Checkpoint:
     batch: dict = field(default_factory=dict)
 
     def save(self, path):
-        """Write the file, atomically. Equal checkpoints give equal bytes."""
+        """Write the file atomically. Equal checkpoints give equal bytes. Raises DataError when names of arrays clash."""
         arrays = {}
         trees = {part: _split(getattr(self, part), part, arrays) for part in PARTS if getattr(self, part)}
         clash = sorted(set(arrays) & set(self.model))
@@ -51,7 +50,7 @@ class Checkpoint:
                 f"{path}: the model's weight {clash[0]} has a name that belongs to the optimizer or a batch"
             )
         arrays.update(self.model)
-        # safetensors copies raw memory, so that anything but C order would be scrambled. asarray keeps 0-d arrays 0-d.
+        # safetensors copies memory as it is, which is right for C order only. asarray keeps 0-d arrays 0-d.
         arrays = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
         content = {"checksum": "0" * 64, "info": {**self.info, **trees}}
         info = json.dumps(content, sort_keys=True, ensure_ascii=False)
@@ -62,9 +61,9 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path):
-        """Read the file. Raises DataError when it is missing, cut off, or any byte of it changed.
+        """Read a checkpoint. Raises DataError when it is missing, truncated, or any byte of it has changed.
 
-        A safetensors file of another program has no checksum: its arrays are the model, and the info is empty.
+        A safetensors file of another program has no checksum: its arrays become ``model``, and ``info`` is empty.
         """
         path = Path(path)
         if not path.is_file():
@@ -80,7 +79,7 @@ class Checkpoint:
             ) from error
         header = data[8 : 8 + int.from_bytes(data[:8], "little")]
         info = json.loads(header).get("__metadata__", {}).get("minires")
-        if info is None and BEFORE_SUM[-16:] not in header:  # no entry of minires, and none whose name has changed
+        if info is None and BEFORE_SUM[-16:] not in header:  # no entry of minires, nor one whose name is damaged
             return cls(arrays)
         if not header.startswith(BEFORE_SUM) or data[SUM] != _sum(data):
             raise DataError(f"{path} was changed after it was written: its checksum is not right. {_way_out(path)}")
@@ -91,7 +90,7 @@ class Checkpoint:
 
 
 def _sum(data):
-    """The SHA-256 sum of a file's bytes, with zeros in the place of the sum."""
+    """The SHA-256 sum of a file's bytes, with zeros in place of the sum."""
     digest = hashlib.sha256(memoryview(data)[: SUM.start])
     digest.update(b"0" * 64)
     digest.update(memoryview(data)[SUM.stop :])
@@ -99,7 +98,7 @@ def _sum(data):
 
 
 def _way_out(path):
-    """What to do about a file that is damaged."""
+    """A sentence on what to do about a damaged file."""
     last, best = path.with_name("last.safetensors"), path.with_name("best.safetensors")
     if path.name == last.name and best.is_file():
         return f"Copy {best} over it to go on from there"
@@ -111,7 +110,7 @@ def _way_out(path):
 
 
 def _split(tree, name, arrays):
-    """The tree in JSON's types, each ndarray moved into ``arrays`` and replaced by {"array": its name there}."""
+    """A tree of JSON's types: each ndarray is moved into ``arrays`` and replaced by {"array": its name there}."""
     if isinstance(tree, np.ndarray):
         arrays[name] = tree
         return {"array": name}
@@ -123,7 +122,7 @@ def _split(tree, name, arrays):
 
 
 def _join(tree, arrays):
-    """The inverse of ``_split``; a tuple comes back as a list, and a dict's integer keys as integers."""
+    """The inverse of ``_split``, except that tuples become lists. Integer keys of a dict remain integers."""
     if not tree:
         return {}
     [(kind, content)] = tree.items()
@@ -134,46 +133,3 @@ def _join(tree, arrays):
     if kind == "list":
         return [_join(value, arrays) for value in content]
     return content
-
-
-@contextmanager
-def atomic_write(path, mode="wb"):
-    """A file to write that takes ``path``'s place when the block ends well; after an error ``path`` is as it was.
-
-    Written beside it, flushed to disk, renamed over it: a reader, or a crash, sees the old file or the new one, whole.
-    One writer at a time; what a killed one leaves behind is overwritten by the next.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with naming(path), open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-@contextmanager
-def naming(path):
-    """Give an OSError of the block, such as that of a full disk, the name of the file that was being written."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = str(path)
-        raise
-
-
-def sync_folder(folder):
-    """Make a rename or a new file in ``folder`` survive a power cut, where the system can."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,12 +1,12 @@
-"""``curves.png``: loss and accuracy by epoch, drawn from the rows of ``metrics.jsonl``."""
+"""``curves.png``: loss and accuracy by epoch, from the rows of ``metrics.jsonl``."""
 
 import io
 import math
 
-from .checkpoint import atomic_write
+from ..files import atomic_write
 
 INK, GRID = "#22272e", "#e3e6ea"
-SPLITS = {  # colours that stay apart for colour-blind eyes; drawn in this order
+SPLITS = {  # colours that colour-blind readers can tell apart; drawn in this order
     "train": {"color": "#8a94a3", "linewidth": 1.6},
     "test": {"color": "#0b6bcb", "linewidth": 2.2},
     "val": {"color": "#e07b00", "linewidth": 1.6, "linestyle": "--"},
@@ -14,7 +14,10 @@ SPLITS = {  # colours that stay apart for colour-blind eyes; drawn in this order
 
 
 def draw_curves(rows, path, title=""):
-    """Write a PNG with two panels, loss and accuracy in percent; each curve ends with its name and last value."""
+    """Write a PNG with two panels, loss and accuracy in percent. Each curve is labelled with its name and last value.
+
+    rows: as ``read_metrics`` returns them. Raises OSError when the file cannot be written.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported only when something is drawn
     from matplotlib.figure import Figure
 
@@ -55,7 +58,7 @@ def _panel(axes, rows, quantity):
 
 
 def _label_ends(axes, epochs, ends):
-    """Name each curve to the right of its last point, from the top down, moved apart where they would overlap."""
+    """Label each curve to the right of its last point; labels that would overlap are moved down."""
     ends = sorted((end for end in ends if math.isfinite(end[0])), reverse=True)
     low, high = axes.get_ylim()
     apart = (high - low) / 16

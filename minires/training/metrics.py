@@ -1,4 +1,4 @@
-"""What a run reports: running means while it goes, one JSON line an epoch, a summary at the end."""
+"""Metrics: running means of loss and accuracy, ``metrics.jsonl`` with a line for each epoch, and ``summary.json``."""
 
 import json
 import math
@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from .checkpoint import atomic_write, naming, sync_folder
+from ..files import atomic_write, fsync_folder, name_in_errors
 
 
 @dataclass
 class Mean:
-    """The mean loss and the accuracy over all images seen so far.
+    """The mean loss and the accuracy over all images so far.
 
     >>> mean = Mean()
     >>> mean.add(loss=2.0, logits=np.array([[0.1, 0.9], [0.8, 0.2]]), labels=np.array([1, 1]))
@@ -27,22 +27,24 @@ class Mean:
     images: int = 0
 
     def add(self, loss, logits, labels):
-        """Count a batch: its mean loss, its logits (N, classes) and its labels (N,)."""
+        """Add a batch: its mean loss, its logits (N, classes) and its labels (N,)."""
         self.total += loss * len(labels)
         self.correct += int(np.count_nonzero(logits.argmax(axis=1) == labels))
         self.images += len(labels)
 
     @property
     def loss(self):
+        """The mean loss of an image; NaN before the first."""
         return self.total / self.images if self.images else math.nan
 
     @property
     def accuracy(self):
+        """The fraction of images classified correctly; NaN before the first."""
         return self.correct / self.images if self.images else math.nan
 
 
 class Confusion(Mean):
-    """A Mean that also counts which class was taken for which: ``counts[label, prediction]``."""
+    """A Mean with a confusion matrix: ``counts[label, prediction]``, (classes, classes) int64."""
 
     def __init__(self, classes):
         super().__init__()
@@ -54,8 +56,8 @@ class Confusion(Mean):
 
 
 def append_metrics(path, row):
-    """Add one epoch's row to a ``metrics.jsonl`` and flush it to disk. After an error the file is as it was."""
-    with open(path, "ab") as file, naming(path):
+    """Append one epoch's row to a ``metrics.jsonl`` and flush it to disk. After an error the file is unchanged."""
+    with open(path, "ab") as file, name_in_errors(path):
         before = file.tell()
         try:
             file.write((_json(row) + "\n").encode())
@@ -65,14 +67,14 @@ def append_metrics(path, row):
             os.ftruncate(file.fileno(), before)
             raise
     if not before:
-        sync_folder(Path(path).parent)
+        fsync_folder(Path(path).parent)
 
 
 def repair_metrics(path, epochs):
-    """Cut a ``metrics.jsonl`` back to the rows of the epochs 1 to ``epochs``, which are returned.
+    """Truncate a ``metrics.jsonl`` to the rows of the epochs 1 to ``epochs``, and return them.
 
-    What a run left that was killed after it had written a row, or half of one, goes. Raises DataError when one of these
-    epochs has no row: that no run leaves behind.
+    This removes a row, or part of one, that a killed run wrote after its last checkpoint. Raises DataError when one of the
+    rows is missing or damaged, which no run leaves behind.
     """
     path = Path(path)
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
@@ -93,7 +95,7 @@ def repair_metrics(path, epochs):
 
 
 def _row(line):
-    """The dict of a line of JSON, or None."""
+    """The dict in a line of JSON, or None."""
     try:
         return dict(json.loads(line))
     except (ValueError, TypeError):
@@ -101,23 +103,23 @@ def _row(line):
 
 
 def read_metrics(path):
-    """The rows of a ``metrics.jsonl``, one dict an epoch. Raises DataError for a line that is no JSON object."""
+    """The rows of a ``metrics.jsonl``, a dict for each epoch. Raises DataError for a line that is not a JSON object."""
     rows = []
     for number, line in enumerate(Path(path).read_text("utf-8").splitlines(), start=1):
         rows.append(_row(line))
         if rows[-1] is None:
-            raise DataError(f"{path}, line {number}, is no JSON object: {line[:40]!r}")
+            raise DataError(f"{path}, line {number}, is not a JSON object: {line[:40]!r}")
     return rows
 
 
 def write_summary(path, summary):
-    """Write a ``summary.json``, atomically."""
+    """Write a ``summary.json`` atomically."""
     with atomic_write(path, "w") as file:
         file.write(_json(summary, indent=2) + "\n")
 
 
 def _json(values, indent=None):
-    """JSON text with six significant digits; a loss that is not finite becomes null, since JSON has no NaN."""
+    """JSON with six significant digits; numbers that are not finite become null, since JSON has no NaN."""
 
     def plain(value):
         if isinstance(value, float):

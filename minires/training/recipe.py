@@ -1,6 +1,6 @@
-"""A Recipe holds every setting that decides what a training run computes. It is written to the run's ``config.toml``.
+"""A Recipe holds all settings that determine what a training run computes. It is saved as the run's ``config.toml``.
 
-The defaults of a dataset stand in ``recipes/<dataset>.toml``; what the user says wins over them.
+The defaults of a dataset are in ``recipes/<dataset>.toml``; the user's settings override them.
 """
 
 import math
@@ -22,7 +22,7 @@ DEFAULTS = resources.files(__package__) / "recipes"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to train, on what, and how. Raises ConfigError when a value cannot work, with the value and the way out.
+    """The model, the data and the settings of a training run. Raises ConfigError for a value that is out of range.
 
     >>> Recipe(model="resnet20", epochs=10).schedule
     'one-cycle'
@@ -39,28 +39,28 @@ class Recipe:
     val: int = 0  # training images held out for validation
     epochs: int = 5
     batch_size: int = 128
-    seed: int = 0  # of the initialisation, the order of the images and their augmentation
-    threads: int | None = None  # None: one a physical core. Never changes a bit of the result
+    seed: int = 0  # for initialisation, the order of the images and augmentation
+    threads: int | None = None  # None: one for each physical core. The result has the same bits for any number
     # optimizer: SGD
     lr: float = 0.1  # the peak of the schedule
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
-    decay_norms: bool = False  # decay the weights of batch norms and the biases too
+    decay_norms: bool = False  # apply weight decay to batch norms and biases too
     label_smoothing: float = 0.0
     # schedule
     schedule: str = "one-cycle"
-    warmup: float = 0.3  # the part of the run in which lr rises to its peak
-    milestones: tuple = (0.5, 0.75)  # multi-step: the parts of the run after which lr is multiplied by gamma
+    warmup: float = 0.3  # the fraction of the run in which lr rises to its peak
+    milestones: tuple = (0.5, 0.75)  # multi-step: fractions of the run after which lr is multiplied by gamma
     gamma: float = 0.1
     # augmentation
-    crop: int = 4  # pixels of padding to crop from; 0 for none
+    crop: int = 4  # pixels of padding before a random crop; 0: no crop
     reflect: bool = False  # pad by reflection, not with zeros
     flip: bool = True
-    cutout: int = 0  # side of the square that is blanked out; 0 for none
-    # kernels: either way the values are the same up to rounding
-    fusion: bool = True  # operations of a block run as one where nobody watches what is between them; False: op by op
-    winograd: bool = True  # convolutions go Winograd's way where the committed table says that it is faster
+    cutout: int = 0  # side of the square that is blanked out; 0: none
+    # kernels: these change values by rounding errors only
+    fusion: bool = True  # fuse the operations of a block where possible; False: run op by op
+    winograd: bool = True  # use the Winograd algorithm where the committed table says that it is faster
 
     def __post_init__(self):
         self._types()
@@ -110,7 +110,10 @@ class Recipe:
 
     @classmethod
     def for_dataset(cls, dataset="shapes", **settings):
-        """The defaults of a dataset, with ``settings`` over them. Raises ConfigError for an unknown setting."""
+        """The default recipe of a dataset, with some settings changed.
+
+        Raises ConfigError for an unknown dataset or setting, or a value out of range.
+        """
         path = DEFAULTS / f"{dataset}.toml"
         if not path.is_file():
             known = data.names()
@@ -119,7 +122,7 @@ class Recipe:
         return defaults.with_settings(**settings)
 
     def with_settings(self, **settings):
-        """A copy with some settings changed. A new schedule brings its usual warmup along, unless one is given."""
+        """A copy with some settings changed. A different schedule comes with its usual warmup, unless that is given too."""
         _check_names(settings, "")
         if settings.get("schedule", self.schedule) != self.schedule:
             settings = {"warmup": SCHEDULES.get(settings["schedule"], 0.0), **settings}
@@ -127,20 +130,20 @@ class Recipe:
 
     @contextmanager
     def switches(self):
-        """``with recipe.switches():`` runs what is inside with fusing and Winograd as the recipe says."""
+        """A context manager that sets fusion and Winograd as in the recipe."""
         with fusion(self.fusion), winograd(self.winograd):
             yield
 
     @classmethod
     def parse(cls, text, source="recipe"):
-        """Read TOML text: one ``setting = value`` a line. ``source`` is named in errors."""
+        """The Recipe in a TOML text. ``source`` is its name in error messages."""
         return cls.from_settings(_settings(text, source), source)
 
     @classmethod
     def from_file(cls, path):
-        """The recipe of a TOML file, or of a run's folder; what it does not say is the default of its dataset.
+        """The recipe in a TOML file or in a run's folder; settings that it lacks are the defaults of its dataset.
 
-        A ``data_dir`` that is no absolute path is seen from the file's folder.
+        A relative ``data_dir`` is relative to the file's folder. Raises ConfigError for a file that cannot be read.
         """
         path = Path(path)
         path = path / "config.toml" if path.is_dir() else path
@@ -155,7 +158,7 @@ class Recipe:
 
     @classmethod
     def from_settings(cls, settings, source):
-        """The recipe of a dict of settings that was read from ``source``."""
+        """The Recipe with these settings, which were read from ``source``."""
         _check_names(settings, f" in {source}")
         try:
             return cls(**settings)
@@ -164,11 +167,11 @@ class Recipe:
 
     @classmethod
     def read(cls, path):
-        """Read a ``config.toml``."""
+        """The Recipe in a ``config.toml``, which has all settings."""
         return cls.parse(_text(path), str(path))
 
     def to_toml(self, version):
-        """TOML text that ``parse`` reads back to an equal Recipe. A setting that is None is left out.
+        """TOML text that ``parse`` reads back to an equal Recipe. Settings that are None are left out.
 
         >>> print(Recipe().to_toml("0.1.0").splitlines()[2])
         model = "resnet8"
@@ -193,7 +196,7 @@ def _text(path):
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"{path} is no text (UTF-8): a recipe is a TOML file, such as the config.toml of a run"
+            f"{path} is not UTF-8 text: a recipe is a TOML file, such as the config.toml of a run"
         ) from error
 
 
@@ -219,7 +222,7 @@ def _check_names(settings, where):
 
 
 def _toml(value):
-    """One TOML value: a string, a boolean, a number or an array of them."""
+    """A TOML value: a string, a boolean, a number or an array of these."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):

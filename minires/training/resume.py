@@ -1,8 +1,8 @@
-"""Going on with a run that was stopped or killed, to the same bits as if it never had been.
+"""Resume a run that was stopped or killed. It ends with the same bits as a run that was never interrupted.
 
-The settings are those of ``config.toml``. Of what the checkpoint was made with only these may differ: ``threads``, which
-never change a bit; ``data_dir``, since files move; and ``epochs``, which may become more. The target of the kernels may
-differ too, with other bits from there on, which ``note`` says.
+The settings are those of ``config.toml``. They may differ from the checkpoint's only in ``threads``, which does not affect
+the result, ``data_dir``, since files may have been moved, and ``epochs``, which may have been increased. If the kernels'
+target differs, the bits will differ from there on; ``note`` says so.
 """
 
 from dataclasses import asdict
@@ -15,16 +15,16 @@ from .metrics import repair_metrics
 from .recipe import Recipe
 from .run import Recorder, data_checksums, target_kind
 
-FREE = ("threads", "data_dir")
-NEEDED = ("epoch", "step", "progress", "schedule", "random", "data", "recipe", "minires_version", "best_val_acc")
+MAY_DIFFER = ("threads", "data_dir")
+REQUIRED = ("epoch", "step", "progress", "schedule", "random", "data", "recipe", "minires_version", "best_val_acc")
 
 
 class Resumed:
-    """A run's folder (``RunFolder.open``) read back: ``recipe``, ``checkpoint`` (None before the first), ``rows``.
+    """The state of a run in its folder (``RunFolder.open``): ``recipe``, ``rows``, ``checkpoint`` (None before the first).
 
-    settings: what the user says beside; refused when it is not what the run has, unless it is one of ``FREE``.
-    more_epochs: train so many more than the run was to have; its schedule is then that of the longer run.
-    Raises RunError that names each difference, DataError for files that are not whole.
+    settings: settings that the user has given; they must equal those of the run, except for ``MAY_DIFFER``.
+    more_epochs: the number of epochs to add to the run, whose schedule becomes that of the longer run.
+    Raises RunError, which names each difference; DataError for files that are incomplete or damaged.
     """
 
     def __init__(self, folder, settings=None, more_epochs=0):
@@ -40,20 +40,22 @@ class Resumed:
         self.rows = repair_metrics(folder.metrics, info["epoch"])
 
     def _check_config(self, written):
-        """config.toml against what the checkpoint was made with."""
+        """Compare config.toml with the recipe in the checkpoint. Raises RunError when they differ."""
         saved = Recipe.from_settings(self.checkpoint.info["recipe"], self.folder.last)
-        changed = [name for name in _differences(saved, written) if name not in (*FREE, "epochs")]
+        changed = [name for name in _differences(saved, written) if name not in (*MAY_DIFFER, "epochs")]
         if written.epochs < max(saved.epochs, self.checkpoint.info["epoch"]):
             changed.append("epochs")
         if changed:
             raise RunError(
-                f"{self.folder.config} was changed since the run began ({_told(changed, saved, written)}): "
+                f"{self.folder.config} was changed since the run began ({_describe(changed, saved, written)}): "
                 "change it back to go on, or begin a new run from it with --recipe"
             )
 
     def _with(self, recipe, settings):
-        wanted = recipe.with_settings(**{"warmup": recipe.warmup, **settings})  # a schedule brings no warmup here
-        refused = [name for name in _differences(recipe, wanted) if name not in FREE]
+        """The recipe with the user's settings. Raises RunError for those that may not differ."""
+        settings = {"warmup": recipe.warmup, **settings}  # so that a different schedule does not change it
+        wanted = recipe.with_settings(**settings)
+        refused = [name for name in _differences(recipe, wanted) if name not in MAY_DIFFER]
         if refused == ["epochs"] and wanted.epochs > recipe.epochs:
             raise RunError(
                 f"{self.folder} is a run of {recipe.epochs} epochs, not of {wanted.epochs}: "
@@ -61,41 +63,42 @@ class Resumed:
             )
         if refused:
             raise RunError(
-                f"{self.folder} was begun with other settings ({_told(refused, recipe, wanted)}): "
+                f"{self.folder} was begun with other settings ({_describe(refused, recipe, wanted)}): "
                 "leave these options out to go on, or begin a new run"
             )
         return wanted
 
     @property
     def complete(self):
-        """Whether all epochs are done."""
+        """Whether all epochs are complete."""
         return len(self.rows) >= self.recipe.epochs
 
     @property
-    def settled(self):
-        """Whether there is nothing at all left to do, or to write."""
+    def nothing_to_do(self):
+        """Whether all epochs are complete and the summary is written."""
         return self.complete and self.folder.summary.exists()
 
     @property
     def note(self):
-        """What the user should know before it goes on, or None."""
+        """What the user should know before the run continues, or None."""
         info = self.checkpoint.info if self.checkpoint is not None else {}
         version, here, notes = info.get("minires_version", __version__), target_kind(), []
         if version != __version__:
             notes.append(f"minires {version} began this run, and this is {__version__}: the last bits may differ.")
-        target = info.get("target", here)  # checkpoints from before it was stored do not say
+        target = info.get("target", here)  # older checkpoints do not have it
         if target != here:
-            other = ", nor are the convolutions that go Winograd's way" if self.recipe.winograd else ""
+            other = ", and so does the choice of Winograd convolutions" if self.recipe.winograd else ""
             notes.append(
                 f"This run was saved on a machine with {target} kernels, and here they are {here}: "
-                f"rounding is not the same{other}, so that it goes on, but not to the bits it would have come to there."
+                f"rounding differs{other}. The run goes on, but not to the same bits as there."
             )
         return "\n".join(notes) or None
 
     def trainer(self):
-        """The Trainer where the run stood, with a Recorder that goes on recording.
+        """The Trainer in the state of the checkpoint, with a Recorder that continues the run's files.
 
-        Raises DataError or ConfigError for what cannot be built, RunError when the images are others than before.
+        Raises ConfigError or DataError as ``build_trainer`` does; RunError when the images have changed, or when the
+        checkpoint does not fit the model.
         """
         trainer = build_trainer(self.recipe)
         recorder = Recorder(self.folder, self.recipe)
@@ -112,32 +115,33 @@ class Resumed:
                 trainer.optimizer.load_state_dict(self.checkpoint.optimizer)
             except MiniresError as error:
                 raise RunError(f"{self.folder.last} does not fit the model of {self.folder.config}: {error}") from error
-            trainer.go_to(info)
+            trainer.load_state_dict(info)
             recorder.best_val_acc = info["best_val_acc"]
         if self.recipe != Recipe.read(self.folder.config):
             self.folder.write_config(self.recipe)
         if not self.complete:
-            self.folder.summary.unlink(missing_ok=True)  # of before it got more epochs
+            self.folder.summary.unlink(missing_ok=True)  # written before epochs were added
         trainer.history = list(self.rows)
         trainer.callbacks = (recorder,)
         return trainer
 
 
 def _load(path):
+    """The checkpoint of a run to be resumed. Raises DataError when it lacks something that is needed."""
     checkpoint = Checkpoint.load(path)
     if not checkpoint.info:
-        raise DataError(f"{path} is no checkpoint of minires: it holds weights, and nothing of a run to go on with")
-    for name in NEEDED:
+        raise DataError(f"{path} is not a minires checkpoint: it holds weights, and nothing of a run to go on with")
+    for name in REQUIRED:
         if name not in checkpoint.info:
             raise DataError(f"{path} is of an earlier minires: it can be evaluated, not gone on from (no {name!r})")
     return checkpoint
 
 
 def _differences(a, b):
-    """The names of the settings that two recipes do not share."""
+    """The names of the settings in which two recipes differ."""
     a, b = asdict(a), asdict(b)
     return [name for name in a if a[name] != b[name]]
 
 
-def _told(names, before, after):
+def _describe(names, before, after):
     return ", ".join(f"{name} is {getattr(before, name)!r} there, not {getattr(after, name)!r}" for name in names)

@@ -1,14 +1,13 @@
-"""The folder of a run, and the callback that fills it.
+"""The folder of a run, and the callback that writes its files.
 
 config.toml          the Recipe
-metrics.jsonl        one JSON object an epoch
-last.safetensors     the checkpoint that `minires train --resume` goes on from: of the last complete epoch, or of within
-                     one when the run was stopped there
+metrics.jsonl        one JSON object for each epoch
+last.safetensors     the checkpoint for `minires train --resume`: after the last complete epoch, or within an epoch
 best.safetensors     with ``val``: the checkpoint with the best validation accuracy. Nothing is ever chosen on the test set
-summary.json         how it ended
+summary.json         the result
 curves.png           loss and accuracy by epoch
-anomaly.safetensors  after a NaN or Inf: the batch that gave it (``replay.py``)
-.lock                what the lock is on (``lock.py``)
+anomaly.safetensors  after a NaN or Inf: the batch that caused it (``replay.py``)
+.lock                the lock file (``lock.py``)
 """
 
 import time
@@ -21,9 +20,10 @@ from pathlib import Path
 from .. import __version__, kernels
 from ..anomaly import all_finite
 from ..errors import AnomalyError, ConfigError, DataError
+from ..files import atomic_write
 from ..lock import FolderLock
 from .build import build_model
-from .checkpoint import Checkpoint, atomic_write
+from .checkpoint import Checkpoint
 from .curves import draw_curves
 from .metrics import append_metrics, write_summary
 from .recipe import Recipe
@@ -32,13 +32,13 @@ from .trainer import Callback
 
 FILES = ("config.toml", "metrics.jsonl", "last.safetensors", "best.safetensors", "summary.json", "curves.png")
 FILES += ("anomaly.safetensors",)
-SAVE_EVERY = 300.0  # seconds in which an epoch is at risk: a long one is saved on the way
+SAVE_EVERY = 300.0  # seconds between checkpoints within a long epoch
 
 
 class RunFolder:
     """The paths in a run's folder: ``config``, ``metrics``, ``last``, ``best``, ``summary``, ``curves``, ``anomaly``.
 
-    One made by ``create`` or ``open`` holds the folder's lock until ``close()``, or the end of its ``with`` block.
+    A RunFolder from ``create`` or ``open`` holds the folder's lock until ``close()`` or the end of its ``with`` block.
     """
 
     def __init__(self, path):
@@ -49,10 +49,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, recipe, path=None):
-        """Make the folder and write the recipe into it. By default the next free ``runs/<model>-<dataset>-<n>``.
+        """Create the folder and write the recipe. path: by default the next free ``runs/<model>-<dataset>-<n>``.
 
-        Raises ConfigError when it cannot be made or written to, or when it holds a run already; RunError when one is
-        being written to it.
+        Raises ConfigError when the folder cannot be created or written to, or already holds a run; RunError when another
+        process is using it.
         """
         with _explained(path):
             folder = cls(path) if path is not None else cls(_next_free(f"runs/{recipe.model}-{recipe.dataset}"))
@@ -69,28 +69,26 @@ class RunFolder:
 
     @classmethod
     def open(cls, path):
-        """The folder of a run that is to go on. Raises ConfigError when there is none, RunError when it is in use."""
+        """Open the folder of a run to resume. Raises ConfigError when it holds no run, RunError when it is in use."""
         folder = cls(path)
         if not folder.config.is_file():
-            what = (
-                f"{folder.path} is no folder of a run: it holds no {folder.config.name}. Give the one that train named"
-            )
+            what = f"{folder.path} is not a run folder: it holds no {folder.config.name}. Give the one that train named"
             raise ConfigError(
                 what if folder.path.is_dir() else f"there is no run {folder.path}: give the folder of one"
             )
         with _explained(path):
             folder.lock = FolderLock(folder.path)
-            for leftover in folder.path.glob(".*.tmp"):  # of a write that a kill broke off
+            for leftover in folder.path.glob(".*.tmp"):  # of a killed process
                 leftover.unlink()
         return folder
 
     def write_config(self, recipe):
-        """Write ``config.toml``, atomically."""
+        """Write ``config.toml`` atomically."""
         with atomic_write(self.config, "w") as file:
             file.write(recipe.to_toml(__version__))
 
     def close(self):
-        """Let go of the lock."""
+        """Release the lock."""
         if self.lock is not None:
             self.lock.release()
 
@@ -106,7 +104,7 @@ class RunFolder:
 
 @contextmanager
 def _explained(path):
-    """An OSError of the block as a ConfigError with the way out."""
+    """Turn an OSError in the block into a ConfigError that says what to do."""
     try:
         yield
     except OSError as error:
@@ -119,10 +117,11 @@ def _explained(path):
 
 
 def _next_free(base):
+    """Create the first folder ``base``-1, ``base``-2, … that does not exist."""
     for n in count(1):
         path = Path(f"{base}-{n}")
         try:
-            path.mkdir(parents=True)  # fails when it exists: two runs that start together get two folders
+            path.mkdir(parents=True)  # fails when it exists, so that runs started together get different folders
             return path
         except FileExistsError:
             if not path.parent.is_dir():
@@ -130,10 +129,11 @@ def _next_free(base):
 
 
 class Recorder(Callback):
-    """Writes metrics and checkpoints after every epoch and when training stops, the curves and the summary at the end.
+    """Writes metrics and checkpoints after every epoch and when training stops, and curves and a summary at the end.
 
-    Whatever moment the process dies at, the folder holds what ``resume`` needs to come to the same bits: a row of metrics
-    is written before the checkpoint that counts its epoch as done, and the rows after that checkpoint's are cut off again.
+    Whenever the process dies, the folder holds what ``Resumed`` needs to continue to the same bits: an epoch's row of metrics
+    is written before the checkpoint that counts the epoch as complete, and rows without such a checkpoint are removed again.
+    save_every: seconds between two checkpoints within an epoch.
     """
 
     def __init__(self, folder, recipe, save_every=SAVE_EVERY):
@@ -142,16 +142,16 @@ class Recorder(Callback):
 
     def on_start(self, trainer):
         self.began = time.perf_counter()
-        self.seconds = sum(row["seconds"] for row in trainer.history) + trainer.progress.seconds  # of earlier sessions
+        self.seconds = sum(row["seconds"] for row in trainer.history) + trainer.progress.seconds  # in earlier sessions
         self.data = data_checksums(trainer)
-        self._note(trainer)
+        self._note_saved(trainer)
 
     def on_step(self, trainer, mean):
         if time.perf_counter() - self.saved_at > self.save_every:
             self._save_last(trainer)
 
     def on_epoch(self, trainer, row):
-        append_metrics(self.folder.metrics, row)  # first: whatever a checkpoint counts as done has its row
+        append_metrics(self.folder.metrics, row)  # first: every epoch that a checkpoint counts as complete has a row
         better = "val_acc" in row and (self.best_val_acc is None or row["val_acc"] > self.best_val_acc)
         if better:
             self.best_val_acc = row["val_acc"]
@@ -161,11 +161,11 @@ class Recorder(Callback):
     def on_anomaly(self, trainer, error, batch):
         info = {"recipe": asdict(self.recipe), "num_classes": trainer.train_loader.dataset.num_classes}
         info |= {"epoch": trainer.epoch, "step": trainer.step, "said": str(error), "minires_version": __version__}
-        with suppress(OSError):  # a full disk must not take the place of what is wrong
+        with suppress(OSError):  # a full disk must not hide the AnomalyError
             save_anomaly(self.folder.anomaly, trainer.model, batch, info)
 
     def on_end(self, trainer):
-        if self.saved != _place(trainer):
+        if self.saved != _position(trainer):
             self._save_last(trainer)
         if not trainer.history:
             return
@@ -177,20 +177,20 @@ class Recorder(Callback):
 
     def _save_last(self, trainer):
         self.checkpoint(trainer).save(self.folder.last)
-        self._note(trainer)
+        self._note_saved(trainer)
 
-    def _note(self, trainer):
-        self.saved, self.saved_at = _place(trainer), time.perf_counter()
+    def _note_saved(self, trainer):
+        self.saved, self.saved_at = _position(trainer), time.perf_counter()
 
     def checkpoint(self, trainer):
-        """All that the run is made of at this moment. Raises AnomalyError rather than replace a good one by a bad one."""
+        """The Checkpoint of the present state. Raises AnomalyError for weights that are not finite, which are not saved."""
         state = trainer.model.state_dict()
         for name, array in state.items():
             if not all_finite(array):
                 epoch = trainer.epoch + (trainer.progress.batches > 0)
                 raise AnomalyError(f"{name} is not finite after step {trainer.step} (epoch {epoch})")
         info = {
-            **trainer.position(),
+            **trainer.state_dict(),
             "num_classes": trainer.train_loader.dataset.num_classes,
             "data": self.data,
             "best_val_acc": self.best_val_acc,
@@ -216,19 +216,20 @@ class Recorder(Callback):
         return summary if self.best_val_acc is None else {**summary, "best_val_acc": self.best_val_acc}
 
 
-def _place(trainer):
+def _position(trainer):
+    """(complete epochs, steps in the next)."""
     return trainer.epoch, trainer.progress.batches
 
 
 def target_kind():
-    """What the kernels were compiled for, such as "avx2": with the shapes it decides which kernels compute, and so the bits."""
-    from ..kernels.runtime.target import KIND  # which imports Numba
+    """The target of the kernels, such as "avx2". It selects the kernels and thus determines the bits of the results."""
+    from ..kernels.runtime.target import KIND  # here, since it imports Numba
 
     return KIND
 
 
 def data_checksums(trainer):
-    """CRC-32 of the training set and of the test set: a run goes on with the images that it began with."""
+    """[CRC-32 of the training set, of the test set], to check that a resumed run has the same images."""
     sets = (trainer.train_loader.dataset, trainer.test_loader.dataset)
     return [zlib.crc32(dataset.labels, zlib.crc32(dataset.images)) for dataset in sets]
 
@@ -238,16 +239,16 @@ def _epochs(count):
 
 
 def load_run(path):
-    """(recipe, model, checkpoint) of a run folder, whose last checkpoint is taken, or of one checkpoint file.
+    """(recipe, model, checkpoint) from a run's folder, whose last checkpoint is used, or from a checkpoint file.
 
-    The model is in eval mode; inside ``with recipe.switches():`` it is computed as in training. Raises ConfigError or
-    DataError when there is no such run, or no checkpoint in it yet.
+    The model is in evaluation mode; ``with recipe.switches():`` sets fusion and Winograd as in training. Raises ConfigError
+    when there is no run or no checkpoint yet, DataError when the checkpoint is damaged or not of minires.
     """
     path = Path(path)
     if path.is_dir():
         folder = RunFolder(path)
         if not folder.last.exists():
-            what = "has finished no epoch yet" if folder.config.exists() else "is no folder of a run"
+            what = "has finished no epoch yet" if folder.config.exists() else "is not a run folder"
             raise ConfigError(f"{path} {what}: it holds no {folder.last.name}. Give the folder of a run that has one")
         path = folder.last
     elif not path.exists():
@@ -255,7 +256,7 @@ def load_run(path):
     checkpoint = Checkpoint.load(path)
     if not checkpoint.info:
         raise DataError(
-            f"{path} is no checkpoint of minires: it holds weights ({', '.join(list(checkpoint.model)[:3])} …) and does not "
+            f"{path} is not a minires checkpoint: it holds weights ({', '.join(list(checkpoint.model)[:3])} …) and does not "
             "say of which model; Checkpoint.load and load_state_dict take them in Python"
         )
     recipe = Recipe.from_settings(checkpoint.info["recipe"], path)

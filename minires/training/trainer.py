@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, an evaluation after each, and callbacks that see everything go by."""
+"""The training loop: epochs of steps with an evaluation after each, and callbacks that follow them."""
 
 import math
 import time
@@ -8,71 +8,67 @@ from itertools import islice
 
 import numpy as np
 
-from .. import random
 from ..anomaly import all_finite
 from ..errors import AnomalyError
 from ..functional import cross_entropy
+from ..random import get_rng_state, set_rng_state
 from ..tensor import Tensor, no_grad
+from .diagnosis import Batch, diagnose
 from .metrics import Mean
-from .replay import Batch, diagnose
 
-QUIET = {
-    "over": "ignore",
-    "invalid": "ignore",
-    "divide": "ignore",
-}  # what is not finite gets a better message than NumPy's
+QUIET = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}  # AnomalyError says more than NumPy's warnings
 
 
 class Callback:
-    """Watches a training run. Every method may be left out."""
+    """Base class of callbacks. Each method is called at one event of training, and does nothing unless it is overridden."""
 
     def on_start(self, trainer):
-        """Training is about to begin."""
+        """Training begins."""
 
     def on_epoch_start(self, trainer):
-        """Epoch ``trainer.epoch + 1`` is about to begin."""
+        """Epoch ``trainer.epoch + 1`` begins or continues."""
 
     def on_step(self, trainer, mean):
-        """A step was taken; ``mean`` is the epoch's metrics.Mean so far."""
+        """A step is complete; ``mean`` is the epoch's metrics.Mean so far."""
 
     def on_evaluation(self, trainer, split, mean):
-        """A batch of ``split`` ("test" or "val") was evaluated; ``mean`` is the split's metrics.Mean so far."""
+        """A batch of ``split`` ("test" or "val") is evaluated; ``mean`` is the metrics.Mean of the split so far."""
 
     def on_epoch(self, trainer, row):
-        """An epoch is complete; ``row`` is its line in ``metrics.jsonl``, already the last of ``trainer.history``."""
+        """An epoch is complete; ``row``, its metrics, is the last of ``trainer.history``."""
 
     def on_anomaly(self, trainer, error, batch):
-        """Loss or gradients of ``batch`` (a replay.Batch) are not finite; ``error`` is about to be raised."""
+        """Loss or gradients of ``batch`` (a diagnosis.Batch) are not finite; ``error`` is about to be raised."""
 
     def on_end(self, trainer):
-        """fit() is about to return, because all epochs are done or because stop() was called."""
+        """fit() is about to return, because all epochs are complete or because stop() was called."""
 
 
 @dataclass
 class Progress:
-    """How far the epoch under way has come. Empty between two epochs."""
+    """The progress of the present epoch. Empty between two epochs."""
 
-    batches: int = 0  # of the epoch's, trained on
+    batches: int = 0  # trained on so far
     lr: float = math.nan  # of the last step
-    seconds: float = 0.0  # spent on them
+    seconds: float = 0.0  # of training so far
     mean: Mean = field(default_factory=Mean)
 
     @classmethod
-    def restore(cls, state):
-        """From what ``dataclasses.asdict`` gave."""
+    def from_dict(cls, state):
+        """The inverse of ``dataclasses.asdict``."""
         return cls(**{**state, "mean": Mean(**state["mean"])})
 
 
 @dataclass
 class Trainer:
-    """Trains a model: SGD steps over ``train_loader``, evaluated after each epoch.
+    """Trains a classifier by optimizer steps over ``train_loader``, and evaluates it after each epoch.
 
-    train_loader, test_loader, val_loader: as ``minires.data.Loader``: batches of (images (N, C, H, W), labels (N,)), a
-    length and ``set_epoch``. schedule: its ``step()`` is called once a step; None for a constant learning rate. epochs:
-    how many there are in all. switches: makes the context manager that ``fit`` runs in, such as ``Recipe.switches``; None
-    for that of its caller. What changes while it runs: the model, the optimizer, the schedule, the random generator,
-    ``epoch`` (complete ones), ``progress`` (in the next), ``step`` (steps taken), ``history`` (a row of metrics an epoch).
-    A trainer that is given all of these goes on to the same bits: ``position``.
+    train_loader, test_loader, val_loader: as ``minires.data.Loader``: iterables of (images (N, C, H, W), labels (N,)) with
+    a length and ``set_epoch``. schedule: its ``step()`` is called after every step; None for a constant learning rate.
+    epochs: their total number. switches: returns a context manager for ``fit``, such as ``Recipe.switches``; None to run in
+    the caller's context. The state of training: the model, the optimizer, the schedule, the random generator, ``epoch``
+    (complete epochs), ``progress`` (in the next epoch), ``step`` (steps taken), ``history`` (a row of metrics for each
+    epoch). A trainer with the same state continues to the same bits: ``state_dict``.
 
     >>> trainer = Trainer(model, train, test, optimizer, epochs=2)       # doctest: +SKIP
     >>> trainer.fit()[-1]["test_acc"]                                    # doctest: +SKIP
@@ -103,34 +99,34 @@ class Trainer:
         return self.epoch >= self.epochs
 
     def stop(self):
-        """Make fit() return after the step it is in. Another fit(), or a trainer restored from here, goes on from there."""
+        """Make fit() return after the present step. Another fit(), or a Trainer that loads the state, continues from there."""
         self.stopping = True
 
-    def position(self):
-        """Where training is, as plain values: all that a checkpoint needs beside model and optimizer."""
+    def state_dict(self):
+        """The state of training as plain values: all that a checkpoint needs besides model and optimizer."""
         return {
             "epoch": self.epoch,
             "step": self.step,
             "progress": asdict(self.progress) if self.progress.batches else None,
             "schedule": self.schedule.state_dict() if self.schedule is not None else None,
-            "random": random.generator().bit_generator.state,
+            "random": get_rng_state(),
         }
 
-    def go_to(self, position):
-        """Take up a saved position. Model and optimizer are loaded apart, and before."""
-        self.epoch, self.step = position["epoch"], position["step"]
-        self.progress = Progress.restore(position["progress"]) if position["progress"] else Progress()
+    def load_state_dict(self, state):
+        """Continue from what ``state_dict`` returned. The model and the optimizer must have been loaded already."""
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.progress = Progress.from_dict(state["progress"]) if state["progress"] else Progress()
         if self.schedule is not None:
-            self.schedule.load_state_dict(position["schedule"])
-        random.generator().bit_generator.state = position["random"]
+            self.schedule.load_state_dict(state["schedule"])
+        set_rng_state(state["random"])
 
     def fit(self):
-        """Train the epochs that are left; return the history, one dict an epoch (see ``run_epoch``).
+        """Train the remaining epochs; return the history, a dict for each epoch (see ``run_epoch``).
 
-        Raises AnomalyError when a loss or a gradient is not finite, before it reaches the weights.
+        Raises AnomalyError when a loss or a gradient is not finite, before the weights are updated with it.
         """
         with self.switches() if self.switches is not None else nullcontext():
-            self._tell("on_start")
+            self._notify("on_start")
             while not self.finished and not self.stopping:
                 row = self.run_epoch()
                 if row is None:
@@ -138,19 +134,20 @@ class Trainer:
                 self.epoch += 1
                 self.progress = Progress()
                 self.history.append(row)
-                self._tell("on_epoch", row)
-            self._tell("on_end")
+                self._notify("on_epoch", row)
+            self._notify("on_end")
         self.stopping = False
         return self.history
 
     def run_epoch(self):
-        """Train what is left of one epoch and evaluate; return its metrics, or None when stop() was called on the way.
+        """Train the rest of an epoch and evaluate; return its metrics, or None when stop() was called in between.
 
-        seconds is the whole epoch; images_per_second counts its training alone. lr is that of the last step.
+        The metrics: epoch, lr (of the last step), train_loss, train_acc, test_loss, test_acc, val_loss and val_acc (with a
+        val_loader), seconds (of the epoch with its evaluation), images_per_second (of training alone).
         """
         progress = self.progress
         began = time.perf_counter() - progress.seconds
-        self._tell("on_epoch_start")
+        self._notify("on_epoch_start")
         self.model.train()
         self.train_loader.set_epoch(self.epoch)
         for images, labels in islice(self.train_loader, progress.batches, None):
@@ -158,7 +155,7 @@ class Trainer:
             self.train_step(images, labels, progress.mean)
             progress.batches += 1
             progress.seconds = time.perf_counter() - began
-            self._tell("on_step", progress.mean)
+            self._notify("on_step", progress.mean)
             if self.stopping:
                 return None
         mean = progress.mean
@@ -177,8 +174,11 @@ class Trainer:
         return row
 
     def train_step(self, images, labels, mean):
-        """One step: forward, backward, update; counts the batch in ``mean``."""
-        dice = random.generator().bit_generator.state
+        """One step: forward, backward, update. Adds the batch to ``mean``.
+
+        images: (N, C, H, W) float32 or float64, labels: (N,) integers. Raises AnomalyError as ``fit`` does.
+        """
+        rng_state = get_rng_state()
         with np.errstate(**QUIET):
             logits = self.model(Tensor(images))
             loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
@@ -186,7 +186,7 @@ class Trainer:
             loss.backward()
             wrong = self._not_finite(loss)
             if wrong:
-                self._stop_for(wrong, Batch(images, labels, dice, self.label_smoothing))
+                self._raise_anomaly(wrong, Batch(images, labels, rng_state, self.label_smoothing))
             self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
@@ -194,7 +194,7 @@ class Trainer:
         mean.add(loss.item(), logits.numpy(), labels)
 
     def _not_finite(self, loss):
-        """What is not finite after a backward pass, in words, or None."""
+        """A description of the loss or the gradient that is not finite after a backward pass, or None."""
         if not all_finite(loss.numpy()):
             return f"the loss is {loss.item()}"
         for name, p in self.model.named_parameters():
@@ -203,34 +203,35 @@ class Trainer:
         return None
 
     def _find_anomaly_in_evaluation(self, split, loader):
-        """Go through the batches of a loader again to where the loss is not finite."""
+        """Run the batches of a loader again to find the one with a loss that is not finite, and raise its AnomalyError."""
         for images, labels in loader:
-            batch = Batch(images, labels, random.generator().bit_generator.state, 0.0, training=False)
+            batch = Batch(images, labels, get_rng_state(), 0.0, training=False)
             if diagnose(self.model, batch) is not None:
-                self._stop_for(f"the loss on the {split} images is not finite", batch)
+                self._raise_anomaly(f"the loss on the {split} images is not finite", batch)
 
-    def _stop_for(self, wrong, batch):
-        """Raise the AnomalyError that says where ``wrong`` comes from."""
+    def _raise_anomaly(self, wrong, batch):
+        """Raise an AnomalyError that says where ``wrong`` comes from."""
         found = diagnose(self.model, batch) or AnomalyError("no single operation did it: a sum of gradients overflowed")
         when = f"step {self.step + 1}" if batch.training else f"the evaluation after step {self.step}"
         error = AnomalyError(f"in {when} (epoch {self.epoch + 1}) {wrong}. {found}", found.phase, found.op, found.path)
-        self._tell("on_anomaly", error, batch)
+        self._notify("on_anomaly", error, batch)
         raise error from None
 
     def _evaluated(self, split, mean):
-        self._tell("on_evaluation", split, mean)
+        self._notify("on_evaluation", split, mean)
         return not self.stopping
 
-    def _tell(self, event, *args):
+    def _notify(self, event, *args):
+        """Call a method of every callback."""
         for callback in self.callbacks:
             getattr(callback, event)(self, *args)
 
 
 def evaluate(model, loader, on_batch=None, mean=None):
-    """Loss and accuracy of ``model`` over ``loader``, a metrics.Mean: in eval mode, nothing recorded, no smoothing.
+    """The metrics.Mean of ``model`` over ``loader``, in evaluation mode, without gradients and without label smoothing.
 
-    on_batch(mean) is called after each batch; it stops the evaluation by returning False. mean: where to count, such as
-    a metrics.Confusion. Afterwards every module is in the mode it was in.
+    on_batch(mean) is called after each batch; it stops the evaluation by returning False. mean: the Mean to add to, such as
+    a metrics.Confusion. Afterwards every module is in its previous mode.
     """
     modes = [(module, module.training) for module in model.modules()]
     mean = Mean() if mean is None else mean

@@ -98,10 +98,10 @@ def test_close_before_start_is_harmless():
 
 def test_time_left():
     fake = trainer()
-    pace = display.Pace(fake)
-    pace.start_epoch()
-    assert pace.left is None
-    pace.steps, pace.step_rate, pace.evaluation = 4, 2.0, 3.0
-    assert pace.left == (100 * 10 - 4) / 2.0 + 100 * 3.0
-    pace.evaluation = None
-    assert pace.left == (100 * 10 - 4) / 2.0 + 100 * 5 / 6.0
+    throughput = display.Throughput(fake)
+    throughput.start_epoch()
+    assert throughput.time_left is None
+    throughput.steps, throughput.step_rate, throughput.evaluation = 4, 2.0, 3.0
+    assert throughput.time_left == (100 * 10 - 4) / 2.0 + 100 * 3.0
+    throughput.evaluation = None
+    assert throughput.time_left == (100 * 10 - 4) / 2.0 + 100 * 5 / 6.0

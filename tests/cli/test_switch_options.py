@@ -1,7 +1,6 @@
 """--fusion and --winograd on the command line."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,7 @@ from minires.kernels.convolution import winograd_plan
 from minires.kernels.runtime import target
 from minires.kernels.switches import uses_winograd
 from minires.lazy import is_fusing
-from minires.training import Checkpoint
-
-REPLAY = sys.modules["minires.training.replay"]  # minires.training has a function of that name
+from minires.training import Checkpoint, diagnosis
 
 
 def spy_on(monkeypatch, module, name):
@@ -72,7 +69,7 @@ def test_a_run_that_goes_on_elsewhere_is_told_so(minires, small_run):
 
 def test_replay(minires, small_run, monkeypatch):
     minires(*small_run, "--lr", "1e30", "--schedule", "constant", "--no-fusion", "--no-winograd", "--out", "run", "-q")
-    seen = spy_on(monkeypatch, REPLAY, "diagnose")
+    seen = spy_on(monkeypatch, diagnosis, "diagnose")
     assert minires("replay", "run")[0] == 1
     assert seen == [(False, False)]
 

@@ -142,12 +142,12 @@ def test_any_input_size_channels_and_classes(name, pool):
         assert model(images(size, channels=2)).shape == (2, 7)
 
 
-def test_crossing_has_the_volumes_it_is_drawn_with():
+def test_crossing_has_the_feature_maps_it_is_drawn_with():
     model = mr.models.crossing().eval()
     x = mr.tensor(np.zeros((1, 3, 227, 227), np.float32))
     with mr.no_grad():
-        volumes = model.volumes(x)
-    assert [v.shape[1:] for v in volumes] == [(96, 55, 55), (96, 27, 27), (256, 27, 27), (256, 13, 13), (384, 13, 13)]
+        maps = model.feature_maps(x)
+    assert [v.shape[1:] for v in maps] == [(96, 55, 55), (96, 27, 27), (256, 27, 27), (256, 13, 13), (384, 13, 13)]
     for size in (55, 27):
         x = images(size).numpy()
         np.testing.assert_array_equal(window_centres(x), x[:, :, 1::2, 1::2])

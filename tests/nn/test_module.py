@@ -37,6 +37,9 @@ def test_attributes_are_registered_by_what_they_are():
     m = Scale()
     assert [name for name, _ in m.named_parameters()] == ["weight", "inner.weight", "inner.bias"]
     assert [name for name, _ in m.named_buffers()] == ["seen"]
+    assert [name for name, _ in m.named_parameters(recurse=False)] == ["weight"]
+    assert [len(list(p)) for p in (m.parameters(), m.parameters(recurse=False))] == [3, 1]
+    assert [len(list(b)) for b in (m.inner.buffers(), m.buffers(recurse=False))] == [0, 1]
     assert [name for name, _ in m.named_modules()] == ["", "inner"]
     assert list(m.children()) == [m.inner]
     assert list(m.state_dict()) == ["weight", "seen", "inner.weight", "inner.bias"]
@@ -202,7 +205,7 @@ def test_sequential_and_module_list():
     assert list(blocks[1:]) == [blocks[1]]
     assert [type(b).__name__ for b in blocks] == ["ReLU", "Linear"]
     assert [name for name, _ in blocks.named_parameters()] == ["1.weight", "1.bias"]
-    with pytest.raises(ConfigError, match="'0' is no Module but a int"):
+    with pytest.raises(ConfigError, match="'0' is not a Module but a int"):
         nn.Sequential(3)
     with pytest.raises(ConfigError, match="without dots"):
         nn.Sequential({"a.b": nn.ReLU()})

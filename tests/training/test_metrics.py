@@ -38,7 +38,7 @@ def test_metrics_are_appended_and_read(tmp_path):
 def test_a_torn_line_is_named(tmp_path, page):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"epoch": 1}\n{"epo')
-    with pytest.raises(DataError, match=r"metrics.jsonl, line 2, is no JSON object") as caught:
+    with pytest.raises(DataError, match=r"metrics.jsonl, line 2, is not a JSON object") as caught:
         read_metrics(path)
     page(str(caught.value))
 

@@ -10,7 +10,7 @@ import pytest
 
 from minires import lock as lock_module
 from minires.errors import ConfigError, RunError
-from minires.training import Recipe, RunFolder, checkpoint
+from minires.training import Recipe, RunFolder
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -47,13 +47,6 @@ def test_a_lock_of_bytes_far_behind_the_text(windows_lock, tmp_path):
     assert (tmp_path / lock_module.NAME).read_text() == text
     held.release()
     windows_lock.FolderLock(tmp_path).release()
-
-
-def test_where_folders_cannot_be_synced_files_are_written_all_the_same(monkeypatch, tmp_path):
-    monkeypatch.delattr(os, "O_DIRECTORY", raising=False)
-    with checkpoint.atomic_write(tmp_path / "file") as file:
-        file.write(b"content")
-    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("file", b"content")]
 
 
 def test_runs_that_lead_nowhere(monkeypatch, tmp_path):

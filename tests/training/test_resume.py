@@ -13,11 +13,12 @@ from stop_at import StopAt
 import minires as mr
 from minires import data, nn
 from minires.errors import ConfigError, DataError, RunError
+from minires.files import atomic_write
 from minires.lock import FolderLock
 from minires.training import Callback, Recipe, Recorder, Resumed, RunFolder, build_trainer, load_run, read_metrics
 from minires.training import build as build_module
 from minires.training import run as run_module
-from minires.training.checkpoint import Checkpoint, atomic_write
+from minires.training.checkpoint import Checkpoint
 
 RECIPE = Recipe(epochs=2, batch_size=16, lr=0.05, val=8)  # 3 steps an epoch
 TIMES = {"seconds": 0, "images_per_second": 0}
@@ -50,7 +51,7 @@ def begin(path, recipe=RECIPE, *callbacks, **more):
 def go_on(path, *callbacks, settings=None, more_epochs=0):
     with RunFolder.open(path) as folder:
         run = Resumed(folder, settings, more_epochs)
-        if run.settled:
+        if run.nothing_to_do:
             return None
         trainer = run.trainer()
         trainer.callbacks += callbacks
@@ -171,7 +172,7 @@ def test_long_epochs_are_saved_on_the_way(tmp_path, uninterrupted):
     assert contents(tmp_path / "run") == uninterrupted
 
 
-def test_dropout_goes_on_with_the_same_dice(tmp_path, monkeypatch):
+def test_dropout_goes_on_with_the_same_random_numbers(tmp_path, monkeypatch):
     class Net(nn.Sequential):
         def __init__(self, num_classes):
             super().__init__(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3072, num_classes))
@@ -307,7 +308,7 @@ def test_another_version_is_mentioned(tmp_path):
 def test_no_run_to_go_on_with(tmp_path):
     with pytest.raises(ConfigError, match="there is no run"):
         RunFolder.open(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match=r"is no folder of a run: it holds no config.toml"):
+    with pytest.raises(ConfigError, match=r"is not a run folder: it holds no config.toml"):
         RunFolder.open(tmp_path)
 
 

@@ -87,7 +87,7 @@ def test_an_unfinished_run_has_no_summary(make_trainer, tmp_path):
 def test_runs_that_are_not_there(tmp_path):
     with pytest.raises(ConfigError, match="there is no run"):
         load_run(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match="is no folder of a run"):
+    with pytest.raises(ConfigError, match="is not a run folder"):
         load_run(tmp_path)
     RunFolder.create(RECIPE, tmp_path)
     with pytest.raises(ConfigError, match="has finished no epoch yet"):

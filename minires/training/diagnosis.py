@@ -1,0 +1,82 @@
+"""Find the operation that made a NaN or an Inf, by running a batch again under ``detect_anomaly``."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..anomaly import all_finite, describe, detect_anomaly, recorded_path
+from ..errors import AnomalyError
+from ..functional import cross_entropy
+from ..random import get_rng_state, set_rng_state
+from ..tensor import Tensor, no_grad
+
+
+@dataclass(eq=False)
+class Batch:
+    """All that a forward and a backward pass depend on besides the model."""
+
+    images: np.ndarray  # (N, C, H, W), normalised and augmented
+    labels: np.ndarray  # (N,)
+    random: dict  # the state of the generator behind dropout, before the pass
+    label_smoothing: float = 0.0
+    training: bool = True  # False for a batch of an evaluation, which has no backward pass
+
+
+@dataclass
+class TracedOperation:
+    """One operation in one pass. result: shape and range of its output, or of the worst of the gradients it computed."""
+
+    phase: str  # "forward" or "backward"
+    name: str
+    path: str  # of its module
+    result: str
+
+
+class Trace(detect_anomaly):
+    """A detect_anomaly that keeps a TracedOperation for each operation, in order, in ``operations``."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = []
+
+    def forward(self, op, inputs, y):
+        self.operations.append(TracedOperation("forward", op.name, self.module_path(), describe(y.data)))
+        super().forward(op, inputs, y)
+
+    def backward(self, op, dy, gradients):
+        worst = max((dx for dx in gradients if dx is not None), key=_magnitude, default=dy)
+        self.operations.append(TracedOperation("backward", op.name, recorded_path(op), describe(worst)))
+        super().backward(op, dy, gradients)
+
+
+def _magnitude(array):
+    """The largest absolute value; infinity for an array that is not finite."""
+    return np.inf if not all_finite(array) else float(abs(array).max(initial=0))
+
+
+def diagnose(model, batch, watch=None):
+    """Run a batch through the model under detect_anomaly; return the AnomalyError that this raises, or None.
+
+    watch: the detect_anomaly to use, such as a Trace. Weights, modes and the random generator are as before afterwards;
+    the parameters' gradients are not.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    rng_state = get_rng_state()
+    set_rng_state(batch.random)
+    if not batch.training:
+        model.eval()
+    try:
+        with watch or detect_anomaly(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            if batch.training:
+                model.zero_grad()
+                logits = model(Tensor(batch.images))
+                cross_entropy(logits, batch.labels, label_smoothing=batch.label_smoothing).backward()
+            else:
+                with no_grad():
+                    cross_entropy(model(Tensor(batch.images)), batch.labels)
+    except AnomalyError as error:
+        return error
+    finally:
+        set_rng_state(rng_state)
+        for module, training in modes:
+            module.training = training
