@@ -11,11 +11,12 @@ from . import errors, functional, operators, random
 from .anomaly import detect_anomaly
 from .creation import from_numpy, tensor
 from .errors import MiniresError
+from .grad_mode import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .kernels import backend, get_num_threads, set_num_threads
 from .kernels.switches import winograd
 from .lazy import fusion
 from .random import manual_seed
-from .tensor import Tensor, enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from .tensor import Tensor
 
 from . import data, models, nn, optim  # isort: skip
 from .gradcheck import gradcheck, gradcheck_model  # isort: skip

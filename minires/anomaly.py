@@ -5,7 +5,7 @@ from contextlib import ContextDecorator
 import numpy as np
 
 from .errors import AnomalyError
-from .tensor import set_watcher
+from .grad_mode import set_watcher
 
 
 class detect_anomaly(ContextDecorator):

@@ -1,5 +1,7 @@
 """Every differentiable function, under its PyTorch name. The maths stands in ``ops/``, one file a family."""
 
+from collections.abc import Callable
+
 from .ops import fused
 from .ops.activation import (
     add_relu,
@@ -22,47 +24,50 @@ from .ops.pooling import avg_pool2d, global_avg_pool2d, global_max_pool2d, max_p
 from .ops.reduction import max, mean, sum
 from .ops.shape import cat, flatten, getitem, pad, permute, reshape, stack, transpose
 from .ops.shortcut import zero_pad_shortcut
+from .tensor import Tensor
+
+Layer = Callable[[Tensor], Tensor]  # a module: nn.Conv2d, nn.BatchNorm2d
 
 # The steps that residual networks are written in. Each equals the composition that its docstring names, hooks included.
 # Where nobody looks between, the whole step runs at once (``ops/fused.py``): in training, and in evaluation under no_grad.
 
 
-def conv_bn(x, conv, bn):
+def conv_bn(x: Tensor, conv: Layer, bn: Layer) -> Tensor:
     """bn(conv(x)): modules ``conv`` and ``bn`` on a Tensor x (N, C, H, W)."""
     if not bn.training and fusable(x, bn, conv):
         return fused.conv_bn(x, conv, bn, relu=False)
     return bn(conv(x))
 
 
-def conv_bn_relu(x, conv, bn):
+def conv_bn_relu(x: Tensor, conv: Layer, bn: Layer) -> Tensor:
     """relu(bn(conv(x))): the first layers of a residual function (He et al. 2015, Fig. 5)."""
     if fusable(x, bn, conv):
         return fused.conv_bn(x, conv, bn)
     return relu(bn(conv(x)))
 
 
-def conv_bn_add_relu(x, conv, bn, shortcut):
+def conv_bn_add_relu(x: Tensor, conv: Layer, bn: Layer, shortcut: Tensor) -> Tensor:
     """relu(bn(conv(x)) + shortcut): where a residual block ends (He et al. 2015, eq. 1)."""
     if fusable(x, bn, conv, shortcut):
         return fused.conv_bn(x, conv, bn, shortcut=shortcut)
     return add_relu(bn(conv(x)), shortcut)
 
 
-def bn_relu(x, bn):
+def bn_relu(x: Tensor, bn: Layer) -> Tensor:
     """relu(bn(x)): pre-activation (He et al. 2016, Fig. 1b)."""
     if fusable(x, bn):
         return fused.bn_relu(x, bn)
     return relu(bn(x))
 
 
-def bn_relu_conv(x, bn, conv):
+def bn_relu_conv(x: Tensor, bn: Layer, conv: Layer) -> Tensor:
     """conv(relu(bn(x))): one layer of a pre-activation residual function (He et al. 2016, Fig. 1b)."""
     if fusable(x, bn, conv, norm_first=True):
         return fused.bn_relu_conv(x, bn, conv)
     return conv(relu(bn(x)))
 
 
-def bn_relu_conv_add(x, bn, conv, shortcut):
+def bn_relu_conv_add(x: Tensor, bn: Layer, conv: Layer, shortcut: Tensor) -> Tensor:
     """conv(relu(bn(x))) + shortcut: where a pre-activation block ends (He et al. 2016, eq. 3)."""
     if fusable(x, bn, conv, shortcut, norm_first=True):
         return fused.bn_relu_conv(x, bn, conv, shortcut)

@@ -7,18 +7,22 @@ operation that comes next either works from the description or asks for the arra
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from . import kernels
+from .grad_mode import watcher
 from .kernels.descriptors import ADD, NOTHING, Epilogue, Operand
 from .kernels.memory_format import nchw, nhwc
 from .kernels.switches import Switch
 from .recompute import SavedActivation
-from .tensor import LazyGradient, Tensor, watcher
+from .tensor import LazyGradient, Tensor
 
 
-def is_fusing():
+def is_fusing() -> bool:
     """Whether operations of this thread may be fused: not under ``fusion(False)``, another back end or a watcher."""
     return fusion.is_on() and kernels.get_backend() == "numba" and watcher() is None
 
@@ -45,13 +49,20 @@ class LazyTensor(Tensor):
 
     __slots__ = ("_array", "_compute", "_dtype", "_shape", "moments", "saved")
 
-    def __init__(self, shape, dtype, compute, saved=None, moments=None):
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        compute: Callable[[], NDArray[Any]],
+        saved: SavedActivation | None = None,
+        moments: NDArray[Any] | None = None,
+    ) -> None:
         super().__init__(np.empty(0, dtype))
         self._array, self._shape, self._dtype = None, shape, np.dtype(dtype)
         self._compute, self.saved, self.moments = compute, saved, moments
 
     @classmethod
-    def of(cls, saved, moments=None):
+    def of(cls, saved: SavedActivation, moments: NDArray[Any] | None = None) -> "LazyTensor":
         """The Tensor that a SavedActivation is of."""
         N, H, W, C = saved.operand().array.shape
 
@@ -61,17 +72,17 @@ class LazyTensor(Tensor):
 
         return cls((N, C, H, W), saved.operand().array.dtype, compute, saved, moments)
 
-    def compute(self):
+    def compute(self) -> NDArray[Any]:
         """The values, (N, H, W, C), of one that is not stored, for the caller alone."""
         return self._compute()
 
-    def materialize(self):
+    def materialize(self) -> None:
         """Store the values from now on."""
         if self._array is None:
             self.data = nchw(self._compute())
 
     @property
-    def data(self):
+    def data(self) -> NDArray[Any]:  # type: ignore[override]  # an attribute of Tensor, computed when asked for here
         self.materialize()
         return self._array
 
@@ -79,23 +90,34 @@ class LazyTensor(Tensor):
     def data(self, array):
         self._array, self._compute, self.saved, self.moments = array, None, None, None
 
-    shape = property(lambda self: self._shape if self._array is None else self._array.shape)
-    dtype = property(lambda self: self._dtype if self._array is None else self._array.dtype)
-    ndim = property(lambda self: len(self.shape))
-    size = property(lambda self: math.prod(self.shape))
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape if self._array is None else self._array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._dtype if self._array is None else self._array.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
 
 
-def is_lazy(x):
+def is_lazy(x: Tensor) -> bool:
     """Whether the Tensor x has no array that anybody but an operation could get at."""
     return isinstance(x, LazyTensor) and x._array is None
 
 
-def saved(x):
+def saved(x: Tensor) -> SavedActivation:
     """The SavedActivation of the Tensor x (N, C, H, W)."""
     return x.saved if is_lazy(x) and x.saved is not None else SavedActivation(Operand(nhwc(x.data)))
 
 
-def values(x):
+def values(x: Tensor) -> NDArray[Any]:
     """The values of the Tensor x, (N, H, W, C). Those that are not stored are computed for the caller alone."""
     return x.compute() if is_lazy(x) and x.saved is None else saved(x).values()
 

@@ -5,6 +5,10 @@ convolution and its shortcut, with the same bits. It saves one of the six arrays
 """
 
 import weakref
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
 
 from . import kernels
 from .kernels.descriptors import Operand
@@ -30,38 +34,38 @@ class SavedActivation:
     (``add_dependant``) is computed before anybody can change them.
     """
 
-    def __init__(self, operand, recompute=None):
+    def __init__(self, operand: Operand | None, recompute: Callable[[], NDArray[Any]] | None = None) -> None:
         self._operand, self._recompute = operand, recompute
-        self._dependants = []  # weak references to what has a materialize()
+        self._dependants: list[weakref.ref[Any]] = []  # weak references to what has a materialize()
 
-    def add_dependant(self, dependant):
+    def add_dependant(self, dependant: Any) -> None:
         self._dependants.append(weakref.ref(dependant))
 
     @property
-    def is_pinned(self):
+    def is_pinned(self) -> bool:
         return self._recompute is None
 
-    def operand(self):
+    def operand(self) -> Operand:
         """The Operand, recomputed if it was discarded; it stays until it is discarded again."""
         if self._operand is None:
             self._operand = Operand(self._recompute())
         return self._operand
 
-    def values(self):
+    def values(self) -> NDArray[Any]:
         """(N, H, W, C). Those that are not stored are computed for the caller alone."""
         return self._recompute() if self._operand is None else kernels.values(self._operand)
 
-    def discard(self):
+    def discard(self) -> None:
         """Let go of the values, unless they are pinned."""
         if self._recompute is not None:
             self._operand = None
 
-    def pin(self):
+    def pin(self) -> None:
         """Discard no more, if the values are there: what they are recomputed from can go."""
         if self._operand is not None:
             self._recompute = None
 
-    def materialize(self):
+    def materialize(self) -> None:
         """Be pinned, and let all that depends on it be stored: somebody may change it."""
         dependants, self._dependants = [reference() for reference in self._dependants], []
         for dependant in dependants:

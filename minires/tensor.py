@@ -5,122 +5,62 @@ output to the gradients of its inputs (the vector-Jacobian product). ``Op.apply`
 gradients over every path. Nothing here knows what a convolution is, and ops never see a Tensor: only the tape does.
 """
 
-import threading
-from contextlib import ContextDecorator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import kernels
 from .errors import DtypeError, GraphError, ShapeError
+from .grad_mode import is_grad_enabled, watcher
 
-_mode = threading.local()  # .recording: does Op.apply record?  .watcher: who looks at every array that goes by?
-
-
-def is_grad_enabled():
-    """Whether operations are being recorded in this thread."""
-    return getattr(_mode, "recording", True)
-
-
-class _Recording(ContextDecorator):
-    """Sets whether operations are recorded, for the length of a ``with`` or of a decorated function."""
-
-    def __init__(self, enabled):
-        self.enabled = bool(enabled)
-        self.before = []  # a stack: a context may be entered within itself
-
-    def __enter__(self):
-        self.before.append(is_grad_enabled())
-        _mode.recording = self.enabled
-
-    def __exit__(self, *exc):
-        _mode.recording = self.before.pop()
-
-    def _recreate_cm(self):  # of ContextDecorator: every call of a decorated function, in whatever thread, has its own
-        return _Recording(self.enabled)
-
-
-class no_grad(_Recording):
-    """Operations inside are not recorded: nothing is kept for a backward pass. A context manager and a decorator.
-
-    >>> with no_grad():
-    ...     y = Tensor(np.ones(3), requires_grad=True) * 2
-    >>> y.requires_grad
-    False
-    """
-
-    def __init__(self):
-        super().__init__(False)
-
-
-class enable_grad(_Recording):
-    """Operations inside are recorded, even within ``no_grad``. A context manager and a decorator."""
-
-    def __init__(self):
-        super().__init__(True)
-
-
-class set_grad_enabled(_Recording):
-    """Record operations (True) or not (False): from here on in this thread, or inside a ``with``."""
-
-    def __init__(self, enabled):
-        super().__init__(enabled)
-        super().__enter__()
-
-    def __enter__(self):
-        pass  # entered by being made
-
-
-def watcher():
-    """What looks at every operation of this thread (``minires.detect_anomaly``), or None."""
-    return getattr(_mode, "watcher", None)
-
-
-def set_watcher(watch):
-    """Have ``watch.forward(op, inputs, y)`` and ``watch.backward(op, dy, grads)`` called in this thread; returns the last."""
-    before, _mode.watcher = watcher(), watch
-    return before
+if TYPE_CHECKING:
+    from .operators import TensorMethods  # arithmetic and methods, which operators.py gives to the class
+else:
+    TensorMethods = object
 
 
 class Op:
     """One differentiable operation. ``forward`` keeps on ``self`` what ``backward`` will need.
 
     forward(*arrays) -> array
-    backward(dy, needs) -> a tuple with one gradient an input, or None where ``needs[i]`` is False.
-
-    ``aliases``: backward may hand out dy itself or a view of it, so that the tape must not add into it in place.
+    backward(dy, needs) -> a tuple with one gradient per input, or None where ``needs[i]`` is False.
     """
 
-    aliases = False
+    aliases = False  # may backward return dy itself or a view of it? Then the tape must not add to it in place
     freed = False
-    label = None  # what error messages call it; the class's name in lower case unless set
-    takes = ()  # kinds of LazyGradient that backward computes itself, in a pass of its own; any other comes as an array
+    label: str | None = None  # its name in error messages; by default the class's name in lower case
+    takes: ClassVar[tuple[type, ...]] = ()  # the LazyGradients that backward computes itself; others come as arrays
     calls_hooks = False  # does backward run the user's code?
+    inputs: tuple["Tensor", ...]
+    needs: tuple[bool, ...]
 
-    def forward(self, *arrays):
+    def forward(self, *arrays: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
-    def backward(self, dy, needs):
+    def backward(self, dy: Any, needs: tuple[bool, ...]) -> tuple[Any, ...]:
         raise NotImplementedError(f"{type(self).__name__} has no backward()")
 
-    def read(self, i, x):
+    def read(self, i: int, x: "Tensor") -> Any:
         """What forward gets for the i-th input, the Tensor x."""
         return x.data
 
-    def wrap(self, y):
+    def wrap(self, y: Any) -> "Tensor":
         """The Tensor for what forward returned."""
         return Tensor(y)
 
     @property
-    def name(self):
+    def name(self) -> str:
         return self.label or type(self).__name__.lower()
 
-    def release(self):
+    def release(self) -> None:
         """Let go of the inputs and of everything kept for backward."""
         self.__dict__.clear()
         self.freed = True
 
-    def apply(self, *inputs):
-        """Run ``forward`` on the inputs' arrays; record the operation when a gradient may be asked for."""
+    def apply(self, *inputs: Any) -> "Tensor":
+        """Run ``forward`` on the inputs' arrays; record the operation if a gradient may be asked for."""
         y = self.wrap(self.forward(*[self.read(i, x) for i, x in enumerate(inputs)]))
         watch = watcher()
         if watch is not None:
@@ -134,7 +74,7 @@ class Op:
         return y
 
 
-class Tensor:
+class Tensor(TensorMethods):
     """An n-dimensional array that can be differentiated.
 
     data: the ndarray, float32 or float64 (integers may be carried, not differentiated). Shape (N, C, H, W) for images,
@@ -149,56 +89,74 @@ class Tensor:
     __slots__ = ("__weakref__", "data", "grad", "hooks", "op", "requires_grad", "retains_grad")
     __array_ufunc__ = None  # ndarray + Tensor asks Tensor.__radd__, not NumPy's broadcasting
 
-    def __init__(self, data, requires_grad=False):
-        self.data = data if isinstance(data, np.ndarray) else np.asarray(data)
-        self.grad = None
-        self.op = None
-        self.hooks = None
+    def __init__(self, data: ArrayLike, requires_grad: bool = False) -> None:
+        self.data: NDArray[Any] = data if isinstance(data, np.ndarray) else np.asarray(data)
+        self.grad: NDArray[Any] | None = None
+        self.op: Op | None = None
+        self.hooks: dict[object, Callable[..., Any]] | None = None
         self.retains_grad = False
         self.requires_grad = bool(requires_grad)
-        if requires_grad and self.data.dtype not in (np.float32, np.float64):
-            raise DtypeError(f"only float32 and float64 tensors can require a gradient, not {self.data.dtype}")
+        if requires_grad:
+            self._require_float()
 
-    shape = property(lambda self: self.data.shape)
-    dtype = property(lambda self: self.data.dtype)
-    ndim = property(lambda self: self.data.ndim)
-    size = property(lambda self: self.data.size)
-    is_leaf = property(lambda self: self.op is None)
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
 
-    def numpy(self):
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.data.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        return self.data.size
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.op is None
+
+    def numpy(self) -> NDArray[Any]:
         """The values, shape ``self.shape``: a view, not a copy."""
         return self.data
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         """np.asarray(tensor): the values; a view unless asked otherwise."""
         return np.array(self.data, dtype=dtype, copy=copy)
 
-    def item(self):
-        """The one value of a tensor with a single element, as a Python number."""
+    def item(self) -> Any:
+        """The value of a tensor with a single element, as a Python number."""
         if self.data.size != 1:
             raise ShapeError(f"item: needs a tensor with one element, got shape {self.shape}")
         return self.data.item()
 
-    def detach(self):
+    def detach(self) -> "Tensor":
         """The same values, sharing memory, cut from the graph."""
         return Tensor(self.data)
 
-    def requires_grad_(self, requires_grad=True):
+    def _require_float(self) -> None:
+        if self.dtype not in (np.float32, np.float64):
+            raise DtypeError(f"only float32 and float64 tensors can require a gradient, not {self.dtype}")
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Switch gradients on or off for a leaf; returns self."""
         if self.op is not None and not requires_grad:
             raise GraphError("only a leaf can stop requiring a gradient; use detach() for the output of an operation")
-        if requires_grad and self.dtype not in (np.float32, np.float64):
-            raise DtypeError(f"only float32 and float64 tensors can require a gradient, not {self.dtype}")
+        if requires_grad:
+            self._require_float()
         self.requires_grad = bool(requires_grad)
         return self
 
-    def retain_grad(self):
+    def retain_grad(self) -> None:
         """Keep ``.grad`` of this inner tensor too, not only of leaves."""
         if not self.requires_grad:
             raise GraphError("retain_grad: this tensor does not require a gradient")
         self.retains_grad = True
 
-    def register_hook(self, hook):
+    def register_hook(self, hook: Callable[[NDArray[Any]], Any]) -> "Handle":
         """Call ``hook(grad)`` when the whole gradient of this tensor (an ndarray) is known; what it returns, if anything,
         replaces it. Returns a handle: ``handle.remove()``."""
         if not self.requires_grad:
@@ -207,7 +165,7 @@ class Tensor:
             self.hooks = {}
         return Handle(self.hooks, hook)
 
-    def backward(self, grad=None, retain_graph=False):
+    def backward(self, grad: "ArrayLike | Tensor | None" = None, retain_graph: bool = False) -> None:
         """Accumulate d(self)/d(leaf) · grad into ``.grad`` of every leaf that requires it.
 
         grad: ndarray (or Tensor) of this shape; may be left out for a single element, where it is 1.
@@ -218,7 +176,8 @@ class Tensor:
             raise GraphError("backward: this tensor does not require a gradient (was it made under no_grad()?)")
         backward([self], [self._seed(grad)], retain_graph)
 
-    def _seed(self, grad):
+    def _seed(self, grad: Any) -> NDArray[Any]:
+        """grad as an array of this tensor's shape and dtype, or an error; ones for None."""
         if grad is None:
             if self.data.size != 1:
                 raise GraphError(
@@ -234,16 +193,16 @@ class Tensor:
             raise DtypeError(f"backward: gradient of dtype {grad.dtype} for a tensor of dtype {self.dtype}")
         return grad
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         made_by = f", op={self.op.name}" if self.op else (", requires_grad=True" if self.requires_grad else "")
         return f"tensor({np.array2string(self.data, prefix='tensor(', precision=4)}, dtype={self.dtype}{made_by})"
 
-    def __len__(self):
+    def __len__(self) -> int:
         if not self.data.ndim:
             raise TypeError("len() of a 0-d tensor")
         return self.data.shape[0]
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         if self.data.size != 1:
             raise ShapeError(f"bool: needs a tensor with one element, got shape {self.shape}")
         return bool(self.data)
@@ -252,22 +211,22 @@ class Tensor:
 class Handle:
     """What registering a hook returns; ``remove()`` unregisters it, and so does leaving it as a context."""
 
-    def __init__(self, hooks, hook):
+    def __init__(self, hooks: dict[object, Callable[..., Any]], hook: Callable[..., Any]) -> None:
         self.hooks = hooks
         self.key = object()  # the handle itself may be thrown away, and its id used again
         hooks[self.key] = hook
 
-    def remove(self):
+    def remove(self) -> None:
         self.hooks.pop(self.key, None)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         self.remove()
 
 
-def backward(outputs, grads, retain_graph=False):
+def backward(outputs: list[Tensor], grads: list[NDArray[Any]], retain_graph: bool = False) -> None:
     """Walk the graph above ``outputs`` once, in reverse topological order, starting with ``grads`` (ndarrays)."""
     order = topological_order(outputs)
     watch = watcher()
@@ -305,14 +264,14 @@ def backward(outputs, grads, retain_graph=False):
 
 
 class LazyGradient:
-    """A gradient that is not computed yet. An op that ``takes`` its kind computes it together with its own; everybody else,
-    another op, a hook or a leaf, gets ``array()``."""
+    """A gradient that is not computed yet. An op that ``takes`` its kind computes it together with its own gradients;
+    everybody else (another op, a hook, a leaf) gets ``array()``."""
 
-    def array(self):
+    def array(self) -> NDArray[Any]:
         raise NotImplementedError
 
-    def plus(self, other):
-        """The sum with an array: a new array, or a LazyGradient that keeps it to add."""
+    def plus(self, other: NDArray[Any]) -> "NDArray[Any] | LazyGradient":
+        """The sum with an array: a new array, or a LazyGradient that will add it."""
         return kernels.add(self.array(), other)
 
 
@@ -321,12 +280,12 @@ def _array(gradient):
 
 
 def _compute_all(totals):
-    """Leave nothing lazy: the user's code is about to run, and may change the arrays that lazy gradients follow from."""
+    """Compute every lazy gradient: the user's code is about to run, and may change the arrays that they follow from."""
     for key, (gradient, owned) in totals.items():
         totals[key] = _array(gradient), owned
 
 
-def topological_order(outputs):
+def topological_order(outputs: list[Tensor]) -> list[Tensor]:
     """The tensors that require a gradient, inputs before outputs. Iterative: a ResNet-1202 is deeper than the stack."""
     order, seen, stack = [], set(), [(y, False) for y in outputs]
     while stack:

@@ -6,7 +6,8 @@ from minires import functional as F
 from minires import nn
 from minires.anomaly import all_finite, describe, describe_nonfinite
 from minires.errors import AnomalyError, ShapeError
-from minires.tensor import Op, watcher
+from minires.grad_mode import watcher
+from minires.tensor import Op
 
 
 class Bad(nn.Module):

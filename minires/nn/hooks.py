@@ -9,7 +9,8 @@ in its Pack. The tape runs the Pack after all of its Unpacks, when the gradients
 
 import numpy as np
 
-from ..tensor import Op, Tensor, is_grad_enabled
+from ..grad_mode import is_grad_enabled
+from ..tensor import Op, Tensor
 
 
 class Pack(Op):

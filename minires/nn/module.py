@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import ConfigError, DtypeError, ShapeError, nearest
-from ..tensor import Handle, Tensor, watcher
+from ..grad_mode import watcher
+from ..tensor import Handle, Tensor
 from .hooks import BackwardHook
 
 

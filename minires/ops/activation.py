@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import kernels, random
 from ..errors import ConfigError
-from ..tensor import Op
+from ..tensor import Op, Tensor
 from .arithmetic import Binary, Unary, unbroadcast
 from .checks import axis_in, needs_tensor, same_dtype
 
@@ -151,7 +151,7 @@ class Dropout(Op):
         return (dy * self.scale,)
 
 
-def relu(x):
+def relu(x: Tensor) -> Tensor:
     """max(x, 0); NaN stays NaN. The slope at 0 is 0, as in PyTorch.
 
     >>> import minires as mr
@@ -161,48 +161,48 @@ def relu(x):
     return ReLU().apply(x)
 
 
-def add_relu(a, b):
+def add_relu(a: Tensor, b: Tensor) -> Tensor:
     """relu(a + b): the residual addition and the activation after it (He et al. 2015, Fig. 2)."""
     return AddReLU().apply(a, b)
 
 
-def leaky_relu(x, negative_slope=0.01):
+def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     """x where x > 0, else negative_slope·x (Maas et al. 2013)."""
     return LeakyReLU(negative_slope).apply(x)
 
 
-def sigmoid(x):
+def sigmoid(x: Tensor) -> Tensor:
     """1/(1 + e⁻ˣ)."""
     return Sigmoid().apply(x)
 
 
-def tanh(x):
+def tanh(x: Tensor) -> Tensor:
     """The hyperbolic tangent."""
     return Tanh().apply(x)
 
 
-def gelu(x, approximate="none"):
+def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     """x·Φ(x) (Hendrycks & Gimpel 2016); ``approximate="tanh"`` is by far the cheaper form. ConfigError for another word."""
     if approximate not in ("none", "tanh"):
         raise ConfigError(f"gelu: approximate is 'none' or 'tanh', not {approximate!r}")
     return GELU(approximate).apply(x)
 
 
-def softmax(x, dim=-1):
+def softmax(x: Tensor, dim: int = -1) -> Tensor:
     """eˣ/Σeˣ along ``dim``."""
     needs_tensor("softmax", x)
     same_dtype("softmax", x)
     return Softmax(axis_in("softmax", dim, x.ndim)).apply(x)
 
 
-def log_softmax(x, dim=-1):
+def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
     """ln softmax(x) along ``dim``, without the overflow."""
     needs_tensor("log_softmax", x)
     same_dtype("log_softmax", x)
     return LogSoftmax(axis_in("log_softmax", dim, x.ndim)).apply(x)
 
 
-def dropout(x, p=0.5, training=True):
+def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     """Each element 0 with probability p, the others divided by 1 − p; x itself when not training.
 
     The mask comes from the generator that ``mr.manual_seed`` seeds. ConfigError unless 0 ≤ p ≤ 1.

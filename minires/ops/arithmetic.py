@@ -1,6 +1,7 @@
 """Element-wise arithmetic with broadcasting. Where an input was broadcast, its gradient is summed over the copies."""
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from .. import kernels
 from ..errors import DtypeError, ShapeError
@@ -220,62 +221,62 @@ class Cast(Unary):
         return (dy.astype(self.before, order="K"),)
 
 
-def add(a, b):
+def add(a: Tensor | ArrayLike, b: Tensor | ArrayLike) -> Tensor:
     """a + b with broadcasting. Tensors of one float dtype; a Python or NumPy scalar takes the tensor's dtype."""
     return Add().apply(a, b)
 
 
-def sub(a, b):
+def sub(a: Tensor | ArrayLike, b: Tensor | ArrayLike) -> Tensor:
     """a − b with broadcasting."""
     return Sub().apply(a, b)
 
 
-def mul(a, b):
+def mul(a: Tensor | ArrayLike, b: Tensor | ArrayLike) -> Tensor:
     """a · b with broadcasting."""
     return Mul().apply(a, b)
 
 
-def div(a, b):
+def div(a: Tensor | ArrayLike, b: Tensor | ArrayLike) -> Tensor:
     """a / b with broadcasting."""
     return Div().apply(a, b)
 
 
-def pow(a, b):
+def pow(a: Tensor | ArrayLike, b: Tensor | ArrayLike) -> Tensor:
     """aᵇ with broadcasting; the gradient by b needs a ≥ 0."""
     return Pow().apply(a, b)
 
 
-def neg(x):
+def neg(x: Tensor) -> Tensor:
     """−x."""
     return Neg().apply(x)
 
 
-def exp(x):
+def exp(x: Tensor) -> Tensor:
     """eˣ."""
     return Exp().apply(x)
 
 
-def log(x):
+def log(x: Tensor) -> Tensor:
     """The natural logarithm."""
     return Log().apply(x)
 
 
-def sqrt(x):
+def sqrt(x: Tensor) -> Tensor:
     """√x."""
     return Sqrt().apply(x)
 
 
-def abs(x):
+def abs(x: Tensor) -> Tensor:
     """|x|; the slope at 0 is 0, as in PyTorch."""
     return Abs().apply(x)
 
 
-def clip(x, min=None, max=None):
+def clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
     """x limited to [min, max]; either bound may be None. The gradient passes on the bounds, as in PyTorch."""
     return Clip(min, max).apply(x)
 
 
-def astype(x, dtype):
+def astype(x: Tensor, dtype: DTypeLike) -> Tensor:
     """x in another dtype. Between float32 and float64 gradients pass, in x's dtype; integers end the graph.
 
     DtypeError for a dtype that minires does not compute in, such as float16.

@@ -7,6 +7,8 @@ import numpy as np
 from ..errors import ConfigError, DtypeError, ShapeError
 from ..tensor import Tensor
 
+Pair = int | tuple[int, int]  # one number for height and width, or (height, width)
+
 
 def as_tensor(value, like):
     """``value`` for an operation with the Tensor ``like``: scalars take its dtype, arrays keep theirs."""

@@ -10,7 +10,7 @@ from ..lazy import ConvGradient, LazyTensor, NormGradient, is_fusing, saved, val
 from ..recompute import SavedActivation
 from ..tensor import Op, Tensor
 from .arithmetic import unbroadcast
-from .checks import image, needs_tensor, pair, same_dtype
+from .checks import Pair, image, needs_tensor, pair, same_dtype
 
 
 class Conv2d(Op):
@@ -91,7 +91,15 @@ def conv2d_shape(x_shape, w_shape, stride, padding, dilation, groups):
     return N, O, *out_size(size, kernel, stride, padding, dilation)
 
 
-def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> Tensor:
     """Convolve images with filters, by im2col. PyTorch's meaning for every argument.
 
     x (N, C, H, W), weight (O, C/groups, KH, KW), bias (O,) or None → (N, O, OH, OW) with

@@ -12,11 +12,12 @@ import numpy as np
 
 from .. import kernels
 from ..errors import MiniresError
+from ..grad_mode import is_grad_enabled
 from ..kernels.descriptors import GRADIENT, MASK, NORMALISE, NORMALISED, Epilogue, Operand, normalised, rounded
 from ..kernels.memory_format import hwio, nchw, nhwc
 from ..lazy import ConvGradient, LazyTensor, NormGradient, is_fusing, is_lazy, saved, values
 from ..recompute import SavedActivation
-from ..tensor import Op, Tensor, is_grad_enabled
+from ..tensor import Op, Tensor
 from .convolution import Conv2d, conv2d_shape
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from .. import kernels
 from ..errors import ShapeError
-from ..tensor import Op
+from ..tensor import Op, Tensor
 from .arithmetic import unbroadcast
 from .checks import needs_tensor, same_dtype
 
@@ -50,7 +50,7 @@ class Linear(Op):
         return dx, dw, db
 
 
-def matmul(a, b):
+def matmul(a: Tensor, b: Tensor) -> Tensor:
     """a (…, M, K) · b (…, K, N) → (…, M, N). One-dimensional arguments are taken as in np.matmul."""
     needs_tensor("matmul", a, b)
     same_dtype("matmul", a, b)
@@ -67,7 +67,7 @@ def matmul(a, b):
     return y.reshape(shape)
 
 
-def linear(x, weight, bias=None):
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x·weightᵀ + bias. x (…, I), weight (O, I), bias (O,) or None → (…, O).
 
     >>> import numpy as np, minires as mr

@@ -1,6 +1,7 @@
 """Losses. Targets whose shape would merely broadcast are refused: (N,) against (N, 1) is an error, not an outer product."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import kernels
 from ..errors import ConfigError, DtypeError, ShapeError
@@ -34,7 +35,9 @@ def _reduce(op, losses, reduction_name):
     raise ConfigError(f"{op}: reduction is 'mean', 'sum' or 'none', not {reduction_name!r}")
 
 
-def cross_entropy(logits, target, *, label_smoothing=0.0, reduction="mean"):
+def cross_entropy(
+    logits: Tensor, target: Tensor | ArrayLike, *, label_smoothing: float = 0.0, reduction: str = "mean"
+) -> Tensor:
     """Softmax cross-entropy of logits (N, K) with integer labels (N,): an ndarray or a Tensor.
 
     label_smoothing ε gives each wrong class ε/K (Szegedy et al. 2015, section 7). reduction: "mean", "sum" or "none".
@@ -62,7 +65,7 @@ def cross_entropy(logits, target, *, label_smoothing=0.0, reduction="mean"):
     return _reduce("cross_entropy", CrossEntropy(labels.astype(np.int64), label_smoothing).apply(logits), reduction)
 
 
-def mse_loss(x, target, *, reduction="mean"):
+def mse_loss(x: Tensor, target: Tensor | ArrayLike, *, reduction: str = "mean") -> Tensor:
     """(x − target)², reduced. x and target have the same shape, exactly; ShapeError names both when they do not."""
     needs_tensor("mse_loss", x)
     target = target if isinstance(target, Tensor) else Tensor(np.asarray(target))

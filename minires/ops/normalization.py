@@ -1,6 +1,9 @@
 """Batch normalisation (Ioffe & Szegedy 2015), with PyTorch's conventions for the running statistics."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import kernels
 from ..errors import ConfigError, ShapeError
@@ -46,7 +49,16 @@ def update_running_stats(running_mean, running_var, momentum, mean, var, count):
     running_var[...] = (1 - momentum) * running_var + momentum * var * (count / (count - 1))
 
 
-def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+def batch_norm(
+    x: Tensor,
+    running_mean: NDArray[Any] | None,
+    running_var: NDArray[Any] | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
     """Normalise each channel of x (N, C, H, W) or (N, C) over the batch, or by the running statistics in evaluation.
 
     running_mean, running_var: ndarrays (C,), updated in place in training (the variance unbiased):

@@ -3,8 +3,8 @@
 from .. import kernels
 from ..errors import ConfigError, ShapeError
 from ..kernels.memory_format import nchw, nhwc
-from ..tensor import Op
-from .checks import image, needs_tensor, pair, same_dtype
+from ..tensor import Op, Tensor
+from .checks import Pair, image, needs_tensor, pair, same_dtype
 
 
 class MaxPool2d(Op):
@@ -55,7 +55,9 @@ def _windows(op, x, kernel_size, stride, padding, dilation=1):
     return kernel, stride, padding, dilation
 
 
-def max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1):
+def max_pool2d(
+    x: Tensor, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, dilation: Pair = 1
+) -> Tensor:
     """The largest element of each window: x (N, C, H, W) → (N, C, OH, OW). The stride defaults to the kernel.
 
     Raises ShapeError when a window is larger than the padded image, ConfigError for a padding over half the kernel.
@@ -63,19 +65,21 @@ def max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1):
     return MaxPool2d(*_windows("max_pool2d", x, kernel_size, stride, padding, dilation)).apply(x)
 
 
-def avg_pool2d(x, kernel_size, stride=None, padding=0, *, count_include_pad=True):
+def avg_pool2d(
+    x: Tensor, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, *, count_include_pad: bool = True
+) -> Tensor:
     """The mean of each window: x (N, C, H, W) → (N, C, OH, OW). The stride defaults to the kernel."""
     kernel, stride, padding, _ = _windows("avg_pool2d", x, kernel_size, stride, padding)
     return AvgPool2d(kernel, stride, padding, bool(count_include_pad)).apply(x)
 
 
-def global_avg_pool2d(x):
+def global_avg_pool2d(x: Tensor) -> Tensor:
     """The mean of each channel: x (N, C, H, W) → (N, C, 1, 1) (Lin et al. 2013, section 3.2)."""
     image("global_avg_pool2d", x)
     return avg_pool2d(x, x.shape[2:])
 
 
-def global_max_pool2d(x):
+def global_max_pool2d(x: Tensor) -> Tensor:
     """The maximum of each channel: x (N, C, H, W) → (N, C, 1, 1)."""
     image("global_max_pool2d", x)
     return max_pool2d(x, x.shape[2:])

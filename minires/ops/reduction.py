@@ -1,9 +1,11 @@
 """Sums, means and maxima over axes. Backward spreads a gradient over what was reduced."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..kernels import to_channels_last
-from ..tensor import Op
+from ..tensor import Op, Tensor
 from .checks import axis_in, needs_tensor, same_dtype
 
 
@@ -71,16 +73,16 @@ class Max(Reduce):
         return (to_channels_last((self.mask * (self.kept(dy) / ties)).astype(dy.dtype, copy=False)),)
 
 
-def sum(x, dim=None, keepdim=False):
+def sum(x: Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
     """Σ over ``dim`` (an int, a tuple, or None for all)."""
     return Sum(dim, keepdim).apply(x)
 
 
-def mean(x, dim=None, keepdim=False):
+def mean(x: Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
     """The mean over ``dim`` (an int, a tuple, or None for all)."""
     return Mean(dim, keepdim).apply(x)
 
 
-def max(x, dim=None, keepdim=False):
+def max(x: Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
     """The maximum over ``dim`` (an int, a tuple, or None for all): values alone, as torch.amax."""
     return Max(dim, keepdim).apply(x)

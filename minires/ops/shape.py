@@ -4,6 +4,8 @@ Results with four axes come out channels-last, whatever NumPy would have made of
 """
 
 import numbers
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -117,19 +119,19 @@ class Pad(Op):
         return (to_channels_last(dy[self.inner]),)
 
 
-def reshape(x, *shape):
+def reshape(x: Tensor, *shape: int | Sequence[int]) -> Tensor:
     """x in another shape; one length may be −1."""
     shape = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], numbers.Integral) else shape
     return Reshape(shape).apply(x)
 
 
-def flatten(x, start_dim=0):
+def flatten(x: Tensor, start_dim: int = 0) -> Tensor:
     """All axes from ``start_dim`` on made one, in the logical order (C, H, W)."""
     start = axis_in("flatten", start_dim, x.ndim)
     return Reshape((*x.shape[:start], int(np.prod(x.shape[start:], dtype=int)))).apply(x)
 
 
-def permute(x, *dims):
+def permute(x: Tensor, *dims: int | Sequence[int]) -> Tensor:
     """x with its axes in the order ``dims``."""
     dims = tuple(dims[0]) if len(dims) == 1 and not isinstance(dims[0], numbers.Integral) else dims
     axes = tuple(axis_in("permute", d, x.ndim) for d in dims)
@@ -138,7 +140,7 @@ def permute(x, *dims):
     return Permute(axes).apply(x)
 
 
-def transpose(x, dim0, dim1):
+def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
     """x with two axes exchanged."""
     dims = list(range(x.ndim))
     a, b = axis_in("transpose", dim0, x.ndim), axis_in("transpose", dim1, x.ndim)
@@ -146,7 +148,7 @@ def transpose(x, dim0, dim1):
     return Permute(tuple(dims)).apply(x)
 
 
-def getitem(x, index):
+def getitem(x: Tensor, index: Any) -> Tensor:
     """x[index]: integers, slices, None, Ellipsis, integer or boolean arrays (ndarrays or Tensors)."""
 
     def plain(part):
@@ -156,7 +158,7 @@ def getitem(x, index):
     return Slice(tuple(map(plain, index)) if isinstance(index, tuple) else plain(index)).apply(x)
 
 
-def cat(tensors, dim=0):
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """The tensors one after another along ``dim``; all other lengths must agree."""
     tensors = tuple(tensors)
     if not tensors:
@@ -170,7 +172,7 @@ def cat(tensors, dim=0):
     return Concatenate(axis).apply(*tensors)
 
 
-def stack(tensors, dim=0):
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """The tensors, of one shape, along a new axis ``dim``."""
     tensors = tuple(tensors)
     if not tensors:
@@ -182,7 +184,7 @@ def stack(tensors, dim=0):
     return cat([reshape(x, (*x.shape[:axis], 1, *x.shape[axis:])) for x in tensors], axis)
 
 
-def pad(x, pad, *, value=0.0):
+def pad(x: Tensor, pad: Sequence[int], *, value: float = 0.0) -> Tensor:
     """A border of ``value``. ``pad`` has a pair (before, after) for each axis, the last axis first, as in PyTorch.
 
     >>> import minires as mr

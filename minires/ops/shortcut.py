@@ -45,7 +45,7 @@ class ZeroPadShortcut(Op):
         return (nchw(kernels.zero_pad_shortcut_grad(nhwc(dy), (N, H, W, C), *self.settings[:2])),)
 
 
-def zero_pad_shortcut(x, stride, before, after):
+def zero_pad_shortcut(x: Tensor, stride: int, before: int, after: int) -> Tensor:
     """Every stride-th pixel of x (N, C, H, W), and so many channels of zeros before and after x's own.
 
     Shape (N, before + C + after, ⌈H/stride⌉, ⌈W/stride⌉). Raises ShapeError, DtypeError and ConfigError.

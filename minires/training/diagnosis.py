@@ -7,8 +7,9 @@ import numpy as np
 from ..anomaly import all_finite, describe, detect_anomaly, recorded_path
 from ..errors import AnomalyError
 from ..functional import cross_entropy
+from ..grad_mode import no_grad
 from ..random import get_rng_state, set_rng_state
-from ..tensor import Tensor, no_grad
+from ..tensor import Tensor
 
 
 @dataclass(eq=False)

@@ -11,8 +11,9 @@ import numpy as np
 from ..anomaly import all_finite
 from ..errors import AnomalyError
 from ..functional import cross_entropy
+from ..grad_mode import no_grad
 from ..random import get_rng_state, set_rng_state
-from ..tensor import Tensor, no_grad
+from ..tensor import Tensor
 from .diagnosis import Batch, diagnose
 from .metrics import Mean
 
