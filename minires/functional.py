@@ -1,6 +1,6 @@
 """Every differentiable function, under its PyTorch name. The maths stands in ``ops/``, one file a family."""
 
-from collections.abc import Callable
+from typing import Any
 
 from .ops import fused
 from .ops.activation import (
@@ -26,7 +26,7 @@ from .ops.shape import cat, flatten, getitem, pad, permute, reshape, stack, tran
 from .ops.shortcut import zero_pad_shortcut
 from .tensor import Tensor
 
-Layer = Callable[[Tensor], Tensor]  # a module: nn.Conv2d, nn.BatchNorm2d
+Layer = Any  # an nn.Conv2d or nn.BatchNorm2d: nn is built on this module
 
 # The steps that residual networks are written in. Each equals the composition that its docstring names, hooks included.
 # Where nobody looks between, the whole step runs at once (``ops/fused.py``): in training, and in evaluation under no_grad.

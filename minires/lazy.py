@@ -8,7 +8,7 @@ operation that comes next either works from the description or asks for the arra
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -58,8 +58,10 @@ class LazyTensor(Tensor):
         moments: NDArray[Any] | None = None,
     ) -> None:
         super().__init__(np.empty(0, dtype))
-        self._array, self._shape, self._dtype = None, shape, np.dtype(dtype)
-        self._compute, self.saved, self.moments = compute, saved, moments
+        self._array: NDArray[Any] | None = None
+        self._shape, self._dtype = shape, np.dtype(dtype)
+        self._compute: Callable[[], NDArray[Any]] | None = compute
+        self.saved, self.moments = saved, moments
 
     @classmethod
     def of(cls, saved: SavedActivation, moments: NDArray[Any] | None = None) -> "LazyTensor":
@@ -74,16 +76,19 @@ class LazyTensor(Tensor):
 
     def compute(self) -> NDArray[Any]:
         """The values, (N, H, W, C), of one that is not stored, for the caller alone."""
+        assert self._compute is not None  # it is dropped when the values are stored
         return self._compute()
 
     def materialize(self) -> None:
         """Store the values from now on."""
         if self._array is None:
-            self.data = nchw(self._compute())
+            self.data = nchw(self.compute())
 
     @property
     def data(self) -> NDArray[Any]:  # type: ignore[override]  # an attribute of Tensor, computed when asked for here
-        self.materialize()
+        if self._array is None:
+            self.materialize()
+        assert self._array is not None
         return self._array
 
     @data.setter
@@ -107,7 +112,7 @@ class LazyTensor(Tensor):
         return math.prod(self.shape)
 
 
-def is_lazy(x: Tensor) -> bool:
+def is_lazy(x: Tensor) -> TypeGuard[LazyTensor]:
     """Whether the Tensor x has no array that anybody but an operation could get at."""
     return isinstance(x, LazyTensor) and x._array is None
 

@@ -48,12 +48,15 @@ class SavedActivation:
     def operand(self) -> Operand:
         """The Operand, recomputed if it was discarded; it stays until it is discarded again."""
         if self._operand is None:
-            self._operand = Operand(self._recompute())
+            self._operand = Operand(self.values())
         return self._operand
 
     def values(self) -> NDArray[Any]:
         """(N, H, W, C). Those that are not stored are computed for the caller alone."""
-        return self._recompute() if self._operand is None else kernels.values(self._operand)
+        if self._operand is not None:
+            return kernels.values(self._operand)
+        assert self._recompute is not None  # one of the two is always there
+        return self._recompute()
 
     def discard(self) -> None:
         """Let go of the values, unless they are pinned."""

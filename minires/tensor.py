@@ -230,7 +230,7 @@ def backward(outputs: list[Tensor], grads: list[NDArray[Any]], retain_graph: boo
     """Walk the graph above ``outputs`` once, in reverse topological order, starting with ``grads`` (ndarrays)."""
     order = topological_order(outputs)
     watch = watcher()
-    totals = {}  # id(tensor) -> (gradient so far: an ndarray or a LazyGradient, does the tape own the array?)
+    totals: dict[int, tuple[Any, bool]] = {}  # id(x) -> (its gradient so far, does the tape own the array?)
     for y, dy in zip(outputs, grads):
         _add(totals, y, dy, owned=False)
     while order:  # popping lets go of each tensor as the walk passes it

@@ -84,6 +84,8 @@ def batch_norm(
         raise ShapeError(
             f"batch_norm: one value per channel has no variance, in training on shape {x.shape}: more images or eval() help"
         )
-    fixed = (None, None) if use_batch else (running_mean.copy(), running_var.copy())
+    fixed: tuple[Any, Any] = None, None
+    if not use_batch and running_mean is not None and running_var is not None:
+        fixed = running_mean.copy(), running_var.copy()
     running = (running_mean, running_var, momentum) if training and running_mean is not None else None
     return BatchNorm(fixed, running, eps).apply(x, weight, bias)

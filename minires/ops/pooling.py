@@ -76,10 +76,12 @@ def avg_pool2d(
 def global_avg_pool2d(x: Tensor) -> Tensor:
     """The mean of each channel: x (N, C, H, W) → (N, C, 1, 1) (Lin et al. 2013, section 3.2)."""
     image("global_avg_pool2d", x)
-    return avg_pool2d(x, x.shape[2:])
+    _, _, H, W = x.shape
+    return avg_pool2d(x, (H, W))
 
 
 def global_max_pool2d(x: Tensor) -> Tensor:
     """The maximum of each channel: x (N, C, H, W) → (N, C, 1, 1)."""
     image("global_max_pool2d", x)
-    return max_pool2d(x, x.shape[2:])
+    _, _, H, W = x.shape
+    return max_pool2d(x, (H, W))

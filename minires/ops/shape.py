@@ -119,10 +119,14 @@ class Pad(Op):
         return (to_channels_last(dy[self.inner]),)
 
 
+def _integers(arguments: tuple[Any, ...]) -> tuple[int, ...]:
+    """(2, 3) from the arguments 2, 3 or from the one argument (2, 3)."""
+    return tuple(arguments[0]) if len(arguments) == 1 and isinstance(arguments[0], Sequence) else arguments
+
+
 def reshape(x: Tensor, *shape: int | Sequence[int]) -> Tensor:
     """x in another shape; one length may be −1."""
-    shape = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], numbers.Integral) else shape
-    return Reshape(shape).apply(x)
+    return Reshape(_integers(shape)).apply(x)
 
 
 def flatten(x: Tensor, start_dim: int = 0) -> Tensor:
@@ -133,10 +137,9 @@ def flatten(x: Tensor, start_dim: int = 0) -> Tensor:
 
 def permute(x: Tensor, *dims: int | Sequence[int]) -> Tensor:
     """x with its axes in the order ``dims``."""
-    dims = tuple(dims[0]) if len(dims) == 1 and not isinstance(dims[0], numbers.Integral) else dims
-    axes = tuple(axis_in("permute", d, x.ndim) for d in dims)
+    axes = tuple(axis_in("permute", d, x.ndim) for d in _integers(dims))
     if sorted(axes) != list(range(x.ndim)):
-        raise ShapeError(f"permute: {dims} is no order of the {x.ndim} axes of shape {x.shape}")
+        raise ShapeError(f"permute: {_integers(dims)} is no order of the {x.ndim} axes of shape {x.shape}")
     return Permute(axes).apply(x)
 
 
