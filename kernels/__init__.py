@@ -12,6 +12,7 @@ A kernel is reached as an attribute of this package, ``kernels.conv2d(x, w, …)
 
 import threading
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 
 from ..errors import ConfigError, nearest
@@ -46,6 +47,7 @@ FUNCTIONS = (
     "zero_pad_shortcut",
     "zero_pad_shortcut_grad",
 )
+_NAMES = frozenset(FUNCTIONS)
 BACKENDS = {"numba": "compiled.backend", "reference": "reference"}  # name -> module in this package
 _local = threading.local()
 
@@ -75,11 +77,16 @@ def backend(name):
         _local.backend = before
 
 
+@cache
+def _backend_module(name):
+    return import_module(f".{BACKENDS[name]}", __name__)
+
+
 def __getattr__(name):
     """``kernels.conv2d`` is conv2d of the back end in force. Numba is imported with the first compiled kernel, not before."""
-    if name not in FUNCTIONS:
+    if name not in _NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{BACKENDS[get_backend()]}", __name__), name)
+    return getattr(_backend_module(get_backend()), name)
 
 
 __all__ = [

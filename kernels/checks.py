@@ -4,18 +4,27 @@ import numpy as np
 
 from ..errors import DataError, DtypeError, ShapeError
 
+_FLOATS = np.dtype(np.float32), np.dtype(np.float64)  # NumPy has one object for each in the machine's byte order
+
 
 def one_dtype(op, *arrays):
     """All float32 or all float64, in the machine's byte order, or a DtypeError that names them."""
+    first = arrays[0].dtype
+    for a in arrays:
+        if a.dtype is not first or first not in _FLOATS:
+            break
+    else:
+        return
     dtypes = {a.dtype for a in arrays}
-    if len(dtypes) > 1 or not dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}:
+    if len(dtypes) > 1 or not dtypes <= set(_FLOATS):
         raise DtypeError(f"{op}: takes arrays of one dtype, float32 or float64, not {' and '.join(map(str, dtypes))}")
 
 
 def alike(op, *arrays):
     """All of one shape and one float dtype, or an error that names them."""
     one_dtype(op, *arrays)
-    fits(op, len({a.shape for a in arrays}) == 1, *arrays)
+    shape = arrays[0].shape
+    fits(op, all(a.shape == shape for a in arrays), *arrays)
 
 
 def fits(op, condition, *arrays):

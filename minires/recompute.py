@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from . import kernels
-from .kernels.descriptors import Operand
+from .kernels.descriptors import PLAIN, Operand
 
 
 class SavedActivation:
@@ -54,7 +54,7 @@ class SavedActivation:
     def values(self) -> NDArray[Any]:
         """(N, H, W, C). Those that are not stored are computed for the caller alone."""
         if self._operand is not None:
-            return kernels.values(self._operand)
+            return self._operand.array if self._operand.kind == PLAIN else kernels.values(self._operand)
         assert self._recompute is not None  # one of the two is always there
         return self._recompute()
 

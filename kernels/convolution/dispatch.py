@@ -30,7 +30,7 @@ def _faster(problem, use):
 def _checked(op, *operands):
     """Operands, of one float dtype, whose arrays kernels can address: C-contiguous, aligned, writeable."""
     one_dtype(op, *[operand.array for operand in operands])
-    return [operand._replace(array=contiguous(operand.array)) for operand in operands]
+    return [o if o.array.flags.carray else o._replace(array=contiguous(o.array)) for o in operands]
 
 
 def conv2d(x, w, stride, padding, dilation, groups, epilogue=None):

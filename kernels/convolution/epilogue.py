@@ -18,10 +18,15 @@ def epilogue_arguments(epilogue, out):
     """An Epilogue as kernels that write ``out`` take it: flags, the arrays as 1-d (``out`` for one that is missing), and
     parameters and fold as ``repeat_channels`` takes them. The flags are what ``finish`` reads: kind, relu?, other?, z?"""
     kind, parameters, relu, other, c, z = epilogue
-    given = [out, *(a for a in (other, c, z) if a is not None)]
-    alike("epilogue", *given)
     flags = np.array([kind, relu, other is not None, z is not None], np.int64)
-    arrays = [contiguous(out if a is None else a).reshape(-1) for a in (other, c, z)]
+    flat, arrays = out.reshape(-1), []
+    for a in (other, c, z):
+        if a is None:
+            arrays.append(flat)
+            continue
+        if a.shape != out.shape or a.dtype is not out.dtype:
+            alike("epilogue", out, a)  # says what is wrong
+        arrays.append(contiguous(a).reshape(-1))
     return flags, *arrays, as_rows(parameters, out.shape[-1]), fold(*out.shape[-2:])
 
 

@@ -6,7 +6,7 @@ leave nothing of Python's in the caches: there, thirty NumPy calls for one batch
 
 import numpy as np
 
-from ..checks import alike, fits
+from ..checks import fits, one_dtype
 from ..memory_format import contiguous
 from ..runtime.jit import njit
 
@@ -46,13 +46,12 @@ def _forward_terms(mean, var, eps, weight, bias):
 def norm_forward_terms(mean, var, eps, weight, bias):
     """(4, C) float64: m, scale, shift and 1/√(σ² + ε), so that γ·x̂ + β = (x − m)·scale + shift.
 
-    mean, var: float64 (C,); weight, bias: float32 or float64 (C,), x's dtype. m is the mean rounded to that dtype:
+    mean, var: C-contiguous float64 (C,); weight, bias: float32 or float64 (C,), x's dtype. m is the mean rounded to that dtype:
     subtracting it first keeps the digits when the mean is large, and the shift has what the rounding left.
     """
-    alike("norm_forward_terms", mean, var)
-    alike("norm_forward_terms", weight, bias)
-    fits("norm_forward_terms", mean.shape == weight.shape, mean, weight)
-    return _forward_terms(contiguous(mean), contiguous(var), float(eps), contiguous(weight), contiguous(bias))
+    fits("norm_forward_terms", mean.shape == var.shape == weight.shape == bias.shape, mean, var, weight, bias)
+    one_dtype("norm_forward_terms", weight, bias)
+    return _forward_terms(mean, var, float(eps), contiguous(weight), contiguous(bias))
 
 
 @njit()
@@ -71,11 +70,10 @@ def _backward_terms(sums, mean, terms, weight, count):
 def norm_backward_terms(sums, mean, terms, weight, count):
     """(4, C) float64: m, a, b, d, so that ∂L/∂x = a·dy + b·(x − m) + d; and (2, C), of the weight's dtype: ∂L/∂γ, ∂L/∂β.
 
-    sums (2, C) float64: Σ dy and Σ dy·(x − m) over ``count`` values a channel; mean (C,) float64; terms: those of
+    sums (2, C) float64, C-contiguous: Σ dy and Σ dy·(x − m) over ``count`` values a channel; mean (C,) float64; terms: those of
     ``norm_forward_terms``; weight (C,).
     """
     (C,) = mean.shape
     shapes = sums.shape == (2, C) and terms.shape == (4, C) and weight.shape == (C,)
     fits("norm_backward_terms", shapes, sums, mean, terms, weight)
-    sums, mean, terms, weight = (contiguous(a) for a in (sums, mean, terms, weight))
-    return _backward_terms(sums, mean, terms, weight, int(count))
+    return _backward_terms(sums, mean, terms, contiguous(weight), int(count))

@@ -42,12 +42,12 @@ def pointwise(operand, epilogue):
     The result is (2, C) float64: mean and biased variance for MOMENTS, the two sums for MASK; else None.
     """
     operand = as_operand(operand)
+    one_dtype("pointwise", operand.array)
     x = contiguous(operand.array)
-    one_dtype("pointwise", x)
     y = empty_like(x)
     size = BLOCK * fold(*x.shape[-2:]) * x.shape[3]
     results = np.zeros((-(-x.size // size), 2, x.shape[3]))
-    reads = operand_arguments(operand._replace(array=x))
+    reads = operand_arguments(operand if x is operand.array else operand._replace(array=x))
     launch(_pointwise, *reads, y.reshape(-1), *epilogue_arguments(epilogue, y), size, results)
     counts = np.full(len(results), size // x.shape[3], np.float64)
     counts[-1:] = x.size // x.shape[3] - counts[:-1].sum()

@@ -19,12 +19,14 @@ LONG_ROW = 512  # elements; a loop over 16 channels alone spends its time on loo
 
 def operand_arguments(operand):
     """An Operand as kernels take it: kind, array and partner as 1-d, and what ``repeat_channels`` takes."""
-    *_, W, C = operand.array.shape
-    flat = partner = operand.array.reshape(-1)
-    if operand.partner is not None:
-        alike("prologue", operand.array, operand.partner)
-        partner = contiguous(operand.partner).reshape(-1)
-    return operand.kind, flat, partner, as_rows(operand.parameters, C), fold(W, C)
+    array, kind, parameters, partner = operand
+    _, _, W, C = array.shape
+    flat = array.reshape(-1)
+    if partner is None:
+        partner = array
+    elif partner.shape != array.shape or partner.dtype is not array.dtype:
+        alike("prologue", array, partner)  # says what is wrong
+    return kind, flat, contiguous(partner).reshape(-1), as_rows(parameters, C), fold(W, C)
 
 
 def as_rows(parameters, channels):
@@ -33,11 +35,16 @@ def as_rows(parameters, channels):
     ShapeError for another number of channels: a kernel would read past them.
     """
     if not len(parameters):
-        return np.zeros((1, channels))
+        return _no_parameters(channels)
     rows = np.asarray(parameters, np.float64)
     if rows.shape[1:] != (channels,):
         raise ShapeError(f"a prologue's or epilogue's parameters of shape {rows.shape} for {channels} channels")
     return contiguous(rows)
+
+
+@cache
+def _no_parameters(channels):
+    return np.zeros((1, channels))
 
 
 @cache

@@ -45,6 +45,8 @@ def image(op, x):
 
 def pair(op, name, value, least=1):
     """An int or a pair of ints, each ≥ least, as a pair."""
+    if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int and min(value) >= least:
+        return value
     values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(values) != 2 or not all(isinstance(v, numbers.Integral) and v >= least for v in values):
         raise ConfigError(f"{op}: {name} is a whole number from {least} up, or a pair of them, not {value!r}")

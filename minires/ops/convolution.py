@@ -1,6 +1,7 @@
 """Two-dimensional convolution (cross-correlation, as in every deep-learning library)."""
 
 import numbers
+from functools import lru_cache
 
 from .. import kernels
 from ..errors import ConfigError, ShapeError
@@ -72,6 +73,7 @@ def geometry(op, stride, padding, dilation, groups):
     return stride, padding, dilation, int(groups)
 
 
+@lru_cache(maxsize=512)
 def conv2d_shape(x_shape, w_shape, stride, padding, dilation, groups):
     """(N, O, OH, OW) of x_shape (N, C, H, W) and w_shape (O, C/groups, KH, KW). ShapeError when they do not fit."""
     (N, C, *size), (O, I, *kernel) = x_shape, w_shape
