@@ -1,7 +1,7 @@
 """``minires data``: download, list, verify and show data sets."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -58,7 +58,7 @@ def download(
     from . import display
 
     console = display.console()
-    kind = "python" if python else "binary"
+    kind: Literal["binary", "python"] = "python" if python else "binary"
     with _download_bar(console, f"downloading {name}") as progress:
         path, fetched = data.download(name, data_dir, kind, progress, say=console.print)
     mark = ("downloaded, md5 sum is right" if fetched else "already there, md5 sum is right", display.DIM)

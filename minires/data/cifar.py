@@ -5,6 +5,8 @@ them.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
 from . import files
 from .dataset import Dataset
@@ -26,17 +28,19 @@ willow_tree wolf woman worm
 class Version:
     """One of the two forms in which the authors publish a data set."""
 
-    kind: str  # "binary" or "python"
+    kind: Literal["binary", "python"]
     folder: str
     archive: str
     md5: str  # of the official archive
     megabytes: int  # of the official archive
-    train: tuple
-    test: tuple
-    checksums: dict = field(default_factory=dict)  # file -> md5; the authors publish none for the binary files
+    train: tuple[str, ...]  # file names
+    test: tuple[str, ...]
+    checksums: dict[str, str] = field(
+        default_factory=dict
+    )  # file -> md5; the authors publish none for the binary files
 
     @property
-    def files(self):
+    def files(self) -> tuple[str, ...]:
         """The names of all its files, training first."""
         return (*self.train, *self.test)
 
@@ -46,18 +50,20 @@ class Layout:
     """A data set and the layout of its files."""
 
     name: str
-    versions: tuple  # the first is the one to download
-    label_counts: tuple  # the number of classes for each label of an image; the last label is the one to learn
-    label_keys: tuple  # the keys of these labels in the Python version
-    classes: tuple
-    counts: dict  # file without suffix -> images in the official one
+    versions: tuple[Version, ...]  # the first is the one to download
+    label_counts: tuple[
+        int, ...
+    ]  # the number of classes for each label of an image; the last label is the one to learn
+    label_keys: tuple[str, ...]  # the keys of these labels in the Python version
+    classes: tuple[str, ...]
+    counts: dict[str, int]  # file without suffix -> images in the official one
 
     @property
-    def record(self):
+    def record(self) -> int:
         """The size of a record of the binary version in bytes."""
         return len(self.label_counts) + PIXELS
 
-    def official_count(self, name):
+    def official_count(self, name: str) -> int:
         """The number of images in the official file of this name."""
         return self.counts[name.removesuffix(".bin")]
 
@@ -129,7 +135,7 @@ CIFAR100 = Layout(
 LAYOUTS = {layout.name: layout for layout in (CIFAR10, CIFAR100)}
 
 
-def cifar10(data_dir=None):
+def cifar10(data_dir: Path | str | None = None) -> tuple[Dataset, Dataset]:
     """CIFAR-10: (training set, test set), in the order of the files.
 
     data_dir: ``cifar-10-batches-bin`` or ``cifar-10-batches-py``, a folder that contains one of them or its archive, or the
@@ -139,12 +145,12 @@ def cifar10(data_dir=None):
     return _load(CIFAR10, data_dir)
 
 
-def cifar100(data_dir=None):
+def cifar100(data_dir: Path | str | None = None) -> tuple[Dataset, Dataset]:
     """CIFAR-100 with its 100 fine labels: (training set, test set). ``data_dir`` and errors as of ``cifar10``."""
     return _load(CIFAR100, data_dir)
 
 
-def _load(layout, data_dir):
+def _load(layout: Layout, data_dir: Path | str | None) -> tuple[Dataset, Dataset]:
     version, parts = files.read(layout, data_dir)
     train = Dataset(*files.join(parts, version.train), layout.classes, layout.name)
     return train, Dataset(*files.join(parts, version.test), layout.classes, layout.name, train.mean, train.std)
