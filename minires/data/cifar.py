@@ -1,18 +1,16 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009) from the official files, binary or "for Python", unpacked or as the archive.
 
-This module has the names, layouts, sizes and checksums of the files. ``files`` finds and reads them, ``downloads`` fetches
+This module has the names, sizes and checksums of the files. ``files`` finds and reads them, ``downloads`` fetches
 them.
 """
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from . import files
 from .dataset import Dataset
+from .layout import Layout, Version
 
 HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
-PIXELS = 3 * 32 * 32
 _FINE = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
 caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
@@ -22,52 +20,6 @@ possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper
 sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
 willow_tree wolf woman worm
 """
-
-
-@dataclass(frozen=True)
-class Version:
-    """One of the two forms in which the authors publish a data set."""
-
-    kind: Literal["binary", "python"]
-    folder: str
-    archive: str
-    md5: str  # of the official archive
-    megabytes: int  # of the official archive
-    train: tuple[str, ...]  # file names
-    test: tuple[str, ...]
-    checksums: dict[str, str] = field(
-        default_factory=dict
-    )  # file -> md5; the authors publish none for the binary files
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The names of all its files, training first."""
-        return (*self.train, *self.test)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A data set and the layout of its files."""
-
-    name: str
-    versions: tuple[Version, ...]  # the first is the one to download
-    label_counts: tuple[
-        int, ...
-    ]  # the number of classes for each label of an image; the last label is the one to learn
-    label_keys: tuple[str, ...]  # the keys of these labels in the Python version
-    classes: tuple[str, ...]
-    counts: dict[str, int]  # file without suffix -> images in the official one
-
-    @property
-    def record(self) -> int:
-        """The size of a record of the binary version in bytes."""
-        return len(self.label_counts) + PIXELS
-
-    def official_count(self, name: str) -> int:
-        """The number of images in the official file of this name."""
-        return self.counts[name.removesuffix(".bin")]
-
-
 _BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
 CIFAR10 = Layout(
     name="cifar10",

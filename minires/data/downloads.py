@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 from ..errors import ConfigError, DataError, nearest
 from . import files
-from .cifar import LAYOUTS, Version
+from .cifar import LAYOUTS
+from .layout import Version
 
 Progress = Callable[[int, int], object]  # called with the numbers of bytes done and in total
 Say = Callable[[str], object]  # called with a sentence

@@ -5,8 +5,6 @@ bytes: the red, green and blue planes, 32 × 32 each, in row-major order. A file
 an array "data" of shape (N, 3072), whose rows are such planes, and lists of labels.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import tarfile
@@ -15,17 +13,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from .layout import Layout, Version
 from .unpickle import unpickle
-
-if TYPE_CHECKING:
-    from .cifar import Layout, Version
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (N, 32, 32, 3), labels (N,)
 Content = NDArray[np.uint8]  # the bytes of a file

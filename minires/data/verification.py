@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from . import files
-from .cifar import Layout, Version
 from .downloads import md5_of
+from .layout import Layout, Version
 
 
 @dataclass(frozen=True)
