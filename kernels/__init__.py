@@ -11,6 +11,7 @@ A kernel is reached as an attribute of this package, ``kernels.conv2d(x, w, …)
 """
 
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
@@ -52,13 +53,13 @@ BACKENDS = {"numba": "compiled.backend", "reference": "reference"}  # name -> mo
 _local = threading.local()
 
 
-def get_backend():
+def get_backend() -> str:
     """The name of the back end in force in this thread: ``"numba"`` or ``"reference"``."""
     return getattr(_local, "backend", "numba")
 
 
 @contextmanager
-def backend(name):
+def backend(name: str) -> Iterator[None]:
     """Run kernels on another back end inside the ``with``: ``"numba"`` (fast) or ``"reference"`` (readable).
 
     Raises ConfigError for an unknown name.

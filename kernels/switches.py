@@ -9,12 +9,12 @@ _mode = threading.local()
 class Switch(ContextDecorator):
     """Sets a thing on or off in this thread, for the length of a ``with`` or of a decorated function. A subclass a thing."""
 
-    def __init__(self, enabled=True):
+    def __init__(self, enabled: bool = True) -> None:
         self.enabled = bool(enabled)
         self.before = []  # a stack: a context may be entered within itself
 
     @classmethod
-    def is_on(cls):
+    def is_on(cls) -> bool:
         """Whether it is on in this thread; it is until somebody says otherwise."""
         return getattr(_mode, cls.__name__, True)
 
@@ -42,6 +42,6 @@ class winograd(Switch):
     """
 
 
-def uses_winograd():
+def uses_winograd() -> bool:
     """Whether convolutions of this thread may go Winograd's way."""
     return winograd.is_on()

@@ -1,11 +1,15 @@
 """detect_anomaly: find the operation that made the first NaN or Inf, in the forward or the backward pass."""
 
+from collections.abc import Sequence
 from contextlib import ContextDecorator
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import AnomalyError
 from .grad_mode import set_watcher
+from .tensor import Op, Tensor
 
 
 class detect_anomaly(ContextDecorator):
@@ -22,37 +26,37 @@ class detect_anomaly(ContextDecorator):
     minires.errors.AnomalyError: forward of log: 1 Inf in the output (2,); went in: input (2,) from 0 to 1
     """
 
-    def __init__(self):
-        self.before = []  # a stack: a decorated function may call itself
-        self.modules = []  # those being called, outermost first
-        self.names = {}  # id(module) -> its path in the outermost module
+    def __init__(self) -> None:
+        self.before: list[Any] = []  # a stack: a decorated function may call itself
+        self.modules: list[Any] = []  # those being called, outermost first
+        self.names: dict[int, str] = {}  # id(module) -> its path in the outermost module
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.before.append(set_watcher(self))
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         set_watcher(self.before.pop())
 
     # --- called by the tape and by modules
 
-    def enter(self, module):
+    def enter(self, module: Any) -> None:
         """``module`` is being called."""
         if not self.modules:
             self.names = {id(m): name for name, m in module.named_modules()}
         self.modules.append(module)
 
-    def leave(self):
+    def leave(self) -> None:
         """The innermost module has returned, or raised."""
         self.modules.pop()
 
-    def forward(self, op, inputs, y):
+    def forward(self, op: Op, inputs: Sequence[Tensor], y: Tensor) -> None:
         """``op`` computed the tensor y from the tensors ``inputs``."""
-        op.called_in = (self.module_path(), self.modules[0] if self.modules else None)
+        vars(op)["called_in"] = (self.module_path(), self.modules[0] if self.modules else None)
         if not all_finite(y.data):
             raise _error("forward", op, inputs, f"{describe_nonfinite(y.data)} in the output {y.shape}")
 
-    def backward(self, op, dy, gradients):
+    def backward(self, op: Op, dy: NDArray, gradients: Sequence[NDArray | None]) -> None:
         """``op`` computed the gradients of its inputs from dy, the gradient of its output."""
         for i, dx in enumerate(gradients):
             if dx is not None and not all_finite(dx):
@@ -61,7 +65,7 @@ class detect_anomaly(ContextDecorator):
                     "backward", op, op.inputs, f"{describe_nonfinite(dx)} in the gradient {dx.shape} of {of}", dy
                 )
 
-    def module_path(self):
+    def module_path(self) -> str:
         """The path of the innermost module being called: ``layer1.0.conv1``, or the class name of the outermost one."""
         if not self.modules:
             return ""
@@ -71,7 +75,7 @@ class detect_anomaly(ContextDecorator):
         return type(self.modules[0]).__name__
 
 
-def all_finite(array):
+def all_finite(array: NDArray) -> bool:
     """Whether an array has neither NaN nor Inf; integer arrays never have. A finite sum is a cheap proof."""
     if array.dtype.kind != "f":
         return True
@@ -79,7 +83,7 @@ def all_finite(array):
         return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())
 
 
-def describe_nonfinite(array):
+def describe_nonfinite(array: NDArray) -> str:
     """The numbers of NaN and Inf in an array, in words.
 
     >>> describe_nonfinite(np.array([1.0, np.nan, -np.inf, np.nan]))
@@ -89,7 +93,7 @@ def describe_nonfinite(array):
     return " and ".join(f"{n:,} {what}" for n, what in found if n)
 
 
-def describe(array):
+def describe(array: NDArray) -> str:
     """The shape and range of an array, in words.
 
     >>> describe(np.array([1.0, np.nan, -2.5]))
@@ -102,17 +106,17 @@ def describe(array):
     return f"{array.shape}{numbers} {describe_nonfinite(array)}"
 
 
-def recorded_path(op):
+def recorded_path(op: Op) -> str:
     """The path of the module that ``op`` was called in, as detect_anomaly noted it in the forward pass, or ""."""
     return _called_in(op)[0]
 
 
-def _called_in(op):
+def _called_in(op: Op) -> tuple[str, Any]:
     """(path of the module that ``op`` was called in, the outermost module), or ("", None) where that is not known."""
     return vars(op).get("called_in", ("", None))
 
 
-def _names(op, inputs):
+def _names(op: Op, inputs: Sequence[Tensor]) -> list[str]:
     """Names for the inputs of an operation: parameters are named by their paths."""
     _, root = _called_in(op)
     known = {id(p): name for name, p in root.named_parameters()} if root is not None else {}
@@ -120,7 +124,7 @@ def _names(op, inputs):
     return [known.get(id(x), "input" if others == 1 else f"input {i + 1}") for i, x in enumerate(inputs)]
 
 
-def _error(phase, op, inputs, what, dy=None):
+def _error(phase: str, op: Op, inputs: Sequence[Tensor], what: str, dy: NDArray | None = None) -> AnomalyError:
     path, _ = _called_in(op)
     went_in = list(zip(_names(op, inputs), [x.data for x in inputs]))
     if dy is not None:

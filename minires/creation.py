@@ -1,13 +1,16 @@
 """Create tensors from arrays and numbers."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from .errors import DtypeError, ShapeError
 from .kernels import to_channels_last
 from .tensor import Tensor
 
 
-def tensor(data, dtype=None, requires_grad=False):
+def tensor(data: Any, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
     """A Tensor with a copy of ``data``: a number, a nested sequence, an ndarray or a Tensor.
 
     Python floats become float32; arrays keep their dtype; integers stay integers. Arrays with four axes are stored
@@ -35,7 +38,7 @@ def tensor(data, dtype=None, requires_grad=False):
     return Tensor(to_channels_last(array), requires_grad)
 
 
-def from_numpy(array):
+def from_numpy(array: NDArray) -> Tensor:
     """A Tensor that shares the memory of an ndarray: changes to one change the other. Raises DtypeError for anything else."""
     if not isinstance(array, np.ndarray):
         raise DtypeError(f"from_numpy: takes an ndarray, got {type(array).__name__}; mr.tensor(…) copies anything")

@@ -1,6 +1,8 @@
 """The exceptions of minires. A message names the cause, the values found and what to do."""
 
 import difflib
+from collections.abc import Iterable
+from typing import Any
 
 
 class MiniresError(Exception):
@@ -10,12 +12,12 @@ class MiniresError(Exception):
 class ShapeError(MiniresError, ValueError):
     """Shapes that do not fit together. Inside a model the message ends with the path of the module (``layer2.0.conv1``)."""
 
-    def __init__(self, message):
+    def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.module = None  # the innermost nn.Module whose forward raised
+        self.module: Any = None  # the innermost nn.Module whose forward raised
         self.path = ""  # its path in the outermost module that was called
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.args[0]} (in {self.path})" if self.path else self.args[0]
 
 
@@ -49,12 +51,12 @@ class AnomalyError(MiniresError, ArithmeticError):
     phase: "forward" or "backward". op: the operation's name. path: the module's path, such as ``layer2.0.conv1``, or "".
     """
 
-    def __init__(self, message, phase="", op="", path=""):
+    def __init__(self, message: str, phase: str = "", op: str = "", path: str = "") -> None:
         super().__init__(message)
         self.phase, self.op, self.path = phase, op, path
 
 
-def nearest(name, names):
+def nearest(name: object, names: Iterable[str]) -> str:
     """The names most similar to ``name``, as text for an error message: `` (did you mean resnet20?)``; "" if there are none.
 
     >>> nearest("resnet2", ["resnet20", "plain56"])

@@ -1,12 +1,14 @@
 """Writing files so that a crash at any moment leaves the old file or the new one, never half of one."""
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any, Literal
 
 
 @contextmanager
-def atomic_write(path, mode="wb"):
+def atomic_write(path: Path | str, mode: Literal["wb", "w"] = "wb") -> Iterator[IO[Any]]:
     """Open a file that replaces ``path`` when the block ends normally; after an error ``path`` is unchanged.
 
     The file is written beside ``path``, flushed to disk and renamed over it, so that readers see either the old file or
@@ -29,7 +31,7 @@ def atomic_write(path, mode="wb"):
 
 
 @contextmanager
-def name_in_errors(path):
+def name_in_errors(path: Path | str) -> Iterator[None]:
     """Set the file name of an OSError raised in the block: that of a full disk names no file."""
     try:
         yield
@@ -38,7 +40,7 @@ def name_in_errors(path):
         raise
 
 
-def fsync_folder(folder):
+def fsync_folder(folder: Path) -> None:
     """Flush a folder to disk, so that a new or renamed file in it survives a power cut. Does nothing on Windows."""
     if not hasattr(os, "O_DIRECTORY"):
         return

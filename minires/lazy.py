@@ -85,7 +85,7 @@ class LazyTensor(Tensor):
             self.data = nchw(self.compute())
 
     @property
-    def data(self) -> NDArray[Any]:  # type: ignore[override]  # an attribute of Tensor, computed when asked for here
+    def data(self) -> NDArray[Any]:
         if self._array is None:
             self.materialize()
         assert self._array is not None

@@ -13,7 +13,7 @@ _BYTE = 1 << 30  # Windows locks bytes, which others cannot read then: one far b
 class FolderLock:
     """The lock on a run's folder, held until ``release()``. Raises RunError when another run holds it."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path | str) -> None:
         folder = Path(folder)
         descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
         self.release = weakref.finalize(self, os.close, descriptor)  # also when it is garbage-collected
@@ -34,7 +34,7 @@ class FolderLock:
         _write_pid(descriptor)
 
 
-def _write_pid(descriptor):
+def _write_pid(descriptor: int) -> None:
     """Write the process id, for the error message of other runs. A full disk is no reason to fail."""
     try:
         os.ftruncate(descriptor, 0)
@@ -46,7 +46,7 @@ def _write_pid(descriptor):
 try:
     import fcntl
 
-    def try_lock(descriptor):
+    def try_lock(descriptor: int) -> None:
         """Lock an open file until it is closed. Raises BlockingIOError or PermissionError while another process has the
         lock, other OSErrors where there are no locks."""
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -54,10 +54,10 @@ try:
 except ImportError:  # Windows
     import msvcrt
 
-    def try_lock(descriptor):
+    def try_lock(descriptor: int) -> None:
         """As above, with the locks of Windows."""
         os.lseek(descriptor, _BYTE, os.SEEK_SET)
         try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]  # Windows only
         finally:
             os.lseek(descriptor, 0, os.SEEK_SET)

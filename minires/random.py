@@ -1,6 +1,8 @@
 """The random number generator behind initialisation and dropout. There is one for the process."""
 
 import numbers
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +11,7 @@ from .errors import ConfigError
 _generator = np.random.default_rng()
 
 
-def manual_seed(seed):
+def manual_seed(seed: int) -> None:
     """Seed the generator with an int ≥ 0. Raises ConfigError for anything else.
 
     >>> import minires as mr
@@ -22,12 +24,12 @@ def manual_seed(seed):
     set_rng_state(np.random.default_rng(seed).bit_generator.state)
 
 
-def generator():
+def generator() -> np.random.Generator:
     """The numpy.random.Generator in use, always the same object."""
     return _generator
 
 
-def get_rng_state():
+def get_rng_state() -> Mapping[str, Any]:
     """The state of the generator: a dict of plain values, which JSON can hold.
 
     >>> state = get_rng_state()
@@ -39,6 +41,6 @@ def get_rng_state():
     return _generator.bit_generator.state
 
 
-def set_rng_state(state):
+def set_rng_state(state: Mapping[str, Any]) -> None:
     """Set the generator to a state that ``get_rng_state`` returned. Raises NumPy's ValueError for any other."""
     _generator.bit_generator.state = state

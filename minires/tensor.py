@@ -5,7 +5,7 @@ output to the gradients of its inputs (the vector-Jacobian product). ``Op.apply`
 gradients over every path. Nothing here knows what a convolution is, and ops never see a Tensor: only the tape does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -211,7 +211,7 @@ class Tensor(TensorMethods):
 class Handle:
     """What registering a hook returns; ``remove()`` unregisters it, and so does leaving it as a context."""
 
-    def __init__(self, hooks: dict[object, Callable[..., Any]], hook: Callable[..., Any]) -> None:
+    def __init__(self, hooks: dict[object, Any], hook: Any) -> None:
         self.hooks = hooks
         self.key = object()  # the handle itself may be thrown away, and its id used again
         hooks[self.key] = hook
@@ -226,7 +226,7 @@ class Handle:
         self.remove()
 
 
-def backward(outputs: list[Tensor], grads: list[NDArray[Any]], retain_graph: bool = False) -> None:
+def backward(outputs: Sequence[Tensor], grads: Sequence[NDArray[Any]], retain_graph: bool = False) -> None:
     """Walk the graph above ``outputs`` once, in reverse topological order, starting with ``grads`` (ndarrays)."""
     order = topological_order(outputs)
     watch = watcher()
@@ -285,7 +285,7 @@ def _compute_all(totals):
         totals[key] = _array(gradient), owned
 
 
-def topological_order(outputs: list[Tensor]) -> list[Tensor]:
+def topological_order(outputs: Sequence[Tensor]) -> list[Tensor]:
     """The tensors that require a gradient, inputs before outputs. Iterative: a ResNet-1202 is deeper than the stack."""
     order, seen, stack = [], set(), [(y, False) for y in outputs]
     while stack:

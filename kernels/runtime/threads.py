@@ -46,7 +46,7 @@ def most_threads():
     return numba.config.NUMBA_NUM_THREADS
 
 
-def get_num_threads():
+def get_num_threads() -> int:
     """The number of threads that parallel kernels run on."""
     return _default_threads() if _requested is None else _requested
 
@@ -58,7 +58,7 @@ def _default_threads():
     return min(physical_cores(), most_threads())
 
 
-def set_num_threads(threads):
+def set_num_threads(threads: int) -> None:
     """Run parallel kernels on this many threads. Results do not depend on it, to the last bit.
 
     Raises ConfigError when it is below 1 or above what Numba may start in this process.

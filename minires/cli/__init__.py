@@ -1,7 +1,8 @@
 """The ``minires`` command. Slow imports are inside the commands, so that ``--help`` is printed at once."""
 
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -32,7 +33,7 @@ app.command()(doctor)
 app.command()(warmup)
 
 
-def _print_version(wanted: bool):
+def _print_version(wanted: bool) -> None:
     if wanted:
         from .. import __version__
 
@@ -45,11 +46,11 @@ def minires(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
-):
+) -> None:
     pass
 
 
-def main(args=None):
+def main(args: Sequence[str] | None = None) -> NoReturn:
     """The entry point of the ``minires`` command."""
     sys.exit(run(app, args))
 

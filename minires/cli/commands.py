@@ -1,5 +1,7 @@
 """The group of all commands, and how it handles Ctrl-C."""
 
+from typing import Any
+
 import typer
 import typer.core
 
@@ -11,7 +13,7 @@ class Interrupted(typer.Abort):
 class Commands(typer.core.TyperGroup):
     """A group that raises Interrupted in place of KeyboardInterrupt."""
 
-    def invoke(self, context):
+    def invoke(self, context: Any) -> Any:
         try:
             return super().invoke(context)
         except KeyboardInterrupt as error:

@@ -1,13 +1,27 @@
 """``minires data``: download, list, verify and show data sets."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ..errors import ConfigError, DataError
 from .errors import Debug
 from .paths import DOWNLOADS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..data import Dataset
+    from ..data.files import Source
+    from ..data.layout import Layout
 
 MANY = 20  # data sets with more classes have them listed, not tabulated
 
@@ -28,7 +42,7 @@ Cifar = Annotated[str, typer.Argument(help="cifar10 or cifar100.", show_default=
 
 
 @app.callback(invoke_without_command=True)
-def data(context: typer.Context):
+def data(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         print(context.get_help())
 
@@ -42,7 +56,7 @@ def download(
     ] = None,
     python: Annotated[bool, typer.Option("--python", help="The Python (pickle) version, not the binary one.")] = False,
     debug: Debug = False,
-):
+) -> None:
     """Download a data set from its authors, about 170 MB, and check its md5 sum.
 
     The archive is not unpacked. An archive that exists already is checked and kept. An interrupted download leaves nothing
@@ -58,7 +72,7 @@ def download(
     from . import display
 
     console = display.console()
-    kind = "python" if python else "binary"
+    kind: Literal["binary", "python"] = "python" if python else "binary"
     with _download_bar(console, f"downloading {name}") as progress:
         path, fetched = data.download(name, data_dir, kind, progress, say=console.print)
     mark = ("downloaded, md5 sum is right" if fetched else "already there, md5 sum is right", display.DIM)
@@ -67,25 +81,20 @@ def download(
     console.print(display.pairs([("archive", str(path)), ("next", f"minires train --dataset {name}{where}")]))
 
 
-def _download_bar(console, what):
+@contextmanager
+def _download_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar with speed and remaining time; yields ``progress(done, total)``. Does nothing outside a terminal."""
-    from contextlib import contextmanager
-
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     from . import display
 
-    @contextmanager
-    def bar():
-        live = display.is_live(console)
-        columns = (BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        with Progress(
-            TextColumn("{task.description}"), *columns, console=console, transient=True, disable=not live
-        ) as shown:
-            task = shown.add_task(what, total=None)
-            yield lambda done, total: shown.update(task, completed=done, total=total or None)
-
-    return bar()
+    live = display.is_live(console)
+    columns = (BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(
+        TextColumn("{task.description}"), *columns, console=console, transient=True, disable=not live
+    ) as shown:
+        task = shown.add_task(what, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total or None)
 
 
 @app.command()
@@ -95,7 +104,7 @@ def info(
     ] = None,
     data_dir: DataDir = None,
     debug: Debug = False,
-):
+) -> None:
     """List the data sets and where they are, or describe one: images, colours, classes.
 
     `minires data info`
@@ -129,14 +138,16 @@ def info(
     console.print(_classes(train, test))
 
 
-def _all_of_them(data, data_dir):
+def _all_of_them(data: ModuleType, data_dir: Path | None) -> Table:
+    """A row for each data set: its size, and where it is."""
     from rich.table import Table
 
     from .display import DIM, NAME
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style=DIM)
-    for column, justify in (("data set", "left"), ("training", "right"), ("test", "right"), ("classes", "right")):
-        table.add_column(column, justify=justify, style=NAME if column == "data set" else None)
+    table.add_column("data set", style=NAME)
+    for column in ("training", "test", "classes"):
+        table.add_column(column, justify="right")
     table.add_column("where", overflow="fold")
     table.add_row("shapes", "20,000", "4,000", "10", "built in: drawn when it is needed")
     for name, layout in data.LAYOUTS.items():
@@ -150,13 +161,13 @@ def _all_of_them(data, data_dir):
     return table
 
 
-def _source(data, name, data_dir):
+def _source(data: ModuleType, name: str, data_dir: Path | None) -> Source:
     from ..data import files
 
     return files.find(data.LAYOUTS[name], data_dir)
 
 
-def _classes(train, test):
+def _classes(train: Dataset, test: Dataset) -> Table | Text:
     """A row for each class; for many classes only their names and numbers of images."""
     import numpy as np
     from rich.table import Table
@@ -185,7 +196,7 @@ def verify(
         bool, typer.Option("--own", help="The files are your own in the same layout: check their structure alone.")
     ] = False,
     debug: Debug = False,
-):
+) -> int:
     """Check the files of a data set, one by one. Exit code 1 when something is wrong with them.
 
     Sizes, labels, archives and pickles are always checked. Files with the official names must also have the official md5
@@ -218,7 +229,8 @@ def verify(
     return 0
 
 
-def _layout(data, name):
+def _layout(data: ModuleType, name: str) -> Layout:
+    """The Layout of a data set with files. Raises ConfigError for any other."""
     data.check_name(name)
     if name not in data.LAYOUTS:
         raise ConfigError(f"{name} is built in and has no files to check: choose one of {', '.join(data.LAYOUTS)}")
@@ -234,7 +246,7 @@ def show(
     seed: Annotated[int, typer.Option(help="Another seed shows other images.")] = 0,
     out: Annotated[Path | None, typer.Option(help="The PNG to write.", show_default="NAME.png")] = None,
     debug: Debug = False,
-):
+) -> None:
     """Draw images of a data set into a PNG, one row for each class.
 
     `minires data show`

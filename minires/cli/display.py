@@ -1,27 +1,31 @@
 """The display of a training run: a live line in a terminal, plain lines elsewhere. Both print a row for each epoch."""
 
+from __future__ import annotations
+
 import time
 from collections import deque
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from ..training import Callback
+from ..training import Callback, Mean, Recipe, RunFolder, Trainer
 
 GOOD, DIM, NAME = "bold green", "dim", "cyan"
 PLAIN_EVERY = 10.0  # seconds between two lines of progress outside a terminal
 
 
-def console(stderr=False):
+def console(stderr: bool = False) -> Console:
     """The Console that commands print to: without rich's markup, and with lines wrapped only in a terminal."""
     out = Console(stderr=stderr, highlight=False, markup=False)
     out.soft_wrap = not out.is_terminal
     return out
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
     """A duration in words.
 
     >>> duration(8.04), duration(68.2), duration(3720)
@@ -33,23 +37,25 @@ def duration(seconds):
     return f"{minutes} min {seconds:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def percent(share):
+def percent(share: float) -> str:
+    """A fraction as text, in percent."""
     return f"{100 * share:.2f} %"
 
 
-def pairs(rows):
+def pairs(rows: Iterable[tuple[str, str | Text]]) -> Text:
     """Names and values as a Text, one pair in a line. Lines are not wrapped, so that paths stay in one piece."""
     rows = list(rows)
     width = max(len(name) for name, _ in rows)
     return Text("\n").join(Text.assemble("  ", (name.ljust(width + 2), DIM), value) for name, value in rows)
 
 
-def accuracy_line(accuracy):
+def accuracy_line(accuracy: float) -> Text:
+    """The line with the test accuracy."""
     return Text.assemble(("test accuracy ", "bold"), (percent(accuracy), GOOD))
 
 
 @contextmanager
-def bar(out, what, total):
+def bar(out: Console, what: str, total: int) -> Iterator[Callable[..., None]]:
     """A progress bar during the block, in a terminal; yields ``advance(steps=1, what=None)``."""
     with Progress(
         TextColumn("{task.description}"),
@@ -60,18 +66,18 @@ def bar(out, what, total):
     ) as progress:
         task = progress.add_task(what, total=total)
 
-        def advance(steps=1, what=None):
+        def advance(steps: int = 1, what: str | None = None) -> None:
             progress.update(task, advance=steps, description=what)
 
         yield advance
 
 
-def spinner(out, what, quiet=False):
+def spinner(out: Console, what: str, quiet: bool = False) -> AbstractContextManager[object]:
     """A spinner with a description during the block, in a terminal."""
     return out.status(Text(what, DIM), spinner_style=NAME) if is_live(out) and not quiet else nullcontext()
 
 
-def is_live(out):
+def is_live(out: Console) -> bool:
     """Whether lines can be overwritten: in a terminal that is not dumb."""
     return out.is_terminal and not out.is_dumb_terminal
 
@@ -79,18 +85,20 @@ def is_live(out):
 class Throughput:
     """Steps and images per second over the last steps of an epoch, and from them the time left."""
 
-    def __init__(self, trainer):
+    def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
-        self.recent = deque(maxlen=32)  # (seconds, images) at the last steps
-        self.step_rate = self.image_rate = None
-        self.evaluation = None  # seconds for the evaluations of an epoch
+        self.recent: deque[tuple[float, int]] = deque(maxlen=32)  # (seconds, images) at the last steps
+        self.step_rate: float | None = None
+        self.image_rate: float | None = None
+        self.evaluation: float | None = None  # seconds for the evaluations of an epoch
 
-    def start_epoch(self):
+    def start_epoch(self) -> None:
         self.recent.clear()
         self.began = time.perf_counter()
         self.steps = self.trainer.progress.batches  # a resumed run may begin in the middle
 
-    def step(self, images):
+    def step(self, images: int) -> None:
+        """Count a step; images: those of the epoch so far."""
         self.steps += 1
         self.recent.append((time.perf_counter(), images))
         if len(self.recent) > 2:
@@ -98,11 +106,11 @@ class Throughput:
             self.step_rate = (len(self.recent) - 2) / (t1 - t0)
             self.image_rate = (images1 - images0) / (t1 - t0)
 
-    def end_epoch(self):
+    def end_epoch(self) -> None:
         self.evaluation = time.perf_counter() - (self.recent[-1][0] if self.recent else self.began)
 
     @property
-    def time_left(self):
+    def time_left(self) -> float | None:
         """Seconds until the last epoch is evaluated; None before they can be estimated."""
         if self.step_rate is None:
             return None
@@ -116,7 +124,7 @@ class Throughput:
         return steps / self.step_rate + epochs * evaluation
 
 
-def watch(out):
+def watch(out: Console) -> PlainDisplay:
     """The display for the output: live in a terminal, plain elsewhere."""
     return LiveDisplay(out) if is_live(out) else PlainDisplay(out)
 
@@ -124,10 +132,10 @@ def watch(out):
 class PlainDisplay(Callback):
     """A line for each epoch, and one every few seconds in between."""
 
-    def __init__(self, out):
+    def __init__(self, out: Console) -> None:
         self.out = out
 
-    def on_start(self, trainer):
+    def on_start(self, trainer: Trainer) -> None:
         self.throughput = Throughput(trainer)
         self.columns = [
             ("epoch", 7),
@@ -144,17 +152,17 @@ class PlainDisplay(Callback):
         self.out.print(Text(self.gap.join(name.rjust(width) for name, width in self.columns), DIM))
         self.printed = time.perf_counter()
 
-    def on_epoch_start(self, trainer):
+    def on_epoch_start(self, trainer: Trainer) -> None:
         self.throughput.start_epoch()
 
-    def on_step(self, trainer, mean):
+    def on_step(self, trainer: Trainer, mean: Mean) -> None:
         self.throughput.step(mean.images)
         if time.perf_counter() - self.printed >= PLAIN_EVERY:
             self.printed = time.perf_counter()
             share = self.throughput.steps / len(trainer.train_loader)
             self.out.print(f"epoch {trainer.epoch + 1}/{trainer.epochs}, {share:.0%}: {self.status(mean)}")
 
-    def on_epoch(self, trainer, row):
+    def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
         self.throughput.end_epoch()
         values = {
             "epoch": f"{row['epoch']}/{trainer.epochs}",
@@ -175,10 +183,10 @@ class PlainDisplay(Callback):
         self.out.print(line)
         self.printed = time.perf_counter()
 
-    def close(self):
+    def close(self) -> None:
         """Restore the terminal, also after an error."""
 
-    def status(self, mean):
+    def status(self, mean: Mean) -> str:
         """Loss and accuracy of the present epoch, speed and remaining time."""
         text = f"loss {mean.loss:.3f}  acc {100 * mean.accuracy:.1f} %"
         if self.throughput.time_left is not None:
@@ -189,8 +197,9 @@ class PlainDisplay(Callback):
 class LiveDisplay(PlainDisplay):
     """The rows of PlainDisplay, with a live line of progress below the last."""
 
-    def on_start(self, trainer):
+    def on_start(self, trainer: Trainer) -> None:
         super().on_start(trainer)
+        self.evaluated = "", 0  # the split, and its batches so far
         self.progress = Progress(
             TextColumn("{task.description}", style="bold"),
             BarColumn(bar_width=18, style="bright_black", complete_style="cyan", finished_style="cyan"),
@@ -202,7 +211,7 @@ class LiveDisplay(PlainDisplay):
         self.task = self.progress.add_task("", total=1, status="")
         self.progress.start()
 
-    def on_epoch_start(self, trainer):
+    def on_epoch_start(self, trainer: Trainer) -> None:
         super().on_epoch_start(trainer)
         self.update(
             description=f"{trainer.epoch + 1}/{trainer.epochs}".rjust(self.columns[0][1]),
@@ -211,34 +220,36 @@ class LiveDisplay(PlainDisplay):
             status="first step" if not trainer.step else "",
         )
 
-    def on_step(self, trainer, mean):
+    def on_step(self, trainer: Trainer, mean: Mean) -> None:
         self.throughput.step(mean.images)
         status = self.status(mean)
         self.update(advance=1, status=f"{status}  stopping" if trainer.stopping else status)
 
-    def on_evaluation(self, trainer, split, mean):
+    def on_evaluation(self, trainer: Trainer, split: str, mean: Mean) -> None:
         loader = trainer.test_loader if split == "test" else trainer.val_loader
         name = {"test": "testing", "val": "validating"}[split]
-        completed = self.evaluated + 1 if getattr(self, "evaluating", None) == split else 1
-        self.evaluating, self.evaluated = split, completed
-        self.update(completed=completed, total=len(loader), status=f"{name}  acc {100 * mean.accuracy:.1f} %")
+        before, batches = self.evaluated
+        self.evaluated = split, batches + 1 if before == split else 1
+        total = len(loader) if loader is not None else None
+        self.update(completed=self.evaluated[1], total=total, status=f"{name}  acc {100 * mean.accuracy:.1f} %")
 
-    def on_epoch(self, trainer, row):
-        self.evaluating = None
+    def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        self.evaluated = "", 0
         super().on_epoch(trainer, row)
 
-    def on_end(self, trainer):
+    def on_end(self, trainer: Trainer) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         if hasattr(self, "progress"):
             self.progress.stop()
 
-    def update(self, **changes):
+    def update(self, **changes: Any) -> None:
+        """Change the line of progress."""
         self.progress.update(self.task, **changes)
 
 
-def print_header(out, trainer, recipe, folder):
+def print_header(out: Console, trainer: Trainer, recipe: Recipe, folder: RunFolder) -> None:
     """Print what is trained, on what data and how."""
     from .. import __version__, kernels
 
@@ -268,7 +279,7 @@ def print_header(out, trainer, recipe, folder):
     out.print()
 
 
-def print_result(out, trainer, folder, quiet):
+def print_result(out: Console, trainer: Trainer, folder: RunFolder, quiet: bool) -> None:
     """Print the accuracy, and where the files are."""
     row = trainer.history[-1]
     result = accuracy_line(row["test_acc"])

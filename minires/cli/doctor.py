@@ -1,5 +1,7 @@
 """``minires doctor``"""
 
+from collections.abc import Iterator
+
 from .errors import Debug
 
 LIBRARIES = ("numpy", "numba", "llvmlite", "safetensors")
@@ -18,7 +20,7 @@ FEATURES = (  # of the CPU, that are listed
 )
 
 
-def doctor(debug: Debug = False):
+def doctor(debug: Debug = False) -> int:
     """Print what minires runs on, and test its kernels. Exit code 1 when a test fails.
 
     The outputs and gradients of the fast kernels are compared with those of the readable ones, and one thread with several.
@@ -55,7 +57,7 @@ def doctor(debug: Debug = False):
     return 0
 
 
-def _versions():
+def _versions() -> Iterator[tuple[str, str]]:
     import platform
     from importlib.metadata import version
 
@@ -67,7 +69,7 @@ def _versions():
         yield name, version(name)
 
 
-def _machine():
+def _machine() -> Iterator[tuple[str, str]]:
     from ..kernels.runtime import jit, target, threads
 
     features = [name for name in FEATURES if f"+{name}" in target.CPU_FEATURES.split(",")]
@@ -83,7 +85,7 @@ def _machine():
     yield "cache folder", str(jit.FOLDER) if jit.FOLDER else "none is writable: compiled in every process"
 
 
-def _winograd(kind):
+def _winograd(kind: str) -> str:
     """The numbers of channels for which the committed table selects Winograd on this target."""
     from ..kernels.convolution.winograd_plan import least_side
     from ..kernels.convolution.winograd_table import GAINS
@@ -104,7 +106,7 @@ def _winograd(kind):
     return f"by the table for {kind}: {', '.join(parts)}"
 
 
-def _threading_layer():
+def _threading_layer() -> str:
     """Numba's threading layer, which is known once a parallel kernel has run."""
     import numba
 

@@ -3,15 +3,16 @@
 import os
 import sys
 import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import MiniresError, nearest
 from . import usage
 
-UsageError = typer.BadParameter.__bases__[0]  # typer bundles click since 0.20, and exports this class nowhere
+UsageError: Any = typer.BadParameter.__bases__[0]  # typer bundles click since 0.20, and exports this class nowhere
 INTERRUPTED = 130  # the exit code that shells expect after Ctrl-C
 FAILED = 2
 LAYERS = ("workqueue", "omp", "tbb", "default", "safe", "threadsafe", "forksafe")  # Numba's names
@@ -19,7 +20,7 @@ LAYERS = ("workqueue", "omp", "tbb", "default", "safe", "threadsafe", "forksafe"
 _debug = False
 
 
-def _switch_debug(value: bool):
+def _switch_debug(value: bool) -> None:
     global _debug
     _debug = value
 
@@ -30,7 +31,7 @@ Debug = Annotated[
 ]
 
 
-def explain(error, args=()):
+def explain(error: BaseException, args: Sequence[str] = ()) -> str | None:
     """The message for an error that the user can do something about, or None for a bug of minires."""
     if isinstance(error, MiniresError):
         return str(error)
@@ -45,7 +46,7 @@ def explain(error, args=()):
     return None
 
 
-def _about_layer(name):
+def _about_layer(name: str) -> str:
     """The message for a threading layer that Numba cannot start."""
     brings = " (pip install tbb brings it)" if name == "tbb" else ""
     what = f"cannot be loaded here{brings}" if name in LAYERS else f"is unknown{nearest(name, LAYERS)}"
@@ -55,7 +56,7 @@ def _about_layer(name):
     )
 
 
-def run(app, args=None):
+def run(app: typer.Typer, args: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code. Errors with a message (``explain``) are printed, others raised."""
     _switch_debug(False)
     args = list(sys.argv[1:] if args is None else args) or ["--help"]
@@ -74,11 +75,11 @@ def run(app, args=None):
 
 
 @contextmanager
-def _short_warnings():
+def _short_warnings() -> Iterator[None]:
     """Print minires' own warnings in the block, such as on a read-only cache folder, without the line of code."""
     before = warnings.showwarning
 
-    def show(message, category, *where, **more):
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if category is UserWarning and str(message).startswith("minires "):
             _say(str(message), ("warning: ", "bold yellow"))
         else:
@@ -91,7 +92,8 @@ def _short_warnings():
         warnings.showwarning = before
 
 
-def _say(sentence, mark=("error: ", "bold red")):
+def _say(sentence: str, mark: tuple[str, str] = ("error: ", "bold red")) -> None:
+    """Print to standard error."""
     from rich.text import Text
 
     from .display import console

@@ -1,12 +1,19 @@
 """``minires eval``"""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .errors import Debug
 from .paths import DOWNLOADS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rich.table import Table
 
 MANY = 20  # of data sets with more classes the ten hardest are shown
 
@@ -24,7 +31,7 @@ def evaluate(
         int | None, typer.Option(help="By default the number of physical cores.", show_default=False)
     ] = None,
     debug: Debug = False,
-):
+) -> None:
     """Test accuracy of a trained network, class by class, with the settings of fusion and Winograd that it was trained with.
 
     `minires eval runs/resnet8-shapes-1`
@@ -56,7 +63,7 @@ def evaluate(
     console.print(_table(result.counts, test.classes))
 
 
-def _table(counts, classes):
+def _table(counts: NDArray, classes: Sequence[str]) -> Table:
     """A row for each class: its accuracy, and the class it is most often mistaken for."""
     from rich.table import Table
     from rich.text import Text

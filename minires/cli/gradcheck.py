@@ -1,11 +1,22 @@
 """``minires gradcheck``"""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .errors import Debug
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..gradcheck import Checked, GradcheckResult
+    from ..nn import Module
 
 PLOT_POINTS = 29  # steps of a sweep that is drawn: four for each decade
 SIZES = (8, 16, 32, 64)  # image sizes to try for a model
@@ -46,7 +57,7 @@ def gradcheck(
         Path | None, typer.Option(help="Draw error against step into this .png, .svg or .pdf.", show_default=False)
     ] = None,
     debug: Debug = False,
-):
+) -> int:
     """Compare every gradient with finite differences, in float64. Exit code 1 when one is wrong.
 
     `minires gradcheck` checks all operations.
@@ -105,7 +116,7 @@ def gradcheck(
     return FAILED if failed else 0
 
 
-def _check_operations(console, names, settings):
+def _check_operations(console: Console, names: Sequence[str], settings: dict[str, Any]) -> list[GradcheckResult]:
     from ..gradcheck.cases import check, select
     from . import display
 
@@ -118,7 +129,7 @@ def _check_operations(console, names, settings):
     return results
 
 
-def _network(name, evaluation, image_size, batch_size, seed):
+def _network(name: str, evaluation: bool, image_size: int | None, batch_size: int, seed: int) -> tuple[Module, NDArray]:
     """(model, images of a size that it accepts). In training mode one forward pass has set its running statistics."""
     import numpy as np
 
@@ -142,7 +153,9 @@ def _network(name, evaluation, image_size, batch_size, seed):
     )
 
 
-def _check_model(console, name, network, images, directions, settings):
+def _check_model(
+    console: Console, name: str, network: Module, images: NDArray, directions: int, settings: dict[str, Any]
+) -> GradcheckResult:
     from .. import gradcheck_model
     from . import display
 
@@ -159,7 +172,15 @@ def _check_model(console, name, network, images, directions, settings):
         )
 
 
-def _print(console, results, failed, model, how, plot):
+def _print(
+    console: Console,
+    results: list[GradcheckResult],
+    failed: list[GradcheckResult],
+    model: str | None,
+    how: str,
+    plot: Path | None,
+) -> None:
+    """Print the table of results, what is wrong, and the verdict."""
     from rich.text import Text
 
     from . import display
@@ -185,7 +206,8 @@ def _print(console, results, failed, model, how, plot):
         console.print(Text(f"Nothing is wrong: {compared:,} numbers were compared.", display.GOOD))
 
 
-def _table(results, model):
+def _table(results: list[GradcheckResult], model: str | None) -> Table:
+    """A row for each case, or for each parameter of a model."""
     from rich.table import Table
     from rich.text import Text
 
@@ -214,7 +236,8 @@ def _table(results, model):
     return table
 
 
-def _verdict(checked, error):
+def _verdict(checked: list[Checked], error: str) -> tuple[str, str, str]:
+    """(mark, verdict, style) of a row."""
     if error or any(c.status == "wrong" for c in checked):
         return "✗", "WRONG", "bold red"
     kinks = sum(len(c.kinks) for c in checked)
@@ -228,7 +251,7 @@ def _verdict(checked, error):
     return "✓", "agree", "green"
 
 
-def _print_kinks(console, results, model, most=6):
+def _print_kinks(console: Console, results: list[GradcheckResult], model: str | None, most: int = 6) -> None:
     from rich.text import Text
 
     from ..gradcheck.results import kinks_in_words
@@ -236,6 +259,7 @@ def _print_kinks(console, results, model, most=6):
 
     found = [(result, name, d) for result in results for name, d in result.kinks]
     for result, name, d in found[:most]:
+        assert d.interval is not None  # every kink has one
         low, high = d.interval
         where = name if model else f"{result.name}, {name}"
         text = (
@@ -246,7 +270,7 @@ def _print_kinks(console, results, model, most=6):
         console.print(Text(f"and {len(found) - most} more kinks (--json has them)", DIM))
 
 
-def _print_legend(console, results):
+def _print_legend(console: Console, results: list[GradcheckResult]) -> None:
     from rich.text import Text
 
     from .display import DIM

@@ -5,7 +5,7 @@ from pathlib import Path
 from ..data.files import default_folder
 
 
-def short(path):
+def short(path: Path) -> str:
     """A path as text, with ``~`` for the home folder.
 
     >>> short(Path.home() / "x")

@@ -1,11 +1,20 @@
 """``minires replay``"""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .errors import Debug
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..errors import AnomalyError
+    from ..training.diagnosis import TracedOperation
 
 REPRODUCED = 1  # exit code when the NaN or Inf comes again
 
@@ -21,7 +30,7 @@ def replay(
         int | None, typer.Option(help="By default the number of physical cores.", show_default=False)
     ] = None,
     debug: Debug = False,
-):
+) -> int:
     """Repeat the step that gave a NaN or an Inf, and say where it came from. Exit code 1 when it comes again.
 
     A run that ends so keeps that step's batch, the weights before it and the state of the random generator in
@@ -77,7 +86,7 @@ def replay(
     return REPRODUCED
 
 
-def _table(operations, found):
+def _table(operations: Sequence[TracedOperation], found: AnomalyError | None) -> Table:
     """One row for each operation; the last one is the culprit when an error was found."""
     from rich.table import Table
 

@@ -1,15 +1,20 @@
 """The self-test of ``minires doctor``: fast kernels against readable ones, and one thread against several."""
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import data, kernels, optim
 from .. import functional as F
 from ..kernels.runtime.threads import most_threads
 from ..tensor import Tensor
 
+Function = Callable[..., Tensor]
+Shape = tuple[int, ...]
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}  # relative to the largest value; the kernels sum in different orders
 
 
@@ -22,16 +27,16 @@ class Result:
     note: str = ""
 
 
-def run():
+def run() -> Iterator[Result]:
     """Yield a Result for each check. An exception counts as a failure."""
     for name, function, shapes in _checks():
-        yield _check(name, lambda f=function, s=shapes: _differences(f, s))
+        yield _check(name, partial(_differences, function, shapes))
     yield _check("augmentation", lambda: {"float32": _difference(_augmented, [])})
     most = most_threads()
     yield _check(f"same bits on 1 and {most} threads", lambda: {"": 0.0 if _bits(1) == _bits(most) else np.inf})
 
 
-def _check(name, measure):
+def _check(name: str, measure: Callable[[], dict[str, float]]) -> Result:
     """The Result of one check. measure() returns {dtype: largest relative difference}."""
     try:
         found = measure()
@@ -42,14 +47,14 @@ def _check(name, measure):
     return Result(name, all(error <= TOLERANCE.get(dtype, 0) for dtype, error in found.items()), note)
 
 
-def _checks():
+def _checks() -> Iterator[tuple[str, Function, list[Shape]]]:
     """Yield (name, function of tensors, shapes); outputs and all gradients are compared."""
     labels = np.arange(24) % 10
 
-    def conv(stride=1, padding=0, dilation=1, groups=1):
+    def conv(stride: int = 1, padding: int = 0, dilation: int = 1, groups: int = 1) -> Function:
         return lambda x, w: F.conv2d(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
-    def batch_norm(x, w, b):
+    def batch_norm(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
         return F.batch_norm(x, np.zeros(x.shape[1], x.dtype), np.ones(x.shape[1], x.dtype), w, b, training=True)
 
     yield "convolution 3×3", conv(padding=1), [(4, 16, 13, 13), (32, 16, 3, 3)]
@@ -67,12 +72,12 @@ def _checks():
     yield "SGD step", _sgd, [(32, 16, 3, 3), (32, 16, 3, 3)]
 
 
-def _arrays(shapes, dtype):
+def _arrays(shapes: Sequence[Shape], dtype: str) -> list[NDArray]:
     rng = np.random.default_rng(0)
     return [kernels.to_channels_last(rng.standard_normal(shape).astype(dtype)) for shape in shapes]
 
 
-def _sgd(w, dw):
+def _sgd(w: Tensor, dw: Tensor) -> Tensor:
     """w after two steps, so that momentum has an effect. Detached, since there is no gradient to compare."""
     w = Tensor(w.data.copy(order="K"), requires_grad=True)
     optimizer = optim.SGD([w], lr=0.1, momentum=0.9, weight_decay=1e-2, nesterov=True)
@@ -82,7 +87,7 @@ def _sgd(w, dw):
     return w.detach()
 
 
-def _augmented():
+def _augmented() -> Tensor:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
     dataset = data.Dataset(images, np.zeros(16, np.int64), ("one",), "self-test")
@@ -90,7 +95,7 @@ def _augmented():
     return Tensor(next(iter(loader))[0])
 
 
-def _run(function, arrays):
+def _run(function: Function, arrays: Sequence[NDArray]) -> list[NDArray]:
     """The output and the gradients of all inputs, as arrays."""
     inputs = [Tensor(array, requires_grad=True) for array in arrays]
     y = function(*inputs)
@@ -99,11 +104,11 @@ def _run(function, arrays):
     return [y.data, *(x.grad for x in inputs if x.grad is not None)]
 
 
-def _differences(function, shapes):
+def _differences(function: Function, shapes: Sequence[Shape]) -> dict[str, float]:
     return {dtype: _difference(function, _arrays(shapes, dtype)) for dtype in TOLERANCE}
 
 
-def _difference(function, arrays):
+def _difference(function: Function, arrays: Sequence[NDArray]) -> float:
     """The largest difference of outputs and gradients between the back ends, relative to the largest value."""
     with kernels.backend("reference"):
         expected = _run(function, arrays)
@@ -112,14 +117,15 @@ def _difference(function, arrays):
     return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(found, expected, strict=True))
 
 
-def _bits(threads):
+def _bits(threads: int) -> list[bytes]:
     """All outputs and gradients in float32, as bytes."""
     with _num_threads(threads):
         return [a.tobytes() for _, function, shapes in _checks() for a in _run(function, _arrays(shapes, "float32"))]
 
 
 @contextmanager
-def _num_threads(threads):
+def _num_threads(threads: int) -> Iterator[None]:
+    """Inside, kernels run on this number of threads."""
     before = kernels.get_num_threads()
     kernels.set_num_threads(threads)
     try:

@@ -1,11 +1,14 @@
 """``minires train``"""
 
+from __future__ import annotations
+
 import shlex
 import signal
 import tomllib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,11 +16,16 @@ from ..errors import AnomalyError, ConfigError, RunError
 from .errors import Debug
 from .paths import DOWNLOADS
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..training import Recipe, RunFolder, Trainer
+
 WHAT, HOW, AUGMENTATION, RUN = "What to train", "How to train it", "Augmentation", "The run"
 KERNELS = "How it is computed"
 
 
-def _option(panel, help, *names, **more):
+def _option(panel: str, help: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
 
 
@@ -99,7 +107,7 @@ def train(
     more_epochs: Annotated[int | None, _option(RUN, "With --resume: number of epochs to add to the run.")] = None,
     quiet: Annotated[bool, _option(RUN, "Print only the last line.", "--quiet", "-q")] = False,
     debug: Debug = False,
-):
+) -> int:
     """Train a network, evaluate it after every epoch, and save curves and weights in a folder.
 
     Settings that are not given come from the recipe of the dataset. All settings are saved in the run's `config.toml`.
@@ -129,15 +137,16 @@ def train(
     with start(context.params, console) as (trainer, settings, folder):
         if trainer is None:
             return 0
-        if not quiet:
+        watch = None if quiet else display.watch(console)
+        if watch is not None:
             display.print_header(console, trainer, settings, folder)
-            trainer.callbacks += (display.watch(console),)
+            trainer.callbacks += (watch,)
         with _signals_stop(trainer) as caught, _resume_advice(folder):
             try:
                 trainer.fit()
             finally:
-                for callback in trainer.callbacks[1:]:
-                    callback.close()
+                if watch is not None:
+                    watch.close()
         if not trainer.finished:
             console.print(_stopped(trainer, folder, caught[0]))
             return 128 + caught[0]  # the exit code that shells expect after a signal
@@ -146,7 +155,7 @@ def train(
 
 
 @contextmanager
-def _new(params, console):
+def _new(params: dict[str, Any], console: Console) -> Iterator[tuple[Trainer, Recipe, RunFolder]]:
     """(trainer, recipe, folder) of a new run; the folder is locked during the block."""
     from ..kernels.runtime.threads import start_threads
     from ..training import Recorder, RunFolder, build_trainer
@@ -164,7 +173,7 @@ def _new(params, console):
 
 
 @contextmanager
-def _resumed(params, console):
+def _resumed(params: dict[str, Any], console: Console) -> Iterator[tuple[Trainer | None, Recipe, RunFolder]]:
     """(trainer, recipe, folder) of a resumed run. The trainer is None when there is nothing left to do."""
     from ..training import Resumed, RunFolder
     from . import display
@@ -192,7 +201,7 @@ def _resumed(params, console):
         yield trainer, run.recipe, folder
 
 
-def _recipe(params):
+def _recipe(params: dict[str, Any]) -> Recipe:
     """The recipe of --recipe, or that of the dataset, with the options that were given."""
     from ..training import Recipe
 
@@ -205,7 +214,7 @@ def _recipe(params):
     return recipe.with_settings(**given)
 
 
-def _given(params):
+def _given(params: dict[str, Any]) -> dict[str, Any]:
     """The settings that were given as options."""
     from dataclasses import fields
 
@@ -224,7 +233,8 @@ def _given(params):
     return given
 
 
-def _numbers(text):
+def _numbers(text: str) -> tuple[float, ...]:
+    """ "0.5,0.75" → (0.5, 0.75)."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -233,7 +243,7 @@ def _numbers(text):
         ) from None
 
 
-def _name_and_value(text):
+def _name_and_value(text: str) -> tuple[str, Any]:
     """ "option=B" → ("option", "B"); numbers and true/false are read as such."""
     name, equals, value = text.partition("=")
     if not (name and equals):
@@ -245,14 +255,15 @@ def _name_and_value(text):
 
 
 @contextmanager
-def _signals_stop(trainer):
+def _signals_stop(trainer: Trainer) -> Iterator[list[int]]:
     """Inside, the first Ctrl-C, SIGTERM or hang-up ends training after the present step; a second one ends it at once.
 
     Yields a list of the signal numbers received.
     """
-    caught, before = [], {}
+    caught: list[int] = []
+    before: dict[int, Any] = {}
 
-    def stop(number, _):
+    def stop(number: int, _: object) -> None:
         trainer.stop()
         caught.append(number)
         for other, handler in before.items():
@@ -270,7 +281,7 @@ def _signals_stop(trainer):
 
 
 @contextmanager
-def _resume_advice(folder):
+def _resume_advice(folder: RunFolder) -> Iterator[None]:
     """Add to an error that ends training how to resume the run."""
     try:
         yield
@@ -287,15 +298,16 @@ def _resume_advice(folder):
         raise KeyboardInterrupt(f"interrupted at once, in the middle of a step; {_go_on(folder)}") from None
 
 
-def _go_on(folder):
+def _go_on(folder: RunFolder) -> str:
+    """How to resume, for the end of a message."""
     return f"go on with: minires train --resume {_quoted(folder)}"
 
 
-def _quoted(folder):
+def _quoted(folder: RunFolder) -> str:
     return shlex.quote(str(folder))
 
 
-def _where(trainer):
+def _where(trainer: Trainer) -> str:
     """The position of a run in words: after epoch 3, 17 of 156 steps into the next."""
     done = f"{trainer.progress.batches} of {len(trainer.train_loader)} steps" if trainer.progress.batches else ""
     if not trainer.epoch:
@@ -303,7 +315,8 @@ def _where(trainer):
     return f"after epoch {trainer.epoch}" + (f", {done} into the next" if done else "")
 
 
-def _stopped(trainer, folder, number):
+def _stopped(trainer: Trainer, folder: RunFolder, number: int) -> str:
+    """The message after a signal."""
     name = "Interrupted" if number == signal.SIGINT else f"Stopped by {signal.Signals(number).name}"
     where = "before the first step" if not trainer.step else f"{_where(trainer)}; all of it is saved"
     return f"{name} {where}; {_go_on(folder)}"

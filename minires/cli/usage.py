@@ -1,13 +1,15 @@
 """Messages for command lines that cannot be parsed. The parser's own leave out what was typed, or what was meant."""
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from ..errors import nearest
 
 KINDS = {"valid integer": "a whole number", "valid number": "a number", "valid float": "a number"}  # as typer says it
 
 
-def sentence(error, args):
+def sentence(error: Any, args: Sequence[str]) -> str:
     """The message for an error of the parser on the command line ``args``."""
     context = getattr(error, "ctx", None)
     said = _no_option(error, context) or _no_command(error, context) or _bad_value(error, args) or _missing(error)
@@ -15,7 +17,7 @@ def sentence(error, args):
     return f"{said}. See `{context.command_path} --help`." if context else f"{said}."
 
 
-def _no_option(error, context):
+def _no_option(error: Any, context: Any) -> str | None:
     name = getattr(error, "option_name", None)
     if name is None or context is None or "No such option" not in error.message:
         return None
@@ -23,14 +25,14 @@ def _no_option(error, context):
     return f"There is no option {name}{nearest(name, [o for o in known if o.startswith('--')])}"
 
 
-def _no_command(error, context):
+def _no_command(error: Any, context: Any) -> str | None:
     found = re.match(r"No such command '(.*?)'", error.message)
     if not found or context is None:
         return None
     return f"There is no command {found[1]!r}{nearest(found[1], context.command.list_commands(context))}"
 
 
-def _bad_value(error, args):
+def _bad_value(error: Any, args: Sequence[str]) -> str | None:
     param = getattr(error, "param", None)
     kind = next((kind for words, kind in KINDS.items() if words in error.message), None)
     if kind is None or param is None:
@@ -42,7 +44,7 @@ def _bad_value(error, args):
     return None
 
 
-def _missing(error):
+def _missing(error: Any) -> str | None:
     if type(error).__name__ != "MissingParameter" or getattr(error, "param", None) is None:
         return None
     about = (getattr(error.param, "help", None) or "").rstrip(".")

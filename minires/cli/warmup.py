@@ -1,11 +1,13 @@
 """``minires warmup``: compile in advance what training would compile."""
 
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from .errors import Debug
 
 
-def warmup(debug: Debug = False):
+def warmup(debug: Debug = False) -> None:
     """Compile all kernels that training needs, and keep them on disk.
 
     Training compiles kernels itself when it first needs them; after a warm-up it starts at full speed.
@@ -36,19 +38,20 @@ def warmup(debug: Debug = False):
         console.print(f"already warm: nothing to compile (checked in {seconds}), {kept}")
 
 
-def _tasks():
+def _tasks() -> Iterator[tuple[str, Callable[[], None]]]:
     """Yield (name, function): together the functions run every kernel with the types that training uses."""
     from .. import data, models
     from ..optim import SGD
     from ..training import Trainer
 
-    train, test = None, None
+    train: Any = None
+    test: Any = None
 
-    def images():
+    def images() -> None:
         nonlocal train, test
         train, test = data.shapes(0, train=24, test=12)
 
-    def step(name, **options):
+    def step(name: str, **options: Any) -> None:
         model = models.create(name, num_classes=10, **options)
         loader = data.Loader(train, 16, augment=data.Augmentation(cutout=4), prefetch=0)
         optimizer = SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4)

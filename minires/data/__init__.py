@@ -1,5 +1,7 @@
 """Data sets by name, augmentation, and the loader that makes batches."""
 
+from pathlib import Path
+
 from ..errors import ConfigError, nearest
 from .augmentation import Augmentation
 from .builtin import shapes
@@ -12,7 +14,7 @@ from .verification import verify
 FROM_DISK = {"cifar10": cifar10, "cifar100": cifar100}
 
 
-def names():
+def names() -> list[str]:
     """The names of the data sets.
 
     >>> names()
@@ -21,13 +23,13 @@ def names():
     return ["shapes", *FROM_DISK]
 
 
-def check_name(name):
+def check_name(name: str) -> None:
     """Raise ConfigError for a name that is not in ``names()``."""
     if name not in names():
         raise ConfigError(f"unknown data set {name!r}{nearest(name, names())}: choose one of {', '.join(names())}")
 
 
-def load(name, data_dir=None, seed=0):
+def load(name: str, data_dir: Path | str | None = None, seed: int = 0) -> tuple[Dataset, Dataset]:
     """A data set by name: (training set, test set).
 
     "shapes" is drawn by minires from the seed; "cifar10" and "cifar100" are read from ``data_dir``, by default the folder

@@ -25,7 +25,7 @@ class Augmentation:
     flip: bool = True
     cutout: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("pad", "cutout"):
             pixels = getattr(self, name)
             if not isinstance(pixels, int) or isinstance(pixels, bool) or pixels < 0:

@@ -1,6 +1,7 @@
 """The built-in data set of shapes and textures, which minires draws itself: no files, no download."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..kernels.keyed_random import key_of
@@ -10,7 +11,7 @@ CLASSES = ("disc", "triangle", "square", "star", "cross", "stripes", "checks", "
 TRAIN, TEST = 20_000, 4_000
 
 
-def shapes(seed=0, train=TRAIN, test=TEST):
+def shapes(seed: int = 0, train: int = TRAIN, test: int = TEST) -> tuple[Dataset, Dataset]:
     """Draw the built-in data set: (training set, test set) of 32×32 RGB images of five shapes and five textures.
 
     train, test: the numbers of images. Colour, position, size, orientation, outline or filling, background, clutter and
@@ -24,7 +25,7 @@ def shapes(seed=0, train=TRAIN, test=TEST):
     return training, Dataset(*_draw(test, seed, split=1), CLASSES, "shapes", training.mean, training.std)
 
 
-def _draw(count, seed, split):
+def _draw(count: int, seed: int, split: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     from ..kernels.compiled.drawing import SIZE, draw_shapes  # here, since it imports Numba
 
     images, labels = np.empty((count, SIZE, SIZE, 3), np.uint8), np.arange(count) % len(CLASSES)

@@ -1,16 +1,16 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009) from the official files, binary or "for Python", unpacked or as the archive.
 
-This module has the names, layouts, sizes and checksums of the files. ``files`` finds and reads them, ``downloads`` fetches
+This module has the names, sizes and checksums of the files. ``files`` finds and reads them, ``downloads`` fetches
 them.
 """
 
-from dataclasses import dataclass, field
+from pathlib import Path
 
 from . import files
 from .dataset import Dataset
+from .layout import Layout, Version
 
 HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
-PIXELS = 3 * 32 * 32
 _FINE = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
 caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
@@ -20,48 +20,6 @@ possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper
 sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
 willow_tree wolf woman worm
 """
-
-
-@dataclass(frozen=True)
-class Version:
-    """One of the two forms in which the authors publish a data set."""
-
-    kind: str  # "binary" or "python"
-    folder: str
-    archive: str
-    md5: str  # of the official archive
-    megabytes: int  # of the official archive
-    train: tuple
-    test: tuple
-    checksums: dict = field(default_factory=dict)  # file -> md5; the authors publish none for the binary files
-
-    @property
-    def files(self):
-        """The names of all its files, training first."""
-        return (*self.train, *self.test)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A data set and the layout of its files."""
-
-    name: str
-    versions: tuple  # the first is the one to download
-    label_counts: tuple  # the number of classes for each label of an image; the last label is the one to learn
-    label_keys: tuple  # the keys of these labels in the Python version
-    classes: tuple
-    counts: dict  # file without suffix -> images in the official one
-
-    @property
-    def record(self):
-        """The size of a record of the binary version in bytes."""
-        return len(self.label_counts) + PIXELS
-
-    def official_count(self, name):
-        """The number of images in the official file of this name."""
-        return self.counts[name.removesuffix(".bin")]
-
-
 _BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
 CIFAR10 = Layout(
     name="cifar10",
@@ -129,7 +87,7 @@ CIFAR100 = Layout(
 LAYOUTS = {layout.name: layout for layout in (CIFAR10, CIFAR100)}
 
 
-def cifar10(data_dir=None):
+def cifar10(data_dir: Path | str | None = None) -> tuple[Dataset, Dataset]:
     """CIFAR-10: (training set, test set), in the order of the files.
 
     data_dir: ``cifar-10-batches-bin`` or ``cifar-10-batches-py``, a folder that contains one of them or its archive, or the
@@ -139,12 +97,12 @@ def cifar10(data_dir=None):
     return _load(CIFAR10, data_dir)
 
 
-def cifar100(data_dir=None):
+def cifar100(data_dir: Path | str | None = None) -> tuple[Dataset, Dataset]:
     """CIFAR-100 with its 100 fine labels: (training set, test set). ``data_dir`` and errors as of ``cifar10``."""
     return _load(CIFAR100, data_dir)
 
 
-def _load(layout, data_dir):
+def _load(layout: Layout, data_dir: Path | str | None) -> tuple[Dataset, Dataset]:
     version, parts = files.read(layout, data_dir)
     train = Dataset(*files.join(parts, version.train), layout.classes, layout.name)
     return train, Dataset(*files.join(parts, version.test), layout.classes, layout.name, train.mean, train.std)

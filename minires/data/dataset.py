@@ -1,8 +1,10 @@
 """Labelled images in memory."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError, DtypeError
 from ..kernels.keyed_random import permutation
@@ -26,14 +28,14 @@ class Dataset:
     Dataset pets: 4 images of 8×8×3, 2 classes
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    classes: tuple
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
     name: str
-    mean: np.ndarray = field(default=None)
-    std: np.ndarray = field(default=None)
+    mean: NDArray[np.float32] = None  # type: ignore[assignment]  # __post_init__ computes it
+    std: NDArray[np.float32] = None  # type: ignore[assignment]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         images, labels = np.asarray(self.images), np.asarray(self.labels)
         if images.dtype != np.uint8 or labels.dtype.kind not in "iu":
             raise DtypeError(f"a data set has uint8 images and integer labels, not {images.dtype} and {labels.dtype}")
@@ -51,23 +53,23 @@ class Dataset:
             self.mean, self.std = colour_statistics(self.images)
         self.mean, self.std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         N, H, W, C = self.images.shape
         return f"Dataset {self.name}: {N} images of {H}×{W}×{C}, {self.num_classes} classes"
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         """The number of classes."""
         return len(self.classes)
 
-    def take(self, indices):
+    def take(self, indices: NDArray[np.integer]) -> Self:
         """The data set of the images at these indices, with the same colour statistics."""
         return replace(self, images=self.images[indices], labels=self.labels[indices])
 
-    def hold_out(self, count, seed=0):
+    def hold_out(self, count: int, seed: int = 0) -> tuple[Self, Self]:
         """Split off ``count`` images chosen by the seed: (the rest, the held-out images), both in their old order.
 
         Both have the colour statistics of the rest, so that nothing is learnt from held-out images.
@@ -81,7 +83,7 @@ class Dataset:
         return replace(rest, mean=mean, std=std), replace(held_out, mean=mean, std=std)
 
 
-def colour_statistics(images):
+def colour_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(mean, std), both (C,) float32, of the channels of (N, H, W, C) uint8 images scaled to [0, 1].
 
     The sums are integers, so that they are exact in any order. A channel with a single value gets std 1.

@@ -14,11 +14,17 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 from ..errors import ConfigError, DataError, nearest
 from . import files
 from .cifar import LAYOUTS
+from .layout import Version
+
+Progress = Callable[[int, int], object]  # called with the numbers of bytes done and in total
+Say = Callable[[str], object]  # called with a sentence
 
 SERVER = "https://www.cs.toronto.edu/~kriz/"
 TRIES = 3
@@ -32,7 +38,13 @@ PREFIX = "incomplete-"
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
-def download(name, folder=None, kind="binary", progress=None, say=None):
+def download(
+    name: str,
+    folder: Path | str | None = None,
+    kind: Literal["binary", "python"] = "binary",
+    progress: Progress | None = None,
+    say: Say | None = None,
+) -> tuple[Path, bool]:
     """Download an official archive: (its path, whether it had to be downloaded). It is read without being unpacked.
 
     name: "cifar10" or "cifar100". folder: by default where ``load`` looks. kind: "binary" or "python".
@@ -55,7 +67,7 @@ def download(name, folder=None, kind="binary", progress=None, say=None):
     return target, True
 
 
-def _version(name, kind):
+def _version(name: str, kind: Literal["binary", "python"]) -> Version:
     if name not in LAYOUTS:
         there = ", ".join(LAYOUTS)
         raise ConfigError(f"there is no data set {name!r} to download{nearest(name, LAYOUTS)}: choose one of {there}")
@@ -65,7 +77,7 @@ def _version(name, kind):
     return versions[kind]
 
 
-def md5_of(path):
+def md5_of(path: Path) -> str:
     """The md5 sum of a file. Raises DataError when it cannot be read."""
     try:
         with open(path, "rb") as file:
@@ -74,7 +86,7 @@ def md5_of(path):
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def fetch(url, md5, target, size, progress, say):
+def fetch(url: str, md5: str, target: Path, size: int, progress: Progress, say: Say) -> None:
     """Download ``url``, a file of about ``size`` bytes with this md5 sum, to ``target``. Raises DataError otherwise."""
     folder = target.parent
     try:
@@ -97,14 +109,14 @@ def fetch(url, md5, target, size, progress, say):
                 f"the disk of {folder} is full, and nothing of {target.name} was kept: it takes {size / 1e6:,.0f} MB; "
                 "make room, or give another folder (--data-dir)"
             ) from error
-        for file in (path for path in (folder, *folder.parents) if path.is_file()):
-            raise DataError(f"{file} is a file, not a folder: give another folder (--data-dir)") from error
+        for parent in (path for path in (folder, *folder.parents) if path.is_file()):
+            raise DataError(f"{parent} is a file, not a folder: give another folder (--data-dir)") from error
         raise DataError(
             f"{folder} cannot be written to: {error.strerror or error}. Give another folder (--data-dir)"
         ) from error
 
 
-def _try_again(url, md5, path, progress, most, say):
+def _try_again(url: str, md5: str, path: Path, progress: Progress, most: int, say: Say) -> Path:
     """The path of the complete file, of at most ``most`` bytes, after at most TRIES tries."""
     import requests  # here, since requests and pooch are slow to import
 
@@ -113,8 +125,9 @@ def _try_again(url, md5, path, progress, most, say):
         try:
             return _try(url, md5, path, meter)
         except requests.HTTPError as error:
-            reason = f"the server answers {error.response.status_code} {error.response.reason}"
-            if error.response.status_code < 500:  # another try would get the same answer
+            response: Any = error.response  # not None: raise_for_status sets it
+            reason = f"the server answers {response.status_code} {response.reason}"
+            if response.status_code < 500:  # another try would get the same answer
                 break
         except (requests.Timeout, requests.ConnectionError) as error:
             if isinstance(error, requests.ReadTimeout) or "Read timed out" in str(error):
@@ -141,13 +154,13 @@ def _try_again(url, md5, path, progress, most, say):
     )
 
 
-def _try(url, md5, path, meter):
+def _try(url: str, md5: str, path: Path, meter: "_Meter") -> Path:
     """One try, in a thread. Raises what the thread raises, or _TooSlow."""
     import pooch
 
-    failed = []
+    failed: list[BaseException] = []
 
-    def work():
+    def work() -> None:
         try:
             downloader = pooch.HTTPDownloader(progressbar=meter, chunk_size=CHUNK, timeout=STALL)
             pooch.retrieve(url, f"md5:{md5}", fname=path.name, path=path.parent, downloader=downloader)
@@ -169,7 +182,7 @@ def _try(url, md5, path, meter):
     return path
 
 
-def _watch(worker, meter):
+def _watch(worker: threading.Thread, meter: "_Meter") -> None:
     """Wait for the worker while its rate is acceptable. Raises _TooSlow when it is not."""
     began, before = time.monotonic(), 0
     while worker.is_alive():
@@ -192,12 +205,12 @@ class _TooSlow(Exception):
 class _Meter:
     """The progress bar of one try, in pooch's interface: reports progress, and stops a server that would fill the disk."""
 
-    def __init__(self, progress, limit):
+    def __init__(self, progress: Progress, limit: int) -> None:
         self.progress, self.limit = progress, limit
         self.total = self.done = 0
         self.abandoned = False
 
-    def update(self, count):
+    def update(self, count: int) -> None:
         if self.abandoned:
             raise _TooSlow
         self.done += count
@@ -205,14 +218,14 @@ class _Meter:
             raise _TooMuch
         self.progress(min(self.done, self.total or self.done), self.total)
 
-    def reset(self):
+    def reset(self) -> None:
         self.done = 0
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
-def _remove_abandoned(folder):
+def _remove_abandoned(folder: Path) -> None:
     """Remove what downloads that died have left in a folder."""
     for left in folder.glob(f"{PREFIX}*"):
         try:

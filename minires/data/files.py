@@ -9,26 +9,32 @@ import io
 import os
 import tarfile
 import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import platformdirs
+from numpy.typing import NDArray
 
 from ..errors import DataError
+from .layout import Layout, Version
 from .unpickle import unpickle
+
+Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (N, 32, 32, 3), labels (N,)
+Content = NDArray[np.uint8]  # the bytes of a file
 
 
 @dataclass(frozen=True)
 class Source:
     """Where the files of a data set are: a folder with one version of it, or an archive."""
 
-    layout: object
+    layout: Layout
     path: Path
-    version: object | None  # None for an archive, whose content tells
+    version: Version | None  # None for an archive, whose content tells
 
-    def contents(self):
+    def contents(self) -> Iterator[tuple[Version, str, Path | str, Content]]:
         """Yield (version, file name, its place in words, its bytes as a uint8 array) for each file.
 
         An archive is read once, from its beginning to its end; nothing is unpacked to disk. Raises DataError for what
@@ -37,12 +43,12 @@ class Source:
         yield from _of_folder(self.layout, self.version, self.path) if self.version else _of_archive(self)
 
 
-def default_folder():
+def default_folder() -> Path:
     """The folder for downloads: ``data`` in $MINIRES_CACHE_DIR, or else in the user's cache folder."""
     return Path(os.environ.get("MINIRES_CACHE_DIR") or platformdirs.user_cache_dir("minires")).expanduser() / "data"
 
 
-def find(layout, data_dir=None):
+def find(layout: Layout, data_dir: Path | str | None = None) -> Source:
     """The Source in ``data_dir``, by default in ``default_folder()``. Raises DataError where there is none."""
     place = default_folder() if data_dir is None else Path(data_dir).expanduser()
     try:
@@ -63,7 +69,7 @@ def find(layout, data_dir=None):
     raise DataError(f"{place} holds no {layout.name}, but {holds}. {_way_out(layout)}")
 
 
-def _find(layout, place):
+def _find(layout: Layout, place: Path) -> Source | None:
     if place.is_file():
         return Source(layout, place, None)
     for version in layout.versions:
@@ -76,7 +82,7 @@ def _find(layout, place):
     return None
 
 
-def read(layout, data_dir=None):
+def read(layout: Layout, data_dir: Path | str | None = None) -> tuple[Version, dict[str, Arrays]]:
     """(version, {file name: (images, labels)}) of the Source in ``data_dir``; see ``find`` and ``parse``. Raises DataError."""
     source, parts = find(layout, data_dir), {}
     with enough_memory(source.path):
@@ -85,23 +91,23 @@ def read(layout, data_dir=None):
     return version, parts
 
 
-def join(parts, names):
+def join(parts: dict[str, Arrays], names: Sequence[str]) -> Arrays:
     """(images, labels) of all these files, concatenated."""
     with enough_memory(", ".join(names)):
-        return tuple(np.concatenate([parts[name][i] for name in names]) for i in (0, 1))
+        return np.concatenate([parts[name][0] for name in names]), np.concatenate([parts[name][1] for name in names])
 
 
-def _way_out(layout):
+def _way_out(layout: Layout) -> str:
     holds = ", ".join(f"{version.folder}/ or {version.archive}" for version in layout.versions)
     return f"A folder with {holds} is what to give; `minires data download {layout.name}` fetches it"
 
 
-def again(layout):
+def again(layout: Layout) -> str:
     """The end of a sentence about damaged files."""
     return f"get it again (minires data download {layout.name})"
 
 
-def _of_folder(layout, version, folder):
+def _of_folder(layout: Layout, version: Version, folder: Path) -> Iterator[tuple[Version, str, Path, Content]]:
     missing = [name for name in version.files if not (folder / name).is_file()]
     if missing:
         raise DataError(f"{folder} lacks {', '.join(missing)}: unpack {version.archive} again, or {again(layout)}")
@@ -114,23 +120,25 @@ def _of_folder(layout, version, folder):
         yield version, name, folder / name, content
 
 
-def _of_archive(source):
+def _of_archive(source: Source) -> Iterator[tuple[Version, str, str, Content]]:
     """Yield the files of an archive, as ``Source.contents`` does."""
     layout, path = source.layout, source.path
     version_of = {name: version for version in layout.versions for name in version.files}
-    found, seen, total = {version.kind: set() for version in layout.versions}, [], 0
+    found: dict[str, set[str]] = {version.kind: set() for version in layout.versions}
+    seen, total = [], 0
     with _reading(layout, path) as archive:
         for member in archive:
             name = PurePosixPath(member.name).name
             seen.append(name)
-            if not member.isfile() or name not in version_of:
+            file = archive.extractfile(member) if member.isfile() else None
+            if file is None or name not in version_of:
                 continue
             version = version_of[name]
             if name in found[version.kind]:
                 raise DataError(f"{path} holds two files {name}: it is not an official archive; {again(layout)}")
             total += member.size
             refuse_too_much(total, path)
-            content = archive.extractfile(member).read()
+            content = file.read()
             found[version.kind].add(name)
             yield version, name, f"{path}: {member.name}", np.frombuffer(content, np.uint8)
         while archive.fileobj.read(1 << 20):
@@ -142,7 +150,7 @@ def _of_archive(source):
 
 
 @contextmanager
-def _reading(layout, path):
+def _reading(layout: Layout, path: Path) -> Iterator[tarfile.TarFile]:
     """Open an archive. An error in the block becomes a DataError that says how far it could be read."""
     try:
         with open(path, "rb") as raw:
@@ -160,13 +168,13 @@ def _reading(layout, path):
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def parse(layout, version, content, where):
+def parse(layout: Layout, version: Version, content: Content, where: Path | str) -> Arrays:
     """The bytes of a file → (images (N, 32, 32, 3) uint8, labels (N,) int64). Raises DataError, with the offset."""
     rows, labels = (_parse_binary if version.kind == "binary" else _parse_python)(layout, content, where)
     return np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels.astype(np.int64)
 
 
-def _parse_binary(layout, content, where):
+def _parse_binary(layout: Layout, content: Content, where: Path | str) -> tuple[NDArray, NDArray]:
     count, rest = divmod(len(content), layout.record)
     if rest or not count:
         raise DataError(
@@ -186,8 +194,8 @@ def _parse_binary(layout, content, where):
     return records[:, labels:], records[:, labels - 1]
 
 
-def _parse_python(layout, content, where):
-    batch = unpickle(io.BytesIO(content), where)
+def _parse_python(layout: Layout, content: Content, where: Path | str) -> tuple[NDArray, NDArray]:
+    batch = unpickle(io.BytesIO(content.data), where)
     if type(batch) is not dict:
         raise DataError(f"{where} holds a {type(batch).__name__}, not the dict of a {layout.name} file")
     batch = {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in batch.items()}
@@ -212,7 +220,7 @@ def _parse_python(layout, content, where):
     return rows, np.array(labels)
 
 
-def machine_memory():
+def machine_memory() -> int | None:
     """The memory that this process may use, in bytes, as far as the system tells; None where it does not."""
     limits = []
     try:
@@ -223,7 +231,7 @@ def machine_memory():
     return min(limits, default=None)
 
 
-def refuse_too_much(size, where):
+def refuse_too_much(size: int, where: Path | str) -> None:
     """Raise DataError when files of ``size`` bytes do not fit into memory, where they are held twice while they are read."""
     memory = machine_memory()
     if memory is not None and 2 * size > memory:
@@ -234,7 +242,7 @@ def refuse_too_much(size, where):
 
 
 @contextmanager
-def enough_memory(where):
+def enough_memory(where: Path | str) -> Iterator[None]:
     """Turn a MemoryError in the block into a DataError that names what did not fit."""
     try:
         yield

@@ -2,14 +2,19 @@
 
 import queue
 import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import kernels
 from ..errors import ConfigError
 from ..kernels.keyed_random import permutation
-from .augmentation import NO_AUGMENTATION
+from .augmentation import NO_AUGMENTATION, Augmentation
+from .dataset import Dataset
 
+Batch = tuple[NDArray[np.float32], NDArray[np.int64]]  # images (N, C, H, W), labels (N,)
 _END = object()
 
 
@@ -29,7 +34,16 @@ class Loader:
     Raises ConfigError for settings out of range.
     """
 
-    def __init__(self, dataset, batch_size, shuffle=True, augment=None, seed=0, drop_last=False, prefetch=2):
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        shuffle: bool = True,
+        augment: Augmentation | None = None,
+        seed: int = 0,
+        drop_last: bool = False,
+        prefetch: int = 2,
+    ) -> None:
         if batch_size < 1 or prefetch < 0:
             raise ConfigError(
                 f"Loader: batch_size is at least 1 and prefetch at least 0, not {batch_size} and {prefetch}"
@@ -42,21 +56,21 @@ class Loader:
                 f"Loader: {len(dataset)} images make no batch of {batch_size} with drop_last: choose a smaller one"
             )
 
-    def __len__(self):
+    def __len__(self) -> int:
         """The number of batches in an epoch."""
         full, rest = divmod(len(self.dataset), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
-    def set_epoch(self, epoch):
+    def set_epoch(self, epoch: int) -> None:
         """Make the next iteration that of this epoch."""
         self.epoch = epoch
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Batch]:
         epoch, self.epoch = self.epoch, self.epoch + 1
         batches = self._batches(epoch, kernels.augment_batch)  # the back end of this thread, not of the prefetching one
         return _ahead(batches, self.prefetch) if self.prefetch else batches
 
-    def _batches(self, epoch, augment_batch):
+    def _batches(self, epoch: int, augment_batch: Callable[..., Any]) -> Iterator[Batch]:
         images, labels = self.dataset.images, self.dataset.labels
         augment = self.augment or NO_AUGMENTATION
         settings = (augment.pad, augment.reflect, augment.flip, augment.cutout, self.seed, epoch)
@@ -67,19 +81,20 @@ class Loader:
             augment_batch(images, indices, batch, self.dataset.mean, self.dataset.std, *settings)
             yield kernels.nchw(batch), labels[indices]
 
-    def order(self, epoch):
+    def order(self, epoch: int) -> NDArray[np.int64]:
         """The indices of an epoch's samples, in order: an int64 array."""
         if not self.shuffle:
             return np.arange(len(self.dataset))
         return permutation(len(self.dataset), "order", self.seed, epoch)
 
 
-def _ahead(iterator, count):
+def _ahead(iterator: Iterator[Batch], count: int) -> Iterator[Batch]:
     """The items of an iterator, of which a thread prepares up to ``count`` in advance."""
-    free, ready = threading.Semaphore(count), queue.SimpleQueue()
+    free = threading.Semaphore(count)
+    ready: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of (item, None) or (_END, an exception or None)
     stopped = threading.Event()
 
-    def prepare():
+    def prepare() -> None:
         try:
             while True:
                 free.acquire()
@@ -93,7 +108,7 @@ def _ahead(iterator, count):
         except BaseException as error:
             ready.put((_END, error))
 
-    def items():
+    def items() -> Iterator[Batch]:
         thread = threading.Thread(target=prepare, name="minires-loader", daemon=True)
         thread.start()
         try:

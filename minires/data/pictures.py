@@ -3,15 +3,17 @@
 import io
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..kernels.keyed_random import permutation
+from .dataset import Dataset
 
 GAP = 2  # pixels between two images
 ROWS = 25  # classes in a column; more need several columns
 
 
-def choose(dataset, per_class, seed=0):
+def choose(dataset: Dataset, per_class: int, seed: int = 0) -> NDArray[np.int64]:
     """Indices of ``per_class`` random images of every class, (classes, per_class); -1 where a class has fewer."""
     order = permutation(len(dataset), "show", seed)
     indices = np.full((dataset.num_classes, per_class), -1)
@@ -21,7 +23,7 @@ def choose(dataset, per_class, seed=0):
     return indices
 
 
-def mosaic(dataset, indices):
+def mosaic(dataset: Dataset, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
     """One image, (height, width, C) uint8, of the images at these indices (rows, columns) with white gaps; none at -1."""
     _, H, W, C = dataset.images.shape
     rows, columns = indices.shape
@@ -33,7 +35,7 @@ def mosaic(dataset, indices):
     return canvas
 
 
-def draw_grid(dataset, per_class=10, seed=0, title=""):
+def draw_grid(dataset: Dataset, per_class: int = 10, seed: int = 0, title: str = "") -> bytes:
     """The bytes of a PNG: for each class a row with its name and ``per_class`` images chosen by the seed, not smoothed.
 
     Raises ConfigError for fewer than 1 or more than 50 images in a row.

@@ -7,8 +7,10 @@ that arrays are pickled with. It never imports those names, but builds arrays of
 
 import math
 import re
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import DataError
 
@@ -32,7 +34,7 @@ class UnpicklingError(Exception):
     """A pickle that is refused; the message says why."""
 
 
-def unpickle(file, where):
+def unpickle(file: IO[bytes], where: object) -> Any:
     """The object in a pickle: numbers, strings, lists, tuples, dicts and (read-only) ndarrays of numbers, nested in any way.
 
     file: a binary file. where: its name in messages. A str of Python 2 becomes a str, byte for byte. Raises DataError, with
@@ -47,7 +49,7 @@ def unpickle(file, where):
     machine, at = _Machine(), 0
     try:
         for opcode, argument, position in pickletools.genops(file):
-            at = position
+            at = position or 0
             machine.step(opcode.name, argument)
         after = file.read(1)
         if after:
@@ -81,10 +83,13 @@ class _Array:
 class _Machine:
     """The stack machine: a stack, the marks in it, and the memo of objects that are used again."""
 
-    def __init__(self):
-        self.stack, self.marks, self.memo = [], [], {}
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
 
-    def step(self, name, argument):
+    def step(self, name: str, argument: Any) -> None:
+        """Execute one instruction, as ``pickletools.genops`` yields it."""
         if name in VALUES:
             self.stack.append(FIXED.get(name, argument))
             return
@@ -93,45 +98,45 @@ class _Machine:
             raise UnpicklingError(f"it holds the instruction {name}, which builds other objects")
         method(argument)
 
-    def _proto(self, version):
+    def _proto(self, version: Any) -> None:
         pass
 
     _frame = _stop = _proto
 
-    def _mark(self, _):
+    def _mark(self, _: object) -> None:
         self.marks.append(len(self.stack))
 
-    def _from_mark(self):
+    def _from_mark(self) -> list[Any]:
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
         return items
 
-    def _pop(self, _):
+    def _pop(self, _: object) -> None:
         self.stack.pop()
 
-    def _pop_mark(self, _):
+    def _pop_mark(self, _: object) -> None:
         self._from_mark()
 
-    def _dup(self, _):
+    def _dup(self, _: object) -> None:
         self.stack.append(self.stack[-1])
 
     # memo
 
-    def _put(self, key):
+    def _put(self, key: Any) -> None:
         self.memo[int(key)] = self.stack[-1]
 
     _binput = _long_binput = _put
 
-    def _memoize(self, _):
+    def _memoize(self, _: object) -> None:
         self.memo[len(self.memo)] = self.stack[-1]
 
-    def _get(self, key):
+    def _get(self, key: Any) -> None:
         self.stack.append(self.memo[int(key)])
 
     _binget = _long_binget = _get
 
-    def _replace(self, new):
+    def _replace(self, new: Any) -> None:
         """Replace the unfinished object on top of the stack by the finished one, in the memo too."""
         old, self.stack[-1] = self.stack[-1], new
         for key, value in self.memo.items():
@@ -140,76 +145,76 @@ class _Machine:
 
     # containers
 
-    def _empty_list(self, _):
+    def _empty_list(self, _: object) -> None:
         self.stack.append([])
 
-    def _empty_tuple(self, _):
+    def _empty_tuple(self, _: object) -> None:
         self.stack.append(())
 
-    def _empty_dict(self, _):
+    def _empty_dict(self, _: object) -> None:
         self.stack.append({})
 
-    def _list(self, _):
+    def _list(self, _: object) -> None:
         self.stack.append(self._from_mark())
 
-    def _tuple(self, _):
+    def _tuple(self, _: object) -> None:
         self.stack.append(tuple(self._from_mark()))
 
-    def _dict(self, _):
+    def _dict(self, _: object) -> None:
         items = self._from_mark()
         self.stack.append(dict(zip(items[::2], items[1::2], strict=True)))
 
-    def _last(self, count):
+    def _last(self, count: int) -> list[Any]:
         items = self.stack[-count:]
         if len(items) < count:
             raise IndexError("an instruction finds too little on the stack")
         del self.stack[-count:]
         return items
 
-    def _tuple1(self, _):
+    def _tuple1(self, _: object) -> None:
         self.stack.append(tuple(self._last(1)))
 
-    def _tuple2(self, _):
+    def _tuple2(self, _: object) -> None:
         self.stack.append(tuple(self._last(2)))
 
-    def _tuple3(self, _):
+    def _tuple3(self, _: object) -> None:
         self.stack.append(tuple(self._last(3)))
 
-    def _append(self, _):
+    def _append(self, _: object) -> None:
         (item,) = self._last(1)
         self._top(list).append(item)
 
-    def _appends(self, _):
+    def _appends(self, _: object) -> None:
         items = self._from_mark()
         self._top(list).extend(items)
 
-    def _setitem(self, _):
+    def _setitem(self, _: object) -> None:
         key, value = self._last(2)
         self._top(dict)[key] = value
 
-    def _setitems(self, _):
+    def _setitems(self, _: object) -> None:
         items = self._from_mark()
         self._top(dict).update(zip(items[::2], items[1::2], strict=True))
 
-    def _top(self, kind):
+    def _top(self, kind: type) -> Any:
         if type(self.stack[-1]) is not kind:
             raise ValueError(f"an instruction for a {kind.__name__} meets a {type(self.stack[-1]).__name__}")
         return self.stack[-1]
 
     # names and calls
 
-    def _global(self, argument):
+    def _global(self, argument: Any) -> None:
         self._admit(*argument.split(" ", 1))
 
-    def _stack_global(self, _):
+    def _stack_global(self, _: object) -> None:
         self._admit(*self._last(2))
 
-    def _admit(self, module, name):
+    def _admit(self, module: str, name: str) -> None:
         if (module, name) not in ADMITTED:
             raise UnpicklingError(f"it asks for {module}.{name}, which a file of arrays does not need")
         self.stack.append(_Name((module, name)))
 
-    def _reduce(self, _):
+    def _reduce(self, _: object) -> None:
         function, arguments = self._last(2)
         if type(function) is not _Name or type(arguments) is not tuple:
             raise UnpicklingError("it calls something that is not a function")
@@ -227,7 +232,7 @@ class _Machine:
         else:
             raise UnpicklingError(f"it calls {'.'.join(function)} in a way that builds no array")
 
-    def _build(self, _):
+    def _build(self, _: object) -> None:
         (state,) = self._last(1)
         unfinished = self.stack[-1]
         if type(unfinished) is _Array:
@@ -235,26 +240,26 @@ class _Machine:
             self._replace(_array(data, dtype, shape, fortran))
         elif isinstance(unfinished, np.dtype):
             _, order, *fields = state
-            order = _bytes(order).decode()
-            if order not in ("<", ">", "|", "=") or any(field is not None for field in fields[:3]):
+            byteorder: Any = _bytes(order).decode()
+            if byteorder not in ("<", ">", "|", "=") or any(field is not None for field in fields[:3]):
                 raise UnpicklingError("it holds an array of something other than numbers")
-            self._replace(unfinished.newbyteorder(order))
+            self._replace(unfinished.newbyteorder(byteorder))
         else:
             raise UnpicklingError(f"it sets the state of a {type(unfinished).__name__}")
 
 
-def _bytes(text):
+def _bytes(text: Any) -> bytes:
     return text.encode("latin-1") if isinstance(text, str) else bytes(memoryview(text))
 
 
-def _dtype(code):
+def _dtype(code: Any) -> np.dtype:
     code = _bytes(code).decode("latin-1")
     if not NUMBERS.fullmatch(code):
         raise UnpicklingError(f"it holds an array of dtype {code!r}, which is not a number type")
     return np.dtype(code)
 
 
-def _array(data, dtype, shape, fortran):
+def _array(data: Any, dtype: Any, shape: Any, fortran: Any) -> NDArray:
     if not isinstance(dtype, np.dtype) or type(shape) is not tuple or any(type(n) is not int or n < 0 for n in shape):
         raise UnpicklingError("it holds an array without a proper dtype and shape")
     if isinstance(data, list):
@@ -265,7 +270,7 @@ def _array(data, dtype, shape, fortran):
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """``value``, if all its parts are finished and of permitted types."""
     seen, left = set(), [value]
     while left:

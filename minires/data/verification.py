@@ -1,11 +1,17 @@
 """Check whether the files of a data set are complete and well-formed, and whether they are the official ones."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import DataError
 from . import files
 from .downloads import md5_of
+from .layout import Layout, Version
 
 
 @dataclass(frozen=True)
@@ -17,7 +23,7 @@ class Check:
     note: str
 
 
-def verify(layout, data_dir=None, own=False):
+def verify(layout: Layout, data_dir: Path | str | None = None, own: bool = False) -> Iterator[Check]:
     """Yield a Check for each file, and a failed one for what could not be read.
 
     The structure is always checked: archive, sizes, labels, shapes. Files with the official names, in an archive or a
@@ -36,7 +42,7 @@ def verify(layout, data_dir=None, own=False):
         yield Check(source.path.name, False, str(error))
 
 
-def _verify_archive(layout, path, own):
+def _verify_archive(layout: Layout, path: Path, own: bool) -> Iterator[Check]:
     """Yield a Check of its md5 sum if it is the official archive, or has the name of one."""
     versions = {version.archive: version for version in layout.versions}
     try:
@@ -54,7 +60,9 @@ def _verify_archive(layout, path, own):
         )
 
 
-def _verify_file(layout, version, name, where, content, official):
+def _verify_file(
+    layout: Layout, version: Version, name: str, where: Path | str, content: NDArray[np.uint8], official: bool
+) -> Check:
     """The Check of one file; ``official``: whether it must be the official one."""
     try:
         images, labels = files.parse(layout, version, content, where)
@@ -70,7 +78,7 @@ def _verify_file(layout, version, name, where, content, official):
         )
     if name not in version.checksums:
         return Check(name, True, f"{found}, the official size")
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    md5 = hashlib.md5(content.data, usedforsecurity=False).hexdigest()
     if md5 != version.checksums[name]:
         return Check(name, False, f"{where} has md5 {md5}; the official file has {version.checksums[name]}")
     return Check(name, True, f"{found}, md5 as the official file")

@@ -4,14 +4,17 @@
 Arrays are small, so that each of their elements is checked.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from .. import functional as F
 from .. import kernels, nn
 from ..errors import ConfigError, nearest
 from ..random import get_rng_state, manual_seed, set_rng_state
+from ..tensor import Tensor
 from .function import gradcheck
 from .results import GradcheckResult
 from .updates import RunningStatistics, SGDSteps
@@ -19,63 +22,75 @@ from .updates import RunningStatistics, SGDSteps
 LABELS = np.array([2, 0, 3, 1])
 X = (2, 3, 4, 5)  # a batch of two images
 
+Shape = tuple[int, ...]
+Inputs = Callable[..., tuple[tuple[str, Shape], ...]]  # shapes -> (a name in DRAW, the shape) for each
+
 
 class Case(NamedTuple):
     """``function(*tensors)`` and its ``inputs``: for each argument an array, or (a name in DRAW, a shape) to draw one."""
 
     label: str
-    function: object
-    inputs: tuple
+    function: Callable[..., Any]
+    inputs: tuple[Any, ...]
 
 
-def _apart(rng, shape):
+def _apart(rng: np.random.Generator, shape: Shape) -> NDArray:
     """Values at least 0.2 apart and 0.1 from 0, so that no step crosses a kink or changes a maximum."""
     n = int(np.prod(shape))
     return 0.2 * (rng.permutation(n) - n // 2).reshape(shape) + 0.1
 
 
-DRAW = {
+DRAW: dict[str, Callable[[np.random.Generator, Shape], NDArray]] = {
     "normal": lambda rng, shape: rng.standard_normal(shape),
     "positive": lambda rng, shape: rng.uniform(0.5, 2, shape),
     "apart": _apart,
 }
 
 
-def draw(case, dtype=np.float64, seed=0):
+def draw(case: Case, dtype: DTypeLike = np.float64, seed: int = 0) -> list[NDArray]:
     """The case's arguments as ndarrays, images stored channels-last."""
     rng = np.random.default_rng(seed)
     drawn = [x if isinstance(x, np.ndarray) else np.asarray(DRAW[x[0]](rng, x[1]), dtype) for x in case.inputs]
     return [kernels.to_channels_last(x) for x in drawn]
 
 
-def _of(kind):
+def _of(kind: str) -> Inputs:
     return lambda *shapes: tuple((kind, shape) for shape in shapes)
 
 
 normal, positive, apart = _of("normal"), _of("positive"), _of("apart")
 
 
-def binary(f, first=normal, second=normal):
-    shapes = {"one shape": ((3, 4), (3, 4)), "channels": (X, (3, 1, 1)), "both stretch": ((2, 1, 4), (3, 1))}
+def binary(f: Callable[..., Any], first: Inputs = normal, second: Inputs = normal) -> list[Case]:
+    """Cases for an operation on two tensors, which are drawn by ``first`` and ``second``."""
+    shapes: dict[str, tuple[Shape, Shape]] = {
+        "one shape": ((3, 4), (3, 4)),
+        "channels": (X, (3, 1, 1)),
+        "both stretch": ((2, 1, 4), (3, 1)),
+    }
     return [Case(label, f, (*first(a), *second(b))) for label, (a, b) in shapes.items()]
 
 
-def conv(label, x, w, bias=False, **settings):
+def conv(label: str, x: Shape, w: Shape, bias: bool = False, **settings: Any) -> Case:
+    """A case for conv2d with x and w of these shapes."""
     return Case(label, lambda *v: F.conv2d(*v, **settings), normal(x, w, w[:1]) if bias else normal(x, w))
 
 
-def batch_norm(label, shape, training, affine=True):
-    def function(x, *affine):
-        running = np.linspace(-1, 1, shape[1]), np.linspace(0.5, 2, shape[1])
-        return F.batch_norm(x, *running, *affine, training=training)
+def batch_norm(label: str, shape: Shape, training: bool, affine: bool = True) -> Case:
+    """A case for batch_norm with x of this shape."""
+
+    def function(x: Tensor, *affine: Tensor) -> Tensor:
+        mean, var = np.linspace(-1, 1, shape[1]), np.linspace(0.5, 2, shape[1])
+        gamma, beta = affine or (None, None)
+        return F.batch_norm(x, mean, var, gamma, beta, training=training)
 
     return Case(label, function, normal(shape, shape[1:2], shape[1:2]) if affine else normal(shape))
 
 
-def block(label, function, shortcut=False, norm_first=False):
+def block(label: str, function: Callable[..., Any], shortcut: bool = False, norm_first: bool = False) -> Case:
     """A case for ``function(x, conv, bn[, shortcut])``, a step of a residual block. Inputs: x, conv's weight, γ, β."""
 
-    def run(x, w, gamma, beta, *shortcut):
+    def run(x: Tensor, w: Tensor, gamma: Tensor, beta: Tensor, *shortcut: Tensor) -> Tensor:
         conv, bn = nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(len(gamma.data))
         vars(conv).update(weight=w)
         vars(bn).update(weight=gamma, bias=beta)
@@ -85,19 +100,19 @@ def block(label, function, shortcut=False, norm_first=False):
     return Case(label, run, normal((3, 2, 3, 3), (4, 2, 3, 3), C, C, *[(3, 4, 3, 3)] * shortcut))
 
 
-def _pre_activation_end(x, conv, bn, shortcut):
+def _pre_activation_end(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, shortcut: Tensor) -> Tensor:
     return F.bn_relu_conv_add(x, bn, conv, shortcut)
 
 
-def _two_dropouts(x):
+def _two_dropouts(x: Tensor) -> Tensor:
     return F.dropout(F.dropout(x, 0.3), 0.4)
 
 
-def _fan_out(x):
+def _fan_out(x: Any) -> Any:
     return x * x + F.relu(x) * 3 + x.exp()
 
 
-def _crossing(x):
+def _crossing(x: Any) -> Any:
     """A graph with two shortcuts that cross each other."""
     a = x.tanh()
     b = a * x
@@ -219,7 +234,7 @@ CASES = {
 }
 
 
-def select(names=()):
+def select(names: Iterable[str] = ()) -> list[tuple[str, Case]]:
     """[(name, Case)] for these names, by default for all. Raises ConfigError for a name that is not in the table."""
     for name in names:
         if name not in CASES:
@@ -229,7 +244,7 @@ def select(names=()):
     return [(name, case) for name in names or CASES for case in CASES[name]]
 
 
-def check(name, case, **settings):
+def check(name: str, case: Case, **settings: Any) -> GradcheckResult:
     """The GradcheckResult of one case, named like "conv2d: 3×3, pad 1". An exception counts as a wrong gradient."""
     title = f"{name}: {case.label}" if case.label else name
     rng_state = get_rng_state()

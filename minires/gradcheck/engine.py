@@ -5,21 +5,27 @@ outputs sum to a constant). Backward gives ∂L/∂x, and a central difference o
 direction of a large array, must agree with it. The tensors are changed in place and restored.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..lazy import fusion
 from ..tensor import Tensor, backward
 from . import kinks
 from .results import KINK, RIGHT, WRONG, ZERO, Checked, Difference
+from .state import Snapshot
+
+Step = tuple[int, ...] | NDArray[np.float64]  # an element, or a direction of the shape of x
 
 STEP_FACTORS = (1, 0.1, 0.01, 0.001)  # of the step that the sweep chose, tried in turn while a kink lies within it
 DENSITIES = (1, 0.5, 0.25, 0.1, 0.03)  # of random directions, tried in turn while one meets kinks
-EPS = np.finfo(np.float64).eps
+EPS = float(np.finfo(np.float64).eps)
 
 
-def make_rng(seed):
+def make_rng(seed: int) -> np.random.Generator:
     """The generator for cotangents and directions. Not default_rng(seed): a caller who draws x from that would get v = x,
     and the gradient of batch norm is 0 for a cotangent that equals its input."""
     return np.random.default_rng([seed, 0x67726164])
@@ -41,7 +47,7 @@ class Settings:
 class Evaluation:
     """The values of the outputs at one point, and the branches that the operations took there."""
 
-    def __init__(self, outputs):
+    def __init__(self, outputs: Sequence[Tensor]) -> None:
         self.values = [y.data.copy(order="K") for y in outputs]  # y may be x itself, which is about to change
         self.branches = kinks.branches(outputs)
 
@@ -49,7 +55,7 @@ class Evaluation:
 class Objective:
     """L = Σ v·y as a function of leaf tensors. run() returns y: a Tensor, or a tuple or list of them."""
 
-    def __init__(self, run, state, rng):
+    def __init__(self, run: Callable[[], Any], state: Snapshot, rng: np.random.Generator) -> None:
         self.run, self.state = run, state
         self.base = self.evaluate()
         self.state.keep_changed()
@@ -57,18 +63,18 @@ class Objective:
         again = self.evaluate()
         self.deterministic = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(self.base.values, again.values))
 
-    def outputs(self):
+    def outputs(self) -> list[Tensor]:
         """The Tensors that run() returns, every time with the same buffers and the same random numbers."""
         self.state.restore()
         y = self.run()
         return [t for t in (y if isinstance(y, (tuple, list)) else (y,)) if isinstance(t, Tensor)]
 
-    def evaluate(self):
+    def evaluate(self) -> Evaluation:
         """The Evaluation at the present values of the leaves, computed op by op so that every kink is seen."""
         with fusion(False), self.state.hooked():
             return Evaluation(self.outputs())
 
-    def gradients(self, leaves):
+    def gradients(self, leaves: Sequence[Tensor]) -> list[NDArray | None] | str:
         """∂L/∂leaf of every leaf by backward, or a text that says why there are none."""
         for leaf in leaves:
             leaf.grad = None
@@ -81,29 +87,34 @@ class Objective:
             return f"backward raised {type(error).__name__}: {error}"
         return [leaf.grad for leaf in leaves]
 
-    def change(self, a, b):
+    def change(self, a: Evaluation, b: Evaluation) -> float:
         """L(b) − L(a). Outputs are subtracted first, so that those which did not change add no rounding error."""
         return sum(float((v * (y - x)).sum()) for v, x, y in zip(self.cotangents, a.values, b.values))
 
-    def rounding(self, h):
+    def rounding(self, h: float) -> float:
         """A bound on the rounding error of a central difference with step h."""
         norm = np.sqrt(sum(float(np.square(v * y).sum()) for v, y in zip(self.cotangents, self.base.values)))
         return float(4 * EPS * norm / h)
 
 
 class LeafCheck:
-    """Checks the gradient of one leaf.
+    """Checks the gradient of one leaf."""
 
-    A step is an element (an index) or a direction (an array of the leaf's shape) to move along.
-    """
-
-    def __init__(self, objective, name, leaf, grad, settings, rng):
+    def __init__(
+        self,
+        objective: Objective,
+        name: str,
+        leaf: Tensor,
+        grad: NDArray,
+        settings: Settings,
+        rng: np.random.Generator,
+    ) -> None:
         self.objective, self.x, self.grad, self.settings, self.rng = objective, leaf.data, grad, settings, rng
         finite = np.abs(grad[np.isfinite(grad)])
         self.result = Checked(name, leaf.shape, scale=float(finite.max(initial=0.0)))
         self.allowed = settings.atol + settings.rtol * self.result.scale
 
-    def run(self, find_element):
+    def run(self, find_element: bool) -> Checked:
         """Compare every element of a small array, or a few directions of a large one; then, if ``find_element``, search
         for a wrong element when a direction is wrong."""
         x, settings = self.x, self.settings
@@ -123,18 +134,18 @@ class LeafCheck:
                 self.result.located = self.find_wrong_element()
         return self.result
 
-    def direction(self, density=1):
+    def direction(self, density: float = 1) -> NDArray[np.float64]:
         """A random direction of length 1, in which a share ``density`` of the elements is not 0."""
         step = self.rng.standard_normal(self.x.shape)
         if density < 1:
             step[self.rng.random(step.shape) >= density] = 0
         return step / (np.linalg.norm(step) or 1)
 
-    def analytic_slope(self, step):
+    def analytic_slope(self, step: Step) -> float:
         """Backward's slope along an element or a direction."""
         return float(self.grad[step]) if isinstance(step, tuple) else float((self.grad * step).sum())
 
-    def both_sides(self, step, h):
+    def both_sides(self, step: Step, h: float) -> list[Evaluation]:
         """The Evaluations at x − h·step and x + h·step."""
         at = step if isinstance(step, tuple) else ...  # an element, or all of x
         start, sides = self.x[at].copy(order="K"), []
@@ -146,7 +157,7 @@ class LeafCheck:
             self.x[at] = start
         return sides
 
-    def compare(self, step, where=None):
+    def compare(self, step: Step, where: str | None = None) -> Difference:
         """The Difference along a step: h is reduced until no kink lies within it and the slopes agree."""
         analytic = self.analytic_slope(step)
         allowed = self.allowed * (1 if isinstance(step, tuple) else 3)  # a sum is as large as an element times √size
@@ -172,9 +183,12 @@ class LeafCheck:
             disagreed += not right
             if right or disagreed == 2:
                 break
+        assert best is not None  # the first h has set it
         return best
 
-    def at_kink(self, difference, below, above, flips):
+    def at_kink(
+        self, difference: Difference, below: Evaluation, above: Evaluation, flips: dict[str, int]
+    ) -> Difference:
         """The Difference across a kink, where any slope between those of the two sides is right.
 
         Where several kinks meet, the two slopes are no bounds: backward may have taken a different side of each
@@ -190,7 +204,7 @@ class LeafCheck:
         status = WRONG if not np.isfinite(d.analytic) or (single and outside) else KINK
         return Difference(d.where, d.index, d.analytic, d.numeric, d.allowed, d.h, status, (low, high), flips)
 
-    def sweep(self):
+    def sweep(self) -> float:
         """Choose the step: of steps from 1e-2 to 1e-9 of the values' size along a random direction, the one whose
         neighbours agree with it best. Larger steps suffer from curvature, smaller ones from rounding. Backward's slope has
         no influence on the choice."""
@@ -209,7 +223,7 @@ class LeafCheck:
         spread = [abs(slopes[k] - slopes[k - 1]) + abs(slopes[k] - slopes[k + 1]) for k in smooth]
         return float(steps[smooth[int(np.nanargmin(spread)) if np.isfinite(spread).any() else 0]])
 
-    def find_wrong_element(self):
+    def find_wrong_element(self) -> Difference | None:
         """The Difference of a wrong element, or None: bisection, which keeps a half along which the slopes disagree."""
         indices = np.arange(self.x.size)
         while len(indices) > 1:
@@ -225,7 +239,14 @@ class LeafCheck:
         return found if found.status == WRONG else None
 
 
-def check_leaves(run, leaves, state, settings, rng, on_leaf=None):
+def check_leaves(
+    run: Callable[[], Any],
+    leaves: dict[str, Tensor],
+    state: Snapshot,
+    settings: Settings,
+    rng: np.random.Generator,
+    on_leaf: Callable[[str], object] | None = None,
+) -> tuple[list[Checked], str]:
     """Check the gradients of ``leaves`` ({name: leaf Tensor, float64}) in ``run()``. Returns ([Checked], error).
 
     on_leaf(name) is called before each leaf, for a progress display. error says why nothing could be compared, or is "".

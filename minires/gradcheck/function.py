@@ -1,6 +1,10 @@
 """``gradcheck``: the gradients of a function of arrays."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..lazy import fusion
@@ -11,7 +15,7 @@ from .results import GradcheckResult
 from .state import Snapshot
 
 
-def promote(inputs, notes):
+def promote(inputs: Any, notes: list[str]) -> list[Tensor | NDArray]:
     """Copies of the float inputs as float64 leaves; other inputs (labels) as they are. Adds a note for each promotion."""
     leaves = []
     for i, x in enumerate(inputs if isinstance(inputs, (tuple, list)) else [inputs]):
@@ -26,19 +30,19 @@ def promote(inputs, notes):
 
 
 def gradcheck(
-    f,
-    inputs,
+    f: Callable[..., Tensor | tuple[Tensor, ...]],
+    inputs: Any,
     *,
-    eps=None,
-    rtol=1e-5,
-    atol=1e-8,
-    most_elements=400,
-    directions=8,
-    sweep_points=8,
-    seed=0,
-    name="gradcheck",
-    raise_exception=True,
-):
+    eps: float | None = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-8,
+    most_elements: int = 400,
+    directions: int = 8,
+    sweep_points: int = 8,
+    seed: int = 0,
+    name: str = "gradcheck",
+    raise_exception: bool = True,
+) -> GradcheckResult:
     """Check the gradients of ``f`` at ``inputs`` by central differences in float64. Returns a GradcheckResult.
 
     f: Tensors → a Tensor or a tuple of them. What it draws from minires' generator (dropout) is the same in every
@@ -66,7 +70,7 @@ def gradcheck(
         kinds = ", ".join(str(np.asarray(getattr(x, "data", x)).dtype) for x in arguments)
         raise ConfigError(f"gradcheck: needs an input of floats, got {kinds}: give one as float64")
 
-    def run():
+    def run() -> Tensor | tuple[Tensor, ...]:
         return f(*[x if name is None else leaves[name] for x, name in zip(arguments, names)])
 
     names = [f"input {i}" if f"input {i}" in leaves else None for i in range(len(arguments))]

@@ -1,10 +1,13 @@
 """``gradcheck_model``: the gradients of a whole network, parameter by parameter."""
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
 from ..lazy import fusion
+from ..nn import Module
 from ..tensor import Tensor
 from .engine import Settings, check_leaves, make_rng
 from .function import promote
@@ -14,7 +17,7 @@ from .state import Snapshot
 
 
 @contextmanager
-def in_float64(model, notes):
+def in_float64(model: Module, notes: list[str]) -> Iterator[None]:
     """Inside the block the model is in float64; afterwards it has its own arrays again, with their dtypes and values."""
     parameters = [(p, p.data, p.grad) for p in model.parameters()]
     buffers = [(m, name, value) for m in model.modules() for name, value in m.named_buffers(recurse=False)]
@@ -35,20 +38,20 @@ def in_float64(model, notes):
 
 
 def gradcheck_model(
-    model,
-    inputs,
+    model: Module,
+    inputs: Any,
     *,
-    loss=None,
-    directions=2,
-    eps=None,
-    rtol=1e-5,
-    atol=1e-8,
-    sweep_points=8,
-    seed=0,
-    name=None,
-    on_parameter=None,
-    raise_exception=True,
-):
+    loss: Callable[[Any], Tensor] | None = None,
+    directions: int = 2,
+    eps: float | None = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-8,
+    sweep_points: int = 8,
+    seed: int = 0,
+    name: str | None = None,
+    on_parameter: Callable[[str], object] | None = None,
+    raise_exception: bool = True,
+) -> GradcheckResult:
     """Check a network's gradients with respect to every parameter and float input, along random directions, in float64.
 
     model: an nn.Module, checked in the mode (training or evaluation) that it is in. It is left as it was, buffers and
@@ -68,10 +71,10 @@ def gradcheck_model(
     result = GradcheckResult(name or type(model).__name__)
     with in_float64(model, result.notes), Snapshot(model, loss) as state:
         arguments = promote(inputs, result.notes)
-        leaves = {path: p for path, p in model.named_parameters() if p.requires_grad}
+        leaves: dict[str, Tensor] = {path: p for path, p in model.named_parameters() if p.requires_grad}
         leaves |= {f"input {i}": x for i, x in enumerate(arguments) if isinstance(x, Tensor) and x.requires_grad}
 
-        def run():
+        def run() -> Any:
             y = model(*arguments)
             return y if loss is None else loss(y)
 
@@ -81,7 +84,15 @@ def gradcheck_model(
     return result.raise_if_wrong() if raise_exception else result
 
 
-def _locate(result, model, run, state, settings, rng):
+def _locate(
+    result: GradcheckResult,
+    model: Module,
+    run: Callable[[], Any],
+    state: Snapshot,
+    settings: Settings,
+    rng: np.random.Generator,
+) -> None:
+    """Set the location, module, operation and finding of a result that has failed."""
     state.restore()
     found = wrong_module(record_calls(model, run), state, settings, rng)
     if found is None:

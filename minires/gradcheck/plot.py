@@ -1,11 +1,13 @@
 """Error against step size: why the step of a difference must be neither large nor small."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from .results import WRONG
+from .results import WRONG, Checked, GradcheckResult
 
 INK, GRID, WRONG_COLOR = "#22272e", "#e3e6ea", "#d1242f"
 COLORS = ("#0b6bcb", "#e07b00", "#1a7f37", "#8250df", "#8a94a3", "#0f8b8d")
@@ -13,7 +15,7 @@ MAX_LEGEND = 12  # curves that a legend can name
 FORMATS = ("png", "svg", "pdf")
 
 
-def draw_sweeps(results, path, title=""):
+def draw_sweeps(results: Sequence[GradcheckResult], path: Path | str, title: str = "") -> None:
     """Plot every sweep of ``results`` into a file: |numeric − backward| / the largest gradient, against h.
 
     A point is hollow where kinks lie between x − h and x + h. Towards small h curves fall while curvature dominates (∝ h²)
@@ -46,7 +48,8 @@ def draw_sweeps(results, path, title=""):
     Path(path).write_bytes(picture.getvalue())
 
 
-def _curve(axes, checked, color, label):
+def _curve(axes: Any, checked: Checked, color: str, label: str) -> None:
+    """Plot one sweep."""
     h, error, flips = (np.array(column, float) for column in zip(*checked.sweep))
     error = np.abs(error) / (checked.scale or 1)
     shown = error > 0  # an exact difference has no place on a logarithmic axis

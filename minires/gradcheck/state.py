@@ -2,9 +2,12 @@
 
 import functools
 import types
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..nn import Module
 from ..random import get_rng_state, set_rng_state
@@ -18,24 +21,24 @@ class Snapshot:
     dropout draws the same mask. Leaving the context restores ``.grad`` of the tensors too.
     """
 
-    def __init__(self, *roots):
+    def __init__(self, *roots: object) -> None:
         arrays, tensors, self.modules = reachable(roots)
         self.arrays = [(a, a.copy(order="K")) for a in arrays]
         self.grads = [(t, t.grad) for t in tensors]
         self.rng_state = get_rng_state()
 
-    def restore(self):
+    def restore(self) -> None:
         """Restore the arrays and the random generator."""
         for array, saved in self.arrays:
             array[...] = saved
         set_rng_state(self.rng_state)
 
-    def keep_changed(self):
+    def keep_changed(self) -> None:
         """After an evaluation: drop the arrays that it did not change. A data set is not copied 800 times."""
         self.arrays = [(a, saved) for a, saved in self.arrays if a.tobytes() != saved.tobytes()]
 
     @contextmanager
-    def hooked(self):
+    def hooked(self) -> Iterator[None]:
         """Put a hook that does nothing on every module inside the block: a module with a hook runs op by op."""
         handles = [module.register_forward_pre_hook(lambda module, inputs: None) for module in self.modules]
         try:
@@ -44,19 +47,22 @@ class Snapshot:
             for handle in handles:
                 handle.remove()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         self.restore()
         for tensor, grad in self.grads:
             tensor.grad = grad
 
 
-def reachable(roots, depth=5):
+def reachable(roots: Iterable[object], depth: int = 5) -> tuple[list[NDArray], list[Tensor], list[Module]]:
     """(writeable arrays, Tensors, modules) that the functions, modules and containers ``roots`` refer to, each once."""
-    arrays, tensors, modules, seen = [], [], [], set()
-    stack = [(root, depth) for root in roots]
+    arrays: list[NDArray] = []
+    tensors: list[Tensor] = []
+    modules: list[Module] = []
+    seen: set[int] = set()
+    stack: list[tuple[Any, int]] = [(root, depth) for root in roots]
     while stack:
         value, left = stack.pop()
         if id(value) in seen or left < 0:
@@ -76,7 +82,7 @@ def reachable(roots, depth=5):
     return arrays, tensors, modules
 
 
-def _parts(value):
+def _parts(value: Any) -> list[Any]:
     """The objects that a value refers to."""
     if isinstance(value, types.FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
@@ -99,7 +105,7 @@ def _parts(value):
     return list(vars(value).values())
 
 
-def _global_names(code):
+def _global_names(code: types.CodeType) -> Iterator[str]:
     """The global names that a code object uses, including those of the functions defined inside it."""
     yield from code.co_names
     for constant in code.co_consts:
@@ -107,7 +113,7 @@ def _global_names(code):
             yield from _global_names(constant)
 
 
-def _is_filled(cell):
+def _is_filled(cell: types.CellType) -> bool:
     try:
         return cell.cell_contents is not cell
     except ValueError:

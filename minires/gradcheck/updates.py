@@ -4,7 +4,10 @@ Compared with finite differences of the code that performs the update, they reve
 running average as they would a wrong backward pass.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import functional as F
 from ..optim import SGD
@@ -20,18 +23,18 @@ class SGDSteps(Op):
     label = "SGD"
     lr, momentum, weight_decay = 0.5, 0.8, 0.3
 
-    def __init__(self, nesterov):
+    def __init__(self, nesterov: bool) -> None:
         self.nesterov = nesterov
 
-    def forward(self, w, *gradients):
-        w = Tensor(w.copy(order="K"), requires_grad=True)
+    def forward(self, w0: NDArray, *gradients: NDArray) -> NDArray:
+        w = Tensor(w0.copy(order="K"), requires_grad=True)
         optimizer = SGD([w], self.lr, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov)
         for g in gradients:
             w.grad = g.copy(order="K")
             optimizer.step()
         return w.data
 
-    def backward(self, dy, needs):
+    def backward(self, dy: NDArray, needs: Sequence[bool]) -> tuple[NDArray, NDArray, NDArray]:
         lr, mu, decay = self.lr, self.momentum, self.weight_decay
         c, k = (1 + mu, mu * mu) if self.nesterov else (1, mu)
         w1_w0, w1_g1 = 1 - lr * c * decay, -lr * c
@@ -50,13 +53,13 @@ class RunningStatistics(Op):
     label = "running statistics"
     momentum = 0.25
 
-    def forward(self, x, mean, var):
+    def forward(self, x: NDArray, mean: NDArray, var: NDArray) -> NDArray:
         self.x = x
         mean, var = mean.copy(), var.copy()
         F.batch_norm(Tensor(x), mean, var, training=True, momentum=self.momentum)
         return np.stack([mean, var])
 
-    def backward(self, dy, needs):
+    def backward(self, dy: NDArray, needs: Sequence[bool]) -> tuple[NDArray, NDArray, NDArray]:
         M = self.x.size // self.x.shape[1]
         dmean, dvar = dy[:, :, None, None]  # (C, 1, 1)
         centred = self.x - self.x.mean((0, 2, 3), keepdims=True)

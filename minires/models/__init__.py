@@ -1,5 +1,8 @@
 """Residual networks, by name (``create("resnet20")``) or as functions (``resnet20(num_classes=100, option="B")``)."""
 
+from collections.abc import Callable
+
+from ..nn import Module
 from .blocks import BasicBlock, Bottleneck, BottleneckV1, PreActBasicBlock, PreActBottleneck, PreActBottleneckV1
 from .registry import MODELS, create, names
 from .resnet_cifar import CifarPreResNet, CifarResNet
@@ -25,12 +28,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Callable[..., Module]:
     """``models.resnet20`` is the constructor registered as "resnet20"."""
     if name not in MODELS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return MODELS[name]
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)

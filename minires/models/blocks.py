@@ -5,17 +5,24 @@
 Blocks without a shortcut, y = relu(F(x)) or y = F(x), make the plain networks of [1].
 """
 
+from __future__ import annotations
+
+from typing import Literal
+
 from .. import functional as F
 from .. import nn
 from ..errors import ConfigError
+from ..tensor import Tensor
+
+Option = Literal["A", "B"] | None  # the shortcut where the shape changes, or None for a plain network
 
 
-def conv3x3(in_channels, out_channels, stride=1):
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     """A 3×3 convolution without bias, padded so that at stride 1 it keeps height and width."""
     return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
 
 
-def conv1x1(in_channels, out_channels, stride=1):
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     """A 1×1 convolution without bias."""
     return nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
 
@@ -26,36 +33,42 @@ def conv1x1(in_channels, out_channels, stride=1):
 class ZeroPad(nn.Module):
     """Option A of [1, §3.3]: every stride-th pixel, padded with channels of zeros, half of them before x and half after."""
 
-    def __init__(self, in_channels, out_channels, stride):
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         self.stride = stride
         self.before = (out_channels - in_channels) // 2
         self.after = out_channels - in_channels - self.before
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return F.zero_pad_shortcut(x, self.stride, self.before, self.after)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"stride={self.stride}, channels=({self.before}, {self.after})"
 
 
 class Projection(nn.Sequential):
     """Option B of [1, §3.3]: a 1×1 convolution and its batch norm."""
 
-    def __init__(self, in_channels, out_channels, stride):
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return F.conv_bn(x, self[0], self[1])
 
 
 class LinearProjection(nn.Sequential):
     """Option B of [2]: a 1×1 convolution alone, since its input is normalised already."""
 
-    def __init__(self, in_channels, out_channels, stride):
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__({"conv": conv1x1(in_channels, out_channels, stride)})
 
 
-def make_shortcut(option, projection, in_channels, out_channels, stride):
+def make_shortcut(
+    option: Option,
+    projection: type[Projection] | type[LinearProjection],
+    in_channels: int,
+    out_channels: int,
+    stride: int,
+) -> nn.Module | None:
     """The shortcut of a block: option "A" or "B" where the shape changes, else the identity; None for a plain network.
 
     projection: the class for option B. Raises ConfigError for any other option.
@@ -77,14 +90,14 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels, channels, stride=1, option="B"):
+    def __init__(self, in_channels: int, channels: int, stride: int = 1, option: Option = "B") -> None:
         self.conv1 = conv3x3(in_channels, channels, stride)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = conv3x3(channels, channels)
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample = make_shortcut(option, Projection, in_channels, channels, stride)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         y = F.conv_bn_relu(x, self.conv1, self.bn1)
         if self.downsample is None:
             return F.conv_bn_relu(y, self.conv2, self.bn2)
@@ -100,7 +113,7 @@ class Bottleneck(nn.Module):
     expansion = 4
     stride_on_3x3 = True
 
-    def __init__(self, in_channels, channels, stride=1, option="B"):
+    def __init__(self, in_channels: int, channels: int, stride: int = 1, option: Option = "B") -> None:
         first, second = (1, stride) if self.stride_on_3x3 else (stride, 1)
         self.conv1 = conv1x1(in_channels, channels, first)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -110,7 +123,7 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(4 * channels)
         self.downsample = make_shortcut(option, Projection, in_channels, 4 * channels, stride)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         y = F.conv_bn_relu(x, self.conv1, self.bn1)
         y = F.conv_bn_relu(y, self.conv2, self.bn2)
         if self.downsample is None:
@@ -133,14 +146,18 @@ class PreActBlock(nn.Module):
     Where the shape changes, the first BN and relu come before the fork, so that the shortcut takes their output too.
     """
 
-    def fork(self, x):
+    norm1: nn.BatchNorm2d
+    conv1: nn.Conv2d
+    downsample: nn.Module | None
+
+    def fork(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(the input of the shortcut, conv1(relu(norm1(x))))."""
         if isinstance(self.downsample, ZeroPad | LinearProjection):
             x = F.bn_relu(x, self.norm1)
             return x, self.conv1(x)
         return x, F.bn_relu_conv(x, self.norm1, self.conv1)
 
-    def join(self, x, y, norm, conv):
+    def join(self, x: Tensor, y: Tensor, norm: nn.BatchNorm2d, conv: nn.Conv2d) -> Tensor:
         """conv(relu(norm(y))), the end of F, plus the shortcut of x; in a plain network without the shortcut."""
         if self.downsample is None:
             return F.bn_relu_conv(y, norm, conv)
@@ -152,14 +169,14 @@ class PreActBasicBlock(PreActBlock):
 
     expansion = 1
 
-    def __init__(self, in_channels, channels, stride=1, option="B"):
+    def __init__(self, in_channels: int, channels: int, stride: int = 1, option: Option = "B") -> None:
         self.norm1 = nn.BatchNorm2d(in_channels)
         self.conv1 = conv3x3(in_channels, channels, stride)
         self.norm2 = nn.BatchNorm2d(channels)
         self.conv2 = conv3x3(channels, channels)
         self.downsample = make_shortcut(option, LinearProjection, in_channels, channels, stride)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x, y = self.fork(x)
         return self.join(x, y, self.norm2, self.conv2)
 
@@ -170,7 +187,7 @@ class PreActBottleneck(PreActBlock):
     expansion = 4
     stride_on_3x3 = True
 
-    def __init__(self, in_channels, channels, stride=1, option="B"):
+    def __init__(self, in_channels: int, channels: int, stride: int = 1, option: Option = "B") -> None:
         first, second = (1, stride) if self.stride_on_3x3 else (stride, 1)
         self.norm1 = nn.BatchNorm2d(in_channels)
         self.conv1 = conv1x1(in_channels, channels, first)
@@ -180,7 +197,7 @@ class PreActBottleneck(PreActBlock):
         self.conv3 = conv1x1(channels, 4 * channels)
         self.downsample = make_shortcut(option, LinearProjection, in_channels, 4 * channels, stride)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x, y = self.fork(x)
         y = F.bn_relu_conv(y, self.norm2, self.conv2)
         return self.join(x, y, self.norm3, self.conv3)
@@ -194,22 +211,24 @@ class PreActBottleneckV1(PreActBottleneck):
 
 # --- parts of networks
 
+Block = type[BasicBlock] | type[Bottleneck] | type[PreActBasicBlock] | type[PreActBottleneck]
 
-def stage(block, in_channels, channels, depth, stride, option):
+
+def stage(block: Block, in_channels: int, channels: int, depth: int, stride: int, option: Option) -> nn.Sequential:
     """``depth`` blocks in a chain; the first has the stride, and changes in_channels to channels·expansion."""
     blocks = [block(in_channels, channels, stride, option)]
     blocks += [block(channels * block.expansion, channels, 1, option) for _ in range(depth - 1)]
     return nn.Sequential(*blocks)
 
 
-def global_pool(pool):
+def global_pool(pool: Literal["avg", "max"]) -> nn.Module:
     """The global pooling before the classifier: "avg" or "max". Raises ConfigError for anything else."""
     if pool not in ("avg", "max"):
         raise ConfigError(f"pool is 'avg' or 'max', the global pooling at the end, not {pool!r}")
     return nn.AdaptiveAvgPool2d(1) if pool == "avg" else nn.AdaptiveMaxPool2d(1)
 
 
-def he_init(network):
+def he_init(network: nn.Module) -> None:
     """Convolutions ~ N(0, 2 / fan_out), the classifier's bias 0; batch norms keep γ = 1, β = 0.
 
     "Delving Deep into Rectifiers", He et al. 2015, §2.2, the backward case, as in the authors' code.
@@ -217,5 +236,5 @@ def he_init(network):
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.Linear):
+        elif isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)

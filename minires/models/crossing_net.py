@@ -1,7 +1,10 @@
 """A network of five layers with two shortcuts that cross, to study how gradients flow where paths are not nested."""
 
+from typing import Any, Literal
+
 from .. import functional as F
 from .. import nn
+from ..tensor import Tensor
 from .blocks import conv1x1, global_pool, he_init
 from .registry import register
 
@@ -17,7 +20,7 @@ class CrossingNet(nn.Module):
     Wₛ is a 1×1 convolution at the centres of the pooling windows.
     """
 
-    def __init__(self, num_classes=1000, in_channels=3, pool="avg"):
+    def __init__(self, num_classes: int = 1000, in_channels: int = 3, pool: Literal["avg", "max"] = "avg") -> None:
         self.conv1 = nn.Conv2d(in_channels, 96, 11, stride=4, bias=False)
         self.bn1 = nn.BatchNorm2d(96)
         self.maxpool = nn.MaxPool2d(3, stride=2)
@@ -31,11 +34,11 @@ class CrossingNet(nn.Module):
         self.fc = nn.Linear(384, num_classes)
         he_init(self)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         v5 = self.feature_maps(x)[-1]
         return self.fc(F.flatten(self.avgpool(v5), 1))
 
-    def feature_maps(self, x):
+    def feature_maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The five feature maps v1 … v5."""
         v1 = F.conv_bn_relu(x, self.conv1, self.bn1)
         v2 = self.maxpool(v1)
@@ -45,7 +48,7 @@ class CrossingNet(nn.Module):
         return v1, v2, v3, v4, v5
 
 
-def window_centres(x):
+def window_centres(x: Any) -> Any:
     """The pixels at the centres of 3×3 windows with stride 2: rows and columns 1, 3, 5 …, except the last row and column,
     which have no window around them. For odd sizes, such as 55 or 27 pixels, that is x[:, :, 1::2, 1::2]."""
     return x[:, :, 1:-1:2, 1:-1:2]

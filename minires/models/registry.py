@@ -1,23 +1,26 @@
 """The registry of models by name."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 from ..errors import ConfigError, nearest
+from ..nn import Module
 
-MODELS = {}  # name -> constructor
+MODELS: dict[str, Callable[..., Module]] = {}  # name -> constructor
 
 
-def register(name, network, summary, fixed, **defaults):
+def register(name: str, network: Callable[..., Module], summary: str, fixed: dict[str, Any], **defaults: Any) -> None:
     """Register ``name``: a constructor that calls ``network(**fixed, **options)``, where ``defaults`` may set options.
 
     summary: the first sentence of the constructor's docstring.
     """
 
-    def construct(**options):
+    def construct(**options: Any) -> Module:
         return network(**fixed, **{**defaults, **options})
 
     parameters = inspect.signature(network).parameters.values()
-    construct.__signature__ = inspect.Signature(
+    construct.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # which inspect.signature reads
         [
             p.replace(kind=p.KEYWORD_ONLY, default=defaults.get(p.name, p.default))
             for p in parameters
@@ -29,7 +32,7 @@ def register(name, network, summary, fixed, **defaults):
     MODELS[name] = construct
 
 
-def names():
+def names() -> list[str]:
     """The names of all models, by family and depth.
 
     >>> names()[:4]
@@ -38,7 +41,7 @@ def names():
     return list(MODELS)
 
 
-def create(name, **options):
+def create(name: str, **options: Any) -> Module:
     """Build the model called ``name``. Raises ConfigError for an unknown name or option.
 
     >>> create("resnet20", num_classes=100).fc

@@ -4,10 +4,23 @@ CifarResNet: "Deep Residual Learning for Image Recognition", He et al. 2015, §4
 CifarPreResNet: "Identity Mappings in Deep Residual Networks", He et al. 2016 [2].
 """
 
+from typing import Literal
+
 from .. import functional as F
 from .. import nn
 from ..errors import ConfigError
-from .blocks import BasicBlock, PreActBasicBlock, PreActBottleneckV1, conv3x3, global_pool, he_init, stage
+from ..tensor import Tensor
+from .blocks import (
+    BasicBlock,
+    Option,
+    PreActBasicBlock,
+    PreActBottleneck,
+    PreActBottleneckV1,
+    conv3x3,
+    global_pool,
+    he_init,
+    stage,
+)
 from .registry import register
 
 
@@ -18,7 +31,14 @@ class CifarResNet(nn.Module):
     projections, None for a plain network. pool: "avg" or "max". Raises ConfigError for a depth that is not 6n + 2.
     """
 
-    def __init__(self, depth, option="A", num_classes=10, in_channels=3, pool="avg"):
+    def __init__(
+        self,
+        depth: int,
+        option: Option = "A",
+        num_classes: int = 10,
+        in_channels: int = 3,
+        pool: Literal["avg", "max"] = "avg",
+    ) -> None:
         n = blocks_per_stage(depth, 2)
         self.conv1 = conv3x3(in_channels, 16)
         self.bn1 = nn.BatchNorm2d(16)
@@ -29,7 +49,7 @@ class CifarResNet(nn.Module):
         self.fc = nn.Linear(64, num_classes)
         he_init(self)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = F.conv_bn_relu(x, self.conv1, self.bn1)
         x = self.layer1(x)
         x = self.layer2(x)
@@ -43,7 +63,15 @@ class CifarPreResNet(nn.Module):
     (N, in_channels, H, W) → logits (N, num_classes). Options as of CifarResNet; block: PreActBasicBlock or a bottleneck.
     """
 
-    def __init__(self, depth, block=PreActBasicBlock, option="A", num_classes=10, in_channels=3, pool="avg"):
+    def __init__(
+        self,
+        depth: int,
+        block: type[PreActBasicBlock] | type[PreActBottleneck] = PreActBasicBlock,
+        option: Option = "A",
+        num_classes: int = 10,
+        in_channels: int = 3,
+        pool: Literal["avg", "max"] = "avg",
+    ) -> None:
         expansion = block.expansion
         n = blocks_per_stage(depth, 2 if expansion == 1 else 3)
         self.stem = nn.Sequential({"conv": conv3x3(in_channels, 16)})
@@ -58,14 +86,14 @@ class CifarPreResNet(nn.Module):
         )
         he_init(self)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         x = self.stages(x)
         x = F.bn_relu(x, self.norm)
         return self.head(x)
 
 
-def blocks_per_stage(depth, layers):
+def blocks_per_stage(depth: int, layers: int) -> int:
     """n of a network with three stages of n blocks with ``layers`` layers each: depth = 3·layers·n + 2.
 
     Raises ConfigError when there is no such n.

@@ -4,9 +4,12 @@ ResNet: "Deep Residual Learning for Image Recognition", He et al. 2015, table 1 
 ResNetV2: "Identity Mappings in Deep Residual Networks", He et al. 2016 [2]. Layout and names as in timm's resnetv2.
 """
 
+from typing import Literal
+
 from .. import functional as F
 from .. import nn
-from .blocks import BasicBlock, Bottleneck, BottleneckV1, PreActBottleneck, global_pool, he_init, stage
+from ..tensor import Tensor
+from .blocks import BasicBlock, Bottleneck, BottleneckV1, Option, PreActBottleneck, global_pool, he_init, stage
 from .registry import register
 
 
@@ -18,7 +21,16 @@ class ResNet(nn.Module):
     of the 3×3; basic blocks are not affected. pool: "avg" or "max", the global pooling.
     """
 
-    def __init__(self, block, depths, option="B", v1=False, num_classes=1000, in_channels=3, pool="avg"):
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        depths: tuple[int, int, int, int],
+        option: Option = "B",
+        v1: bool = False,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        pool: Literal["avg", "max"] = "avg",
+    ) -> None:
         if v1 and block is Bottleneck:
             block = BottleneckV1
         expansion = block.expansion
@@ -33,7 +45,7 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(512 * expansion, num_classes)
         he_init(self)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = F.conv_bn_relu(x, self.conv1, self.bn1)
         x = self.maxpool(x)
         x = self.layer1(x)
@@ -50,7 +62,14 @@ class ResNetV2(nn.Module):
     pooling. depths: the numbers of blocks of the four stages. Other options as of ResNet.
     """
 
-    def __init__(self, depths, option="B", num_classes=1000, in_channels=3, pool="avg"):
+    def __init__(
+        self,
+        depths: tuple[int, int, int, int],
+        option: Option = "B",
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        pool: Literal["avg", "max"] = "avg",
+    ) -> None:
         conv = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         self.stem = nn.Sequential({"conv": conv, "pool": nn.MaxPool2d(3, stride=2, padding=1)})
         self.stages = nn.Sequential(
@@ -65,7 +84,7 @@ class ResNetV2(nn.Module):
         )
         he_init(self)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         x = self.stages(x)
         x = F.bn_relu(x, self.norm)

@@ -1,6 +1,7 @@
 """Convolution, linear layers, activations, dropout, flatten."""
 
 import math
+from typing import Literal
 
 import numpy as np
 
@@ -8,7 +9,8 @@ from .. import functional as F
 from ..errors import ConfigError
 from ..kernels.memory_format import oihw
 from ..ops.checks import pair
-from ..ops.convolution import geometry
+from ..ops.convolution import Geometry, geometry
+from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter
 
@@ -16,7 +18,7 @@ from .module import Module, Parameter
 class Identity(Module):
     """y = x."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return x
 
 
@@ -26,7 +28,7 @@ class Linear(Module):
     Raises ConfigError for fewer than one feature.
     """
 
-    def __init__(self, in_features, out_features, bias=True):
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         if in_features < 1 or out_features < 1:
             raise ConfigError(f"Linear: needs one feature or more, not {in_features} in and {out_features} out")
         self.in_features, self.out_features = in_features, out_features
@@ -34,14 +36,14 @@ class Linear(Module):
         self.bias = Parameter(np.empty(out_features, np.float32)) if bias else None
         self.reset_parameters()
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Draw new weights and biases ~ U[-1/√fan_in, 1/√fan_in)."""
         _default_init(self)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
@@ -53,7 +55,17 @@ class Conv2d(Module):
     ``double()``. Raises ConfigError for groups that do not divide both numbers of channels.
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
         if in_channels < 1 or out_channels < 1 or groups < 1 or in_channels % groups or out_channels % groups:
             raise ConfigError(
                 f"Conv2d: groups must divide the channels, and groups={groups} does not go with "
@@ -69,24 +81,24 @@ class Conv2d(Module):
         self.bias = Parameter(np.empty(out_channels, np.float32)) if bias else None
         self.reset_parameters()
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Draw new weights and biases ~ U[-1/√fan_in, 1/√fan_in)."""
         _default_init(self)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
     @property
-    def geometry(self):
+    def geometry(self) -> Geometry:
         """(stride, padding, dilation, groups), each but the last a pair (height, width)."""
         return geometry("conv2d", self.stride, self.padding, self.dilation, self.groups)
 
     @property
-    def fusable(self):
+    def fusable(self) -> bool:
         """Whether a fused operation may replace a call of this module: it has no bias, no hooks and no forward of its own."""
         return self.is_plain(Conv2d) and self.bias is None
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
         if self.padding != (0, 0):
             text += f", padding={self.padding}"
@@ -97,7 +109,7 @@ class Conv2d(Module):
         return text if self.bias is not None else text + ", bias=False"
 
 
-def _default_init(layer):
+def _default_init(layer: Linear | Conv2d) -> None:
     """PyTorch's default: Kaiming with a = √5, that is U[-1/√fan_in, 1/√fan_in), for the weight and for the bias."""
     init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
     if layer.bias is not None:
@@ -108,20 +120,20 @@ def _default_init(layer):
 class ReLU(Module):
     """y = max(x, 0)."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
 
 
 class LeakyReLU(Module):
     """y = x where x > 0, else negative_slope·x."""
 
-    def __init__(self, negative_slope=0.01):
+    def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope = negative_slope
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x, self.negative_slope)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"negative_slope={self.negative_slope}"
 
 
@@ -131,27 +143,27 @@ class GELU(Module):
     "Gaussian Error Linear Units", Hendrycks & Gimpel 2016.
     """
 
-    def __init__(self, approximate="none"):
+    def __init__(self, approximate: Literal["none", "tanh"] = "none") -> None:
         self.approximate = approximate
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return F.gelu(x, self.approximate)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"approximate={self.approximate!r}"
 
 
 class Sigmoid(Module):
     """y = 1 / (1 + e⁻ˣ)."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return F.sigmoid(x)
 
 
 class Tanh(Module):
     """y = tanh(x)."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return F.tanh(x)
 
 
@@ -161,26 +173,26 @@ class Dropout(Module):
     Raises ConfigError for a p outside [0, 1].
     """
 
-    def __init__(self, p=0.5):
+    def __init__(self, p: float = 0.5) -> None:
         if not 0 <= p <= 1:
             raise ConfigError(f"Dropout: p is a probability from 0 to 1, not {p}")
         self.p = p
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.p, self.training)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"p={self.p}"
 
 
 class Flatten(Module):
     """(N, C, H, W) → (N, C·H·W): merges all dimensions from start_dim on, in logical order."""
 
-    def __init__(self, start_dim=1):
+    def __init__(self, start_dim: int = 1) -> None:
         self.start_dim = start_dim
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return F.flatten(x, self.start_dim)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}"

@@ -1,10 +1,14 @@
 """Batch normalisation."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import functional as F
 from ..errors import ConfigError, ShapeError
 from ..ops.normalization import update_running_stats
+from ..tensor import Tensor
 from .module import Module, Parameter
 
 
@@ -17,7 +21,18 @@ class BatchNorm2d(Module):
     channel. "Batch Normalization", Ioffe & Szegedy 2015, algorithms 1 and 2.
     """
 
-    def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True):
+    running_mean: Any  # an ndarray (C,), or None with track_running_stats=False; so are the next two
+    running_var: Any
+    num_batches_tracked: Any  # a 0-d ndarray
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+    ) -> None:
         if num_features < 1:
             raise ConfigError(f"BatchNorm2d: needs one channel or more, not {num_features}")
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
@@ -28,12 +43,12 @@ class BatchNorm2d(Module):
         self.register_buffer("running_var", np.ones(num_features, np.float32) if track_running_stats else None)
         self.register_buffer("num_batches_tracked", np.array(0, np.int64) if track_running_stats else None)
 
-    def reset_running_stats(self):
+    def reset_running_stats(self) -> None:
         """Reset the running statistics: mean 0, variance 1, no batches."""
         if self.track_running_stats:
             self.running_mean[...], self.running_var[...], self.num_batches_tracked[...] = 0, 1, 0
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4:
             raise ShapeError(f"BatchNorm2d: takes (N, C, H, W), not shape {x.shape}")
         update = self.training and self.track_running_stats
@@ -51,20 +66,20 @@ class BatchNorm2d(Module):
             self.num_batches_tracked += 1
         return y
 
-    def _current_momentum(self):
+    def _current_momentum(self) -> float:
         return 1.0 / (int(self.num_batches_tracked) + 1) if self.momentum is None else self.momentum
 
-    def update_running_stats(self, mean, var, count):
+    def update_running_stats(self, mean: NDArray[Any], var: NDArray[Any], count: int) -> None:
         """Move the running statistics as a training step does, towards mean and biased variance of ``count`` values."""
         update_running_stats(self.running_mean, self.running_var, self._current_momentum(), mean, var, count)
         self.num_batches_tracked += 1
 
     @property
-    def fusable(self):
+    def fusable(self) -> bool:
         """Whether a fused operation may replace a call of this module: the usual settings, no hooks, no forward of its own."""
         return self.is_plain(BatchNorm2d) and self.affine and self.track_running_stats
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
             f"track_running_stats={self.track_running_stats}"

@@ -13,6 +13,8 @@ from ..tensor import Op, Tensor
 from .arithmetic import unbroadcast
 from .checks import Pair, image, needs_tensor, pair, same_dtype
 
+Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]  # stride, padding, dilation, groups
+
 
 class Conv2d(Op):
     """y[n, o, ·] = Σ_i x[n, i, ·] ∗ w[o, i] + b[o] + s.  dx = dy ∗ᵀ w,  dw = x ∗ dy,  db = Σ dy,  ds = dy.
@@ -64,7 +66,7 @@ class Conv2d(Op):
         return dx, dw, *rest
 
 
-def geometry(op, stride, padding, dilation, groups):
+def geometry(op: str, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Geometry:
     """(stride, padding, dilation, groups) with pairs of (height, width). ConfigError for what no convolution has."""
     stride, dilation = pair(op, "stride", stride), pair(op, "dilation", dilation)
     padding = pair(op, "padding", padding, least=0)

@@ -6,11 +6,14 @@ alone: a schedule resumes from one number, ``lr_at(t)`` can be plotted in advanc
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 
 from ..errors import ConfigError
+from .sgd import SGD
 
 
 class LRSchedule:
@@ -19,7 +22,7 @@ class LRSchedule:
     Subclasses define the formula. ``step()`` goes from position t to t + 1.
     """
 
-    def __init__(self, optimizer):
+    def __init__(self, optimizer: SGD) -> None:
         self.optimizer = optimizer
         self.position = 0
         for group in optimizer.param_groups:
@@ -27,32 +30,32 @@ class LRSchedule:
         self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
         self._set_lrs()
 
-    def formula(self, t, base):
+    def formula(self, t: float, base: float) -> float:
         """The learning rate at position t of a group with the initial learning rate ``base``."""
         raise NotImplementedError
 
-    def lr_at(self, t, group=0):
+    def lr_at(self, t: float, group: int = 0) -> float:
         """The learning rate of a parameter group at any position t."""
         return float(self.formula(t, self.base_lrs[group]))
 
-    def get_last_lr(self):
+    def get_last_lr(self) -> list[float]:
         """The present learning rate of each parameter group."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
-    def step(self):
+    def step(self) -> None:
         """Go to the next position and set the learning rates."""
         self.position += 1
         self._set_lrs()
 
-    def _set_lrs(self):
+    def _set_lrs(self) -> None:
         for i, group in enumerate(self.optimizer.param_groups):
             group["lr"] = self.lr_at(self.position, i)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """The position and the initial learning rates, as plain values."""
         return {"position": self.position, "base_lrs": list(self.base_lrs)}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to the position of a saved state and set its learning rates.
 
         Raises ConfigError when the number of parameter groups differs.
@@ -69,11 +72,11 @@ class LRSchedule:
 class MultiStepLR(LRSchedule):
     """lr₀ · γᵏ, where k is the number of milestones reached."""
 
-    def __init__(self, optimizer, milestones, gamma=0.1):
+    def __init__(self, optimizer: SGD, milestones: Sequence[float], gamma: float = 0.1) -> None:
         self.milestones, self.gamma = sorted(milestones), gamma
         super().__init__(optimizer)
 
-    def formula(self, t, base):
+    def formula(self, t: float, base: float) -> float:
         return base * self.gamma ** bisect_right(self.milestones, t)
 
 
@@ -83,11 +86,12 @@ class CosineAnnealingLR(LRSchedule):
     "SGDR", Loshchilov & Hutter 2017, eq. 5. Raises ConfigError unless T_max > 0.
     """
 
-    def __init__(self, optimizer, T_max, eta_min=0.0):
-        self.T_max, self.eta_min = _positive("CosineAnnealingLR", "T_max", T_max), eta_min
+    def __init__(self, optimizer: SGD, T_max: float, eta_min: float = 0.0) -> None:
+        _check_positive("CosineAnnealingLR", "T_max", T_max)
+        self.T_max, self.eta_min = T_max, eta_min
         super().__init__(optimizer)
 
-    def formula(self, t, base):
+    def formula(self, t: float, base: float) -> float:
         return self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * t / self.T_max)) / 2
 
 
@@ -102,36 +106,37 @@ class OneCycleLR(LRSchedule):
 
     def __init__(
         self,
-        optimizer,
-        max_lr,
-        total_steps,
-        pct_start=0.3,
-        anneal_strategy="cos",
-        div_factor=25.0,
-        final_div_factor=1e4,
-    ):
+        optimizer: SGD,
+        max_lr: float | Sequence[float],
+        total_steps: int,
+        pct_start: float = 0.3,
+        anneal_strategy: Literal["cos", "linear"] = "cos",
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+    ) -> None:
         if anneal_strategy not in ("cos", "linear"):
             raise ConfigError(f"OneCycleLR: anneal_strategy is 'cos' or 'linear', not {anneal_strategy!r}")
         if not 0 <= pct_start <= 1:
             raise ConfigError(f"OneCycleLR: pct_start is a part of the cycle from 0 to 1, not {pct_start}")
         groups = optimizer.param_groups
-        peaks = list(max_lr) if isinstance(max_lr, list | tuple) else [max_lr] * len(groups)
+        peaks = list(max_lr) if isinstance(max_lr, Sequence) else [max_lr] * len(groups)
         if len(peaks) != len(groups):
             raise ConfigError(f"OneCycleLR: {len(peaks)} values of max_lr for {len(groups)} parameter groups")
-        self.total_steps = _positive("OneCycleLR", "total_steps", total_steps)
+        _check_positive("OneCycleLR", "total_steps", total_steps)
+        self.total_steps = total_steps
         self.peak = pct_start * total_steps - 1  # its position
         self.anneal_strategy, self.div_factor, self.final_div_factor = anneal_strategy, div_factor, final_div_factor
         for group, peak in zip(groups, peaks):
             group["initial_lr"] = peak / div_factor
         super().__init__(optimizer)
 
-    def formula(self, t, base):
+    def formula(self, t: float, base: float) -> float:
         highest, final, down = base * self.div_factor, base / self.final_div_factor, self.total_steps - 1 - self.peak
         if t <= self.peak:
             return self._anneal(base, highest, t / self.peak if self.peak else 1.0)
         return self._anneal(highest, final, min((t - self.peak) / down, 1.0) if down else 1.0)
 
-    def _anneal(self, start, end, fraction):
+    def _anneal(self, start: float, end: float, fraction: float) -> float:
         if self.anneal_strategy == "linear":
             return start + (end - start) * fraction
         return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
@@ -144,7 +149,7 @@ class PiecewiseLinearLR(LRSchedule):
     Raises ConfigError unless the milestones rise and each has a factor.
     """
 
-    def __init__(self, optimizer, milestones, factors):
+    def __init__(self, optimizer: SGD, milestones: Sequence[float], factors: Sequence[float]) -> None:
         self.milestones, self.factors = list(milestones), list(factors)
         if len(self.milestones) != len(self.factors) or not self.milestones:
             raise ConfigError(
@@ -154,8 +159,8 @@ class PiecewiseLinearLR(LRSchedule):
             raise ConfigError(f"PiecewiseLinearLR: milestones must rise, not {self.milestones}")
         super().__init__(optimizer)
 
-    def formula(self, t, base):
-        return base * np.interp(t, self.milestones, self.factors)
+    def formula(self, t: float, base: float) -> float:
+        return base * float(np.interp(t, self.milestones, self.factors))
 
 
 class LinearWarmup(LRSchedule):
@@ -167,20 +172,19 @@ class LinearWarmup(LRSchedule):
         schedule = LinearWarmup(CosineAnnealingLR(opt, T_max=95), steps=5)
     """
 
-    def __init__(self, schedule, steps, start_factor=0.1):
+    def __init__(self, schedule: LRSchedule, steps: int, start_factor: float = 0.1) -> None:
         self.schedule, self.steps, self.start_factor = schedule, steps, start_factor
         if steps < 0:
             raise ConfigError(f"LinearWarmup: steps must be 0 or more, not {steps}")
         super().__init__(schedule.optimizer)
 
-    def formula(self, t, base):
+    def formula(self, t: float, base: float) -> float:
         if t >= self.steps:
             return self.schedule.formula(t - self.steps, base)
         factor = self.start_factor + (1 - self.start_factor) * t / self.steps
         return factor * self.schedule.formula(0, base)
 
 
-def _positive(where, name, value):
+def _check_positive(where: str, name: str, value: float) -> None:
     if not value > 0:
         raise ConfigError(f"{where}: {name} must be above 0, not {value}")
-    return value

@@ -1,10 +1,21 @@
 """Stochastic gradient descent with momentum, Nesterov momentum, weight decay and parameter groups."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import kernels
 from ..errors import ConfigError, ShapeError, nearest
 from ..tensor import Tensor
+
+if TYPE_CHECKING:
+    from ..nn import Module
+
+ParamGroup = dict[str, Any]  # {"params": [tensors], "lr": …}
 
 
 class SGD:
@@ -22,17 +33,25 @@ class SGD:
     array([0.5, 3. ])
     """
 
-    def __init__(self, params, lr, momentum=0.0, *, weight_decay=0.0, nesterov=False):
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[ParamGroup] | ParamGroup,
+        lr: float,
+        momentum: float = 0.0,
+        *,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
         self.defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
-        self.param_groups = []
-        self.velocity = {}  # id(parameter) -> v, an ndarray in the parameter's memory order
-        params = [params] if isinstance(params, dict) else list(params)
-        if not params:
+        self.param_groups: list[ParamGroup] = []
+        self.velocity: dict[int, NDArray] = {}  # id(parameter) -> v, an ndarray in the parameter's memory order
+        given: list[Any] = [params] if isinstance(params, dict) else list(params)
+        if not given:
             raise ConfigError("SGD: there are no parameters to optimise")
-        for group in params if isinstance(params[0], dict) else [{"params": params}]:
+        for group in given if isinstance(given[0], dict) else [{"params": given}]:
             self.add_param_group(group)
 
-    def add_param_group(self, group):
+    def add_param_group(self, group: ParamGroup) -> None:
         """Add a parameter group; settings that it lacks are the defaults. Raises ConfigError as the constructor does."""
         group = {**self.defaults, **group}
         params = group["params"]
@@ -45,13 +64,13 @@ class SGD:
             known.add(id(p))
         self.param_groups.append(group)
 
-    def zero_grad(self):
+    def zero_grad(self) -> None:
         """Set the gradients of all parameters to None."""
         for group in self.param_groups:
             for p in group["params"]:
                 p.grad = None
 
-    def step(self):
+    def step(self) -> None:
         """Update every parameter that has a gradient, in place."""
         for group in self.param_groups:
             lr, momentum = float(group["lr"]), float(group["momentum"])
@@ -61,13 +80,13 @@ class SGD:
                 v = self._velocity(p) if momentum else None
                 kernels.sgd_step(p.data, p.grad, v, lr, momentum, float(group["weight_decay"]), bool(group["nesterov"]))
 
-    def _velocity(self, p):
+    def _velocity(self, p: Tensor) -> NDArray:
         v = self.velocity.get(id(p))
         if v is None:  # with v = 0 the first step gives v = g, as in PyTorch
             v = self.velocity[id(p)] = np.zeros_like(p.data)
         return v
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """``{"state": {i: {"momentum_buffer": v}}, "param_groups": [{"lr": …, "params": [i, …]}, …]}``, as in PyTorch.
 
         i counts the parameters in the order of the groups. The arrays are not copies.
@@ -78,7 +97,7 @@ class SGD:
         groups = [{**group, "params": [index[id(p)] for p in group["params"]]} for group in self.param_groups]
         return {"state": state, "param_groups": groups}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load the settings and velocities that ``state_dict`` returned for the same parameters in the same groups.
 
         Velocities are copied. Raises ConfigError when the groups differ in number or size, ShapeError when a velocity does
@@ -111,7 +130,7 @@ class SGD:
             old.update(new)
 
 
-def _check(group, defaults):
+def _check(group: ParamGroup, defaults: dict[str, Any]) -> None:
     known = {*defaults, "params", "initial_lr"}  # schedules add initial_lr
     for name in group:
         if name not in known:
@@ -126,7 +145,7 @@ def _check(group, defaults):
             raise ConfigError(f"SGD: optimises leaf tensors, such as model.parameters(), not {type(p).__name__}")
 
 
-def split_decay(model, weight_decay):
+def split_decay(model: Module, weight_decay: float) -> list[ParamGroup]:
     """Two parameter groups: weights of convolutions and linear layers decay, weights of norms and all biases do not.
 
     Parameters with more than one dimension decay. A vector with one number for each channel only scales or shifts, and

@@ -1,16 +1,19 @@
 """Build the objects that a Recipe describes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from .. import data, kernels, models, optim
 from ..errors import ConfigError
+from ..nn import Module
 from ..random import manual_seed
-from .trainer import Trainer
+from .recipe import Recipe
+from .trainer import Callback, Trainer
 
 DATA_SEED = 0  # the built-in images do not depend on a run's seed, so that runs can be compared
 
 
-def build_trainer(recipe, callbacks=()):
+def build_trainer(recipe: Recipe, callbacks: Sequence[Callback] = ()) -> Trainer:
     """The Trainer of a recipe, with data, model, optimizer and schedule. Sets the random seed and the number of threads.
 
     Raises ConfigError for settings that do not go together, DataError for data that cannot be read.
@@ -37,7 +40,7 @@ def build_trainer(recipe, callbacks=()):
     )
 
 
-def load_data(recipe):
+def load_data(recipe: Recipe) -> tuple[data.Dataset, data.Dataset, data.Dataset | None]:
     """(training set, test set, validation set or None). All have the colour statistics of the training set.
 
     Raises ConfigError or DataError, as ``data.load`` does, and ConfigError when ``val`` leaves no training images.
@@ -54,12 +57,12 @@ def load_data(recipe):
     return train, replace(test, mean=train.mean, std=train.std), val
 
 
-def evaluation_loader(dataset, recipe):
+def evaluation_loader(dataset: data.Dataset, recipe: Recipe) -> data.Loader:
     """A Loader of a data set in its own order, without augmentation."""
     return data.Loader(dataset, recipe.batch_size, shuffle=False)
 
 
-def build_model(recipe, num_classes):
+def build_model(recipe: Recipe, num_classes: int) -> Module:
     """The model with newly initialised weights. Raises ConfigError for an unknown name or option."""
     try:
         return models.create(recipe.model, **{"num_classes": num_classes, **recipe.model_options})
@@ -67,7 +70,7 @@ def build_model(recipe, num_classes):
         raise ConfigError(f"{recipe.model} cannot be made with the options {recipe.model_options}: {error}") from error
 
 
-def build_optimizer(recipe, model):
+def build_optimizer(recipe: Recipe, model: Module) -> optim.SGD:
     """SGD for the model's parameters."""
     groups = model.parameters() if recipe.decay_norms else optim.split_decay(model, recipe.weight_decay)
     return optim.SGD(
@@ -75,10 +78,11 @@ def build_optimizer(recipe, model):
     )
 
 
-def build_schedule(recipe, optimizer, steps_per_epoch):
+def build_schedule(recipe: Recipe, optimizer: optim.SGD, steps_per_epoch: int) -> optim.LRSchedule:
     """The learning-rate schedule. Its peak is ``recipe.lr``, and ``recipe.warmup`` the fraction of the run before the peak."""
     steps = recipe.epochs * steps_per_epoch
     warmup = round(recipe.warmup * steps)
+    schedule: optim.LRSchedule
     match recipe.schedule:
         case "one-cycle":
             return optim.OneCycleLR(optimizer, recipe.lr, steps, pct_start=recipe.warmup)

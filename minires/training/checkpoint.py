@@ -13,8 +13,10 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -35,14 +37,14 @@ class Checkpoint:
     batch: the fields of a ``diagnosis.Batch`` to be replayed (``replay.py``).
     """
 
-    model: dict
-    optimizer: dict = field(default_factory=dict)
-    info: dict = field(default_factory=dict)
-    batch: dict = field(default_factory=dict)
+    model: dict[str, NDArray]
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    batch: dict[str, Any] = field(default_factory=dict)
 
-    def save(self, path):
+    def save(self, path: Path | str) -> None:
         """Write the file atomically. Equal checkpoints give equal bytes. Raises DataError when names of arrays clash."""
-        arrays = {}
+        arrays: dict[str, NDArray] = {}
         trees = {part: _split(getattr(self, part), part, arrays) for part in PARTS if getattr(self, part)}
         clash = sorted(set(arrays) & set(self.model))
         if clash:
@@ -60,7 +62,7 @@ class Checkpoint:
             file.write(data)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: Path | str) -> Self:
         """Read a checkpoint. Raises DataError when it is missing, truncated, or any byte of it has changed.
 
         A safetensors file of another program has no checksum: its arrays become ``model``, and ``info`` is empty.
@@ -89,7 +91,7 @@ class Checkpoint:
         return cls(model, info=info, **trees)
 
 
-def _sum(data):
+def _sum(data: bytes | bytearray) -> bytes:
     """The SHA-256 sum of a file's bytes, with zeros in place of the sum."""
     digest = hashlib.sha256(memoryview(data)[: SUM.start])
     digest.update(b"0" * 64)
@@ -97,7 +99,7 @@ def _sum(data):
     return digest.hexdigest().encode()
 
 
-def _way_out(path):
+def _way_out(path: Path) -> str:
     """A sentence on what to do about a damaged file."""
     last, best = path.with_name("last.safetensors"), path.with_name("best.safetensors")
     if path.name == last.name and best.is_file():
@@ -109,7 +111,7 @@ def _way_out(path):
     return "Take another copy of it, or do its run again"
 
 
-def _split(tree, name, arrays):
+def _split(tree: Any, name: str, arrays: dict[str, NDArray]) -> dict[str, Any]:
     """A tree of JSON's types: each ndarray is moved into ``arrays`` and replaced by {"array": its name there}."""
     if isinstance(tree, np.ndarray):
         arrays[name] = tree
@@ -121,7 +123,7 @@ def _split(tree, name, arrays):
     return {"value": tree.item() if isinstance(tree, np.generic) else tree}
 
 
-def _join(tree, arrays):
+def _join(tree: dict[str, Any], arrays: dict[str, NDArray]) -> Any:
     """The inverse of ``_split``, except that tuples become lists. Integer keys of a dict remain integers."""
     if not tree:
         return {}

@@ -2,18 +2,21 @@
 
 import io
 import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from ..files import atomic_write
 
 INK, GRID = "#22272e", "#e3e6ea"
-SPLITS = {  # colours that colour-blind readers can tell apart; drawn in this order
+SPLITS: dict[str, dict[str, Any]] = {  # colours that colour-blind readers can tell apart; drawn in this order
     "train": {"color": "#8a94a3", "linewidth": 1.6},
     "test": {"color": "#0b6bcb", "linewidth": 2.2},
     "val": {"color": "#e07b00", "linewidth": 1.6, "linestyle": "--"},
 }
 
 
-def draw_curves(rows, path, title=""):
+def draw_curves(rows: Sequence[dict[str, Any]], path: Path | str, title: str = "") -> None:
     """Write a PNG with two panels, loss and accuracy in percent. Each curve is labelled with its name and last value.
 
     rows: as ``read_metrics`` returns them. Raises OSError when the file cannot be written.
@@ -32,13 +35,14 @@ def draw_curves(rows, path, title=""):
         file.write(png.getvalue())
 
 
-def _panel(axes, rows, quantity):
+def _panel(axes: Any, rows: Sequence[dict[str, Any]], quantity: str) -> None:
+    """Draw the curves of one quantity, "loss" or "acc"."""
     scale = 100 if quantity == "acc" else 1
     epochs = [row["epoch"] for row in rows]
     ends = []
     for split, style in SPLITS.items():
-        values = [row.get(f"{split}_{quantity}") for row in rows]
-        values = [math.nan if value is None else scale * value for value in values]
+        column = [row.get(f"{split}_{quantity}") for row in rows]
+        values = [math.nan if value is None else scale * value for value in column]
         if all(map(math.isnan, values)):
             continue
         axes.plot(epochs, values, marker="o" if len(rows) <= 30 else "", markersize=3.5, label=split, **style)
@@ -57,7 +61,7 @@ def _panel(axes, rows, quantity):
     _label_ends(axes, epochs, ends)
 
 
-def _label_ends(axes, epochs, ends):
+def _label_ends(axes: Any, epochs: list[int], ends: list[tuple[float, str, str]]) -> None:
     """Label each curve to the right of its last point; labels that would overlap are moved down."""
     ends = sorted((end for end in ends if math.isfinite(end[0])), reverse=True)
     low, high = axes.get_ylim()

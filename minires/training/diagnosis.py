@@ -1,24 +1,31 @@
 """Find the operation that made a NaN or an Inf, by running a batch again under ``detect_anomaly``."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..anomaly import all_finite, describe, detect_anomaly, recorded_path
 from ..errors import AnomalyError
 from ..functional import cross_entropy
 from ..grad_mode import no_grad
+from ..nn import Module
 from ..random import get_rng_state, set_rng_state
-from ..tensor import Tensor
+from ..tensor import Op, Tensor
+
+# for np.errstate: AnomalyError says more than NumPy's warnings
+QUIET: dict[str, Any] = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
 
 
 @dataclass(eq=False)
 class Batch:
     """All that a forward and a backward pass depend on besides the model."""
 
-    images: np.ndarray  # (N, C, H, W), normalised and augmented
-    labels: np.ndarray  # (N,)
-    random: dict  # the state of the generator behind dropout, before the pass
+    images: NDArray[np.floating]  # (N, C, H, W), normalised and augmented
+    labels: NDArray[np.integer]  # (N,)
+    random: Mapping[str, Any]  # the state of the generator behind dropout, before the pass
     label_smoothing: float = 0.0
     training: bool = True  # False for a batch of an evaluation, which has no backward pass
 
@@ -36,26 +43,26 @@ class TracedOperation:
 class Trace(detect_anomaly):
     """A detect_anomaly that keeps a TracedOperation for each operation, in order, in ``operations``."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.operations = []
+        self.operations: list[TracedOperation] = []
 
-    def forward(self, op, inputs, y):
+    def forward(self, op: Op, inputs: Sequence[Tensor], y: Tensor) -> None:
         self.operations.append(TracedOperation("forward", op.name, self.module_path(), describe(y.data)))
         super().forward(op, inputs, y)
 
-    def backward(self, op, dy, gradients):
+    def backward(self, op: Op, dy: NDArray, gradients: Sequence[NDArray | None]) -> None:
         worst = max((dx for dx in gradients if dx is not None), key=_magnitude, default=dy)
         self.operations.append(TracedOperation("backward", op.name, recorded_path(op), describe(worst)))
         super().backward(op, dy, gradients)
 
 
-def _magnitude(array):
+def _magnitude(array: NDArray) -> float:
     """The largest absolute value; infinity for an array that is not finite."""
     return np.inf if not all_finite(array) else float(abs(array).max(initial=0))
 
 
-def diagnose(model, batch, watch=None):
+def diagnose(model: Module, batch: Batch, watch: detect_anomaly | None = None) -> AnomalyError | None:
     """Run a batch through the model under detect_anomaly; return the AnomalyError that this raises, or None.
 
     watch: the detect_anomaly to use, such as a Trace. Weights, modes and the random generator are as before afterwards;
@@ -67,7 +74,7 @@ def diagnose(model, batch, watch=None):
     if not batch.training:
         model.eval()
     try:
-        with watch or detect_anomaly(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        with watch or detect_anomaly(), np.errstate(**QUIET):
             if batch.training:
                 model.zero_grad()
                 logits = model(Tensor(batch.images))
@@ -81,3 +88,4 @@ def diagnose(model, batch, watch=None):
         set_rng_state(rng_state)
         for module, training in modes:
             module.training = training
+    return None

@@ -5,8 +5,10 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..files import atomic_write, fsync_folder, name_in_errors
@@ -26,19 +28,19 @@ class Mean:
     correct: int = 0
     images: int = 0
 
-    def add(self, loss, logits, labels):
+    def add(self, loss: float, logits: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
         """Add a batch: its mean loss, its logits (N, classes) and its labels (N,)."""
         self.total += loss * len(labels)
         self.correct += int(np.count_nonzero(logits.argmax(axis=1) == labels))
         self.images += len(labels)
 
     @property
-    def loss(self):
+    def loss(self) -> float:
         """The mean loss of an image; NaN before the first."""
         return self.total / self.images if self.images else math.nan
 
     @property
-    def accuracy(self):
+    def accuracy(self) -> float:
         """The fraction of images classified correctly; NaN before the first."""
         return self.correct / self.images if self.images else math.nan
 
@@ -46,16 +48,16 @@ class Mean:
 class Confusion(Mean):
     """A Mean with a confusion matrix: ``counts[label, prediction]``, (classes, classes) int64."""
 
-    def __init__(self, classes):
+    def __init__(self, classes: int) -> None:
         super().__init__()
         self.counts = np.zeros((classes, classes), np.int64)
 
-    def add(self, loss, logits, labels):
+    def add(self, loss: float, logits: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
         super().add(loss, logits, labels)
         np.add.at(self.counts, (labels, logits.argmax(axis=1)), 1)
 
 
-def append_metrics(path, row):
+def append_metrics(path: Path | str, row: dict[str, Any]) -> None:
     """Append one epoch's row to a ``metrics.jsonl`` and flush it to disk. After an error the file is unchanged."""
     with open(path, "ab") as file, name_in_errors(path):
         before = file.tell()
@@ -70,7 +72,7 @@ def append_metrics(path, row):
         fsync_folder(Path(path).parent)
 
 
-def repair_metrics(path, epochs):
+def repair_metrics(path: Path | str, epochs: int) -> list[dict[str, Any]]:
     """Truncate a ``metrics.jsonl`` to the rows of the epochs 1 to ``epochs``, and return them.
 
     This removes a row, or part of one, that a killed run wrote after its last checkpoint. Raises DataError when one of the
@@ -94,7 +96,7 @@ def repair_metrics(path, epochs):
     return rows
 
 
-def _row(line):
+def _row(line: str | bytes) -> dict[str, Any] | None:
     """The dict in a line of JSON, or None."""
     try:
         return dict(json.loads(line))
@@ -102,26 +104,27 @@ def _row(line):
         return None
 
 
-def read_metrics(path):
+def read_metrics(path: Path | str) -> list[dict[str, Any]]:
     """The rows of a ``metrics.jsonl``, a dict for each epoch. Raises DataError for a line that is not a JSON object."""
     rows = []
     for number, line in enumerate(Path(path).read_text("utf-8").splitlines(), start=1):
-        rows.append(_row(line))
-        if rows[-1] is None:
+        row = _row(line)
+        if row is None:
             raise DataError(f"{path}, line {number}, is not a JSON object: {line[:40]!r}")
+        rows.append(row)
     return rows
 
 
-def write_summary(path, summary):
+def write_summary(path: Path | str, summary: dict[str, Any]) -> None:
     """Write a ``summary.json`` atomically."""
     with atomic_write(path, "w") as file:
         file.write(_json(summary, indent=2) + "\n")
 
 
-def _json(values, indent=None):
+def _json(values: dict[str, Any], indent: int | None = None) -> str:
     """JSON with six significant digits; numbers that are not finite become null, since JSON has no NaN."""
 
-    def plain(value):
+    def plain(value: Any) -> Any:
         if isinstance(value, float):
             return float(f"{value:.6g}") if math.isfinite(value) else None
         return value

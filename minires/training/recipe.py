@@ -5,11 +5,13 @@ The defaults of a dataset are in ``recipes/<dataset>.toml``; the user's settings
 
 import math
 import tomllib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, Self
 
 from .. import data
 from ..errors import ConfigError, nearest
@@ -62,7 +64,7 @@ class Recipe:
     fusion: bool = True  # fuse the operations of a block where possible; False: run op by op
     winograd: bool = True  # use the Winograd algorithm where the committed table says that it is faster
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._types()
         for name in ("epochs", "batch_size", "threads"):
             self._whole(name, 1)
@@ -85,23 +87,30 @@ class Recipe:
         if not all(map(_is_real, points)) or not all(a < b for a, b in pairwise(points)):
             raise ConfigError(f"milestones are rising parts of the run between 0 and 1, not {list(self.milestones)}")
 
-    def _types(self):
-        kinds = {bool: "true or false", str: "a text", tuple: "a list", dict: "a table", str | None: "a text"}
+    def _types(self) -> None:
+        kinds: dict[Any, str] = {
+            bool: "true or false",
+            str: "a text",
+            tuple: "a list",
+            dict: "a table",
+            str | None: "a text",
+        }
         for f in fields(self):
+            kind: Any = f.type
             value = getattr(self, f.name)
-            if f.type is tuple and isinstance(value, list):
+            if kind is tuple and isinstance(value, list):
                 object.__setattr__(self, f.name, tuple(value))
-            elif f.type in kinds and not isinstance(value, f.type):
-                raise ConfigError(f"{f.name} must be {kinds[f.type]}, not {value!r}")
+            elif kind in kinds and not isinstance(value, kind):
+                raise ConfigError(f"{f.name} must be {kinds[kind]}, not {value!r}")
 
-    def _whole(self, name, least):
+    def _whole(self, name: str, least: int) -> None:
         value = getattr(self, name)
         if value is None and name == "threads":
             return
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ConfigError(f"{name} must be a whole number from {least} up, not {value!r}")
 
-    def _real(self, name, least=-math.inf, above=-math.inf, below=math.inf):
+    def _real(self, name: str, least: float = -math.inf, above: float = -math.inf, below: float = math.inf) -> None:
         value = getattr(self, name)
         if not _is_real(value) or not (value >= least and value > above and value < below):
             limits = [f"from {least:g} up"] * (least > -math.inf) + [f"above {above:g}"] * (above > -math.inf)
@@ -109,7 +118,7 @@ class Recipe:
             raise ConfigError(f"{name} must be a number {' and '.join(limits)}, not {value!r}")
 
     @classmethod
-    def for_dataset(cls, dataset="shapes", **settings):
+    def for_dataset(cls, dataset: str = "shapes", **settings: Any) -> Self:
         """The default recipe of a dataset, with some settings changed.
 
         Raises ConfigError for an unknown dataset or setting, or a value out of range.
@@ -121,7 +130,7 @@ class Recipe:
         defaults = cls.parse(path.read_text("utf-8"), path.name)
         return defaults.with_settings(**settings)
 
-    def with_settings(self, **settings):
+    def with_settings(self, **settings: Any) -> Self:
         """A copy with some settings changed. A different schedule comes with its usual warmup, unless that is given too."""
         _check_names(settings, "")
         if settings.get("schedule", self.schedule) != self.schedule:
@@ -129,18 +138,18 @@ class Recipe:
         return replace(self, **settings)
 
     @contextmanager
-    def switches(self):
+    def switches(self) -> Iterator[None]:
         """A context manager that sets fusion and Winograd as in the recipe."""
         with fusion(self.fusion), winograd(self.winograd):
             yield
 
     @classmethod
-    def parse(cls, text, source="recipe"):
+    def parse(cls, text: str, source: str = "recipe") -> Self:
         """The Recipe in a TOML text. ``source`` is its name in error messages."""
         return cls.from_settings(_settings(text, source), source)
 
     @classmethod
-    def from_file(cls, path):
+    def from_file(cls, path: Path | str) -> Self:
         """The recipe in a TOML file or in a run's folder; settings that it lacks are the defaults of its dataset.
 
         A relative ``data_dir`` is relative to the file's folder. Raises ConfigError for a file that cannot be read.
@@ -157,7 +166,7 @@ class Recipe:
             raise ConfigError(f"{path}: {error}") from None
 
     @classmethod
-    def from_settings(cls, settings, source):
+    def from_settings(cls, settings: dict[str, Any], source: Path | str) -> Self:
         """The Recipe with these settings, which were read from ``source``."""
         _check_names(settings, f" in {source}")
         try:
@@ -166,11 +175,11 @@ class Recipe:
             raise ConfigError(f"{source}: {error}") from None
 
     @classmethod
-    def read(cls, path):
+    def read(cls, path: Path | str) -> Self:
         """The Recipe in a ``config.toml``, which has all settings."""
         return cls.parse(_text(path), str(path))
 
-    def to_toml(self, version):
+    def to_toml(self, version: str) -> str:
         """TOML text that ``parse`` reads back to an equal Recipe. Settings that are None are left out.
 
         >>> print(Recipe().to_toml("0.1.0").splitlines()[2])
@@ -187,7 +196,7 @@ class Recipe:
         return "\n".join(lines + tables) + "\n"
 
 
-def _text(path):
+def _text(path: Path | str) -> str:
     try:
         return Path(path).read_text("utf-8")
     except OSError as error:
@@ -200,7 +209,7 @@ def _text(path):
         ) from error
 
 
-def _settings(text, source):
+def _settings(text: str, source: str) -> dict[str, Any]:
     """The settings in TOML text, unchecked."""
     try:
         settings = tomllib.loads(text)
@@ -210,18 +219,18 @@ def _settings(text, source):
     return settings
 
 
-def _is_real(value):
+def _is_real(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _check_names(settings, where):
+def _check_names(settings: Iterable[str], where: str) -> None:
     names = [f.name for f in fields(Recipe)]
     for name in settings:
         if name not in names:
             raise ConfigError(f"unknown setting {name!r}{where}{nearest(name, names)}")
 
 
-def _toml(value):
+def _toml(value: Any) -> str:
     """A TOML value: a string, a boolean, a number or an array of these."""
     if isinstance(value, bool):
         return str(value).lower()

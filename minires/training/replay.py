@@ -2,8 +2,10 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from ..errors import ConfigError, DataError
+from ..nn import Module
 from .build import build_model
 from .checkpoint import Checkpoint
 from .diagnosis import Batch, diagnose
@@ -12,12 +14,12 @@ from .recipe import Recipe
 NAME = "anomaly.safetensors"
 
 
-def save_anomaly(path, model, batch, info):
+def save_anomaly(path: Path | str, model: Module, batch: Batch, info: dict[str, Any]) -> None:
     """Write the batch and the model to a file for ``replay``. info: as in a Checkpoint."""
     Checkpoint(model.state_dict(), info=info, batch=asdict(batch)).save(path)
 
 
-def load_anomaly(path):
+def load_anomaly(path: Path | str) -> tuple[Recipe, Module, Batch, dict[str, Any]]:
     """(recipe, model, Batch, info) from an ``anomaly.safetensors``, or from a run's folder that contains one.
 
     The model has the weights from before the step. Raises ConfigError when there is no such file, DataError when it is
@@ -41,7 +43,7 @@ def load_anomaly(path):
     return recipe, model, Batch(**checkpoint.batch), checkpoint.info
 
 
-def replay(path):
+def replay(path: Path | str) -> None:
     """Repeat the step of an ``anomaly.safetensors``, which raises its AnomalyError again, to be inspected in a debugger.
 
     The command `minires replay` prints a report instead. Errors as of ``load_anomaly``.

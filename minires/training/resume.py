@@ -6,6 +6,8 @@ target differs, the bits will differ from there on; ``note`` says so.
 """
 
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from .. import __version__
 from ..errors import DataError, MiniresError, RunError
@@ -13,7 +15,8 @@ from .build import build_trainer
 from .checkpoint import Checkpoint
 from .metrics import repair_metrics
 from .recipe import Recipe
-from .run import Recorder, data_checksums, target_kind
+from .run import Recorder, RunFolder, data_checksums, target_kind
+from .trainer import Trainer
 
 MAY_DIFFER = ("threads", "data_dir")
 REQUIRED = ("epoch", "step", "progress", "schedule", "random", "data", "recipe", "minires_version", "best_val_acc")
@@ -27,23 +30,23 @@ class Resumed:
     Raises RunError, which names each difference; DataError for files that are incomplete or damaged.
     """
 
-    def __init__(self, folder, settings=None, more_epochs=0):
+    def __init__(self, folder: RunFolder, settings: dict[str, Any] | None = None, more_epochs: int = 0) -> None:
         self.folder = folder
         self.checkpoint = _load(folder.last) if folder.last.exists() else None
         written = Recipe.read(folder.config)
         if self.checkpoint is not None:
-            self._check_config(written)
+            self._check_config(written, self.checkpoint)
         self.recipe = self._with(written, settings or {})
         if more_epochs:
             self.recipe = self.recipe.with_settings(epochs=self.recipe.epochs + more_epochs)
         info = self.checkpoint.info if self.checkpoint is not None else {"epoch": 0}
         self.rows = repair_metrics(folder.metrics, info["epoch"])
 
-    def _check_config(self, written):
+    def _check_config(self, written: Recipe, checkpoint: Checkpoint) -> None:
         """Compare config.toml with the recipe in the checkpoint. Raises RunError when they differ."""
-        saved = Recipe.from_settings(self.checkpoint.info["recipe"], self.folder.last)
+        saved = Recipe.from_settings(checkpoint.info["recipe"], self.folder.last)
         changed = [name for name in _differences(saved, written) if name not in (*MAY_DIFFER, "epochs")]
-        if written.epochs < max(saved.epochs, self.checkpoint.info["epoch"]):
+        if written.epochs < max(saved.epochs, checkpoint.info["epoch"]):
             changed.append("epochs")
         if changed:
             raise RunError(
@@ -51,7 +54,7 @@ class Resumed:
                 "change it back to go on, or begin a new run from it with --recipe"
             )
 
-    def _with(self, recipe, settings):
+    def _with(self, recipe: Recipe, settings: dict[str, Any]) -> Recipe:
         """The recipe with the user's settings. Raises RunError for those that may not differ."""
         settings = {"warmup": recipe.warmup, **settings}  # so that a different schedule does not change it
         wanted = recipe.with_settings(**settings)
@@ -69,17 +72,17 @@ class Resumed:
         return wanted
 
     @property
-    def complete(self):
+    def complete(self) -> bool:
         """Whether all epochs are complete."""
         return len(self.rows) >= self.recipe.epochs
 
     @property
-    def nothing_to_do(self):
+    def nothing_to_do(self) -> bool:
         """Whether all epochs are complete and the summary is written."""
         return self.complete and self.folder.summary.exists()
 
     @property
-    def note(self):
+    def note(self) -> str | None:
         """What the user should know before the run continues, or None."""
         info = self.checkpoint.info if self.checkpoint is not None else {}
         version, here, notes = info.get("minires_version", __version__), target_kind(), []
@@ -94,7 +97,7 @@ class Resumed:
             )
         return "\n".join(notes) or None
 
-    def trainer(self):
+    def trainer(self) -> Trainer:
         """The Trainer in the state of the checkpoint, with a Recorder that continues the run's files.
 
         Raises ConfigError or DataError as ``build_trainer`` does; RunError when the images have changed, or when the
@@ -126,7 +129,7 @@ class Resumed:
         return trainer
 
 
-def _load(path):
+def _load(path: Path) -> Checkpoint:
     """The checkpoint of a run to be resumed. Raises DataError when it lacks something that is needed."""
     checkpoint = Checkpoint.load(path)
     if not checkpoint.info:
@@ -137,11 +140,10 @@ def _load(path):
     return checkpoint
 
 
-def _differences(a, b):
+def _differences(a: Recipe, b: Recipe) -> list[str]:
     """The names of the settings in which two recipes differ."""
-    a, b = asdict(a), asdict(b)
-    return [name for name in a if a[name] != b[name]]
+    return [name for name, value in asdict(a).items() if value != asdict(b)[name]]
 
 
-def _describe(names, before, after):
+def _describe(names: list[str], before: Recipe, after: Recipe) -> str:
     return ", ".join(f"{name} is {getattr(before, name)!r} there, not {getattr(after, name)!r}" for name in names)

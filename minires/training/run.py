@@ -12,26 +12,37 @@ anomaly.safetensors  after a NaN or Inf: the batch that caused it (``replay.py``
 
 import time
 import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
+from typing import Any, Self
 
 from .. import __version__, kernels
 from ..anomaly import all_finite
 from ..errors import AnomalyError, ConfigError, DataError
 from ..files import atomic_write
 from ..lock import FolderLock
+from ..nn import Module
 from .build import build_model
 from .checkpoint import Checkpoint
 from .curves import draw_curves
-from .metrics import append_metrics, write_summary
+from .diagnosis import Batch
+from .metrics import Mean, append_metrics, write_summary
 from .recipe import Recipe
 from .replay import save_anomaly
-from .trainer import Callback
+from .trainer import Callback, Trainer
 
-FILES = ("config.toml", "metrics.jsonl", "last.safetensors", "best.safetensors", "summary.json", "curves.png")
-FILES += ("anomaly.safetensors",)
+FILES = (
+    "config.toml",
+    "metrics.jsonl",
+    "last.safetensors",
+    "best.safetensors",
+    "summary.json",
+    "curves.png",
+    "anomaly.safetensors",
+)
 SAVE_EVERY = 300.0  # seconds between checkpoints within a long epoch
 
 
@@ -41,14 +52,22 @@ class RunFolder:
     A RunFolder from ``create`` or ``open`` holds the folder's lock until ``close()`` or the end of its ``with`` block.
     """
 
-    def __init__(self, path):
+    config: Path
+    metrics: Path
+    last: Path
+    best: Path
+    summary: Path
+    curves: Path
+    anomaly: Path
+
+    def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.lock = None
+        self.lock: FolderLock | None = None
         for name in FILES:
             setattr(self, name.partition(".")[0], self.path / name)
 
     @classmethod
-    def create(cls, recipe, path=None):
+    def create(cls, recipe: Recipe, path: Path | str | None = None) -> Self:
         """Create the folder and write the recipe. path: by default the next free ``runs/<model>-<dataset>-<n>``.
 
         Raises ConfigError when the folder cannot be created or written to, or already holds a run; RunError when another
@@ -68,7 +87,7 @@ class RunFolder:
         return folder
 
     @classmethod
-    def open(cls, path):
+    def open(cls, path: Path | str) -> Self:
         """Open the folder of a run to resume. Raises ConfigError when it holds no run, RunError when it is in use."""
         folder = cls(path)
         if not folder.config.is_file():
@@ -82,28 +101,28 @@ class RunFolder:
                 leftover.unlink()
         return folder
 
-    def write_config(self, recipe):
+    def write_config(self, recipe: Recipe) -> None:
         """Write ``config.toml`` atomically."""
         with atomic_write(self.config, "w") as file:
             file.write(recipe.to_toml(__version__))
 
-    def close(self):
+    def close(self) -> None:
         """Release the lock."""
         if self.lock is not None:
             self.lock.release()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def __str__(self):
+    def __str__(self) -> str:
         return str(self.path)
 
 
 @contextmanager
-def _explained(path):
+def _explained(path: Path | str | None) -> Iterator[None]:
     """Turn an OSError in the block into a ConfigError that says what to do."""
     try:
         yield
@@ -116,10 +135,11 @@ def _explained(path):
         ) from error
 
 
-def _next_free(base):
+def _next_free(base: str) -> Path:
     """Create the first folder ``base``-1, ``base``-2, … that does not exist."""
-    for n in count(1):
-        path = Path(f"{base}-{n}")
+    numbers = count(1)
+    while True:
+        path = Path(f"{base}-{next(numbers)}")
         try:
             path.mkdir(parents=True)  # fails when it exists, so that runs started together get different folders
             return path
@@ -136,21 +156,21 @@ class Recorder(Callback):
     save_every: seconds between two checkpoints within an epoch.
     """
 
-    def __init__(self, folder, recipe, save_every=SAVE_EVERY):
+    def __init__(self, folder: RunFolder, recipe: Recipe, save_every: float = SAVE_EVERY) -> None:
         self.folder, self.recipe, self.save_every = folder, recipe, save_every
-        self.best_val_acc = None
+        self.best_val_acc: float | None = None
 
-    def on_start(self, trainer):
+    def on_start(self, trainer: Trainer) -> None:
         self.began = time.perf_counter()
         self.seconds = sum(row["seconds"] for row in trainer.history) + trainer.progress.seconds  # in earlier sessions
         self.data = data_checksums(trainer)
         self._note_saved(trainer)
 
-    def on_step(self, trainer, mean):
+    def on_step(self, trainer: Trainer, mean: Mean) -> None:
         if time.perf_counter() - self.saved_at > self.save_every:
             self._save_last(trainer)
 
-    def on_epoch(self, trainer, row):
+    def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
         append_metrics(self.folder.metrics, row)  # first: every epoch that a checkpoint counts as complete has a row
         better = "val_acc" in row and (self.best_val_acc is None or row["val_acc"] > self.best_val_acc)
         if better:
@@ -158,13 +178,13 @@ class Recorder(Callback):
             self.checkpoint(trainer).save(self.folder.best)
         self._save_last(trainer)
 
-    def on_anomaly(self, trainer, error, batch):
+    def on_anomaly(self, trainer: Trainer, error: AnomalyError, batch: Batch) -> None:
         info = {"recipe": asdict(self.recipe), "num_classes": trainer.train_loader.dataset.num_classes}
         info |= {"epoch": trainer.epoch, "step": trainer.step, "said": str(error), "minires_version": __version__}
         with suppress(OSError):  # a full disk must not hide the AnomalyError
             save_anomaly(self.folder.anomaly, trainer.model, batch, info)
 
-    def on_end(self, trainer):
+    def on_end(self, trainer: Trainer) -> None:
         if self.saved != _position(trainer):
             self._save_last(trainer)
         if not trainer.history:
@@ -175,14 +195,14 @@ class Recorder(Callback):
         if trainer.finished:
             write_summary(self.folder.summary, self.summary(trainer))
 
-    def _save_last(self, trainer):
+    def _save_last(self, trainer: Trainer) -> None:
         self.checkpoint(trainer).save(self.folder.last)
         self._note_saved(trainer)
 
-    def _note_saved(self, trainer):
+    def _note_saved(self, trainer: Trainer) -> None:
         self.saved, self.saved_at = _position(trainer), time.perf_counter()
 
-    def checkpoint(self, trainer):
+    def checkpoint(self, trainer: Trainer) -> Checkpoint:
         """The Checkpoint of the present state. Raises AnomalyError for weights that are not finite, which are not saved."""
         state = trainer.model.state_dict()
         for name, array in state.items():
@@ -200,7 +220,7 @@ class Recorder(Callback):
         }
         return Checkpoint(state, trainer.optimizer.state_dict(), info)
 
-    def summary(self, trainer):
+    def summary(self, trainer: Trainer) -> dict[str, Any]:
         """The content of ``summary.json``."""
         summary = {
             "model": self.recipe.model,
@@ -216,29 +236,29 @@ class Recorder(Callback):
         return summary if self.best_val_acc is None else {**summary, "best_val_acc": self.best_val_acc}
 
 
-def _position(trainer):
+def _position(trainer: Trainer) -> tuple[int, int]:
     """(complete epochs, steps in the next)."""
     return trainer.epoch, trainer.progress.batches
 
 
-def target_kind():
+def target_kind() -> str:
     """The target of the kernels, such as "avx2". It selects the kernels and thus determines the bits of the results."""
     from ..kernels.runtime.target import KIND  # here, since it imports Numba
 
     return KIND
 
 
-def data_checksums(trainer):
+def data_checksums(trainer: Trainer) -> list[int]:
     """[CRC-32 of the training set, of the test set], to check that a resumed run has the same images."""
     sets = (trainer.train_loader.dataset, trainer.test_loader.dataset)
-    return [zlib.crc32(dataset.labels, zlib.crc32(dataset.images)) for dataset in sets]
+    return [zlib.crc32(dataset.labels.data, zlib.crc32(dataset.images.data)) for dataset in sets]
 
 
-def _epochs(count):
+def _epochs(count: int) -> str:
     return f"{count} epoch" if count == 1 else f"{count} epochs"
 
 
-def load_run(path):
+def load_run(path: Path | str) -> tuple[Recipe, Module, Checkpoint]:
     """(recipe, model, checkpoint) from a run's folder, whose last checkpoint is used, or from a checkpoint file.
 
     The model is in evaluation mode; ``with recipe.switches():`` sets fusion and Winograd as in training. Raises ConfigError

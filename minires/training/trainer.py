@@ -2,46 +2,51 @@
 
 import math
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
+from typing import Any, NoReturn, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..anomaly import all_finite
+from ..data import Loader
 from ..errors import AnomalyError
 from ..functional import cross_entropy
 from ..grad_mode import no_grad
+from ..nn import Module
+from ..optim import SGD, LRSchedule
 from ..random import get_rng_state, set_rng_state
 from ..tensor import Tensor
-from .diagnosis import Batch, diagnose
+from .diagnosis import QUIET, Batch, diagnose
 from .metrics import Mean
-
-QUIET = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}  # AnomalyError says more than NumPy's warnings
 
 
 class Callback:
     """Base class of callbacks. Each method is called at one event of training, and does nothing unless it is overridden."""
 
-    def on_start(self, trainer):
+    def on_start(self, trainer: "Trainer") -> None:
         """Training begins."""
 
-    def on_epoch_start(self, trainer):
+    def on_epoch_start(self, trainer: "Trainer") -> None:
         """Epoch ``trainer.epoch + 1`` begins or continues."""
 
-    def on_step(self, trainer, mean):
+    def on_step(self, trainer: "Trainer", mean: Mean) -> None:
         """A step is complete; ``mean`` is the epoch's metrics.Mean so far."""
 
-    def on_evaluation(self, trainer, split, mean):
+    def on_evaluation(self, trainer: "Trainer", split: str, mean: Mean) -> None:
         """A batch of ``split`` ("test" or "val") is evaluated; ``mean`` is the metrics.Mean of the split so far."""
 
-    def on_epoch(self, trainer, row):
+    def on_epoch(self, trainer: "Trainer", row: dict[str, Any]) -> None:
         """An epoch is complete; ``row``, its metrics, is the last of ``trainer.history``."""
 
-    def on_anomaly(self, trainer, error, batch):
+    def on_anomaly(self, trainer: "Trainer", error: AnomalyError, batch: Batch) -> None:
         """Loss or gradients of ``batch`` (a diagnosis.Batch) are not finite; ``error`` is about to be raised."""
 
-    def on_end(self, trainer):
+    def on_end(self, trainer: "Trainer") -> None:
         """fit() is about to return, because all epochs are complete or because stop() was called."""
 
 
@@ -55,7 +60,7 @@ class Progress:
     mean: Mean = field(default_factory=Mean)
 
     @classmethod
-    def from_dict(cls, state):
+    def from_dict(cls, state: dict[str, Any]) -> Self:
         """The inverse of ``dataclasses.asdict``."""
         return cls(**{**state, "mean": Mean(**state["mean"])})
 
@@ -76,34 +81,34 @@ class Trainer:
     0.71
     """
 
-    model: object
-    train_loader: object
-    test_loader: object
-    optimizer: object
-    schedule: object = None
+    model: Module
+    train_loader: Loader
+    test_loader: Loader
+    optimizer: SGD
+    schedule: LRSchedule | None = None
     epochs: int = 1
     label_smoothing: float = 0.0
-    val_loader: object = None
-    callbacks: tuple = ()
+    val_loader: Loader | None = None
+    callbacks: tuple[Callback, ...] = ()
     epoch: int = 0
     step: int = 0
-    switches: object = None
+    switches: Callable[[], AbstractContextManager[object]] | None = None
 
-    def __post_init__(self):
-        self.history = []
+    def __post_init__(self) -> None:
+        self.history: list[dict[str, Any]] = []
         self.progress = Progress()
         self.stopping = False
 
     @property
-    def finished(self):
+    def finished(self) -> bool:
         """Whether all epochs are complete."""
         return self.epoch >= self.epochs
 
-    def stop(self):
+    def stop(self) -> None:
         """Make fit() return after the present step. Another fit(), or a Trainer that loads the state, continues from there."""
         self.stopping = True
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """The state of training as plain values: all that a checkpoint needs besides model and optimizer."""
         return {
             "epoch": self.epoch,
@@ -113,7 +118,7 @@ class Trainer:
             "random": get_rng_state(),
         }
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what ``state_dict`` returned. The model and the optimizer must have been loaded already."""
         self.epoch, self.step = state["epoch"], state["step"]
         self.progress = Progress.from_dict(state["progress"]) if state["progress"] else Progress()
@@ -121,7 +126,7 @@ class Trainer:
             self.schedule.load_state_dict(state["schedule"])
         set_rng_state(state["random"])
 
-    def fit(self):
+    def fit(self) -> list[dict[str, Any]]:
         """Train the remaining epochs; return the history, a dict for each epoch (see ``run_epoch``).
 
         Raises AnomalyError when a loss or a gradient is not finite, before the weights are updated with it.
@@ -140,7 +145,7 @@ class Trainer:
         self.stopping = False
         return self.history
 
-    def run_epoch(self):
+    def run_epoch(self) -> dict[str, Any] | None:
         """Train the rest of an epoch and evaluate; return its metrics, or None when stop() was called in between.
 
         The metrics: epoch, lr (of the last step), train_loss, train_acc, test_loss, test_acc, val_loss and val_acc (with a
@@ -164,7 +169,7 @@ class Trainer:
         for split, loader in (("test", self.test_loader), ("val", self.val_loader)):
             if loader is None:
                 continue
-            result = evaluate(self.model, loader, lambda m, split=split: self._evaluated(split, m))
+            result = evaluate(self.model, loader, partial(self._evaluated, split))
             if self.stopping:
                 return None
             if not math.isfinite(result.loss):
@@ -174,7 +179,7 @@ class Trainer:
         row["images_per_second"] = mean.images / progress.seconds
         return row
 
-    def train_step(self, images, labels, mean):
+    def train_step(self, images: NDArray[np.floating], labels: NDArray[np.integer], mean: Mean) -> None:
         """One step: forward, backward, update. Adds the batch to ``mean``.
 
         images: (N, C, H, W) float32 or float64, labels: (N,) integers. Raises AnomalyError as ``fit`` does.
@@ -194,7 +199,7 @@ class Trainer:
         self.step += 1
         mean.add(loss.item(), logits.numpy(), labels)
 
-    def _not_finite(self, loss):
+    def _not_finite(self, loss: Tensor) -> str | None:
         """A description of the loss or the gradient that is not finite after a backward pass, or None."""
         if not all_finite(loss.numpy()):
             return f"the loss is {loss.item()}"
@@ -203,14 +208,14 @@ class Trainer:
                 return f"the gradient of {name} is not finite"
         return None
 
-    def _find_anomaly_in_evaluation(self, split, loader):
+    def _find_anomaly_in_evaluation(self, split: str, loader: Loader) -> None:
         """Run the batches of a loader again to find the one with a loss that is not finite, and raise its AnomalyError."""
         for images, labels in loader:
             batch = Batch(images, labels, get_rng_state(), 0.0, training=False)
             if diagnose(self.model, batch) is not None:
                 self._raise_anomaly(f"the loss on the {split} images is not finite", batch)
 
-    def _raise_anomaly(self, wrong, batch):
+    def _raise_anomaly(self, wrong: str, batch: Batch) -> NoReturn:
         """Raise an AnomalyError that says where ``wrong`` comes from."""
         found = diagnose(self.model, batch) or AnomalyError("no single operation did it: a sum of gradients overflowed")
         when = f"step {self.step + 1}" if batch.training else f"the evaluation after step {self.step}"
@@ -218,17 +223,19 @@ class Trainer:
         self._notify("on_anomaly", error, batch)
         raise error from None
 
-    def _evaluated(self, split, mean):
+    def _evaluated(self, split: str, mean: Mean) -> bool:
         self._notify("on_evaluation", split, mean)
         return not self.stopping
 
-    def _notify(self, event, *args):
+    def _notify(self, event: str, *args: Any) -> None:
         """Call a method of every callback."""
         for callback in self.callbacks:
             getattr(callback, event)(self, *args)
 
 
-def evaluate(model, loader, on_batch=None, mean=None):
+def evaluate(
+    model: Module, loader: Loader, on_batch: Callable[[Mean], object] | None = None, mean: Mean | None = None
+) -> Mean:
     """The metrics.Mean of ``model`` over ``loader``, in evaluation mode, without gradients and without label smoothing.
 
     on_batch(mean) is called after each batch; it stops the evaluation by returning False. mean: the Mean to add to, such as
