@@ -245,7 +245,7 @@ class TestPool:
             raise OSError(12, "Cannot allocate memory")
 
         monkeypatch.setattr(memory_pool, "_map", refused)
-        with pytest.raises(MemoryError, match=r"no 1,048,576 bytes more \(Cannot allocate memory\)"):
+        with pytest.raises(MemoryError, match=r"no room for 1,048,576 more bytes \(Cannot allocate memory\)"):
             memory_pool.empty((1 << 20,), np.uint8)
         assert pool.used_bytes == 0
 
