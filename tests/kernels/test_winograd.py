@@ -241,7 +241,7 @@ def test_an_item_reads_no_further_than_documented(rows, columns):
 
 
 def reached(at, tiles, inner, first, last):
-    """[(tile, outputs)] for input ``at`` of a side: ``first`` if it is the tile's first input, ``last`` its last, else inner."""
+    """[(tile, outputs)] for input ``at`` of a side: ``first`` for the tile's first input, ``last`` for its last, else inner."""
     places = [(t, at - TILE * t) for t in range(tiles) if 0 <= at - TILE * t < SIDE]
     return [(t, {0: first, SIDE - 1: last}.get(place, inner)) for t, place in places]
 
