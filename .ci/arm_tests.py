@@ -88,6 +88,7 @@ def test_a_fused_step_of_resnet8(dtype, most):
 def pytest_terminal_summary(terminalreporter):
     import llvmlite
     import numba
+
     from minires.kernels import target
 
     ran, seconds = {}, Counter()

@@ -2,12 +2,12 @@
 
 Two back ends offer the same functions (listed in ``FUNCTIONS``):
 
-    numba      compiled, parallel, the default (``compiled/``, ``convolution/``, on ``runtime/``)
-    reference  plain NumPy, explicit im2col, to be read line by line (``reference/``)
+    numba      compiled, parallel, the default (``compiled/`` and ``convolution/``, built on ``runtime/``)
+    reference  plain NumPy with explicit im2col, written to be read (``reference/``)
 
-Images are NHWC views, (N, H, W, C) C-contiguous; convolution weights are (KH, KW, I, O). See ``memory_format.py``.
-Convolutions take prologues and epilogues, ``descriptors.py``: that is how operations are fused.
-A kernel is reached as an attribute of this package, ``kernels.conv2d(x, w, …)``, and runs on the back end in force.
+Images are C-contiguous NHWC views, (N, H, W, C); convolution weights are (KH, KW, I, O). See ``memory_format.py``.
+Operations are fused by passing prologues and epilogues to convolutions (``descriptors.py``).
+Kernels are attributes of this package: ``kernels.conv2d(x, w, …)`` runs on the current back end.
 """
 
 import threading
@@ -54,13 +54,13 @@ _local = threading.local()
 
 
 def get_backend() -> str:
-    """The name of the back end in force in this thread: ``"numba"`` or ``"reference"``."""
+    """The name of this thread's current back end: ``"numba"`` or ``"reference"``."""
     return getattr(_local, "backend", "numba")
 
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Run kernels on another back end inside the ``with``: ``"numba"`` (fast) or ``"reference"`` (readable).
+    """Run kernels on another back end inside the ``with`` block: ``"numba"`` (fast) or ``"reference"`` (readable).
 
     Raises ConfigError for an unknown name.
 
@@ -84,7 +84,7 @@ def _backend_module(name):
 
 
 def __getattr__(name):
-    """``kernels.conv2d`` is conv2d of the back end in force. Numba is imported with the first compiled kernel, not before."""
+    """``kernels.conv2d`` is the current back end's conv2d. Numba is not imported before the first compiled kernel."""
     if name not in _NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(_backend_module(get_backend()), name)

@@ -1,4 +1,4 @@
-"""What kernels ask of their arrays before they compute addresses from shapes: a wrong shape would read past an array."""
+"""Checks of kernel arguments. Kernels compute addresses from shapes, so a wrong shape would read out of bounds."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ _FLOATS = np.dtype(np.float32), np.dtype(np.float64)  # NumPy has one object for
 
 
 def one_dtype(op, *arrays):
-    """All float32 or all float64, in the machine's byte order, or a DtypeError that names them."""
+    """Raise DtypeError unless all arrays are float32 or all are float64, in native byte order."""
     first = arrays[0].dtype
     for a in arrays:
         if a.dtype is not first or first not in _FLOATS:
@@ -21,20 +21,20 @@ def one_dtype(op, *arrays):
 
 
 def alike(op, *arrays):
-    """All of one shape and one float dtype, or an error that names them."""
+    """Raise ShapeError or DtypeError unless all arrays have the same shape and the same float dtype."""
     one_dtype(op, *arrays)
     shape = arrays[0].shape
     fits(op, all(a.shape == shape for a in arrays), *arrays)
 
 
 def fits(op, condition, *arrays):
-    """A ShapeError that names the arrays' shapes, unless the condition holds."""
+    """Raise a ShapeError that gives the arrays' shapes unless ``condition`` holds."""
     if not condition:
         raise ShapeError(f"{op}: shapes {' and '.join(str(a.shape) for a in arrays)} do not go together")
 
 
 def labels_in(op, labels, classes):
-    """All labels in [0, classes), or a DataError that names the first that is not."""
+    """Raise a DataError that names the first label outside [0, classes), if there is one."""
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(outside):
         raise DataError(f"{op}: label {labels[outside[0]]} of sample {outside[0]} is outside [0, {classes})")

@@ -1,29 +1,29 @@
 """Prologues and epilogues: what a kernel does to an array as it reads it, and to its outputs before they leave the cache.
 
-A normalised activation need not be stored: the convolution that reads it applies batch norm and ReLU on the way, and
-another convolution may add up the sums that a batch norm needs while it writes. ``Operand`` describes the first,
-``Epilogue`` the second; both back ends take them. ``reference/fusion.py`` is their maths in plain NumPy.
+A normalised activation need not be stored: the convolution that reads it applies batch norm and ReLU while packing, and
+the convolution before a batch norm can compute its sums while writing. ``Operand`` describes an array with its prologue,
+``Epilogue`` an epilogue; both back ends take them. ``reference/fusion.py`` has the maths in plain NumPy.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-# Prologues: the values of an Operand, channel by channel.
+# Prologues: the values of an Operand, per channel.
 PLAIN = 0  # array
 NORMALISED = 1  # relu((array − mean)·scale + shift)                 batch norm and ReLU
-GRADIENT = 2  # a·array + b·(partner − mean) + d                   the gradient of batch norm's input, of its output's
+GRADIENT = 2  # a·array + b·(partner − mean) + d                   batch norm's input gradient, from its output gradient
 
-# Epilogues: what becomes of the outputs y. ``other``, where an epilogue has one, is added to them first.
-NOTHING = 0  # they are stored as they are
-MOMENTS = 1  # and the mean and biased variance of each channel are returned: what the next batch norm needs
+# Epilogues: what happens to the outputs y. If ``other`` is None, it counts as 0.
+NOTHING = 0  # y is stored as it is
+MOMENTS = 1  # y ← y + other; returns the mean and biased variance of each channel, which the next batch norm needs
 NORMALISE = 2  # y ← relu((y − mean)·scale + shift + other): batch norm with known statistics, shortcut and ReLU
 ADD = 3  # y ← y + other
-MASK = 4  # y ← y + other where the ReLU below let its input pass, else 0; the sums Σ y and Σ y·(c − mean) are returned
+MASK = 4  # y ← y + other where the ReLU below passed its input, else 0; returns the sums Σ y and Σ y·(c − mean)
 
 
 class Operand(NamedTuple):
-    """An array (N, H, W, C) with its prologue. parameters: float64 rows (C,): mean, scale, shift or mean, a, b, d."""
+    """An array (N, H, W, C) with its prologue. parameters: float64 rows (C,), either mean, scale, shift or mean, a, b, d."""
 
     array: np.ndarray
     kind: int = PLAIN
@@ -32,31 +32,31 @@ class Operand(NamedTuple):
 
 
 class Epilogue(NamedTuple):
-    """Arrays have the shape of the outputs (N, H, W, C); parameters are float64 rows (C,): mean, scale, shift."""
+    """Arrays have the outputs' shape (N, H, W, C); parameters are float64 rows (C,): mean, scale, shift."""
 
     kind: int = NOTHING
     parameters: tuple | np.ndarray = ()
-    relu: bool = True  # NORMALISE: rectify?
-    other: np.ndarray | None = None  # what is added: a shortcut, or a gradient that has come another way
+    relu: bool = True  # NORMALISE: apply the ReLU?
+    other: np.ndarray | None = None  # added to y: a shortcut, or a gradient from another branch
     c: np.ndarray | None = None  # MASK: the input of the batch norm below
-    z: np.ndarray | None = None  # MASK: the output of the ReLU below; None: relu((c − mean)·scale + shift) is computed
+    z: np.ndarray | None = None  # MASK: the output of the ReLU below; None: recompute relu((c − mean)·scale + shift)
 
 
 STORE = Epilogue()
 
 
 def as_operand(x):
-    """An array as an Operand without a prologue; an Operand as it is."""
+    """Wrap an array in an Operand without a prologue; return an Operand unchanged."""
     return x if isinstance(x, Operand) else Operand(x)
 
 
 def rounded(mean, dtype):
-    """The mean as kernels subtract it, rounded to their dtype, and what the rounding left, in float64."""
+    """The mean rounded to ``dtype``, as kernels subtract it, and the rounding error; both float64."""
     near = np.asarray(mean, dtype).astype(np.float64)
     return near, mean - near
 
 
 def normalised(x, mean, scale, shift):
-    """The Operand relu((x − mean)·scale + shift). Subtracting first keeps the digits when the mean is large."""
+    """The Operand relu((x − mean)·scale + shift). Subtracting the mean first keeps precision when it is large."""
     near, rest = rounded(mean, x.dtype)
     return Operand(x, NORMALISED, (near, scale, shift - rest * scale))

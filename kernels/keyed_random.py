@@ -1,10 +1,10 @@
-"""Random bits as a function of a key: no state, so nothing depends on the order, the batch or the thread of the draws.
+"""Random bits as a function of a key: without state, draws do not depend on their order, the batch or the thread.
 
     key of a sample = scramble(key_of("augment", seed, epoch), sample)        its k-th draw = scramble(key, k)
 
 ``scramble`` is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014) in closed
-form: the number it draws ``word + 1`` steps from the state ``key``. It is plain arithmetic on uint64, which NumPy runs
-over arrays and Numba compiles for scalars.
+form: its output ``word + 1`` steps after the state ``key``. It is plain uint64 arithmetic, which NumPy applies to arrays
+and Numba compiles for scalars.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ _30, _27, _31 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
 def scramble(key, word):
-    """64 well-mixed bits of a key and a word; both are uint64 (NumPy: arrays, whose products wrap in silence)."""
+    """64 well-mixed bits from a key and a word, both uint64 (in NumPy arrays, whose products wrap without a warning)."""
     z = key + (word + _ONE) * _GOLDEN
     z = (z ^ (z >> _30)) * _A
     z = (z ^ (z >> _27)) * _B
@@ -23,9 +23,9 @@ def scramble(key, word):
 
 
 def key_of(purpose, *words):
-    """The key of a purpose, of up to eight letters, and whole numbers of any sign and size: an array of one uint64.
+    """The key of a purpose (up to eight letters) and integers of any sign and size: an array of one uint64.
 
-    The purpose keeps the draws for one thing independent of those for another with the same numbers.
+    Draws for different purposes are independent even if the integers are the same.
 
     >>> key_of("order", 0, 1) == key_of("order", 1, 0)
     array([False])
@@ -37,7 +37,7 @@ def key_of(purpose, *words):
 
 
 def permutation(count, purpose, *words):
-    """The whole numbers below ``count`` in an order that is a function of the key, on every machine and NumPy.
+    """The integers below ``count`` in an order determined by the key, the same on every machine and NumPy version.
 
     >>> permutation(5, "order", 0, 1)
     array([3, 2, 0, 4, 1])

@@ -1,7 +1,7 @@
-"""What a process that compiles ahead does: ``python -m minires.kernels.precompile_tasks FOLDER TASK …``.
+"""The program of a precompiling process: ``python -m minires.kernels.precompile_tasks FOLDER TASK …``.
 
 Each task calls kernels on small arrays, which compiles them into the cache folder. ``runtime/precompile.py`` starts the
-processes and names the tasks; it does not import this module, which imports every kernel.
+processes and assigns the tasks; it does not import this module, which imports every kernel.
 """
 
 import sys
@@ -19,7 +19,7 @@ from .runtime.target import KIND
 
 
 def _arrays():
-    """x, dy (N, H, W, C) and w (KH, KW, I, O) of a 3×3 convolution, and its Problem."""
+    """x and dy (N, H, W, C) and w (KH, KW, I, O) of a 3×3 convolution, and its Problem."""
     rng = np.random.default_rng(0)
     x, dy, w = (rng.standard_normal(s).astype(np.float32) for s in ((2, 8, 8, 16), (2, 8, 8, 16), (3, 3, 16, 16)))
     return x, dy, w, problem_of(x.shape, w.shape, (1, 1), (1, 1), (1, 1), 1)
@@ -37,7 +37,7 @@ def _weight_grad(algorithm):
 
 
 def _rest():
-    """What else a ResNet's step runs."""
+    """The other kernels of a ResNet training step."""
     x, *_ = _arrays()
     parallel_for_address()
     backend.pointwise(Operand(x), STORE)
@@ -70,12 +70,12 @@ TASKS = {
 
 
 def main(folder, *names):
-    """Do the named tasks; returns 3 where this process would compile something else than its parent."""
+    """Run the named tasks. Returns 3 if this process would not compile the same kernels as its parent."""
     if jit.FOLDER is None or jit.FOLDER.name != folder:
         return 3
     jit.compiles.announce = False
     for name in names:
-        if KIND in GAINS or not name.startswith("winograd"):  # elsewhere that algorithm is not used
+        if KIND in GAINS or not name.startswith("winograd"):  # other targets do not use that algorithm
             TASKS[name]()
     return 0
 

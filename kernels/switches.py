@@ -1,4 +1,4 @@
-"""Switches, among them whether convolutions may go Winograd's way. Importing this compiles nothing and needs no Numba."""
+"""Per-thread switches, and the one for the Winograd algorithm. Importing this compiles nothing and needs no Numba."""
 
 import threading
 from contextlib import ContextDecorator
@@ -7,15 +7,15 @@ _mode = threading.local()
 
 
 class Switch(ContextDecorator):
-    """Sets a thing on or off in this thread, for the length of a ``with`` or of a decorated function. A subclass a thing."""
+    """Turns a feature on or off in this thread, for a ``with`` block or a decorated function. One subclass per feature."""
 
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = bool(enabled)
-        self.before = []  # a stack: a context may be entered within itself
+        self.before = []  # a stack: a context may be nested in itself
 
     @classmethod
     def is_on(cls) -> bool:
-        """Whether it is on in this thread; it is until somebody says otherwise."""
+        """Whether the feature is on in this thread. It is on by default."""
         return getattr(_mode, cls.__name__, True)
 
     def __enter__(self):
@@ -25,16 +25,16 @@ class Switch(ContextDecorator):
     def __exit__(self, *exc):
         setattr(_mode, type(self).__name__, self.before.pop())
 
-    def _recreate_cm(self):  # of ContextDecorator: every call of a decorated function, in whatever thread, has its own
+    def _recreate_cm(self):  # for ContextDecorator: each call of a decorated function gets its own instance
         return type(self)(self.enabled)
 
 
 class winograd(Switch):
     """``with winograd(False):`` computes every convolution directly. A context manager and a decorator.
 
-    Winograd's way computes 3×3 convolutions of stride 1 with 4 times fewer multiplications, and rounds differently
-    (``kernels/winograd.py`` says how much). On, it is taken where the committed table says that it is faster on this
-    target (``kernels/winograd_table.py``); the switch is this thread's.
+    The Winograd algorithm computes 3×3 convolutions of stride 1 with 4 times fewer multiplications. Its rounding errors
+    are larger (``kernels/convolution/winograd.py`` gives figures). When on, it is used where the committed table says that
+    it is faster on this CPU target (``kernels/convolution/winograd_table.py``). The switch is per thread.
 
     >>> with winograd(False):
     ...     uses_winograd()
@@ -43,5 +43,5 @@ class winograd(Switch):
 
 
 def uses_winograd() -> bool:
-    """Whether convolutions of this thread may go Winograd's way."""
+    """Whether convolutions in this thread may use the Winograd algorithm."""
     return winograd.is_on()

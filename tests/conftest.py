@@ -1,4 +1,4 @@
-"""What all tests share: Hypothesis' settings, threads, the two back ends, PyTorch where it is installed."""
+"""Shared by all tests: Hypothesis settings, threads, the two back ends, and PyTorch if it is installed."""
 
 import gc
 import os
@@ -21,22 +21,24 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
 def pytest_collection_finish():
-    """What is there by now stays: thousands of tests, PyTorch, Numba. Every search for garbage would go through it."""
+    """Freeze what exists by now (thousands of tests, PyTorch, Numba), so that garbage collections do not scan it."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(params=sorted(kernels.BACKENDS))
 def backend(request):
-    """Runs the test on each back end; its name."""
+    """The name of the current back end; the test runs on each of them."""
     with kernels.backend(request.param):
         yield request.param
 
 
 @pytest.fixture(autouse=True)
 def number_of_threads(request):
-    """What a test sets is put back. Where all is tiny there is one: starting others takes longer than computing, ten times
-    so on a busy machine."""
+    """Restores the number of threads after each test.
+
+    Tests with tiny arrays run on one: starting others takes longer than computing, ten times as long on a busy machine.
+    """
     before = mr.get_num_threads()
     if request.path.parent.name in ("models", "training"):
         mr.set_num_threads(1)
@@ -46,18 +48,18 @@ def number_of_threads(request):
 
 @pytest.fixture(scope="session")
 def torch():
-    """PyTorch, or the test is skipped."""
+    """PyTorch; the test is skipped if it is not installed."""
     return pytest.importorskip("torch")
 
 
 @pytest.fixture
 def page(request):
-    """A function: asserts that a message is what docs/errors.md says of this test."""
+    """A function that asserts that a message is the one in docs/errors.md for this test."""
     return lambda message: errors_page.compare(request.node.nodeid, message)
 
 
 def forget_choices():
-    """Which algorithm a convolution takes is remembered by its shapes."""
+    """Clear the caches of which algorithm a convolution uses."""
     from minires.kernels.convolution import dispatch, winograd_plan
 
     winograd_plan.least_side.cache_clear()
@@ -66,7 +68,7 @@ def forget_choices():
 
 @pytest.fixture
 def fresh_choices():
-    """A function that forgets which convolutions use the Winograd algorithm, as before and after the test."""
+    """A function that clears the caches of which algorithm a convolution uses; also called before and after the test."""
     forget_choices()
     yield forget_choices
     forget_choices()
@@ -74,7 +76,7 @@ def fresh_choices():
 
 @pytest.fixture
 def winograd_taken(fresh_choices):
-    """As on a target where Winograd is faster from 16 channels, 4×4 maps and 32 tiles on: the uses it was taken for."""
+    """As on a target where Winograd is faster from 16 channels, 4×4 maps and 32 tiles on: the list of uses it was taken for."""
     from minires.kernels.convolution import dispatch, winograd_plan
     from minires.kernels.convolution.winograd_table import USES
     from minires.kernels.runtime import target

@@ -1,4 +1,4 @@
-"""docs/errors.md, read: its rows are what the tests compare messages with."""
+"""Reads docs/errors.md, with whose rows the tests compare messages."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ PAGE = ROOT / "docs" / "errors.md"
 
 @dataclass(frozen=True)
 class Row:
-    """what: a command or a line of Python, if it stands in backticks. says: None, or the message, with … for any text."""
+    """what: a command or a line of Python, if it is in backticks. says: None, or the message, with … for any text."""
 
     what: str
     says: str | None
@@ -20,19 +20,19 @@ class Row:
 
     @property
     def pattern(self):
-        """Matches the message as it is printed, or as it stands in an exception."""
+        """A regular expression for the message as it is printed, or as it is in an exception."""
         return rf"(error: |warning: )?{'.*'.join(map(re.escape, self.says.split('…')))}\n?"
 
 
 def _plain(cell):
-    """What stands in backticks, single or double; None where there are none around all of it."""
+    """The text in single or double backticks; None if they do not enclose the whole cell."""
     found = re.fullmatch(r"(`+) ?(.*?) ?\1", cell)
     return found[2] if found and found[1] not in found[2] else None
 
 
 @cache
 def rows():
-    """All rows of all tables of the page."""
+    """All rows of all tables on the page."""
     found = []
     for line in PAGE.read_text("utf-8").splitlines():
         cells = line.strip("|").split(" | ")
@@ -56,7 +56,7 @@ def others():
 
 
 def compare(nodeid, message):
-    """Assert that ``message`` is what the page says of this test, or of the test for all of its parameters."""
+    """Assert that ``message`` is what the page has for this test, or for the test with any parameters."""
     name = nodeid.partition("[")[0]
     mine = [row for row in rows() if row.test == nodeid] or [row for row in rows() if row.test == name]
     assert mine or any(row.test.startswith(f"{name}[") for row in rows()), f"{PAGE.name} has no row with {nodeid}"
@@ -65,5 +65,5 @@ def compare(nodeid, message):
 
 
 def runnable(row):
-    """What a row of ``commands`` or ``calls`` has in its first cell."""
+    """The command or line of Python in the first cell of a row of ``commands`` or ``calls``."""
     return _plain(row.what)

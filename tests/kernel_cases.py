@@ -1,4 +1,4 @@
-"""What the tests of kernels share: how shapes are drawn, what arrays are filled with, how close is close."""
+"""Shared by the tests of kernels: how shapes are drawn, what arrays are filled with, and error bounds."""
 
 from types import SimpleNamespace
 
@@ -18,15 +18,15 @@ def pairs(low, high):
 
 
 def arrays(seed, dtype, *shapes):
-    """Normal random arrays; every array of every call is different."""
+    """Arrays of normally distributed random numbers, all different."""
     rng = np.random.default_rng(seed)
     return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
 
 
 def assert_close(found, expected, bound, factor=16):
-    """|found − expected| ≤ factor·ε·bound element by element; bound: the sum of the absolute values of what was added.
+    """Assert that |found − expected| ≤ factor·ε·bound elementwise. bound: the sum of the terms' absolute values.
 
-    ``expected`` is of float64 (the sum in another order, or by loops); ``found`` of the dtype under test.
+    ``expected`` is float64 (summed in another order, or by loops); ``found`` has the dtype under test.
     """
     found = np.asarray(found)
     assert found.shape == expected.shape
@@ -42,7 +42,7 @@ def assert_close(found, expected, bound, factor=16):
 
 @st.composite
 def convolutions(draw, most_kernel, most_channels, most_extra, most_images=4):
-    """(x shape, w shape, (stride, padding, dilation, groups)) of a convolution that has an output, in the kernels' order."""
+    """(x shape, w shape, (stride, padding, dilation, groups)) of a convolution with an output, in the kernels' order."""
     kernel, stride = draw(pairs(1, most_kernel)), draw(pairs(1, 3))
     dilation = (
         draw(pairs(1, 3)) if most_kernel <= 5 else draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (2, 2), (3, 3)]))
@@ -58,7 +58,7 @@ def convolutions(draw, most_kernel, most_channels, most_extra, most_images=4):
 
 @st.composite
 def poolings(draw, most_size=12, most_channels=40):
-    """(x shape, (kernel, stride, padding, dilation)); padding is at most half of the kernel, as in PyTorch."""
+    """(x shape, (kernel, stride, padding, dilation)); padding is at most half the kernel, as in PyTorch."""
     kernel, stride, dilation = draw(pairs(1, 4)), draw(pairs(1, 3)), draw(pairs(1, 2))
     padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
     least = [max(1, d * (k - 1) + 1 - 2 * p, p * d) for k, d, p in zip(kernel, dilation, padding)]
@@ -68,7 +68,7 @@ def poolings(draw, most_size=12, most_channels=40):
 
 
 def algorithm(forward, weight):
-    """One algorithm of convolution with the functions of a back end, without the choice between algorithms."""
+    """One convolution algorithm with the functions of a back end, without the choice between algorithms."""
 
     def conv2d(x, w, *geometry, epilogue=STORE):
         x = as_operand(x)
@@ -85,7 +85,7 @@ def algorithm(forward, weight):
         conv2d=lambda *args: conv2d(*args)[0],
         conv2d_input_grad=lambda *args: conv2d_input_grad(*args)[0],
         conv2d_weight_grad=conv2d_weight_grad,
-        finished=conv2d,  # with an epilogue, and its result
+        finished=conv2d,  # takes an epilogue, and returns its result as well
         finished_input_grad=conv2d_input_grad,
     )
 

@@ -1,7 +1,7 @@
-"""One or more cases for every differentiable function: how minires calls it, how PyTorch does, and on what.
+"""One or more cases for every differentiable function: how minires calls it, how PyTorch does, and on which inputs.
 
-``CASES[name]`` is a list of Twins. Gradients, parity with PyTorch and memory order are all tested over this one table, and a
-test sees to it that no public function is without a case.
+``CASES[name]`` is a list of Twins. Gradients, parity with PyTorch and memory format are all tested with this table, and a
+test checks that every public function has a case.
 """
 
 from typing import NamedTuple
@@ -61,7 +61,7 @@ BROADCASTS = {
 
 
 def binary(name, first=normal, second=normal):
-    """Both libraries' function of two arrays, over the ways to broadcast."""
+    """Both libraries' function of two arrays, for all ways to broadcast."""
     return [
         Twins(
             label, getattr(F, name), lambda torch, a, b, name=name: getattr(torch, name)(a, b), (*first(a), *second(b))
@@ -76,7 +76,7 @@ def conv(label, x, w, bias=True, **settings):
 
 
 def batch_norm(label, shape, training, affine=True):
-    """With running statistics of its own for each call, so that one call does not change the next."""
+    """Each call gets new running statistics, so that one call does not affect the next."""
     C = shape[1]
 
     def running():
@@ -93,13 +93,13 @@ def batch_norm(label, shape, training, affine=True):
 
 
 def _with(module, **tensors):
-    """The module, computing with these tensors for parameters."""
+    """The module, with these tensors as its parameters."""
     vars(module).update(tensors)
     return module
 
 
 def step(label, ours, theirs, shortcut=False, norm_first=False):
-    """A step of a residual block: ``ours(x, conv, bn[, shortcut])`` on real modules, against its parts in PyTorch."""
+    """A step of a residual block: ``ours(x, conv, bn[, shortcut])`` with real modules, against its parts in PyTorch."""
     inputs = [(2, 4, 5, 5), (6, 4, 3, 3), (4,) if norm_first else (6,), (4,) if norm_first else (6,)]
 
     def run(x, w, gamma, beta, *shortcut):
@@ -117,7 +117,7 @@ def step(label, ours, theirs, shortcut=False, norm_first=False):
 
 
 def _seeded_dropout(x):
-    """The same mask every time, so that differences can be taken."""
+    """Dropout with the same mask every time, for finite differences."""
     from minires import manual_seed
 
     manual_seed(3)
@@ -330,7 +330,7 @@ CASES = {
             normal(X),
         ),
         Twins(
-            "of what is not stored, looked at",
+            "of an inner tensor, materialized",
             lambda x: F.zero_pad_shortcut(x * 2, 3, 0, 1) * 3,
             lambda t, x: t.nn.functional.pad((x * 2)[:, :, ::3, ::3], (0, 0, 0, 0, 0, 1)) * 3,
             normal(X),

@@ -1,6 +1,6 @@
-"""Naive loops over scalars, straight from the definitions. Slow on purpose: nobody optimises them, so they stay right.
+"""Naive scalar loops, straight from the definitions. Slow on purpose: nobody optimises them, so they stay correct.
 
-Images are (N, H, W, C) and weights (KH, KW, I, O), as kernels take them; every sum is a Python float (float64).
+Images are (N, H, W, C) and weights (KH, KW, I, O), as in the kernels; every sum is a Python float (float64).
 """
 
 import itertools
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def out_length(n, k, s, p, d=1):
-    """How many windows fit."""
+    """The number of windows that fit."""
     count = 0
     while -p + count * s + d * (k - 1) < n + p:
         count += 1
@@ -22,7 +22,7 @@ def _out_size(size, kernel, stride, padding, dilation):
 
 
 def conv_terms(x_shape, w_shape, stride, padding, dilation, groups):
-    """Every product of a convolution, as three indices: (of y, of x, of w). All three kernels are sums over these."""
+    """Every product of a convolution, as its indices into y, x and w. All three kernels are sums over these."""
     N, H, W, _ = x_shape
     KH, KW, I, O = w_shape
     OH, OW = _out_size((H, W), (KH, KW), stride, padding, dilation)
@@ -58,7 +58,7 @@ def conv2d_weight_grad(x, dy, w_shape, stride, padding, dilation, groups):
 
 
 def windows(x_shape, kernel, stride, padding, dilation):
-    """Every window: (its output (n, oh, ow, c), [the (h, w) inside the image that it sees], in reading order)."""
+    """Every window: (its output (n, oh, ow, c), [the (h, w) inside the image that it sees, in row-major order])."""
     N, H, W, C = x_shape
     OH, OW = _out_size((H, W), kernel, stride, padding, dilation)
     for n, oh, ow, c in itertools.product(range(N), range(OH), range(OW), range(C)):
@@ -72,7 +72,7 @@ def windows(x_shape, kernel, stride, padding, dilation):
 
 
 def max_pool2d(x, kernel, stride, padding, dilation):
-    """y and the (h·W + w) of each maximum: the first of equals, and the last NaN."""
+    """y and the position h·W + w of each maximum: the first of equal elements, or the last NaN."""
     N, H, W, C = x.shape
     y = np.zeros((N, *_out_size((H, W), kernel, stride, padding, dilation), C))
     index = np.zeros(y.shape, np.int64)
@@ -96,7 +96,7 @@ def max_pool2d_grad(dy, index, x_shape):
 
 
 def _divisor(at, seen, kernel, stride, padding, size, count_padding):
-    """Pixels of the window, or of it and the padding that it covers (no farther than the padding reaches)."""
+    """The number of the window's pixels in the image, or in the image and its padding."""
     if not count_padding:
         return len(seen)
     counts = []

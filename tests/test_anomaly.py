@@ -1,3 +1,5 @@
+"""detect_anomaly: it names the operation and the module in which a NaN or Inf first appears."""
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from minires.tensor import Op
 
 
 class Bad(nn.Module):
-    """y = x·w, and what it is told to make of the values on the way forward, or of the gradients on the way back."""
+    """y = x·w, with ``forward`` put among the values in the forward pass, or ``backward`` among the gradients."""
 
     def __init__(self, forward=None, backward=None):
         self.weight = nn.Parameter(np.ones(1, np.float32))
@@ -39,7 +41,7 @@ class Spoil(Op):
 
 
 def network(**where):
-    """A small residual network with a Bad in it: ``network(layer2=Bad(…))`` puts it in that place."""
+    """A small residual network with a Bad in it: ``network(layer2=Bad(…))`` puts it at the end of layer2."""
     mr.manual_seed(0)
     model = mr.models.create("resnet8", num_classes=10)
     for name, module in where.items():
@@ -57,7 +59,7 @@ def loss_of(model):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("layer", ["layer1", "layer2", "layer3"])
-def test_the_module_is_named_on_the_way_forward(layer, value):
+def test_the_module_is_named_in_the_forward_pass(layer, value):
     what = "2 NaN" if np.isnan(value) else "2 Inf"
     with mr.detect_anomaly(), pytest.raises(AnomalyError, match=rf"^forward of spoil in {layer}.bad: {what}") as caught:
         loss_of(network(**{layer: Bad(forward=value)}))
@@ -65,7 +67,7 @@ def test_the_module_is_named_on_the_way_forward(layer, value):
 
 
 @pytest.mark.parametrize("layer", ["layer1", "layer2", "layer3"])
-def test_the_module_is_named_on_the_way_back(layer):
+def test_the_module_is_named_in_the_backward_pass(layer):
     with mr.detect_anomaly():
         loss = loss_of(network(**{layer: Bad(backward=np.nan)}))
         with pytest.raises(AnomalyError, match=rf"backward of spoil in {layer}.bad: 2 NaN in the gradient") as caught:
@@ -74,7 +76,7 @@ def test_the_module_is_named_on_the_way_back(layer):
     assert "the output's gradient (4, " in str(caught.value)
 
 
-def test_what_went_in_is_told_and_parameters_by_name():
+def test_inputs_are_described_and_parameters_named():
     model = network()
     model.layer2[0].conv2.weight.data[0, 0, 0, 0] = np.inf
     with mr.detect_anomaly(), pytest.raises(AnomalyError) as caught:
@@ -86,7 +88,7 @@ def test_what_went_in_is_told_and_parameters_by_name():
     assert said.endswith("with 1 Inf")
 
 
-def test_bad_images_are_told_as_such():
+def test_bad_images_are_reported_as_inputs():
     x = images()
     x.data[1, 2, 3, 4] = np.nan
     with (
@@ -112,15 +114,15 @@ def test_any_code_is_watched():
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_graph_from_outside_is_watched_on_its_way_back():
+def test_the_backward_pass_of_an_earlier_graph_is_watched():
     x = mr.tensor(np.array([4.0, 0.0]), requires_grad=True)
     y = F.sqrt(x).sum()
     with mr.detect_anomaly(), pytest.raises(AnomalyError, match=r"^backward of sqrt: "):
         y.backward()
 
 
-@mr.fusion(False)  # watched, nothing is fused, and fused it rounds otherwise
-def test_nothing_is_found_where_nothing_is_and_nothing_changes():
+@mr.fusion(False)  # nothing is fused while watched, and fused operations round differently
+def test_without_an_anomaly_nothing_changes():
     gradients = []
     for watched in (False, True):
         model = network()
@@ -133,7 +135,7 @@ def test_nothing_is_found_where_nothing_is_and_nothing_changes():
     assert gradients[0] == gradients[1]
 
 
-def test_it_is_over_after_the_block_and_blocks_nest():
+def test_watching_ends_with_the_block_and_blocks_nest():
     with mr.detect_anomaly() as outer:
         with mr.detect_anomaly() as inner, pytest.raises(ShapeError):
             network()(mr.tensor(np.zeros((1, 4, 8, 8), np.float32)))
@@ -148,7 +150,7 @@ def test_it_is_over_after_the_block_and_blocks_nest():
     assert watcher() is None
 
 
-def test_modules_that_have_no_name_are_known_by_what_is_around_them():
+def test_unnamed_modules_are_reported_as_their_parent():
     class Holder(nn.Module):
         def __init__(self):
             self.inner = Listed()
@@ -158,7 +160,7 @@ def test_modules_that_have_no_name_are_known_by_what_is_around_them():
 
     class Listed(nn.Module):
         def __init__(self):
-            self.parts = [Bad(forward=np.nan)]  # in a list, nobody finds it
+            self.parts = [Bad(forward=np.nan)]  # modules in a list are not registered
 
         def forward(self, x):
             return self.parts[0](x)
@@ -172,7 +174,7 @@ def test_modules_that_have_no_name_are_known_by_what_is_around_them():
 
 def test_descriptions():
     assert all_finite(np.array([1, 2]))
-    assert all_finite(np.full(4, 3e38, np.float32))  # whose sum is not
+    assert all_finite(np.full(4, 3e38, np.float32))  # the sum is not finite
     assert not all_finite(np.array([np.inf, -np.inf]))
     assert describe_nonfinite(np.array([np.inf, np.nan])) == "1 NaN and 1 Inf"
     assert describe(np.zeros((0, 3))) == "(0, 3)"

@@ -1,4 +1,4 @@
-"""What a tensor shares with arrays, and the recording mode with threads."""
+"""Where tensors behave like arrays, and the recording mode in threads."""
 
 import threading
 
@@ -13,14 +13,14 @@ def leaf(values):
 
 
 class TestLikeAnArray:
-    def test_rows_can_be_looped_over_and_unpacked(self):
+    def test_rows_can_be_iterated_over_and_unpacked(self):
         x = leaf([[1.0, 2.0], [3.0, 4.0]])
         first, second = x
         assert [row.shape for row in x] == [(2,), (2,)]
         (first * 2 + second).sum().backward()
         assert x.grad.tolist() == [[2.0, 2.0], [1.0, 1.0]]
 
-    def test_another_byte_order_becomes_the_machines(self):
+    def test_byte_order_becomes_native(self):
         values = np.array([1.5, -2.0, 3e7])
         for order in "<>":
             x = mr.tensor(values.astype(f"{order}f4"))
@@ -58,7 +58,7 @@ class TestSettingTheMode:
         assert mr.is_grad_enabled()
 
     def test_one_decorated_function_in_two_threads(self):
-        """A stack that both share would be popped in the wrong order."""
+        """A stack shared by both would be popped in the wrong order."""
         entered, leave = threading.Event(), threading.Event()
 
         @mr.no_grad()
@@ -77,7 +77,7 @@ class TestSettingTheMode:
         assert mr.is_grad_enabled()
 
 
-def test_backward_takes_gradients_of_the_tensors_dtype_alone():
+def test_backward_takes_only_gradients_of_the_tensors_dtype():
     y = mr.tensor([1.0, 2.0], requires_grad=True) * 2
     with pytest.raises(mr.errors.DtypeError, match=r"float64 .*float32"):
         y.backward(np.ones(2))

@@ -1,4 +1,4 @@
-"""The checker itself: it must find a wrong gradient, wherever it is, and say where."""
+"""The checker itself: it must find a wrong gradient anywhere, and say where it is."""
 
 import json
 
@@ -12,7 +12,7 @@ from minires.tensor import Op
 
 
 class Wrong(Op):
-    """y = x², with a gradient that ``spoil`` gets its hands on."""
+    """y = x², with a gradient that ``spoil`` changes."""
 
     def __init__(self, spoil):
         self.spoil = spoil
@@ -33,7 +33,7 @@ def one_element(at, factor):
     return spoil
 
 
-def test_a_right_gradient_passes():
+def test_a_correct_gradient_passes():
     assert mr.gradcheck(lambda x: Wrong(lambda dx: dx).apply(x), [np.arange(1.0, 7.0).reshape(2, 3)])
 
 
@@ -66,8 +66,8 @@ def test_other_mistakes(spoil, size):
         mr.gradcheck(lambda x: Wrong(spoil).apply(x), [x])
 
 
-def test_a_missing_term_of_batch_norm_is_seen():
-    """A plain .sum() is blind for it: the outputs of batch norm sum to a constant, so every gradient is right."""
+def test_a_missing_term_of_batch_norm_is_found():
+    """A plain .sum() would not find it: batch norm's outputs sum to a constant, so every gradient would be right."""
     x = np.random.default_rng(0).standard_normal((8, 3))
 
     def without_the_statistics(x):
@@ -86,7 +86,7 @@ def test_several_inputs_and_outputs():
         mr.gradcheck(lambda a, b: (a * 2, a + Wrong(lambda dx: -dx).apply(b)), [a, b])
 
 
-def test_an_input_that_has_no_influence():
+def test_an_input_without_influence():
     a, b = np.random.default_rng(0).standard_normal((2, 4))
     assert mr.gradcheck(lambda a, b: a * 2, [a, b])
 
@@ -99,7 +99,7 @@ def test_a_gradient_that_is_not_recorded_is_found():
         mr.gradcheck(lambda a: a.detach() * 2, [a])
 
 
-def test_inputs_stay_as_they_were():
+def test_inputs_are_not_changed():
     x, labels = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32), np.array([0, 3, 1])
     before = x.copy()
     assert mr.gradcheck(lambda x, labels: F.cross_entropy(x, labels), [mr.from_numpy(x), labels])
@@ -118,7 +118,7 @@ def test_the_whole_gradient_has_the_inputs_shape():
         mr.gradcheck(lambda x: Wrong(lambda dx: dx[:3]).apply(x), [np.ones(5)])
 
 
-# --- kinks, vacuous checks, what is noted
+# --- kinks, vacuous checks, notes
 
 
 def test_a_corner_is_a_kink_with_the_slopes_of_its_sides():
@@ -142,17 +142,17 @@ def test_a_corner_is_a_kink_with_the_slopes_of_its_sides():
         (lambda x: F.add_relu(x, -x[::-1]), [1.0, 1.0]),
         (F.max, [2.0, 2.0, 1.0]),
         (lambda x: F.max_pool2d(x.reshape(1, 1, 2, 2), 2), [3.0, 3.0, 1.0, 2.0]),
-        (lambda x: F.relu(x) - F.relu(-x), [0.0, 1.0]),  # x; at 0 backward gives 0, on no side of it
+        (lambda x: F.relu(x) - F.relu(-x), [0.0, 1.0]),  # this is x; at 0 backward gives 0, the slope of neither side
     ],
 )
-def test_every_operation_with_corners_is_known(f, x, backend):
+def test_every_operation_with_corners_declares_them(f, x, backend):
     result = mr.gradcheck(f, [np.array(x)])
     assert result
     assert result.kinks
 
 
 @pytest.mark.parametrize("slope", [5.0, -1.0, np.nan])
-def test_a_slope_outside_of_both_sides_is_wrong_at_a_corner_too(slope):
+def test_a_slope_outside_those_of_the_two_sides_is_wrong_at_a_corner_too(slope):
     class BadReLU(Op):
         def forward(self, x):
             self.x = x
@@ -169,14 +169,14 @@ def test_a_slope_outside_of_both_sides_is_wrong_at_a_corner_too(slope):
     assert "slopes on the two sides" in result.explain()
 
 
-def test_a_corner_nearby_is_stepped_around():
+def test_the_step_avoids_a_nearby_corner():
     x = np.array([1e-4, -3e-5, 1.0, -2.0])
     result = mr.gradcheck(lambda x: x.relu() * x, [x], eps=1e-3)
     assert result
     assert not result.kinks
 
 
-def test_large_arrays_with_a_few_corners_are_checked_along_the_others():
+def test_large_arrays_with_a_few_corners_are_checked_along_other_elements():
     x = np.random.default_rng(1).standard_normal(2000)
     x[::100] = 0
     result = mr.gradcheck(lambda x: x.relu(), [x])
@@ -185,19 +185,19 @@ def test_large_arrays_with_a_few_corners_are_checked_along_the_others():
         mr.gradcheck(lambda x: Wrong(lambda dx: dx * 1.01).apply(x.relu()), [x])
 
 
-def test_a_true_gradient_of_nothing_is_vacuous():
+def test_a_gradient_that_is_zero_is_vacuous():
     x = np.random.default_rng(0).standard_normal((4, 3))
     result = mr.gradcheck(lambda x: F.softmax(x, 1).sum(1), [x])
     assert result
     assert [c.name for c in result.vacuous] == ["input 0"]
     assert "vacuous: input 0" in repr(result)
-    assert result.largest_error == 0  # what rounding leaves, beside a gradient of nothing, is no error
+    assert result.largest_error == 0  # rounding beside a gradient of zero is not an error
     assert not mr.gradcheck(lambda x: F.softmax(x, 1), [x]).vacuous
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_inputs_drawn_from_the_same_seed_are_no_cotangents(seed):
-    """With v = x the gradient of batch norm is 0, and the check would say nothing."""
+def test_cotangents_differ_from_inputs_drawn_with_the_same_seed(seed):
+    """With the cotangent v = x, the gradient of batch norm is 0, and the check would be vacuous."""
     x = np.random.default_rng(seed).standard_normal((6, 5))
     result = mr.gradcheck(lambda x: F.batch_norm(x, None, None, training=True), [x], seed=seed)
     assert result.checked[0].scale > 0.1
@@ -255,7 +255,7 @@ def test_an_input_without_elements_is_right_and_nothing_is_compared():
 
 
 class Rounded(Op):
-    """max(x, ⌊x⌋ + ½): flat up to the half, then a slope of 1; backward takes the flat side of the corner."""
+    """max(x, ⌊x⌋ + ½): flat up to the half, then with a slope of 1. At the corner, backward gives that of the flat side."""
 
     def forward(self, x):
         self.x = x
@@ -268,7 +268,7 @@ class Rounded(Op):
         return self.x - np.floor(self.x) > 0.5
 
 
-def test_an_operation_of_ones_own_says_where_its_corners_are():
+def test_a_custom_operation_declares_its_corners():
     result = mr.gradcheck(lambda x: Rounded().apply(x), [np.array([0.5, 1.7, 2.2])])
     [(_, kink)] = result.kinks
     assert (kink.index, kink.flips) == ((0,), {"rounded": 1})
@@ -280,7 +280,7 @@ def test_an_operation_of_ones_own_says_where_its_corners_are():
 # --- results
 
 
-def test_without_an_exception_the_result_is_false_and_says_all():
+def test_without_an_exception_the_result_is_false_and_complete():
     result = mr.gradcheck(
         lambda x: Wrong(one_element((3,), 2)).apply(x), [np.ones(500)], name="squares", raise_exception=False
     )

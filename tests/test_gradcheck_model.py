@@ -1,4 +1,4 @@
-"""Whole networks: the first wrong module is found, and a check leaves no trace."""
+"""Whole networks: the first wrong module is found, and a check has no side effects."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from minires.tensor import Op
 
 
 class Spoilt(Op):
-    """y = x, with a gradient that ``spoil`` gets its hands on."""
+    """y = x, with a gradient that ``spoil`` changes."""
 
     def __init__(self, spoil):
         self.spoil = spoil
@@ -48,7 +48,7 @@ def spoil_weight(bn, index):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet8", "preresnet8", "plain8", "resnet14"])
-def test_models_are_right(name, images, backend):
+def test_models_are_correct(name, images, backend):
     assert mr.gradcheck_model(mr.models.create(name), images)
 
 
@@ -91,7 +91,7 @@ def test_a_wrong_input_gradient_is_found_where_it_arises(x):
 
 
 class Modulated(nn.Module):
-    """y = wx·(1 + gain), by keyword, to a power that forward requires."""
+    """y = (wx·(1 + gain))^power; gain and power are required keyword arguments."""
 
     def __init__(self):
         self.inner = nn.Linear(4, 4)
@@ -109,7 +109,7 @@ class Calls(nn.Module):
         return self.second(y, gain=y.tanh(), power=3)
 
 
-def test_keyword_arguments_are_given_again_when_modules_are_checked_by_themselves():
+def test_modules_are_checked_by_themselves_with_their_keyword_arguments():
     model, x = Calls(), np.random.default_rng(0).standard_normal((3, 4))
     assert mr.gradcheck_model(model, x)
     right = model.first.forward
@@ -128,7 +128,7 @@ def test_a_wrong_gradient_of_a_keyword_argument_is_found():
     assert result.finding.startswith("second input gain[2, 1]: analytic ")
 
 
-def test_a_mistake_between_modules_is_put_down_to_the_one_that_holds_them(x):
+def test_a_mistake_between_modules_is_attributed_to_their_parent(x):
     class Twice(nn.Module):
         def __init__(self):
             self.inner = small()
@@ -143,7 +143,7 @@ def test_a_mistake_between_modules_is_put_down_to_the_one_that_holds_them(x):
     assert "detach()" in result.explain()
 
 
-def test_a_mistake_in_the_loss_is_not_put_down_to_the_model(x):
+def test_a_mistake_in_the_loss_is_not_attributed_to_the_model(x):
     def loss(y):
         return Spoilt(lambda dy: 2 * dy).apply(y).sum()
 
@@ -165,7 +165,7 @@ def test_a_backward_pass_that_raises_is_a_finding(x):
     assert error.value.result.module == "2"
 
 
-def test_the_model_is_left_as_it_was(x):
+def test_the_model_is_left_unchanged(x):
     model = small()
     y = model(mr.tensor(x.astype(np.float32)))
     y.backward(np.ones(y.shape, np.float32))
@@ -186,7 +186,7 @@ def test_the_model_is_left_as_it_was(x):
     assert mr.random.get_rng_state() == state
 
 
-def test_a_float64_model_is_left_as_it_was_after_a_failure(x):
+def test_a_float64_model_is_left_unchanged_after_a_failure(x):
     model = small().double()
     spoil_weight(model[1], 0)
     before = {name: (array, array.copy()) for name, array in model.state_dict().items()}
@@ -201,7 +201,7 @@ def test_both_modes_and_promotion_is_noted(x):
         result = mr.gradcheck_model(small().train(mode), x.astype(np.float32))
         assert any("the model is float32 and was checked as float64" in note for note in result.notes)
         assert any("input 0 is float32" in note for note in result.notes)
-        # behind a convolution, batch norm takes its bias away again: in training its true gradient is 0
+        # batch norm removes the bias of the convolution before it: in training, its true gradient is 0
         assert [c.name for c in result.vacuous] == (["0.bias"] if mode else [])
 
 
@@ -216,7 +216,7 @@ def test_frozen_parameters_are_not_checked(x):
     assert {c.name.partition(".")[0] for c in mr.gradcheck_model(model, x).checked} == {"1", "5", "input 0"}
 
 
-def test_progress_is_told(x):
+def test_progress_is_reported(x):
     told = []
     mr.gradcheck_model(small(), x, on_parameter=told.append)
     assert told == ["0.weight", "0.bias", "1.weight", "1.bias", "5.weight", "5.bias", "input 0"]

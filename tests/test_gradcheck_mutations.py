@@ -1,7 +1,7 @@
-"""Mistakes planted in backward passes: each must be found, in the table of operations and in a network, and located.
+"""Mistakes planted in backward passes: each must be found and located, in the table of operations and in a network.
 
-A mutation replaces a function of the reference back end or a method of an operation. ``wrong`` are the entries of the table
-that must fail, no more and no less; ``operation`` is what each must blame; ``module`` is the first wrong module of Net.
+A mutation replaces a function of the reference back end or a method of an operation. ``wrong`` are exactly the entries of
+the table that must fail; ``operation`` is what each must blame; ``module`` is the first wrong module of Net.
 """
 
 from importlib import import_module
@@ -23,11 +23,11 @@ from minires.ops import activation, arithmetic, linear, normalization, reduction
 STEPS = {"conv_bn", "conv_bn_relu", "conv_bn_add_relu", "bn_relu", "bn_relu_conv", "bn_relu_conv_add"}
 RELUS = {"conv_bn_relu", "conv_bn_add_relu", "bn_relu", "bn_relu_conv", "bn_relu_conv_add"}
 LOSS = "the loss"
-EPS = 1e-6  # no sweep: it is four evaluations of five, and has tests of its own
+EPS = 1e-6  # no sweep over steps, which takes four evaluations of five and has its own tests
 
 
 class Net(nn.Module):
-    """A little of everything: its first wrong module is known for each mutation."""
+    """A little of everything; for each mutation, its first wrong module is known."""
 
     def __init__(self):
         self.conv = nn.Conv2d(2, 4, 3, padding=1)
@@ -150,7 +150,7 @@ def stride_ignored(monkeypatch):
     right = reference.conv2d_weight_grad
 
     def wrong(x, dy, w_shape, stride, padding, dilation, groups):
-        spread = [(n - 1) * s + 1 for n, s in zip(dy.shape[1:3], stride)]  # where dy belongs, on the pixels of x
+        spread = [(n - 1) * s + 1 for n, s in zip(dy.shape[1:3], stride)]  # the size of dy, spread over the pixels of x
         near = np.zeros((len(x), *spread, dy.shape[3]))
         near[:, : dy.shape[1], : dy.shape[2]] = dy
         short = tuple(
@@ -221,7 +221,7 @@ def average_not_divided(monkeypatch):
 
 
 def _counts_only_forward(right):
-    """The reference back end counts once in the forward pass and once in the backward pass: there with an error."""
+    """The reference back end counts in the forward and in the backward pass; only in the latter is the count wrong."""
     from inspect import currentframe
 
     def counts(*args):
@@ -320,7 +320,7 @@ def test_the_table_finds_it_and_blames_the_operation(mutation, monkeypatch):
 def test_a_network_finds_it_and_names_the_module(mutation, monkeypatch):
     mutation.plant(monkeypatch)
     result = mr.gradcheck_model(*network(), loss=mutation.loss, eps=EPS, raise_exception=False)
-    if mutation.module is None:  # it has no part in the network's gradients
+    if mutation.module is None:  # it does not affect the network's gradients
         assert result
         return
     assert not result

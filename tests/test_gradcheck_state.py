@@ -1,4 +1,4 @@
-"""What a check must not move, and what must be the same in each of its evaluations."""
+"""What a check must not change, and what must be the same in each of its evaluations."""
 
 import functools
 
@@ -11,7 +11,7 @@ from minires.gradcheck import GradcheckError
 
 
 class Counting:
-    """Another function at each call."""
+    """A different function at each call."""
 
     def __init__(self):
         self.calls = np.zeros(1)
@@ -25,7 +25,7 @@ class Counting:
 
 
 @pytest.mark.parametrize("way", ["method", "partial", "closure"])
-def test_what_a_function_keeps_is_put_back_however_it_is_reached(way):
+def test_a_functions_state_is_restored(way):
     kept = Counting()
     f = {
         "method": kept.compute,
@@ -36,7 +36,7 @@ def test_what_a_function_keeps_is_put_back_however_it_is_reached(way):
     assert kept.calls == 0
 
 
-def test_a_function_may_refer_to_what_is_not_yet_there():
+def test_a_function_may_refer_to_an_undefined_variable():
     def f(x):
         return x * 2 if x.data[0] < 10 else never(x)
 
@@ -45,7 +45,7 @@ def test_a_function_may_refer_to_what_is_not_yet_there():
         never = None
 
 
-def test_running_statistics_do_not_move():
+def test_running_statistics_do_not_change():
     x = np.random.default_rng(0).standard_normal((4, 3, 2, 2))
     bn = mr.nn.BatchNorm2d(3).double()
     mean, var = np.zeros(3), np.ones(3)
@@ -59,7 +59,7 @@ def test_running_statistics_do_not_move():
     assert bn.weight.grad is None
 
 
-def test_arrays_in_objects_and_containers_are_put_back():
+def test_arrays_in_objects_and_containers_are_restored():
     class Counter:
         def __init__(self):
             self.calls = {"here": [np.zeros(1)]}
@@ -73,14 +73,14 @@ def test_arrays_in_objects_and_containers_are_put_back():
     assert counter.calls["here"][0] == 0
 
 
-def test_dropout_draws_one_mask_and_the_generator_is_put_back():
+def test_dropout_draws_one_mask_and_the_generator_is_restored():
     mr.manual_seed(7)
     state = mr.random.get_rng_state()
     assert mr.gradcheck(lambda x: F.dropout(x, 0.5), [np.ones((5, 6))])
     assert mr.random.get_rng_state() == state
 
 
-def test_a_function_that_is_not_the_same_twice_is_refused():
+def test_a_function_that_is_not_deterministic_is_refused():
     draw = np.random.default_rng(0)
     with pytest.raises(GradcheckError, match="other values for the same inputs"):
         mr.gradcheck(lambda x: x * draw.random(), [np.ones(2)])

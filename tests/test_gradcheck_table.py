@@ -1,4 +1,4 @@
-"""The table of cases behind ``minires gradcheck``: complete, right on both back ends, the same every time."""
+"""The table of cases behind ``minires gradcheck``: complete, correct on both back ends, and reproducible."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_every_function_has_a_case():
 
 
 @pytest.mark.parametrize(("name", "case"), EVERY, ids=IDS)
-def test_every_case_is_right_and_says_something(name, case, backend):
+def test_every_case_is_correct_and_not_vacuous(name, case, backend):
     result = check(name, case)
     assert result, result.explain()
     assert not result.vacuous
@@ -35,7 +35,7 @@ def test_kinks_are_where_the_table_puts_them():
             assert check(name, case).kinks
 
 
-def test_a_check_gives_the_same_numbers_again_and_leaves_the_generator():
+def test_a_check_is_reproducible_and_leaves_the_generator_unchanged():
     mr.manual_seed(5)
     before = mr.random.get_rng_state()
     (_, case), *_ = select(["dropout"])
@@ -53,7 +53,7 @@ def test_a_case_that_raises_is_wrong(monkeypatch):
     assert result.explain() == "RuntimeError: no such instruction"
 
 
-def test_an_unknown_name_offers_the_nearest():
+def test_an_unknown_name_suggests_the_nearest():
     with pytest.raises(ConfigError, match=r"no operation 'conv2' in the table \(did you mean conv2d"):
         select(["conv2"])
 

@@ -1,4 +1,4 @@
-"""Images stay channels-last through every operation and back: a kernel that meets another order makes a copy."""
+"""Images stay channels-last in the forward and backward pass of every operation: kernels copy any other order."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_outputs_are_channels_last(name, case, backend):
 
 
 @every_case
-def test_gradients_are_stored_as_their_inputs(name, case, backend):
+def test_gradients_have_the_memory_order_of_their_inputs(name, case, backend):
     arrays = draw(case, np.float32)
     if name.startswith(("conv", "bn_relu_conv")):  # a weight is stored (KH, KW, I, O)
         arrays[1] = oihw(hwio(arrays[1]))
@@ -39,7 +39,7 @@ def is_weight(name, i):
 
 
 @every_case
-def test_another_order_in_memory_changes_no_value(name, case, backend):
+def test_another_memory_order_changes_no_value(name, case, backend):
     arrays = draw(case)
     dy = None
     results = []
@@ -62,8 +62,8 @@ def test_tensor_stores_images_channels_last():
     assert mr.from_numpy(x).numpy() is x
 
 
-def test_a_layer_does_not_copy_an_image_that_is_in_order(monkeypatch):
-    """The NHWC view is taken, not a copy: what convolution keeps for its backward pass is the input's own memory."""
+def test_a_layer_does_not_copy_a_channels_last_image(monkeypatch):
+    """Its NHWC view is used, not a copy: what a convolution saves for its backward pass is the input's own memory."""
     x = mr.tensor(np.ones((2, 3, 4, 4), np.float32))
     y = F.conv2d(x, mr.tensor(np.ones((5, 3, 1, 1), np.float32), requires_grad=True))
     assert np.may_share_memory(y.op.x.operand().array, x.numpy())

@@ -1,4 +1,4 @@
-"""Who owns which array: what a user keeps never changes, gradients are nobody else's, memory comes back to the pool."""
+"""Ownership of arrays: what a user keeps never changes, gradients are not shared, and memory returns to the pool."""
 
 import gc
 import mmap
@@ -15,7 +15,7 @@ from minires.kernels.runtime import memory_pool
 
 
 def training(keep, steps=4, seed=0):
-    """Train a small residual network; ``keep(name, array)`` gets whatever a user can lay hands on."""
+    """Train a small residual network; ``keep(name, array)`` is called with every array that a user can access."""
     rng = np.random.default_rng(seed)
     mr.manual_seed(0)
     model = mr.models.create("resnet8", num_classes=10)
@@ -56,13 +56,13 @@ def test_what_a_user_keeps_never_changes(backend):
     with mr.no_grad():
         model(mr.tensor(np.ones((8, 3, 32, 32), np.float32)))
     gc.collect()
-    assert sum(array.nbytes >= memory_pool.SMALLEST for array, _ in kept.values()) > 8  # pooled memory is among them
+    assert sum(array.nbytes >= memory_pool.SMALLEST for array, _ in kept.values()) > 8  # pooled arrays are among them
     for name, (array, copy) in kept.items():
         np.testing.assert_array_equal(array, copy, name)
 
 
 def test_gradients_of_different_leaves_share_no_memory(backend):
-    """An addition hands one array to both branches; so do slices, sums, concatenations and reshapes."""
+    """An addition passes one array to both branches; so do slices, sums, concatenations and reshapes."""
 
     def leaves(*shapes):
         return [mr.tensor(np.ones(shape, np.float32), requires_grad=True) for shape in shapes]
@@ -94,7 +94,7 @@ def test_gradients_of_different_leaves_share_no_memory(backend):
 
 
 def test_a_gradient_can_be_changed_in_place():
-    """Clipping, for one: x.grad is the user's, whole and writeable."""
+    """For gradient clipping, say: x.grad belongs to the user, whole and writeable."""
     x = mr.tensor(np.ones((3, 4)), requires_grad=True)
     x.sum().backward()
     x.grad /= 2
@@ -105,7 +105,7 @@ def test_a_gradient_can_be_changed_in_place():
 
 
 def test_fan_out_leaves_the_operands_alone():
-    """Gradients are added in place only into arrays that the tape made: not into what a hook saw and not into dy."""
+    """Gradients are accumulated in place only in arrays that the tape made, not in dy or in what a hook has seen."""
     x, seen = mr.tensor(np.ones((200, 200), np.float32), requires_grad=True), []
     a, b = x + 0.0, x + 0.0
     for t in (a, b):
@@ -120,7 +120,7 @@ def test_fan_out_leaves_the_operands_alone():
 
 @pytest.fixture
 def pool(monkeypatch):
-    """A pool of the test's own."""
+    """A new pool for the test."""
     fresh = memory_pool.Pool()
     monkeypatch.setattr(memory_pool, "pool", fresh)
     return fresh
@@ -131,11 +131,11 @@ def resident_bytes():
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * mmap.PAGESIZE
     except OSError:
-        pytest.skip("this system does not say how much memory a process has")
+        pytest.skip("this system does not report the memory of a process")
 
 
 class TestPool:
-    def test_memory_is_used_again_when_the_last_view_is_gone(self, pool):
+    def test_memory_is_reused_when_the_last_view_is_gone(self, pool):
         a = memory_pool.empty((100, 1000), np.float32)
         place = a.ctypes.data
         view = a[3:, ::2].T
@@ -152,7 +152,7 @@ class TestPool:
     @pytest.mark.parametrize(
         "hold", [np.transpose, lambda a: a.reshape(-1)[5:], memoryview, lambda a: a.view(np.uint8), np.asarray]
     )
-    def test_whatever_looks_at_it_holds_it(self, pool, hold):
+    def test_any_reference_holds_the_memory(self, pool, hold):
         a = memory_pool.empty((64, 1024), np.float32)
         place = a.ctypes.data
         held = hold(a)
@@ -164,7 +164,7 @@ class TestPool:
         gc.collect()
         assert pool.used_bytes == 0
 
-    def test_arrays_begin_on_a_cache_line_and_are_whole(self, pool):
+    def test_arrays_are_aligned_and_contiguous(self, pool):
         for shape in ((1 << 15,), (77, 991), (3, 5, 70, 33)):
             a = memory_pool.empty(shape, np.float64)
             assert a.ctypes.data % 64 == 0
@@ -172,7 +172,7 @@ class TestPool:
             assert (a.shape, a.dtype) == (shape, np.float64)
             a[...] = 1
 
-    def test_a_system_without_huge_pages_will_do(self, pool, monkeypatch):
+    def test_a_system_without_huge_pages(self, pool, monkeypatch):
         class Refusing(mmap.mmap):
             def madvise(self, *_):
                 raise OSError(22, "Invalid argument")
@@ -196,7 +196,7 @@ class TestPool:
         for array, value in alive:
             assert (array == value).all()
 
-    def test_free_neighbours_become_one(self, pool):
+    def test_adjacent_free_pieces_are_merged(self, pool):
         pieces = [memory_pool.empty((1 << 20,), np.uint8) for _ in range(8)]
         first = min(piece.ctypes.data for piece in pieces)
         random.Random(0).shuffle(pieces)
@@ -207,7 +207,7 @@ class TestPool:
         assert pool.held_bytes == memory_pool.SEGMENT
 
     def test_large_and_small_pieces_share_memory(self, pool):
-        """A forward pass takes ever smaller arrays, and a backward pass ever larger ones while those are freed."""
+        """A forward pass takes ever smaller arrays, and a backward pass ever larger ones while the former are freed."""
         for _ in range(3):
             sizes = [8 << 20] * 4 + [4 << 20] * 4 + [2 << 20] * 4
             forward = [memory_pool.empty((size,), np.uint8) for size in sizes]
@@ -218,7 +218,7 @@ class TestPool:
         assert pool.most_used <= sum(sizes) + (2 << 20)
         assert pool.held_bytes <= sum(sizes) + 2 * memory_pool.SEGMENT
 
-    def test_what_it_holds_is_bounded(self, pool):
+    def test_held_memory_is_bounded(self, pool):
         for n in (1, 3, 5, 2, 7, 4, 6, 1, 2, 3):
             memory_pool.empty((n * memory_pool.SEGMENT,), np.uint8)
             assert pool.used_bytes == 0
@@ -227,7 +227,7 @@ class TestPool:
         pool.clear()
         assert pool.held_bytes == 0
 
-    def test_a_segment_in_use_stays(self, pool):
+    def test_a_segment_in_use_is_kept(self, pool):
         kept = memory_pool.empty((1 << 20,), np.uint8)
         kept[...] = 3
         memory_pool.empty((2 * memory_pool.SEGMENT,), np.uint8)
@@ -235,21 +235,21 @@ class TestPool:
         assert pool.held_bytes == memory_pool.SEGMENT
         assert (kept == 3).all()
 
-    def test_what_nobody_writes_to_takes_no_memory(self, pool):
+    def test_memory_that_is_not_written_to_is_not_resident(self, pool):
         resident = resident_bytes()
         memory_pool.empty((memory_pool.SEGMENT,), np.uint8)[: 1 << 20] = 1
         assert resident_bytes() - resident < memory_pool.SEGMENT // 2
 
-    def test_a_full_memory_is_named(self, pool, monkeypatch):
+    def test_running_out_of_memory_is_reported(self, pool, monkeypatch):
         def refused(size):
             raise OSError(12, "Cannot allocate memory")
 
         monkeypatch.setattr(memory_pool, "_map", refused)
-        with pytest.raises(MemoryError, match=r"no 1,048,576 bytes more \(Cannot allocate memory\)"):
+        with pytest.raises(MemoryError, match=r"no room for 1,048,576 more bytes \(Cannot allocate memory\)"):
             memory_pool.empty((1 << 20,), np.uint8)
         assert pool.used_bytes == 0
 
-    def test_where_there_is_no_room_for_a_segment_the_array_alone_will_do(self, pool, monkeypatch):
+    def test_without_room_for_a_segment_only_the_array_is_allocated(self, pool, monkeypatch):
         tight = memory_pool._map
 
         def small(size):
@@ -261,8 +261,8 @@ class TestPool:
         memory_pool.empty((1 << 20,), np.uint8)[...] = 1
         assert pool.held_bytes == 1 << 20
 
-    def test_a_finalizer_in_the_middle_of_it_gets_memory_elsewhere(self, pool, monkeypatch):
-        """A collection may run anybody's __del__ at any line."""
+    def test_a_finalizer_during_an_allocation_gets_memory_elsewhere(self, pool, monkeypatch):
+        """Garbage collection may run any __del__ at any line."""
         found, insort = [], memory_pool.insort
 
         def interrupted(pieces, piece):
@@ -278,7 +278,7 @@ class TestPool:
         del array, found[:]
         assert pool.used_bytes == 0
 
-    def test_an_interrupt_in_the_middle_of_it_loses_nothing_that_is_held(self, pool, monkeypatch):
+    def test_an_interrupted_allocation_loses_nothing_that_is_held(self, pool, monkeypatch):
         held = memory_pool.empty((1 << 17,), np.uint8)
         held[...] = 5
 
@@ -319,11 +319,11 @@ class TestPool:
         assert not wrong
         assert pool.used_bytes == 0
 
-    def test_zeros_are_zero_in_memory_that_was_used(self, pool):
+    def test_zeros_are_zero_in_reused_memory(self, pool):
         memory_pool.empty((300, 300), np.float32)[...] = 7
         assert not memory_pool.zeros((300, 300), np.float32).any()
 
-    def test_a_training_step_gives_its_memory_back(self, pool):
+    def test_a_training_step_returns_its_memory(self, pool):
         mr.manual_seed(0)
         model = nn.Sequential(
             nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1)

@@ -1,4 +1,4 @@
-"""An operation of one's own: what it may leave out, and what it must not."""
+"""Custom operations: what they may omit, and what they must define."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_an_operation_may_have_no_gradient_for_an_input():
     assert x.grad.tolist() == [1.0]
 
 
-def test_an_operation_that_lacks_a_part_says_which():
+def test_a_missing_method_is_named():
     class Half(Op):
         def forward(self, x):
             return x + 1

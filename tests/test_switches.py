@@ -1,4 +1,4 @@
-"""Fusing and Winograd, on and off: the same gradients, the same training up to rounding, memory that stays flat."""
+"""Fusion and Winograd, on and off: the same gradients, the same training up to rounding, and constant memory."""
 
 import gc
 import os
@@ -46,13 +46,13 @@ def test_the_switch():
     assert uses_winograd()
 
 
-def test_it_is_there_without_numba():
+def test_the_switches_need_no_numba():
     script = "import sys, minires as mr\nwith mr.winograd(False), mr.fusion(False): pass\nprint('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "False\n"
 
 
 @pytest.mark.parametrize("winograd", [True, False])
-def test_it_decides(winograd_taken, winograd):
+def test_the_switch_decides(winograd_taken, winograd):
     x, w = (np.random.default_rng(0).standard_normal(shape) for shape in ((2, 16, 16, 16), (16, 16, 3, 3)))
     x, w = (mr.tensor(a, requires_grad=True) for a in (x, w))
     with mr.winograd(winograd):
@@ -61,7 +61,7 @@ def test_it_decides(winograd_taken, winograd):
 
 
 class Block(nn.Module):
-    """Of 16 channels; on two 16×16 images it has 128 tiles."""
+    """A block of 16 channels; two 16×16 images have 32 tiles."""
 
     def __init__(self):
         super().__init__()
@@ -85,12 +85,12 @@ def test_gradients_of_a_block(winograd_taken, fused, winograd):
             mr.gradcheck_model(block, x, directions=4),
         ):
             assert {c.status for c in result.checked} == {"right"}
-            assert all(len(c.differences) > len(c.kinks) for c in result.checked)  # not corners of ReLU alone
+            assert all(len(c.differences) > len(c.kinks) for c in result.checked)  # not only corners of ReLU
     assert set(winograd_taken) == ({"forward", "input_grad", "weight_grad"} if winograd else set())
 
 
 def train(steps=3, dtype=np.float32, images=8):
-    """Losses of some steps of a resnet8, and all that it has learned."""
+    """Losses of some training steps of a resnet8, and its state after them."""
     mr.manual_seed(0)
     model = mr.models.resnet8()
     if dtype == np.float64:
@@ -125,15 +125,15 @@ def test_training_is_the_same_up_to_rounding(winograd_taken, dtype, rtol):
         np.testing.assert_allclose(other_losses, losses, rtol=rtol)
         for name, array in state.items():
             assert abs(other[name] - array).max() <= rtol * abs(array).max(), name
-    assert len({bits(result)[1] for result in found.values()}) == 4  # each of the switches does something
+    assert len({bits(result)[1] for result in found.values()}) == 4  # each of the switches has an effect
 
 
 @BOTH
 def test_same_bits_for_any_number_of_threads(winograd_taken, fused, winograd):
     if mr.kernels.runtime.threads.most_threads() < 2:
-        pytest.skip("one thread is all that Numba may start here")
+        pytest.skip("Numba can start only one thread here")
     found = []
-    for threads in (1, 2):  # conftest.py puts the number back
+    for threads in (1, 2):  # conftest.py restores the number
         mr.set_num_threads(threads)
         with switched(fused, winograd):
             found.append(bits(train()))
@@ -141,14 +141,14 @@ def test_same_bits_for_any_number_of_threads(winograd_taken, fused, winograd):
 
 
 def resident():
-    """Bytes of memory that this process has."""
+    """The resident memory of this process, in bytes."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux' /proc")
-def test_steps_leave_memory_flat(winograd_taken):
-    """200 of them, fused: what is in use after the tenth, and what the process has, does not grow."""
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc of Linux")
+def test_memory_stays_constant_over_steps(winograd_taken):
+    """200 fused steps: from the tenth on, neither memory in use nor resident memory grows."""
     mr.manual_seed(0)
     model = mr.models.resnet8()
     optimizer = mr.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
@@ -170,8 +170,8 @@ def test_steps_leave_memory_flat(winograd_taken):
 
 @BOTH
 @pytest.mark.parametrize("training", [True, False])
-def test_under_no_grad_nothing_is_kept(winograd_taken, fused, winograd, training):
-    """While the output is held, and although parameters want gradients: pooled memory is as before."""
+def test_nothing_is_saved_under_no_grad(winograd_taken, fused, winograd, training):
+    """Even while the output is held, and although parameters require gradients, pooled memory is as before."""
     mr.manual_seed(0)
     model = mr.models.resnet8()
     model.train(training)
@@ -185,4 +185,4 @@ def test_under_no_grad_nothing_is_kept(winograd_taken, fused, winograd, training
     with switched(fused, winograd):
         y = model(x)
     if training:
-        assert memory_pool.pool.used_bytes > used  # what the assertion above would have seen
+        assert memory_pool.pool.used_bytes > used  # so the assertion above would notice

@@ -1,4 +1,4 @@
-"""The tape: what is recorded, how gradients are summed, hooks, and what a misuse says."""
+"""The tape: what is recorded, how gradients are summed, hooks, and errors on misuse."""
 
 import gc
 import threading
@@ -23,7 +23,7 @@ class TestGradients:
         assert x.grad.tolist() == [12 * 3.0 + 2]
 
     def test_two_skips_that_cross(self):
-        """v1 → v3 and v2 → v5, as edges of a graph that is no tree of nested blocks."""
+        """v1 → v3 and v2 → v5: the graph is not a tree of nested blocks."""
         v1 = leaf(2.0)
         v2 = v1 * 3
         v3 = v2 * v2 + v1
@@ -40,7 +40,7 @@ class TestGradients:
         (y + y).sum().backward()
         np.testing.assert_array_equal(y.grad, [2.0])
 
-    def test_an_unused_branch_is_no_part(self):
+    def test_an_unused_branch_is_ignored(self):
         x = leaf(1.0)
         y = x * 2
         y.exp()
@@ -53,7 +53,7 @@ class TestGradients:
             (x * 2).sum().backward()
         assert x.grad.tolist() == [6.0, 6.0]
 
-    def test_a_cotangent_of_ones_own(self):
+    def test_a_given_cotangent(self):
         x = leaf(1.0, 2.0)
         (x * x).backward([1, 10])
         assert x.grad.tolist() == [2.0, 40.0]
@@ -61,7 +61,7 @@ class TestGradients:
         (x * x).backward(mr.tensor(np.array([1.0, -1.0])))
         assert x.grad.tolist() == [2.0, -4.0]
 
-    def test_only_leaves_keep_their_gradient_unless_asked(self):
+    def test_only_leaves_keep_their_gradient_by_default(self):
         x = leaf(1.0)
         y = x * 2
         z = y * 3
@@ -73,7 +73,7 @@ class TestGradients:
 
     @pytest.mark.parametrize("way", ["backward", "no backward"])
     def test_ten_thousand_operations_deep(self, way):
-        """Neither the walk nor the collection of the graph may recurse."""
+        """Neither the backward pass nor freeing the graph may recurse."""
         x = leaf(1.0)
         y = x
         for i in range(10_000):
@@ -172,7 +172,7 @@ class TestHooks:
         (y * y + y).sum().backward()
         assert [g.tolist() for g in seen] == [[13.0]]
 
-    def test_a_hook_of_a_leaf_sees_this_backward_alone(self):
+    def test_a_hook_of_a_leaf_sees_only_this_backward(self):
         x, seen = leaf(3.0), []
         x.register_hook(lambda g: seen.append(g.tolist()))
         for _ in range(2):
@@ -180,17 +180,17 @@ class TestHooks:
         assert seen == [[3.0], [3.0]]
         assert x.grad.tolist() == [6.0]
 
-    def test_what_it_returns_replaces_the_gradient(self):
+    def test_the_result_of_a_hook_replaces_the_gradient(self):
         x = leaf(3.0)
         y = x * 2
         y.retain_grad()
         y.register_hook(lambda g: g * 10)
-        y.register_hook(lambda g: g + 1)  # in the order of registration, each on what the one before left
+        y.register_hook(lambda g: g + 1)  # hooks run in order, each on what the one before returned
         y.sum().backward()
         assert (y.grad.tolist(), x.grad.tolist()) == ([11.0], [22.0])
 
-    def test_what_replaces_a_gradient_is_one_of_the_tensor(self):
-        """A float64 array handed to a float32 kernel would be read as what it is not."""
+    def test_a_replacement_must_fit_the_tensor(self):
+        """A float32 kernel would misinterpret a float64 array."""
         x = mr.tensor(np.ones((1, 2, 3, 3), np.float32), requires_grad=True)
         y = F.conv2d(x, mr.tensor(np.ones((2, 2, 1, 1), np.float32)))
         handle = y.register_hook(lambda g: g * np.float64(2))
@@ -199,7 +199,7 @@ class TestHooks:
         np.testing.assert_array_equal(x.grad, 4)
         handle.remove()
         y = x * 2
-        y.register_hook(lambda g: mr.from_numpy(g * 3))  # a Tensor will do
+        y.register_hook(lambda g: mr.from_numpy(g * 3))  # a Tensor is accepted too
         y.sum().backward()
         np.testing.assert_array_equal(x.grad, 10)
         y = x * 2
@@ -221,7 +221,7 @@ class TestHooks:
             (x * 2).sum().backward()
         gone = x.register_hook(lambda g: seen.append("removed"))
         gone.remove()
-        gone.remove()  # a second time is no error
+        gone.remove()  # a second call is not an error
         (x * 2).sum().backward()
         assert seen == ["kept", "context", "kept"]
         handle.remove()
@@ -238,7 +238,7 @@ class TestHooks:
             (x * 2).sum().backward()
         assert seen == [[2.0]]
 
-    def test_needs_a_gradient_to_watch(self):
+    def test_hooks_need_a_tensor_that_requires_a_gradient(self):
         with pytest.raises(GraphError, match="require"):
             mr.tensor([1.0]).register_hook(print)
         with pytest.raises(GraphError, match="require"):
@@ -246,7 +246,7 @@ class TestHooks:
 
 
 class TestSecondBackward:
-    def test_says_what_happened(self):
+    def test_it_is_explained(self):
         x = leaf(1.0)
         y = (x * x).sum()
         y.backward()
@@ -270,7 +270,7 @@ class TestSecondBackward:
         with pytest.raises(GraphError):
             y.backward()
 
-    def test_what_was_saved_is_let_go(self):
+    def test_saved_arrays_are_freed(self):
         x = mr.tensor(np.ones(4), requires_grad=True)
         y = x * 2
         inner = F.exp(y)
@@ -278,11 +278,11 @@ class TestSecondBackward:
         assert not hasattr(inner.op, "y")
         assert not hasattr(inner.op, "inputs")
 
-    def test_nothing_to_walk(self):
+    def test_without_a_graph(self):
         with pytest.raises(GraphError, match="no_grad"):
             mr.tensor([1.0]).backward()
 
-    def test_a_gradient_is_needed_for_more_than_one_element(self):
+    def test_more_than_one_element_needs_a_gradient(self):
         with pytest.raises(GraphError, match=r"\(2,\)"):
             (leaf(1.0, 2.0) * 2).backward()
         with pytest.raises(ShapeError, match=r"\(3,\).*\(2,\)"):
@@ -317,7 +317,7 @@ class TestDtypes:
         assert isinstance(a @ x, mr.Tensor)
         assert (np.eye(2) @ x).numpy().tolist() == [1.0, 2.0]
 
-    def test_mixed_dtypes_are_named(self):
+    def test_mixed_dtypes_are_reported(self):
         x, y = mr.tensor([1.0]), mr.tensor(np.array([1.0]))
         for mix in (
             lambda: x + y,
@@ -357,7 +357,7 @@ class TestDtypes:
 
 
 class TestMethods:
-    def test_methods_take_numpys_and_pytorchs_words(self):
+    def test_methods_take_the_keywords_of_numpy_and_pytorch(self):
         x = np.arange(24.0).reshape(2, 3, 4)
         t = mr.tensor(x)
         np.testing.assert_array_equal(t.sum(axis=1, keepdims=True).numpy(), x.sum(1, keepdims=True))

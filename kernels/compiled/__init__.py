@@ -1,1 +1,1 @@
-"""The ``numba`` back end, file by file the twin of ``reference/``; its convolutions are in ``convolution/``."""
+"""The ``numba`` back end, file by file the counterpart of ``reference/``. Its convolutions are in ``convolution/``."""

@@ -1,6 +1,6 @@
-"""Random crop, mirror image, cutout and normalisation of a batch in one pass. ``reference/augment.py`` has the rules.
+"""Random crop, mirroring, cutout and normalisation of a batch in one pass. ``reference/augment.py`` has the rules.
 
-Serial and without the GIL: it runs on the loader's prefetch thread, beside the parallel kernels of the training step.
+Serial, and without the GIL: it runs on the loader's prefetch thread, at the same time as the kernels of the training step.
 """
 
 import numpy as np
@@ -14,7 +14,10 @@ _scramble = njit(inner=True)(keyed_random.scramble)
 
 
 def augment_batch(images, indices, out, mean, std, pad=0, reflect=False, flip=False, cutout=0, seed=0, epoch=0):
-    """Fill ``out`` (B, H, W, C) with the images at ``indices``, augmented and normalised, and return it."""
+    """Fill ``out`` (B, H, W, C) with the images at ``indices``, augmented and normalised, and return it.
+
+    ``reference/augment.py`` lists the arguments and errors.
+    """
     images, indices, table = prepare(images, indices, out, mean, std, pad, reflect, cutout)
     key = keyed_random.key_of("augment", seed, epoch)
     _augment_batch(images, indices, out, table, int(pad), bool(reflect), bool(flip), int(cutout), key)
@@ -22,7 +25,12 @@ def augment_batch(images, indices, out, mean, std, pad=0, reflect=False, flip=Fa
 
 
 @njit()
-def _augment_batch(images, indices, out, table, pad, reflect, flip, cutout, key):
+def _augment_batch(
+    images, indices, out,  # (N, H, W, C) uint8, (B,) int64 and (B, H, W, C)
+    table,  # (256, C): the normalised value of each byte
+    pad, reflect, flip, cutout,  # as in augment_batch
+    key,  # the key of seed and epoch, an array of one uint64
+):  # fmt: skip
     for b in range(len(indices)):
         sample = indices[b]
         _augment(images[sample], out[b], table, pad, reflect, flip, cutout, _scramble(key[0], np.uint64(sample)))
@@ -30,20 +38,25 @@ def _augment_batch(images, indices, out, table, pad, reflect, flip, cutout, key)
 
 @njit(inner=True)
 def _below(key, draw, count):
-    """Draw number ``draw`` of the key, a whole number below ``count``."""
+    """Draw number ``draw`` of the key: an integer below ``count``."""
     return np.int64(((_scramble(key, np.uint64(draw)) >> _32) * np.uint64(count)) >> _32)
 
 
 @njit(inner=True)
 def _reflected(i, size):
-    """The place inside [0, size) of i mirrored at the first and the last pixel, which are not repeated."""
+    """Index i mirrored into [0, size) at the first or the last pixel, which is not repeated."""
     if i < 0:
         return -i
     return i if i < size else 2 * (size - 1) - i
 
 
 @njit(inner=True)
-def _augment(image, out, table, pad, reflect, flip, cutout, key):
+def _augment(
+    image, out,  # (H, W, C), uint8 and float
+    table,  # (256, C): the normalised value of each byte
+    pad, reflect, flip, cutout,  # as in augment_batch
+    key,  # the sample's key, a uint64
+):  # fmt: skip
     H, W, C = image.shape
     top, left = _below(key, 0, 2 * pad + 1) - pad, _below(key, 1, 2 * pad + 1) - pad
     first, step = left, 1

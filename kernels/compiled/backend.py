@@ -1,4 +1,4 @@
-"""The ``numba`` back end: every function of ``kernels.FUNCTIONS``, compiled. Its readable twin is ``reference/``."""
+"""The ``numba`` back end: every function of ``kernels.FUNCTIONS``, compiled. Its readable counterpart is ``reference/``."""
 
 from ..convolution.dispatch import conv2d, conv2d_input_grad, conv2d_weight_grad
 from ..convolution.norm_terms import norm_backward_terms, norm_forward_terms

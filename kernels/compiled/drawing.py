@@ -1,11 +1,12 @@
-"""Draws the built-in data set: one small colour image of a shape or a texture from a key.
+"""Draws the built-in data set: small colour images of a shape or a texture, each from a key.
 
-An image is painted in layers on a float canvas: a shaded background, strokes, the shape or the texture, strokes again,
-noise. Shapes are signed distances d in pixels (negative inside; Quílez, "2D distance functions"), and a pixel is
-covered by clip(1/2 − d, 0, 1), which is its anti-aliasing.
+An image is painted in layers on a float canvas: a shaded background, strokes, the shape or the texture, more strokes,
+noise. Shapes are signed distances d in pixels (negative inside; Quílez, "2D distance functions"), and a pixel's coverage
+is clip(1/2 − d, 0, 1), for anti-aliasing.
 
 Every random number is a hash of (seed, split, image, draw), so an image does not depend on how many are drawn or on
-which thread. Only + − × ÷ √ and comparisons are used, which IEEE 754 rounds alike on every machine: so are the bits.
+which thread. Only + − × ÷ √ and comparisons are used, which IEEE 754 rounds identically on every machine, so images are
+bitwise the same everywhere.
 """
 
 import math
@@ -18,8 +19,8 @@ from ..runtime.jit import njit
 from ..runtime.parallel import on_threads
 from ..runtime.threads import launch
 
-TEXTURES = 5  # labels 0–4 are disc, triangle, square, star and cross; from here stripes, checks, dots, rings, zigzag
-SIZE = 32  # pixels a side
+TEXTURES = 5  # labels 0–4 are disc, triangle, square, star, cross; from 5 on stripes, checks, dots, rings, zigzag
+SIZE = 32  # pixels per side
 LATTICE = 6  # smooth noise interpolates LATTICE × LATTICE random values
 
 _ONE, _11, _20, _40 = np.uint64(1), np.uint64(11), np.uint64(20), np.uint64(40)
@@ -32,7 +33,7 @@ _scramble = njit(inner=True)(keyed_random.scramble)
 def draw_shapes(images, labels, key):
     """Fill ``images`` (N, 32, 32, 3) uint8 with drawings of ``labels`` (N,) int64.
 
-    Image i is a function of (key, i, label); ``key`` is an array of one uint64.
+    Image i depends only on (key, i, label); ``key`` is an array of one uint64.
     Raises ShapeError and DtypeError for other arrays.
     """
     if images.shape != (len(labels), SIZE, SIZE, 3):
@@ -91,7 +92,7 @@ def _below(rng, count):
 
 @njit(inner=True)
 def _direction(rng):
-    """A uniformly random unit vector, without sine and cosine: a point of the disc, pushed to its rim."""
+    """A uniformly random unit vector, without sine and cosine: a random point of the disc, moved to its rim."""
     while True:
         x, y = _uniform(rng, -1.0, 1.0), _uniform(rng, -1.0, 1.0)
         length = math.sqrt(x * x + y * y)
@@ -106,7 +107,7 @@ def _colour(rng):
 
 @njit(inner=True)
 def _colour_unlike(rng, other, least):
-    """A random colour at a distance of ``least`` or more from another one."""
+    """A random colour at a distance of at least ``least`` from another one."""
     while True:
         colour = _colour(rng)
         r, g, b = colour[0] - other[0], colour[1] - other[1], colour[2] - other[2]
@@ -114,7 +115,7 @@ def _colour_unlike(rng, other, least):
             return colour
 
 
-# Pieces of drawings.
+# Drawing primitives.
 
 
 @njit(inner=True)
@@ -124,7 +125,7 @@ def _clip(x, low, high):
 
 @njit(inner=True)
 def _wave(t):
-    """A triangle wave of period 1: 1 at whole numbers, −1 halfway between them, its slope ±4."""
+    """A triangle wave of period 1: 1 at the integers, −1 halfway between them, slope ±4."""
     return 4.0 * abs(t - math.floor(t) - 0.5) - 1.0
 
 
@@ -145,7 +146,7 @@ def _lattice(rng):
 
 @njit(inner=True)
 def _smooth_noise(lattice, y, x):
-    """Value noise in [−1, 1] at a pixel: the lattice, interpolated."""
+    """Value noise in [−1, 1] at a pixel, interpolated from the lattice."""
     scale = (LATTICE - 1) / SIZE
     v, u = (y + 0.5) * scale, (x + 0.5) * scale
     i, j = int(v), int(u)
@@ -161,7 +162,7 @@ def _smooth_noise(lattice, y, x):
 
 @njit(inner=True)
 def _paint_background(canvas, rng):
-    """A gradient between two colours not far from each other, bent by smooth noise. Returns its middle colour."""
+    """A gradient between two similar colours, bent by smooth noise. Returns the middle colour."""
     middle = _colour(rng)
     spread = _uniform(rng, 0.0, 0.25)
     change = (_uniform(rng, -spread, spread), _uniform(rng, -spread, spread), _uniform(rng, -spread, spread))
@@ -179,7 +180,7 @@ def _paint_background(canvas, rng):
 
 @njit(inner=True)
 def _paint_stroke(canvas, rng):
-    """Clutter: a short straight stroke of any colour, half transparent."""
+    """Clutter: a short, straight, partly transparent stroke of any colour."""
     x0, y0 = _uniform(rng, 0.0, 32.0), _uniform(rng, 0.0, 32.0)
     cos, sin = _direction(rng)
     length, width = _uniform(rng, 2.0, 14.0), _uniform(rng, 0.5, 1.2)
@@ -197,14 +198,14 @@ def _paint_stroke(canvas, rng):
 
 @njit(inner=True)
 def _shape_distance(label, u, v):
-    """The signed distance to shape ``label`` of radius 1 or so, negative inside."""
+    """The signed distance to shape ``label`` with a radius of about 1, negative inside."""
     if label == 0:  # disc
         return math.sqrt(u * u + v * v) - 0.9
     if label == 1:  # triangle, equilateral
         return max(abs(u) * 0.8660254037844386 - v * 0.5, v) - 0.55
     if label == 2:  # square
         return max(abs(u), abs(v)) - 0.8
-    if label == 3:  # star: folded onto one of its ten halves of a point
+    if label == 3:  # star: folded onto one of its ten half-points
         return _star_distance(u, v)
     u, v = abs(u), abs(v)  # cross: two bars
     return min(max(u - 1.0, v - 0.3), max(u - 0.3, v - 1.0))
@@ -228,7 +229,7 @@ def _star_distance(u, v):
 
 @njit(inner=True)
 def _paint_shape(canvas, rng, label, ground):
-    """A shape anywhere, of any size, direction and colour; filled, shaded, or an outline; stretched a little."""
+    """A shape of any position, size, direction and colour: filled, shaded or an outline, and slightly stretched."""
     radius = _uniform(rng, 6.5, 13.0)
     room = 16.0 - radius
     x0, y0 = 16.0 + _uniform(rng, -room, room), 16.0 + _uniform(rng, -room, room)
@@ -244,7 +245,7 @@ def _paint_shape(canvas, rng, label, ground):
             u = (dx * cos + dy * sin) / (radius * stretch)
             v = (dy * cos - dx * sin) / radius * stretch
             distance = _shape_distance(label, u, v) * radius
-            distance = max(distance, -line - distance)  # an outline is a shape less itself, made smaller
+            distance = max(distance, -line - distance)  # an outline is the shape minus a smaller copy of it
             cover = _clip(0.5 - distance, 0.0, 1.0)
             if cover > 0.0:
                 light = 1.0 + shade * u
@@ -254,7 +255,7 @@ def _paint_shape(canvas, rng, label, ground):
 
 @njit(inner=True)
 def _texture_cover(label, u, v, period, duty, extra):
-    """How much of the texture's ink covers the point (u, v), in pixels; ``duty`` shifts the share of ink."""
+    """How much the texture's ink covers the point (u, v), in pixels; ``duty`` shifts the proportion of ink."""
     if label == 5:  # stripes
         return 0.5 + (_wave(u / period) + duty) * period / 4.0
     if label == 6:  # checks: the product of two square waves
@@ -272,7 +273,7 @@ def _texture_cover(label, u, v, period, duty, extra):
 
 @njit(inner=True)
 def _paint_texture(canvas, rng, label, ground):
-    """A texture of any direction and pitch, over the image or a blob of it: two colours, or ink on the background."""
+    """A texture of any direction and period, on the image or a blob of it: two colours, or ink on the background."""
     x0, y0 = _uniform(rng, 9.0, 23.0), _uniform(rng, 9.0, 23.0)
     cos, sin = _direction(rng)
     period, duty = _uniform(rng, 4.5, 8.0), _uniform(rng, -0.25, 0.25)
@@ -282,7 +283,7 @@ def _paint_texture(canvas, rng, label, ground):
     if see_through:
         paper = ground
     ink, opacity = _colour_unlike(rng, paper, 0.35), _uniform(rng, 0.75, 1.0)
-    radius = _uniform(rng, 11.0, 26.0)  # the large ones leave the image
+    radius = _uniform(rng, 11.0, 26.0)  # large ones extend beyond the image
     lattice = _lattice(rng)
     for y in range(SIZE):
         for x in range(SIZE):
@@ -299,7 +300,7 @@ def _paint_texture(canvas, rng, label, ground):
 
 @njit(inner=True)
 def _develop(image, canvas, rng):
-    """Noise of the image's own strength, then bytes."""
+    """Add noise of a random strength and convert to bytes."""
     strength = _uniform(rng, 0.02, 0.2)
     for y in range(SIZE):
         for x in range(SIZE):

@@ -1,4 +1,4 @@
-"""ReLU and the residual addition, element by element. Arrays of any shape; the order in memory is kept."""
+"""ReLU and the residual addition, element by element. Arrays may have any shape; their memory order is kept."""
 
 import numpy as np
 
@@ -13,17 +13,17 @@ FEW = 1 << 14  # elements; below this a NumPy call costs less than waking the th
 
 
 def has_no_gaps(x):
-    """Whether x's elements fill one stretch of memory, in whatever order of axes: ``flat(x)`` is then a view."""
+    """Whether x's elements are contiguous in memory, with the axes in any order: ``flat(x)`` is then a view."""
     return x.transpose(np.argsort([-stride for stride in x.strides], kind="stable")).flags.c_contiguous
 
 
 def flat(x):
-    """x as one row of elements in the order they stand in memory: a view, unless x has gaps."""
+    """x as a 1-D array, in memory order: a view, unless x has gaps."""
     return contiguous(x.ravel(order="K"))
 
 
 def same_order(x, like):
-    """x, in the memory order of ``like``."""
+    """x in the memory order of ``like``: x itself, or a copy."""
     if x.strides == like.strides:
         return x
     copy = empty_like(like)
@@ -33,7 +33,7 @@ def same_order(x, like):
 
 @njit(inner=True)
 def part(n, t, threads):
-    """The t-th of ``threads`` stretches of n elements. A loop over a slice, from 0, is one that LLVM vectorises."""
+    """Thread share t of n elements, as a slice. LLVM vectorises loops over slices that start from 0."""
     return slice(t * n // threads, (t + 1) * n // threads)
 
 
@@ -49,7 +49,7 @@ def _relu(t, threads, x, y):
 
 
 def relu(x):
-    """max(x, 0)."""
+    """max(x, 0), in x's memory order."""
     y = empty_like(x)
     launch(_relu, flat(same_order(x, y)), flat(y))
     return y
@@ -67,7 +67,7 @@ def _relu_grad(t, threads, dy, y, dx):
 
 
 def relu_grad(dy, y):
-    """dy where y = relu(x) is above 0, else 0."""
+    """dy where y = relu(x) is above 0 or NaN, else 0. Raises ShapeError and DtypeError."""
     alike("relu_grad", dy, y)
     dx = empty_like(y)
     launch(_relu_grad, flat(same_order(dy, dx)), flat(same_order(y, dx)), flat(dx))
@@ -86,7 +86,7 @@ def _add(t, threads, a, b, y):
 
 
 def add(a, b, out=None):
-    """a + b of one shape; ``out`` may be a itself."""
+    """a + b, of the same shape. ``out`` may be a itself."""
     y = empty_like(a) if out is None else out
     if y.size < FEW or y.dtype.kind != "f" or not (y.flags.behaved and has_no_gaps(y)):
         return np.add(a, b, out=y)
@@ -108,7 +108,7 @@ def _add_relu(t, threads, a, b, y):
 
 
 def add_relu(a, b):
-    """max(a + b, 0): where a residual block ends (He et al. 2015, Fig. 2). One shape."""
+    """max(a + b, 0), of the same shape: the end of a residual block (He et al. 2015, Fig. 2)."""
     alike("add_relu", a, b)
     y = empty_like(a)
     launch(_add_relu, flat(same_order(a, y)), flat(same_order(b, y)), flat(y))

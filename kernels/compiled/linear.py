@@ -1,4 +1,4 @@
-"""Matrix products by the macro-kernel. BLAS would change its bits with the number of threads; this does not."""
+"""Matrix products by the macro-kernel. Unlike with BLAS, results are bitwise the same for any number of threads."""
 
 import numpy as np
 
@@ -11,12 +11,12 @@ from ..runtime.parallel import on_threads
 from ..runtime.target import tile_columns
 from ..runtime.threads import launch
 
-ROWS = 96  # of A in one item of work: a multiple of every tile's rows
+ROWS = 96  # of A in one work item: a multiple of every register tile's rows
 
 
 @njit()
 def _pack_columns(b, width, panels):
-    """b (K, N) as blocks of ``width`` columns, [block][k][column], the last one filled up with zeros."""
+    """Pack b (K, N) in blocks of ``width`` columns: [block][k][column], with zeros at the end of the last block."""
     K, N = b.shape
     at = 0
     for n in range(0, N, width):
@@ -54,7 +54,10 @@ def _matmul(
 
 
 def matmul(a, b):
-    """a (…, M, K) · b (…, K, N) → (…, M, N); leading axes broadcast, as in np.matmul. One float dtype."""
+    """a (…, M, K) · b (…, K, N) → (…, M, N). Leading axes broadcast, as in np.matmul. One float dtype.
+
+    Raises ShapeError and DtypeError.
+    """
     one_dtype("matmul", a, b)
     (M, K), N = a.shape[-2:], b.shape[-1]
     fits("matmul", b.shape[-2] == K, a, b)
@@ -62,7 +65,7 @@ def matmul(a, b):
     if not (M and K and N and all(lead)):
         return zeros((*lead, M, N), a.dtype)
     batch = int(np.prod(lead, dtype=int))
-    # Aᵀ is read where it stands: dW = dyᵀ·x
+    # Aᵀ is read in place: dW = dyᵀ·x
     transposed = a.ndim == b.ndim == 2 and a.T.flags.carray and not a.flags.carray
     left = contiguous(a.T if transposed else np.broadcast_to(a, (*lead, M, K)))
     right = contiguous(np.broadcast_to(b, (*lead, K, N)))

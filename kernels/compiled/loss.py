@@ -14,14 +14,14 @@ def _cross_entropy(logits, labels, smoothing, losses, p):
         top = logits[n, 0]
         for k in range(1, K):
             top = max(top, logits[n, k])
-        total = spread = smoothing * 0  # of the logits' dtype
+        total = spread = smoothing * 0  # in the logits' dtype
         for k in range(K):
             p[n, k] = np.exp(logits[n, k] - top)
             total += p[n, k]
             spread += logits[n, k] - top
         log_total = np.log(total)
         losses[n] = log_total - (1 - smoothing) * (logits[n, labels[n]] - top)
-        if smoothing > 0:  # without it a class may be ruled out by −∞: 0·∞ is not 0
+        if smoothing > 0:  # without it, logits may be −∞, and 0·∞ is not 0
             losses[n] -= smoothing * spread / K
         for k in range(K):
             p[n, k] /= total
@@ -30,7 +30,8 @@ def _cross_entropy(logits, labels, smoothing, losses, p):
 def cross_entropy(logits, labels, smoothing):
     """−Σ_k q_k·log p_k, with p = softmax(logits) and q = (1 − smoothing)·onehot + smoothing/K.
 
-    logits (N, K), labels (N,) int64 in [0, K) → losses (N,) and p (N, K), of the logits' dtype.
+    logits: (N, K); labels: (N,) int64 in [0, K). Returns losses (N,) and p (N, K), in the logits' dtype. Raises ShapeError,
+    DtypeError and DataError (a label out of range).
     """
     one_dtype("cross_entropy", logits)
     fits("cross_entropy", logits.ndim == 2 and labels.shape == logits.shape[:1], logits, labels)
@@ -50,7 +51,7 @@ def _cross_entropy_grad(p, labels, smoothing, dlosses, dlogits):
 
 
 def cross_entropy_grad(p, labels, smoothing, dlosses):
-    """dlogits (N, K) = (p − q)·dlosses, from dlosses (N,)."""
+    """dlogits (N, K) = (p − q)·dlosses, with dlosses (N,)."""
     dlogits = np.empty(p.shape, p.dtype)
     _cross_entropy_grad(contiguous(p), contiguous(labels), p.dtype.type(smoothing), contiguous(dlosses), dlogits)
     return dlogits

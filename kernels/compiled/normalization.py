@@ -1,9 +1,10 @@
 """Batch normalisation over the last axis of x (…, C): statistics, scaling, gradient (Ioffe & Szegedy 2015).
 
-Sums run over blocks of rows, shifted by the block's first row, and the blocks are joined in float64 in a fixed order:
-mean 1000 with deviation 0.1 keeps its variance in float32, and the bits do not depend on the threads.
+Sums run over blocks of rows, shifted by the block's first row, and the blocks are joined in float64 in a fixed order.
+Thus a mean of 1000 with deviation 0.1 keeps its variance in float32, and results are bitwise the same for any number of
+threads.
 
-Several rows are taken as one long row of ``fold`` · C elements, so that the inner loops are long whatever C is.
+Several rows are processed as one long row of ``fold`` · C elements, so that the inner loops are long for any C.
 """
 
 import numpy as np
@@ -15,12 +16,12 @@ from ..runtime.memory_pool import empty_like
 from ..runtime.parallel import on_threads
 from ..runtime.threads import launch
 
-LONG_ROW = 256  # elements; a loop over 16 channels alone spends its time on loop entry
+LONG_ROW = 256  # elements; loops over just 16 channels would spend their time on loop entry
 BLOCK = 64  # long rows in one partial sum
 
 
 def _fold(x):
-    """(long rows, elements of a long row) of x (…, C); whatever number of rows x has."""
+    """(long rows, elements of a long row) of x (…, C), for any number of rows."""
     C = x.shape[-1]
     rows = x.size // C
     fold = max(1, LONG_ROW // C)
@@ -31,7 +32,7 @@ def _fold(x):
 
 @njit()
 def _partial_moments(t, threads, x, first, sums, squares):
-    """Of every block: its first long row, Σ (x − first) and Σ (x − first)², element by element of the long row."""
+    """For each block: its first long row, and Σ (x − first) and Σ (x − first)² for each element of a long row."""
     if t < 0:
         return on_threads(t, threads)
     rows, length = x.shape
@@ -51,7 +52,7 @@ def _partial_moments(t, threads, x, first, sums, squares):
 
 
 def batch_norm_stats(x):
-    """Mean and biased variance over all axes but the last: two float64 arrays of shape (C,)."""
+    """Mean and biased variance over all axes but the last: two float64 arrays (C,)."""
     x = contiguous(x)
     C = x.shape[-1]
     rows, length = _fold(x)
@@ -60,28 +61,34 @@ def batch_norm_stats(x):
     launch(_partial_moments, x.reshape(rows, length), first, sums, squares)
     n = np.full((blocks, 1), BLOCK, np.float64)
     n[-1] = rows - (blocks - 1) * BLOCK
-    means = first + sums / n  # float64 from here on: of every block and element
+    means = first + sums / n  # float64 from here on; for each block and element
     deviations = squares - sums * (sums / n)
     mean = (n * means).sum(0) / rows
     deviation = deviations.sum(0) + (n * (means - mean) ** 2).sum(0)
-    means, deviation = mean.reshape(-1, C), deviation.reshape(-1, C)  # now join the rows of the long row
+    means, deviation = mean.reshape(-1, C), deviation.reshape(-1, C)  # now join the rows of a long row
     mean = means.mean(0)
     return mean, deviation.sum(0) / (x.size // C) + ((means - mean) ** 2).mean(0)
 
 
 def _split(mean, dtype):
-    """The mean as the kernels subtract it, rounded to their dtype, and what the rounding left, in float64."""
+    """The mean rounded to ``dtype``, as kernels subtract it, and the rounding error; both float64."""
     near = np.asarray(mean, dtype).astype(np.float64)
     return near, np.asarray(mean, np.float64) - near
 
 
 def _repeat(values, length, dtype):
-    """Per-channel values (C,), repeated along the long row."""
+    """Per-channel values (C,), repeated along a long row."""
     return np.tile(np.asarray(values, dtype), length // len(values))
 
 
 @njit()
-def _normalise(t, threads, x, mean, scale, shift, y):
+def _normalise(
+    t, threads,
+    x,  # (long rows, length)
+    mean, scale, shift,  # (length,)
+    y,  # the output, like x
+):  # fmt: skip
+    """y = (x − mean)·scale + shift."""
     if t < 0:
         return on_threads(t, threads)
     rows, length = x.shape
@@ -93,7 +100,10 @@ def _normalise(t, threads, x, mean, scale, shift, y):
 
 
 def batch_norm(x, mean, scale, shift):
-    """(x − mean)·scale + shift, channel by channel. Subtracting first keeps the digits when the mean is large."""
+    """(x − mean)·scale + shift. Subtracting the mean first keeps precision when it is large.
+
+    x: (…, C), float32 or float64; mean, scale, shift: (C,). Raises ShapeError.
+    """
     x = contiguous(x)
     mean, scale, shift = (np.asarray(v) for v in (mean, scale, shift))
     fits("batch_norm", mean.shape == scale.shape == shift.shape == x.shape[-1:], x, mean, scale, shift)
@@ -106,8 +116,13 @@ def batch_norm(x, mean, scale, shift):
 
 
 @njit()
-def _partial_grads(t, threads, dy, x, mean, sums, products):
-    """Of every block: Σ dy and Σ dy·(x − mean)."""
+def _partial_grads(
+    t, threads,
+    dy, x,  # (long rows, length)
+    mean,  # (length,)
+    sums, products,  # the outputs, (blocks, length)
+):  # fmt: skip
+    """For each block: Σ dy and Σ dy·(x − mean)."""
     if t < 0:
         return on_threads(t, threads)
     rows, length = x.shape
@@ -125,7 +140,13 @@ def _partial_grads(t, threads, dy, x, mean, sums, products):
 
 
 @njit()
-def _input_grad(t, threads, dy, x, mean, a, b, d, dx):
+def _input_grad(
+    t, threads,
+    dy, x,  # (long rows, length)
+    mean, a, b, d,  # (length,)
+    dx,  # the output, like x
+):  # fmt: skip
+    """dx = a·dy + b·(x − mean) + d."""
     if t < 0:
         return on_threads(t, threads)
     rows, length = x.shape
@@ -143,7 +164,8 @@ def batch_norm_grad(dy, x, mean, inv_std, weight, training):
         dx = weight·inv_std·(dy − dbias/M − x̂·dweight/M)     in training, where mean and inv_std depend on x
         dx = weight·inv_std·dy                               with fixed statistics
 
-    dy, x (…, C); mean, inv_std, weight (C,) float64; M = x.size / C. dweight, dbias: (C,) float64.
+    dy, x: (…, C); mean, inv_std, weight: (C,) float64; M = x.size / C; dweight, dbias: (C,) float64. Raises ShapeError and
+    DtypeError.
     """
     alike("batch_norm_grad", dy, x)
     fits("batch_norm_grad", mean.shape == inv_std.shape == weight.shape == x.shape[-1:], x, mean, inv_std, weight)

@@ -11,7 +11,11 @@ from ..runtime.threads import launch
 
 
 @njit(inner=True)
-def _max_pool_image(x, kernel, stride, padding, dilation, y, index):
+def _max_pool_image(
+    x,  # (H, W, C)
+    kernel, stride, padding, dilation,  # pairs (height, width)
+    y, index,  # the outputs, (OH, OW, C): the maxima, and their positions h·W + w or −1
+):  # fmt: skip
     H, W, C = x.shape
     OH, OW = y.shape[:2]
     for oh in range(OH):
@@ -35,7 +39,12 @@ def _max_pool_image(x, kernel, stride, padding, dilation, y, index):
 
 
 @njit()
-def _max_pool(t, threads, x, kernel, stride, padding, dilation, y, index):
+def _max_pool(
+    t, threads,
+    x,  # (N, H, W, C)
+    kernel, stride, padding, dilation,  # pairs (height, width)
+    y, index,  # the outputs, (N, OH, OW, C)
+):  # fmt: skip
     if t < 0:
         return on_threads(t, threads)
     N = x.shape[0]
@@ -45,7 +54,7 @@ def _max_pool(t, threads, x, kernel, stride, padding, dilation, y, index):
 
 
 def max_pool2d(x, kernel, stride, padding, dilation):
-    """The largest element of each window, and where it stands: y (N, OH, OW, C) and h·W + w as int32, same shape."""
+    """The largest element of each window, y (N, OH, OW, C), and its position h·W + w, int32 and of the same shape."""
     x = contiguous(x)
     shape = (x.shape[0], *out_size(x.shape[1:3], kernel, stride, padding, dilation), x.shape[3])
     y, index = empty(shape, x.dtype), empty(shape, np.int32)
@@ -65,13 +74,13 @@ def _max_pool_grad(t, threads, dy, index, dx):
             for ow in range(OW):
                 for c in range(C):
                     at = index[n, oh, ow, c]
-                    if at >= 0:  # −1: a dilated window that lies in the padding alone
+                    if at >= 0:  # −1: a dilated window that lies entirely in the padding
                         dx[n, at // W, at % W, c] += dy[n, oh, ow, c]
     return 0
 
 
 def max_pool2d_grad(dy, index, x_shape):
-    """dx (N, H, W, C): each dy goes to the element that was the largest of its window."""
+    """dx (N, H, W, C): each dy goes to the element that was the largest of its window. Raises ShapeError."""
     fits("max_pool2d_grad", dy.shape == index.shape, dy, index)
     dx = empty(x_shape, dy.dtype)
     launch(_max_pool_grad, contiguous(dy), contiguous(index), dx)
@@ -80,13 +89,19 @@ def max_pool2d_grad(dy, index, x_shape):
 
 @njit(inner=True)
 def _window(o, k, s, p, n):
-    """The part of window ``o`` that lies in [0, n), and its part in [−p, n + p)."""
+    """Start and end of the part of window ``o`` in [0, n), and the length of its part in [−p, n + p)."""
     start = o * s - p
     return max(start, 0), min(start + k, n), min(start + k, n + p) - start
 
 
 @njit()
-def _avg_pool(t, threads, x, kernel, stride, padding, count_padding, y):
+def _avg_pool(
+    t, threads,
+    x,  # (N, H, W, C)
+    kernel, stride, padding,  # pairs (height, width)
+    count_padding,  # whether a window's elements in the padding count
+    y,  # the output, (N, OH, OW, C)
+):  # fmt: skip
     if t < 0:
         return on_threads(t, threads)
     N, H, W, C = x.shape
@@ -110,7 +125,7 @@ def _avg_pool(t, threads, x, kernel, stride, padding, count_padding, y):
 
 
 def avg_pool2d(x, kernel, stride, padding, count_padding):
-    """The mean of each window: x (N, H, W, C) → (N, OH, OW, C). ``count_padding``: zeros of the border count."""
+    """The mean of each window: x (N, H, W, C) → (N, OH, OW, C). count_padding: whether zeros in the padding count."""
     x = contiguous(x)
     y = empty((x.shape[0], *out_size(x.shape[1:3], kernel, stride, padding), x.shape[3]), x.dtype)
     launch(_avg_pool, x, kernel, stride, padding, count_padding, y)
@@ -118,7 +133,13 @@ def avg_pool2d(x, kernel, stride, padding, count_padding):
 
 
 @njit()
-def _avg_pool_grad(t, threads, dy, kernel, stride, padding, count_padding, dx):
+def _avg_pool_grad(
+    t, threads,
+    dy,  # (N, OH, OW, C)
+    kernel, stride, padding,  # pairs (height, width)
+    count_padding,  # whether a window's elements in the padding counted
+    dx,  # the output, (N, H, W, C)
+):  # fmt: skip
     if t < 0:
         return on_threads(t, threads)
     N, OH, OW, C = dy.shape
@@ -140,7 +161,7 @@ def _avg_pool_grad(t, threads, dy, kernel, stride, padding, count_padding, dx):
 
 
 def avg_pool2d_grad(dy, x_shape, kernel, stride, padding, count_padding):
-    """dx (N, H, W, C): each dy is shared out evenly over its window."""
+    """dx (N, H, W, C): each dy is distributed evenly over its window."""
     dx = empty(x_shape, dy.dtype)
     launch(_avg_pool_grad, contiguous(dy), kernel, stride, padding, count_padding, dx)
     return dx

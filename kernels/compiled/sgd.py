@@ -10,7 +10,11 @@ from .elementwise import part, same_order
 
 
 @njit()
-def _update(ws, gs, vs, lr, momentum, weight_decay, now, ahead):
+def _update(
+    ws, gs, vs,  # parameter, gradient and velocity, 1-D
+    lr, momentum, weight_decay,
+    now, ahead,  # the step is now·g + ahead·v
+):  # fmt: skip
     if momentum == 0:
         for i in range(ws.size):
             ws[i] -= lr * (gs[i] + weight_decay * ws[i])
@@ -23,7 +27,11 @@ def _update(ws, gs, vs, lr, momentum, weight_decay, now, ahead):
 
 
 @njit()
-def _sgd(t, threads, param, grad, velocity, lr, momentum, weight_decay, now, ahead):
+def _sgd(
+    t, threads,
+    param, grad, velocity,  # 1-D
+    lr, momentum, weight_decay, now, ahead,  # as in _update
+):  # fmt: skip
     if t < 0:
         return on_threads(t, threads)
     mine = part(param.size, t, threads)
@@ -34,14 +42,14 @@ def _sgd(t, threads, param, grad, velocity, lr, momentum, weight_decay, now, ahe
 def sgd_step(param, grad, velocity, lr, momentum, weight_decay, nesterov):
     """g = grad + weight_decay·param;  v = momentum·v + g;  param −= lr·(g + momentum·v if nesterov else v).
 
-    param and velocity (None without momentum) of one shape and memory order are changed in place; PyTorch's convention
-    (the learning rate multiplies the velocity, not the gradient in it).
+    param and velocity (None without momentum) have the same shape and memory order and are updated in place. As in PyTorch,
+    the learning rate multiplies the velocity, not the gradient in it. Raises ShapeError and DtypeError.
     """
     if velocity is None:
-        velocity, momentum = param, 0.0  # not touched
+        velocity, momentum = param, 0.0  # velocity is not used
     alike("sgd_step", param, grad, velocity)
     arrays = [a.ravel(order="K") for a in (param, same_order(grad, param), velocity)]
-    arrays[1] = contiguous(arrays[1])  # one that may not be written to, or is not aligned, would compile it again
+    arrays[1] = contiguous(arrays[1])  # a read-only or unaligned array would compile the kernel again
     one_order = param.strides == velocity.strides and not (arrays[0].flags.owndata or arrays[2].flags.owndata)
     if not (one_order and param.flags.behaved and velocity.flags.behaved):
         raise ShapeError(
@@ -51,7 +59,7 @@ def sgd_step(param, grad, velocity, lr, momentum, weight_decay, nesterov):
     kind = param.dtype.type
     now, ahead = (1, momentum) if nesterov else (0, 1)  # the step is now·g + ahead·v
     args = *arrays, kind(lr), kind(momentum), kind(weight_decay), kind(now), kind(ahead)
-    if param.nbytes < SMALL:  # a network has dozens of such: even the lock costs more than the work
+    if param.nbytes < SMALL:  # networks have dozens of these; even the lock would cost more than the work
         _update(*args)
     else:
         launch(_sgd, *args)

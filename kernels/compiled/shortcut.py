@@ -1,4 +1,4 @@
-"""The zero-padding shortcut: every stride-th pixel, between channels of zeros (He et al. 2015, §3.3, option A).
+"""The zero-padding shortcut: every stride-th pixel, between zero channels (He et al. 2015, §3.3, option A).
 
 Images are (N, H, W, C).
 """
@@ -29,7 +29,7 @@ def _subsample(t, threads, x, stride, before, y):
 
 
 def zero_pad_shortcut(x, stride, before, after):
-    """y (N, ⌈H/stride⌉, ⌈W/stride⌉, before + C + after): x's pixels (i·stride, j·stride), zeros for the other channels."""
+    """y (N, ⌈H/stride⌉, ⌈W/stride⌉, before + C + after): x's pixels (i·stride, j·stride), zeros in the other channels."""
     N, H, W, C = x.shape
     y = empty((N, -(-H // stride), -(-W // stride), before + C + after), x.dtype)
     launch(_subsample, contiguous(x), stride, before, y)
@@ -53,7 +53,7 @@ def _subsample_grad(t, threads, dy, stride, before, dx):
 
 
 def zero_pad_shortcut_grad(dy, x_shape, stride, before):
-    """dx (N, H, W, C) = x_shape: dy at the pixels that were taken, 0 at the others."""
+    """dx (N, H, W, C), of shape x_shape: dy at the pixels that were taken, 0 elsewhere. Raises ShapeError."""
     N, H, W, C = x_shape
     fits("zero_pad_shortcut_grad", dy.shape[:3] == (N, -(-H // stride), -(-W // stride)), dy)
     fits("zero_pad_shortcut_grad", dy.shape[3] >= before + C, dy)

@@ -1,5 +1,5 @@
-"""Convolutions of the ``numba`` back end: implicit im2col, directly or by the Winograd algorithm.
+"""Convolutions of the ``numba`` back end: direct (implicit im2col) or by the Winograd algorithm.
 
-Read dispatch → direct → macrokernel → microkernel; prologue and epilogue are what is fused with them, winograd* the other
-algorithm. A convolution is cut into items of work (work_items), for each of which the images are packed.
+Read dispatch → direct → macrokernel → microkernel. prologue and epilogue contain the fused operations, winograd* the other
+algorithm. A convolution is divided into work items (work_items); images are packed one item at a time.
 """

@@ -1,8 +1,9 @@
 """Direct convolution, an implicit im2col product for any geometry: forward pass and input gradient.
 
-The im2col matrix is addressed through an indirection table, not stored (``direct_plan.py``; Dukhan 2019), and multiplied by
-the macro-kernel (``macrokernel.py``). An item of work is packed (``prologue.py``), convolved, and finished (``epilogue.py``)
-while it is in cache: batch norm, ReLU and residual addition beside a convolution cost no passes over memory of their own.
+The im2col matrix is not stored but addressed through an indirection table (``direct_plan.py``; Dukhan 2019), and multiplied
+by the macro-kernel (``macrokernel.py``). Each work item is packed (``prologue.py``), convolved and finished
+(``epilogue.py``) while it is in cache, so a convolution's batch norm, ReLU and residual addition need no memory passes of
+their own.
 """
 
 import numpy as np
@@ -22,14 +23,14 @@ from .work_items import add_epilogue, add_next_source, item_counts, item_stretch
 
 @njit(inner=True)
 def convolve_phase(
-    f, item,  # which phase of which item
-    source, packed,  # the images, and the buffer that the item has been packed into unless it is read where it stands
+    f, item,  # the phase and the work item
+    source, packed,  # the images, and the buffer with the packed item, which is not used if the images are read in place
     panels,  # the packed weights
-    out, O,  # the outputs, 1-d, and their channels
+    out, O,  # the outputs, 1-D, and the number of their channels
     layout, phases, indirection,  # the plan (direct_plan.ConvPlan)
-    streams,  # what is prefetched meanwhile; each group of a phase is a block of them
+    streams,  # what to prefetch meanwhile (prefetch.py); each group of a phase is one block of them
 ):  # fmt: skip
-    """One phase of one item."""
+    """Compute one phase of one work item."""
     image, q = item // layout.bands * layout.images, item % layout.bands * layout.band
     images = min(layout.images, layout.all_images - image)
     grid_rows, grid_columns, runs, run, panel_at = phases[f]
@@ -60,13 +61,13 @@ def _convolve(
     t, threads,
     kind, source, partner, parameters, folded,  # an Operand (prologue.operand_arguments)
     panels,  # the packed weights
-    out, O,  # the outputs, 1-d, and their channels
+    out, O,  # the outputs, 1-D, and the number of their channels
     record, phases, indirection,  # the plan (direct_plan.ConvPlan)
     flags, other, c, z, after, after_folded,  # an Epilogue (epilogue.epilogue_arguments)
-    results,  # (items, 2, O) float64: the epilogue's sums
-    scratch,  # (threads, packed_size): where items are packed
+    results,  # (items, 2, O) float64: the epilogue's sums over each item
+    scratch,  # (threads, packed_size): buffers for packed items
 ):  # fmt: skip
-    """out = Σ over taps of source · panels, item by item: the forward pass and the input gradient."""
+    """out = Σ over taps of source · panels, one work item after another: the forward pass and the input gradient."""
     if t < 0:
         return on_threads(t, threads)
     layout, packed = record[0], scratch[t]
@@ -90,7 +91,7 @@ def _convolve(
 
 
 def _run(plan, operand, w, out, transposed, epilogue):
-    """Fill ``out``; returns it with the epilogue's result."""
+    """Fill ``out``. Returns it with the epilogue's result."""
     layout, O = plan.layout, out.shape[3]
     ins, outs = (w.shape[3], w.shape[2]) if transposed else (w.shape[2], w.shape[3] // layout.groups)
     ins = ins // layout.groups if transposed else ins
@@ -100,19 +101,19 @@ def _run(plan, operand, w, out, transposed, epilogue):
             pack_panels(w, taps, layout.groups, ins, outs, transposed, layout.tile, panels, at)
     reads = *operand_arguments(operand), panels, out.reshape(-1), O, plan.record, plan.phases, plan.indirection
     results = np.zeros((0 if epilogue.kind == NOTHING else layout.items, 2, O))
-    with LOCK:  # a buffer for each thread, and no change of their number between
+    with LOCK:  # one buffer per thread, so the number of threads must not change in between
         scratch = empty((get_num_threads(), layout.packed_size), w.dtype)
         launch(_convolve, *reads, *epilogue_arguments(epilogue, out), results, scratch)
     return out, join_items(epilogue, results, item_counts(layout))
 
 
 def convolve(problem, x, w, epilogue):
-    """y = x ∗ w, finished by the epilogue, and the epilogue's result. x an Operand, w (KH, KW, I, O)."""
+    """y = x ∗ w, finished by the epilogue, and the epilogue's result. x is an Operand, w an array (KH, KW, I, O)."""
     plan = forward_plan(problem, w.itemsize, x.kind != PLAIN)
     return _run(plan, x, w, empty(problem.y_shape, w.dtype), False, epilogue)
 
 
 def convolve_input_grad(problem, dy, w, epilogue):
-    """dx of y = x ∗ w, finished by the epilogue, and the epilogue's result. dy an Operand, w (KH, KW, I, O)."""
+    """dx of y = x ∗ w, finished by the epilogue, and the epilogue's result. dy is an Operand, w an array (KH, KW, I, O)."""
     plan = input_grad_plan(problem, w.itemsize, dy.kind != PLAIN)
     return _run(plan, dy, w, empty(problem.x_shape, w.dtype), True, epilogue)

@@ -5,13 +5,13 @@ A convolution is a matrix product whose left matrix, the im2col matrix, is never
 
     start of the packed image  +  row_offsets[position]  +  run_offsets[tap]  +  channel
 
-which is the indirect convolution of Dukhan (2019), with offsets in place of pointers.
+This is the indirect convolution of Dukhan (2019), with offsets instead of pointers.
 
-All three uses have this form, for any stride and dilation:
+The forward pass and both gradients have this form, for any stride and dilation:
 
 forward         one phase. Position = output pixel, tap (kh, kw) at (kh·dilation, kw·dilation).
 input gradient  stride² phases. dx[s·q + p] = Σ dy[q + (p + padding − kh·dilation)/s] · w[kh] over the taps kh for which that
-                is a whole number: each phase p is a stride-1 convolution of dy with its own taps, and no zero is multiplied.
+                is an integer: each phase p is a stride-1 convolution of dy with its own taps, and no zero is multiplied.
 weight gradient rows are (kh, kw, channel) and the sum runs over output pixels (see ``WeightPlan``).
 """
 
@@ -23,37 +23,41 @@ import numpy as np
 from ..runtime import target
 from .work_items import PACKED_BYTES, Layout
 
-FEW_POSITIONS = 256  # small images are taken several at a time, so that tiles are full
-WEIGHT_POSITIONS = 192  # a weight gradient's tile walks over a cache line of x and of dy for each position
-DENSE_BYTES = 128  # from one pixel of dy to the next; beyond, packing pays (measured)
+FEW_POSITIONS = 256  # in an item of several small images, at most: enough for full tiles
+WEIGHT_POSITIONS = 192  # in an item of a weight gradient, at most: its tile reads a cache line of x and of dy for each
+DENSE_BYTES = 128  # from one pixel of dy to the next, at most, to read it in place; beyond, packing pays (measured)
 
 
 class ConvPlan(NamedTuple):
-    """Forward pass or input gradient. Tables are int64; their rows are phases, their offsets bytes."""
+    """Plan of a forward pass or input gradient. Tables are int64 and have one row per phase; offsets are in bytes."""
 
     layout: Layout
     record: np.ndarray
     phases: np.ndarray  # (phases, 5): grid rows, grid columns, runs, elements in a run, where its panels begin
-    indirection: (
-        np.ndarray
-    )  # (phases, …): row_offsets, where a position's row of the im2col matrix starts; out_offsets,
-    # where its output pixel stands, from the item's first pixel; run_offsets, where each run of neighbouring taps starts
-    taps: tuple  # a phase's (taps, 2) array of (kh, kw), in the order in which its weights are packed
+    # (phases, …): row_offsets, where each position's row of the im2col matrix starts; out_offsets, where its output pixel is,
+    # counted from the item's first pixel; run_offsets, where each run of adjacent taps starts
+    indirection: np.ndarray
+    taps: tuple  # for each phase, a (taps, 2) array of (kh, kw), in the order in which its weights are packed
     panels: int  # elements of all packed weights
 
 
 class WeightPlan(NamedTuple):
+    """Plan of a weight gradient."""
+
     layout: Layout
     record: np.ndarray
-    indirection: np.ndarray  # int64, bytes: row_offsets, where row (kh, kw, i) of the first group starts in the packed
-    # image; run_offsets, where each grid row of an item starts
-    panel: int  # elements of an item's dy, packed; 0 if dy is read where it stands
+    # int64, bytes: row_offsets, where row (kh, kw, i) of the first group starts in the packed image; run_offsets, where each
+    # grid row of an item starts
+    indirection: np.ndarray
+    panel: int  # elements of an item's packed dy; 0 if dy is read in place
 
 
-def _layout(g, source, channels, columns, pitch, packed, grid, step, origin, reach, itemsize, most=None):
-    """Pack ``grid`` positions whose taps reach from ``origin`` (≤ 0: above and left of the image) over ``reach`` pixels.
+def _layout(problem, source, channels, columns, pitch, packed, grid, step, origin, reach, itemsize, most=None):
+    """The Layout for a grid of positions, whose taps reach from ``origin`` (≤ 0: above and left of the image) over ``reach``.
 
-    pitch: elements from one packed pixel to the next. packed: pack in any case. most: positions in an item, at most.
+    source: (H, W) of the images that are packed, and ``channels``; columns: those of the product; pitch: elements from one
+    packed pixel to the next; packed: pack even if no border is needed; grid: positions of an image; step: source pixels from
+    one position to the next; most: positions in an item, at most.
     """
     needed = [(n - 1) * s + r for n, s, r in zip(grid, step, reach)]
     direct = not packed and pitch == channels and origin == (0, 0) and all(n <= have for n, have in zip(needed, source))
@@ -65,30 +69,30 @@ def _layout(g, source, channels, columns, pitch, packed, grid, step, origin, rea
     if most is not None:
         band = max(1, min(band, most // grid[1]))
     if band < grid[0]:
-        band = -(-grid[0] // -(-grid[0] // band))  # bands of nearly the same height
+        band = -(-grid[0] // -(-grid[0] // band))  # bands of nearly equal height
     bands = -(-grid[0] // band)
     images = 1
     if bands == 1:
         few = (most or FEW_POSITIONS) // (grid[0] * grid[1])
-        fits = g.images if direct else PACKED_BYTES // (needed[0] * row_bytes)
-        images = max(1, min(few, fits, -(-g.images // 8)))
+        fits = problem.images if direct else PACKED_BYTES // (needed[0] * row_bytes)
+        images = max(1, min(few, fits, -(-problem.images // 8)))
     height = source[0] if direct else (band - 1) * step[0] + reach[0]
-    items = -(-g.images // images) * bands
+    items = -(-problem.images // images) * bands
     item = int(direct), images, band, bands, items
     packing = *step, -origin[0], -origin[1], height, width, pitch
     tile = target.tile_columns(columns, itemsize)
-    return Layout(*item, *packing, g.groups, columns, tile, g.images, *source, channels)
+    return Layout(*item, *packing, problem.groups, columns, tile, problem.images, *source, channels)
 
 
 def _positions(layout, columns, row_step, column_step, image_step):
-    """Σ image·image_step + row·row_step + column·column_step over the positions of one item, in order."""
+    """image·image_step + row·row_step + column·column_step for each position of an item, in order."""
     image, row = np.arange(layout.images), np.arange(layout.band)
     column = np.arange(columns) * column_step
     return (image[:, None, None] * image_step + row[:, None] * row_step + column).astype(np.int64).ravel()
 
 
 def _runs(offsets, taps, channels):
-    """Taps in the order of their offsets, neighbours joined into runs where all runs come out equally long."""
+    """Sort taps by offset, and join adjacent ones into runs if all runs are equally long: run offsets, run length, taps."""
     order = np.argsort(offsets, kind="stable")
     offsets, taps = offsets[order], taps[order]
     joints = np.flatnonzero(np.diff(offsets) != channels) + 1
@@ -107,21 +111,21 @@ class _Phase(NamedTuple):
     taps: np.ndarray
 
 
-def _phase(g, layout, grid, column_step, channels, out_offsets, taps, tap_rows, tap_columns):
-    """Tap t of ``taps`` reads the packed image at row tap_rows[t] and column tap_columns[t] from the position."""
+def _phase(problem, layout, grid, column_step, channels, out_offsets, taps, tap_rows, tap_columns):
+    """Tap t of ``taps`` reads the packed image at row tap_rows[t] and column tap_columns[t], relative to the position."""
     row = layout.step * layout.width * channels
     row_offsets = _positions(layout, grid[1], row, column_step * channels, layout.height * layout.width * channels)
     taps = np.array(taps, np.int64).reshape(-1, 2)
     if not len(taps):  # no tap reaches this phase (a 1×1 kernel with stride 2): its gradient is zero
         return _Phase(grid, row_offsets, out_offsets, np.zeros(0, np.int64), 1, taps)
     offsets = (np.array(tap_rows) * layout.width + np.array(tap_columns)) * channels
-    if g.groups > 1:  # a group's channels are a stretch of each pixel's: its taps are no neighbours
-        return _Phase(grid, row_offsets, out_offsets, offsets, channels // g.groups, taps)
+    if problem.groups > 1:  # a group has only a part of each pixel's channels, so its taps are not adjacent
+        return _Phase(grid, row_offsets, out_offsets, offsets, channels // problem.groups, taps)
     return _Phase(grid, row_offsets, out_offsets, *_runs(offsets, taps, channels))
 
 
 def _plan(layout, phases, ins, out_channels, itemsize):
-    """The ConvPlan of some phases, whose products sum over ``ins`` channels of each group."""
+    """The ConvPlan of some phases whose products sum over ``ins`` channels of each group."""
     rows = max(len(p.row_offsets) for p in phases)
     indirection = np.zeros((len(phases), 2 * rows + max([1, *(len(p.run_offsets) for p in phases)])), np.int64)
     for table, p in zip(indirection, phases):
@@ -139,75 +143,88 @@ def _plan(layout, phases, ins, out_channels, itemsize):
 
 
 @lru_cache(maxsize=512)
-def forward_plan(g, itemsize, packed=False):
-    """Tables for y = x ∗ w. packed: x is not read where it stands, even where no border is needed."""
-    reach = tuple(d * (k - 1) + 1 for d, k in zip(g.dilation, g.kernel))
-    origin = tuple(-p for p in g.padding)
-    grid = g.out_size
-    columns = g.filters // g.groups
-    layout = _layout(g, g.size, g.channels, columns, g.channels, packed, grid, g.stride, origin, reach, itemsize)
+def forward_plan(problem, itemsize, packed=False):
+    """The ConvPlan of y = x ∗ w. packed: pack x even if no border is needed."""
+    reach = tuple(d * (k - 1) + 1 for d, k in zip(problem.dilation, problem.kernel))
+    origin = tuple(-p for p in problem.padding)
+    grid = problem.out_size
+    columns = problem.filters // problem.groups
+    layout = _layout(
+        problem, problem.size, problem.channels, columns, problem.channels, packed, grid, problem.stride, origin, reach,
+        itemsize,
+    )  # fmt: skip
     layout = layout._replace(out_row=grid[1], out_pixels=grid[0] * grid[1])
     out_offsets = _positions(layout, grid[1], grid[1], 1, grid[0] * grid[1])
-    taps = [(kh, kw) for kh in range(g.kernel[0]) for kw in range(g.kernel[1])]
-    tap_rows, tap_columns = [kh * g.dilation[0] for kh, _ in taps], [kw * g.dilation[1] for _, kw in taps]
-    phase = _phase(g, layout, grid, g.stride[1], g.channels, out_offsets, taps, tap_rows, tap_columns)
-    return _plan(layout, [phase], g.channels // g.groups, g.filters, itemsize)
+    taps = [(kh, kw) for kh in range(problem.kernel[0]) for kw in range(problem.kernel[1])]
+    tap_rows, tap_columns = [kh * problem.dilation[0] for kh, _ in taps], [kw * problem.dilation[1] for _, kw in taps]
+    phase = _phase(problem, layout, grid, problem.stride[1], problem.channels, out_offsets, taps, tap_rows, tap_columns)
+    return _plan(layout, [phase], problem.channels // problem.groups, problem.filters, itemsize)
 
 
 @lru_cache(maxsize=512)
-def input_grad_plan(g, itemsize, packed=False):
-    """Tables for dx = dy ∗ᵀ w, one phase for each remainder of the input position by the stride."""
+def input_grad_plan(problem, itemsize, packed=False):
+    """The ConvPlan of dx = dy ∗ᵀ w, with one phase for each input position modulo the stride. packed: always pack dy."""
 
     def reaching(axis, p):
-        """[(k, shift)]: the taps that reach phase p, and which dy they read, counted from the grid position."""
-        s, pad, d = g.stride[axis], g.padding[axis], g.dilation[axis]
-        return [(k, (p + pad - k * d) // s) for k in range(g.kernel[axis]) if (p + pad - k * d) % s == 0]
+        """[(k, shift)]: the taps that reach phase p, and where they read dy, relative to the grid position."""
+        s, pad, d = problem.stride[axis], problem.padding[axis], problem.dilation[axis]
+        return [(k, (p + pad - k * d) // s) for k in range(problem.kernel[axis]) if (p + pad - k * d) % s == 0]
 
-    axis_phases = [range(min(s, n)) for s, n in zip(g.stride, g.size)]
+    axis_phases = [range(min(s, n)) for s, n in zip(problem.stride, problem.size)]
     shifts = [{k: shift for p in axis_phases[axis] for k, shift in reaching(axis, p)} for axis in (0, 1)]
     low = tuple(min([0, *s.values()]) for s in shifts)
     reach = tuple(max([0, *s.values()]) - lowest + 1 for s, lowest in zip(shifts, low))
-    grid = tuple(-(-n // s) for n, s in zip(g.size, g.stride))
-    height, width = g.size
-    columns = g.channels // g.groups
-    layout = _layout(g, g.out_size, g.filters, columns, g.filters, packed, grid, (1, 1), low, reach, itemsize)
-    layout = layout._replace(out_row=g.stride[0] * width, out_pixels=height * width)
+    grid = tuple(-(-n // s) for n, s in zip(problem.size, problem.stride))
+    height, width = problem.size
+    columns = problem.channels // problem.groups
+    layout = _layout(
+        problem, problem.out_size, problem.filters, columns, problem.filters, packed, grid, (1, 1), low, reach, itemsize
+    )
+    layout = layout._replace(out_row=problem.stride[0] * width, out_pixels=height * width)
     phases = []
     for ph in axis_phases[0]:
         for pw in axis_phases[1]:
-            phase_grid = (-(-(height - ph) // g.stride[0]), -(-(width - pw) // g.stride[1]))
+            phase_grid = (-(-(height - ph) // problem.stride[0]), -(-(width - pw) // problem.stride[1]))
             whole = layout._replace(band=phase_grid[0]) if layout.bands == 1 else layout
             out_offsets = (
-                _positions(whole, phase_grid[1], layout.out_row, g.stride[1], height * width) + ph * width + pw
+                _positions(whole, phase_grid[1], layout.out_row, problem.stride[1], height * width) + ph * width + pw
             )
             taps = [(kh, kw) for kh, _ in reaching(0, ph) for kw, _ in reaching(1, pw)]
             tap_rows = [shifts[0][kh] - low[0] for kh, _ in taps]
             tap_columns = [shifts[1][kw] - low[1] for _, kw in taps]
-            phases.append(_phase(g, whole, phase_grid, 1, g.filters, out_offsets, taps, tap_rows, tap_columns))
-    return _plan(layout, phases, g.filters // g.groups, g.channels, itemsize)
+            phases.append(
+                _phase(problem, whole, phase_grid, 1, problem.filters, out_offsets, taps, tap_rows, tap_columns)
+            )
+    return _plan(layout, phases, problem.filters // problem.groups, problem.channels, itemsize)
 
 
 @lru_cache(maxsize=512)
-def weight_grad_plan(g, itemsize, packed=False, packed_dy=False):
-    """Tables for dw[(kh, kw, i), :] = Σ over output pixels of x[pixel·stride + (kh, kw)·dilation, i] · dy[pixel, :]."""
-    reach = tuple(d * (k - 1) + 1 for d, k in zip(g.dilation, g.kernel))
-    origin = tuple(-p for p in g.padding)
-    # Pixels a multiple of 256 bytes apart share a few sets of the L1 cache, and the tile walks over them one by one.
-    spread = g.channels * itemsize % 256 == 0
-    pitch = g.channels + (64 // itemsize if spread else 0)
-    columns = g.filters // g.groups
+def weight_grad_plan(problem, itemsize, packed=False, packed_dy=False):
+    """The WeightPlan of dw[(kh, kw, i), :] = Σ over output pixels of x[pixel·stride + (kh, kw)·dilation, i] · dy[pixel, :].
+
+    packed: pack x even if no border is needed; packed_dy: always pack dy.
+    """
+    reach = tuple(d * (k - 1) + 1 for d, k in zip(problem.dilation, problem.kernel))
+    origin = tuple(-p for p in problem.padding)
+    # Pixels that are a multiple of 256 bytes apart share a few sets of the L1 cache, and a tile reads them one after another.
+    spread = problem.channels * itemsize % 256 == 0
+    pitch = problem.channels + (64 // itemsize if spread else 0)
+    columns = problem.filters // problem.groups
     layout = _layout(
-        g, g.size, g.channels, columns, pitch, packed, g.out_size, g.stride, origin, reach, itemsize, WEIGHT_POSITIONS
+        problem, problem.size, problem.channels, columns, pitch, packed, problem.out_size, problem.stride, origin, reach,
+        itemsize, WEIGHT_POSITIONS,
+    )  # fmt: skip
+    kh, kw, i = np.ogrid[: problem.kernel[0], : problem.kernel[1], : problem.channels // problem.groups]
+    row_offsets = (
+        ((kh * problem.dilation[0] * layout.width + kw * problem.dilation[1]) * pitch + i).astype(np.int64).ravel()
     )
-    kh, kw, i = np.ogrid[: g.kernel[0], : g.kernel[1], : g.channels // g.groups]
-    row_offsets = ((kh * g.dilation[0] * layout.width + kw * g.dilation[1]) * pitch + i).astype(np.int64).ravel()
     run_offsets = _positions(layout, 1, layout.step * layout.width * pitch, 0, layout.height * layout.width * pitch)
-    chunks = max(1, min(16, layout.items, (32 << 20) // (row_offsets.size * g.filters * itemsize)))
+    chunks = max(1, min(16, layout.items, (32 << 20) // (row_offsets.size * problem.filters * itemsize)))
     splits = max(1, min(16 // chunks, row_offsets.size // target.WIDE_ROWS))
-    # dy is read as it stands if its columns are whole tiles, and its pixels no such distance apart either.
-    dense = columns % layout.tile == 0 and g.filters * itemsize <= DENSE_BYTES
+    # dy is read in place if its columns fill whole tiles and its pixels are close together.
+    dense = columns % layout.tile == 0 and problem.filters * itemsize <= DENSE_BYTES
     layout = layout._replace(chunks=chunks, splits=splits, dense=int(dense), rows=row_offsets.size)
-    pixels = layout.images * layout.band * g.out_size[1]
-    panel = pixels * (g.filters if dense else -(-columns // layout.tile) * layout.tile)
+    pixels = layout.images * layout.band * problem.out_size[1]
+    panel = pixels * (problem.filters if dense else -(-columns // layout.tile) * layout.tile)
     panel = 0 if dense and not packed_dy else panel
     return WeightPlan(layout, layout.record(), np.concatenate([row_offsets, run_offsets]) * itemsize, panel)

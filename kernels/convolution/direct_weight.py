@@ -1,7 +1,7 @@
-"""The weight gradient of a direct convolution: dw = Σ over output pixels of the patch of x that a pixel saw, times its dy.
+"""The weight gradient of a direct convolution: dw = Σ over output pixels of the patch of x that the pixel sees, times dy.
 
-Rows of the product are (kh, kw, channel), columns the filters, and the sum runs over pixels (``direct_plan.WeightPlan``). It
-is cut into chunks of items, whatever the number of threads, which are added up in their order.
+The product's rows are (kh, kw, channel), its columns the filters, and the sum runs over pixels (``direct_plan.WeightPlan``).
+It is divided into chunks of work items, independently of the number of threads, and the chunks are added in a fixed order.
 """
 
 import numpy as np
@@ -18,15 +18,15 @@ from .prologue import apply_prologue, operand_arguments, pack_columns, pack_item
 
 @njit(inner=True)
 def _item(
-    item, layout, indirection,  # which one, and the plan (direct_plan.WeightPlan)
-    x, packed,  # the images, 1-d, and the buffer that the item has been packed into unless it is read where it stands
+    item, layout, indirection,  # the work item, and the plan (direct_plan.WeightPlan)
+    x, packed,  # the images, 1-D, and the buffer with the packed item, which is not used if they are read in place
     kind, dy, partner, parameters,  # the Operand dy
-    panels,  # room for the item's dy, packed
-    total, O,  # what is added to, (KH·KW·I·O,), and the filters
-    first_row, rows,  # which rows of it
+    panels,  # a buffer for the item's packed dy
+    total, O,  # the sum that is added to, (KH·KW·I·O,), and the number of filters
+    first_row, rows,  # which of its rows: the first one, and how many
     grid,  # rows and columns of dy
 ):  # fmt: skip
-    """Add one item's part to some rows of the sum."""
+    """Add one work item's part to some rows of the sum."""
     image, q = item // layout.bands * layout.images, item % layout.bands * layout.band
     images = min(layout.images, layout.all_images - image)
     OH, OW = grid
@@ -61,12 +61,12 @@ def _weight_grad(
     t, threads,
     x_kind, x, x_partner, x_parameters, x_folded,  # the Operand x (prologue.operand_arguments)
     kind, dy, partner, dy_parameters, dy_folded,  # the Operand dy
-    totals, O,  # (chunks, KH·KW·I·O) and the filters
+    totals, O,  # (chunks, KH·KW·I·O), and the number of filters
     record, indirection,  # the plan (direct_plan.WeightPlan)
     grid,  # rows and columns of dy
-    scratch, spread,  # (threads, …): where items of x and of dy are packed
+    scratch, spread,  # (threads, …): buffers for packed items of x and of dy
 ):  # fmt: skip
-    """totals[chunk] = the part of the sum over the chunk's items."""
+    """totals[chunk] = the sum over the chunk's work items."""
     if t < 0:
         return on_threads(t, threads)
     packed, panels = scratch[t], spread[t]
@@ -90,7 +90,7 @@ def _weight_grad(
 
 @njit()
 def _sum(t, threads, totals, dw):
-    """dw = Σ totals, in the order of the chunks."""
+    """dw = Σ totals, added in the order of the chunks."""
     if t < 0:
         return on_threads(t, threads)
     chunks = totals.shape[0]
@@ -106,7 +106,7 @@ def _sum(t, threads, totals, dw):
 
 
 def convolve_weight_grad(problem, x, dy):
-    """dw (KH, KW, I, O) of y = x ∗ w, with x and dy Operands."""
+    """dw (KH, KW, I, O) of y = x ∗ w. x and dy are Operands."""
     dtype = x.array.dtype
     plan = weight_grad_plan(problem, dtype.itemsize, x.kind != PLAIN, dy.kind != PLAIN)
     dw = empty(problem.w_shape, dtype)

@@ -1,7 +1,7 @@
-"""The convolutions of the ``numba`` back end, and which algorithm computes one: Winograd's or the direct one.
+"""The convolutions of the ``numba`` back end, and the choice between the direct and the Winograd algorithm.
 
-Winograd's is taken where the committed table says that it is faster (``winograd_table.py``). The choice depends on the
-target, the shapes and a switch, never on a measurement: a run can be repeated to the same bits.
+The Winograd algorithm is used where the committed table says that it is faster (``winograd_table.py``). The choice depends
+on the CPU target, the shapes and a switch, never on a measurement, so that runs are reproducible bit for bit.
 """
 
 from functools import lru_cache
@@ -28,7 +28,7 @@ def _faster(problem, use):
 
 
 def _checked(op, *operands):
-    """Operands, of one float dtype, whose arrays kernels can address: C-contiguous, aligned, writeable."""
+    """Operands of one float dtype with arrays that kernels can address: C-contiguous, aligned and writeable."""
     one_dtype(op, *[operand.array for operand in operands])
     return [o if o.array.flags.carray else o._replace(array=contiguous(o.array)) for o in operands]
 
@@ -36,21 +36,22 @@ def _checked(op, *operands):
 def conv2d(x, w, stride, padding, dilation, groups, epilogue=None):
     """y[n, oh, ow, o] = Σ x[n, oh·s + kh·d − p, ow·s + kw·d − p, i] · w[kh, kw, i, o].
 
-    x (N, H, W, C), an array or an Operand; w (KH, KW, C/groups, O); one float dtype → y (N, OH, OW, O). Pairs are (height,
-    width). With an Epilogue: (y, its result), as in ``descriptors.py``. ShapeError and DtypeError for what does not fit.
+    x: (N, H, W, C), an array or an Operand; w: (KH, KW, C/groups, O), of the same float dtype; stride, padding, dilation:
+    pairs (height, width). Returns y (N, OH, OW, O), or with an Epilogue (y, its result), as in ``descriptors.py``. Raises
+    ShapeError and DtypeError.
     """
     x, w = _checked("conv2d", as_operand(x), as_operand(w))
     w, shape = w.array, x.array.shape
     fits("conv2d", shape[3] == w.shape[2] * groups and w.shape[3] % groups == 0, x.array, w)
     if epilogue is not None and w.dtype == np.float32:
-        precompile.first_time()  # a fused training step begins with one, and may find nothing compiled
+        precompile.first_time()  # a fused training step begins with one, perhaps with nothing compiled yet
     problem = problem_of(shape, w.shape, stride, padding, dilation, groups)
     y, result = _choose(direct, winograd, "forward", problem).convolve(problem, x, w, epilogue or STORE)
     return y if epilogue is None else (y, result)
 
 
 def conv2d_input_grad(dy, w, x_shape, stride, padding, dilation, groups, epilogue=None):
-    """dx (N, H, W, C) = x_shape of y = x ∗ w, from dy (N, OH, OW, O), an array or an Operand; see ``conv2d``."""
+    """dx (N, H, W, C) of y = x ∗ w, from dy (N, OH, OW, O), an array or an Operand. x_shape: that of dx. See ``conv2d``."""
     dy, w = _checked("conv2d_input_grad", as_operand(dy), as_operand(w))
     w = w.array
     problem = problem_of(tuple(x_shape), w.shape, stride, padding, dilation, groups)
@@ -61,7 +62,10 @@ def conv2d_input_grad(dy, w, x_shape, stride, padding, dilation, groups, epilogu
 
 
 def conv2d_weight_grad(x, dy, w_shape, stride, padding, dilation, groups):
-    """dw (KH, KW, C/groups, O) = w_shape of y = x ∗ w, from x (N, H, W, C) and dy (N, OH, OW, O), arrays or Operands."""
+    """dw (KH, KW, C/groups, O) of y = x ∗ w, from x (N, H, W, C) and dy (N, OH, OW, O), arrays or Operands.
+
+    w_shape: that of dw. See ``conv2d``.
+    """
     x, dy = _checked("conv2d_weight_grad", as_operand(x), as_operand(dy))
     problem = problem_of(x.array.shape, tuple(w_shape), stride, padding, dilation, groups)
     matches = dy.array.shape == problem.y_shape and problem.w_shape == tuple(w_shape)

@@ -1,7 +1,8 @@
 """Epilogues (``descriptors.py``): what is done with a convolution's outputs while they are in cache.
 
-Sums run over one item of work, in the array's dtype and shifted by a value of the channel; items are joined in float64 in
-a fixed order. So mean 1000 with deviation 0.1 keeps its variance in float32, and the bits do not depend on the threads.
+Sums run over one work item, in the array's dtype and shifted by a value of the channel; items are joined in float64 in a
+fixed order. Thus a mean of 1000 with deviation 0.1 keeps its variance in float32, and results are bitwise the same for any
+number of threads.
 """
 
 import numpy as np
@@ -15,8 +16,11 @@ from .prologue import as_rows, fold
 
 
 def epilogue_arguments(epilogue, out):
-    """An Epilogue as kernels that write ``out`` take it: flags, the arrays as 1-d (``out`` for one that is missing), and
-    parameters and fold as ``repeat_channels`` takes them. The flags are what ``finish`` reads: kind, relu?, other?, z?"""
+    """The arguments through which kernels that write ``out`` take an Epilogue.
+
+    They are the flags for ``finish`` (kind, relu?, other?, z?), the arrays other, c and z as 1-D (``out`` if missing), and
+    parameters and fold for ``repeat_channels``. Raises ShapeError and DtypeError.
+    """
     kind, parameters, relu, other, c, z = epilogue
     flags = np.array([kind, relu, other is not None, z is not None], np.int64)
     flat, arrays = out.reshape(-1), []
@@ -31,9 +35,9 @@ def epilogue_arguments(epilogue, out):
 
 
 def join_items(epilogue, results, counts):
-    """The epilogue's result from those of its items (items, 2, C): (2, C) float64 for MOMENTS and MASK, else None.
+    """Join the results of all items (items, 2, C) into the epilogue's: (2, C) float64 for MOMENTS and MASK, else None.
 
-    counts: how many values of a channel each item has, float64.
+    counts: the number of values per channel in each item, float64.
     """
     if epilogue.kind == MOMENTS:
         return join_moments(results, counts)
@@ -42,7 +46,7 @@ def join_items(epilogue, results, counts):
 
 @njit(inner=True)
 def _moments(y, length, result):
-    """result[0] = mean, result[1] = Σ (y − mean)² of each channel over the stretch y, of float64."""
+    """result[0] = mean and result[1] = Σ (y − mean)² of each channel of y, in float64; length: elements of a long row."""
     C = result.shape[1]
     rows = y.size // length
     origin, s, q = y[:length].copy(), np.zeros(length, y.dtype), np.zeros(length, y.dtype)
@@ -84,8 +88,13 @@ def _normalise(y, other, relu, add, parameters):
 
 
 @njit(inner=True)
-def _mask(y, other, c, z, add, by_z, parameters, result):
-    """Short loops, each over a long row in the first-level cache: one loop over nine arrays would not vectorise."""
+def _mask(
+    y, other, c, z,  # the work item's stretch of the arrays, 1-D
+    add, by_z,  # add other? mask by z, or else by the ReLU's output computed from c?
+    parameters,  # rows mean, scale, shift (prologue.repeat_channels)
+    result,  # (2, C) float64: Σ y and Σ y·(c − mean)
+):  # fmt: skip
+    """Short loops, each over a long row in the L1 cache: one loop over nine arrays would not vectorise."""
     mean = parameters[0]
     length, C = mean.size, result.shape[1]
     s, q = np.zeros(length, y.dtype), np.zeros(length, y.dtype)
@@ -115,7 +124,11 @@ def _mask(y, other, c, z, add, by_z, parameters, result):
 
 @njit(inner=True)
 def finish(flags, y, other, c, z, parameters, result):
-    """Apply the epilogue to one item. y, other, c, z: its stretch of the arrays, 1-d; result (2, C) float64: its sums."""
+    """Apply the epilogue to one work item.
+
+    flags: see ``epilogue_arguments``; y, other, c, z: the item's stretch of the arrays, 1-D; parameters: rows from
+    ``repeat_channels``; result: (2, C) float64, where the sums are stored.
+    """
     kind, relu, add, by_z = flags[0], flags[1] != 0, flags[2] != 0, flags[3] != 0
     if add and (kind == ADD or kind == MOMENTS):
         for i in range(y.size):

@@ -1,14 +1,15 @@
-"""The micro-kernel: the one inner loop under every convolution and matrix product, written as LLVM IR.
+"""The micro-kernels: the inner loops of every convolution and matrix product, written as LLVM IR.
 
     C[i, :] (+)= Σ_r Σ_k  A[i; r, k] · B[r·K + k, :]        i < rows of the tile, r < runs, k < K
 
-A is never stored as a matrix. Its element (i; r, k) stands at  a + row_offset[i] + run_offset[r] + k·a_step, which is
-im2col by indirection (Dukhan 2019): a row is an output pixel, a run is a stretch of taps that lie side by side in the image.
-B's rows follow each other at b_step, C's rows stand at  c + out_offset[i]. All addresses and offsets are bytes.
+A is never stored as a matrix. Its element (i; r, k) is at  a + row_offset[i] + run_offset[r] + k·a_step, which is im2col by
+indirection (Dukhan 2019): a row is an output pixel, a run is a sequence of taps that are adjacent in the image. Rows of B are
+b_step apart, row i of C is at  c + out_offset[i]. All addresses and offsets are in bytes.
 
 A register tile of MR × NV vector accumulators stays in registers for the whole sum, so a step is NV loads, MR broadcasts and
-MR·NV fused multiply-adds; plain Numba loops keep the accumulators in memory and run at a fifth of it. MR, NV and the flag are
-literals of a module-level intrinsic, which Numba caches; a kernel made by a closure factory would be compiled in every process.
+MR·NV fused multiply-adds. Plain Numba loops keep the accumulators in memory and run at a fifth of the speed. MR, NV and ADD
+are literals of a module-level intrinsic, which Numba caches; a kernel from a closure factory would be compiled in every
+process.
 """
 
 from llvmlite import ir
@@ -21,7 +22,7 @@ i32, i64 = ir.IntType(32), ir.IntType(64)
 
 
 class Emitter:
-    """The few shapes of IR that micro-kernels are made of, for one element type."""
+    """The few IR patterns that micro-kernels consist of, for one element type."""
 
     def __init__(self, builder, dtype):
         self.builder = builder
@@ -59,17 +60,17 @@ class Emitter:
         return self.builder.add(address, ir.Constant(i64, offset) if isinstance(offset, int) else offset)
 
     def entry(self, table, index):
-        """table[index] of an int64 table at an address; the index is a Python int or an i64 value."""
+        """table[index] of the int64 table at address ``table``; the index is a Python int or an i64 value."""
         if isinstance(index, int):
             return self.load(self.plus(table, 8 * index), i64)
         return self.load(self.plus(table, self.builder.shl(index, ir.Constant(i64, 3))), i64)
 
 
 def _keep_rolled(module, branch):
-    """Tell LLVM not to unroll the loop that this branch closes: its copies of the row addresses spill to the stack."""
+    """Tell LLVM not to unroll the loop that this branch closes: copies of the row addresses would spill to the stack."""
     disable = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
     loop = module.add_metadata([disable, ir.Constant(i64, id(branch))])  # a new node, which then becomes its own first
-    loop.operands = (loop, disable)  # operand, as LLVM wants a loop's name
+    loop.operands = (loop, disable)  # operand, as LLVM requires of a loop's identifier
     branch.set_metadata("llvm.loop", loop)
 
 
@@ -81,12 +82,14 @@ def _phi(builder, kind, start, block):
 
 @intrinsic(prefer_literal=True)
 def indirect_micro_kernel(
-    typingctx, dtype, MR, NV, ADD, a, row_offset, a_step, run_offset, runs, K, b, b_step, c, out_offset
-):
-    """C (+)= Σ A·B as above, MR rows × NV vectors; ADD = 1 adds to C, 0 overwrites it. runs and K are at least 1.
-
-    dtype is float32 or float64. row_offset, run_offset and out_offset are addresses of int64 tables.
-    """
+    typingctx,
+    dtype, MR, NV, ADD,  # float32 or float64; literals: rows, vectors, and 1 to add to C or 0 to overwrite it
+    a, row_offset, a_step,  # A: its address, the address of the int64 row offsets, bytes from one k to the next
+    run_offset, runs, K,  # the address of the int64 run offsets, the number of runs, the steps in a run
+    b, b_step,  # B: its address, bytes from one row to the next
+    c, out_offset,  # C: its address, the address of the int64 row offsets
+):  # fmt: skip
+    """C (+)= Σ A·B as above, MR rows × NV vectors. runs and K are at least 1."""
     if not all(isinstance(v, types.IntegerLiteral) for v in (MR, NV, ADD)):
         return None
     rows, vectors, add = MR.literal_value, NV.literal_value, ADD.literal_value
@@ -99,7 +102,7 @@ def indirect_micro_kernel(
         width = emit.lanes * emit.size
 
         def tile_rows():
-            """The addresses of C's vectors, row by row."""
+            """Yield the addresses of C's vectors, row by row."""
             for i in range(rows):
                 row = emit.plus(c, emit.entry(out_offset, i))
                 yield from (emit.plus(row, v * width) for v in range(vectors))
@@ -149,12 +152,18 @@ def indirect_micro_kernel(
 
 
 @intrinsic(prefer_literal=True)
-def micro_kernel(typingctx, dtype, MR, NV, STEPS, a, a_row, b, chunks, c, c_row):
-    """C = A·B of MR rows × NV vectors, the inner dimension chunks·STEPS: for short sums.
+def micro_kernel(
+    typingctx,
+    dtype, MR, NV, STEPS,  # float32 or float64; literals: rows, vectors, and the steps that are unrolled
+    a, a_row,  # A: its address, bytes from one row to the next; the elements of a row are contiguous
+    b,  # B: its address; rows are NV vectors and contiguous
+    chunks,  # the inner dimension is chunks·STEPS; at least 1
+    c, c_row,  # C: its address, bytes from one row to the next
+):  # fmt: skip
+    """C = A·B, MR rows × NV vectors, for short sums.
 
-    A's rows are a_row bytes apart and their elements side by side, B's rows are NV vectors side by side, C's rows c_row
-    bytes apart. Without tables, and with STEPS steps written out, a call costs next to nothing besides its products: of a
-    sum over 16 channels the kernel above spends a quarter elsewhere (measured, AVX2).
+    Without tables, and with STEPS steps unrolled, a call costs little besides its multiplications. For a sum over 16
+    channels, the kernel above spends a quarter of its time elsewhere (measured, AVX2).
     """
     if not all(isinstance(v, types.IntegerLiteral) for v in (MR, NV, STEPS)):
         return None

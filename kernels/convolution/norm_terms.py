@@ -1,7 +1,7 @@
-"""Batch norm's terms: from the sums over a channel to what scales, shifts and differentiates it. float64, one thread.
+"""Batch norm's terms: from the sums over a channel to the coefficients of its two passes. float64, one thread.
 
 Formulas as in Ioffe & Szegedy 2015. They are compiled because a training step needs them between its large kernels, which
-leave nothing of Python's in the caches: there, thirty NumPy calls for one batch norm took as long as a kernel.
+evict everything of Python's from the caches: there, thirty NumPy calls for one batch norm took as long as a kernel.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..runtime.jit import njit
 
 @njit()
 def join_moments(results, counts):
-    """(2, C): mean and biased variance from the moments (items, 2, C), mean and Σ (y − mean)², of so many values each."""
+    """(2, C): mean and biased variance, from each item's mean and Σ (y − mean)², (items, 2, C), and count, (items,)."""
     items, _, C = results.shape
     joined, total = np.zeros((2, C)), 0.0
     for item in range(items):
@@ -46,8 +46,9 @@ def _forward_terms(mean, var, eps, weight, bias):
 def norm_forward_terms(mean, var, eps, weight, bias):
     """(4, C) float64: m, scale, shift and 1/√(σ² + ε), so that γ·x̂ + β = (x − m)·scale + shift.
 
-    mean, var: C-contiguous float64 (C,); weight, bias: float32 or float64 (C,), x's dtype. m is the mean rounded to that dtype:
-    subtracting it first keeps the digits when the mean is large, and the shift has what the rounding left.
+    mean, var: (C,) float64, C-contiguous; weight, bias: (C,), float32 or float64, the dtype of x. m is the mean rounded to that dtype:
+    subtracting it first keeps precision when the mean is large, and the shift corrects for the rounding. Raises ShapeError
+    and DtypeError.
     """
     fits("norm_forward_terms", mean.shape == var.shape == weight.shape == bias.shape, mean, var, weight, bias)
     one_dtype("norm_forward_terms", weight, bias)
@@ -68,10 +69,10 @@ def _backward_terms(sums, mean, terms, weight, count):
 
 
 def norm_backward_terms(sums, mean, terms, weight, count):
-    """(4, C) float64: m, a, b, d, so that ∂L/∂x = a·dy + b·(x − m) + d; and (2, C), of the weight's dtype: ∂L/∂γ, ∂L/∂β.
+    """(4, C) float64: m, a, b, d, so that ∂L/∂x = a·dy + b·(x − m) + d; and (2, C), in the weight's dtype: ∂L/∂γ, ∂L/∂β.
 
-    sums (2, C) float64, C-contiguous: Σ dy and Σ dy·(x − m) over ``count`` values a channel; mean (C,) float64; terms: those of
-    ``norm_forward_terms``; weight (C,).
+    sums: (2, C) float64, C-contiguous, Σ dy and Σ dy·(x − m) over ``count`` values per channel; mean: (C,) float64; terms: the result of
+    ``norm_forward_terms``; weight: (C,). Raises ShapeError.
     """
     (C,) = mean.shape
     shapes = sums.shape == (2, C) and terms.shape == (4, C) and weight.shape == (C,)

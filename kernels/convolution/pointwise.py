@@ -1,4 +1,4 @@
-"""A pass over memory with a prologue and an epilogue, and no convolution between."""
+"""A memory pass with a prologue and an epilogue, and no convolution in between."""
 
 import numpy as np
 
@@ -12,17 +12,17 @@ from ..runtime.threads import launch
 from .epilogue import epilogue_arguments, finish, join_items
 from .prologue import apply_prologue, fold, operand_arguments, repeat_channels
 
-BLOCK = 64  # long rows in one item of work
+BLOCK = 64  # long rows in one work item
 
 
 @njit()
 def _pointwise(
     t, threads,
     kind, x, partner, parameters, folded,  # an Operand (prologue.operand_arguments)
-    y,  # what is written, 1-d
+    y,  # the output, 1-D
     flags, other, c, z, after, after_folded,  # an Epilogue (epilogue.epilogue_arguments)
-    size,  # elements of an item
-    results,  # (items, 2, C) float64: the epilogue's sums
+    size,  # elements of a work item
+    results,  # (items, 2, C) float64: the epilogue's sums over each item
 ):  # fmt: skip
     if t < 0:
         return on_threads(t, threads)
@@ -39,7 +39,8 @@ def _pointwise(
 def pointwise(operand, epilogue):
     """The values of an Operand, finished by an Epilogue: a new array (N, H, W, C), and the epilogue's result.
 
-    The result is (2, C) float64: mean and biased variance for MOMENTS, the two sums for MASK; else None.
+    The result is (2, C) float64, mean and biased variance for MOMENTS and the two sums for MASK, else None. Raises
+    ShapeError and DtypeError.
     """
     operand = as_operand(operand)
     one_dtype("pointwise", operand.array)
@@ -55,6 +56,6 @@ def pointwise(operand, epilogue):
 
 
 def values(x):
-    """What a kernel reads: the values of an Operand, (N, H, W, C); its array itself where there is no prologue."""
+    """The values of an Operand, (N, H, W, C): its array itself if there is no prologue. An array is its own values."""
     x = as_operand(x)
     return x.array if x.kind == PLAIN else pointwise(x, STORE)[0]

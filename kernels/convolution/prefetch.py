@@ -1,11 +1,13 @@
-"""Software prefetch: what a convolution will need next is brought towards the cache while it computes.
+"""Software prefetch: brings what a convolution needs next into the cache while it computes.
 
-A convolution reads an item of work, computes on it for long, and writes it. What it reads and writes next is not in cache, and
-layers with few channels would spend much of their time waiting. So the products of one item prefetch shares of what comes
-next: the outputs that they will be written to, what the epilogue reads, the next item's inputs. No value depends on it.
+A convolution reads a work item, computes on it for a long time, and writes it. What it reads and writes next is not in
+cache, and layers with few channels would spend much of their time waiting for memory. So the products of one item prefetch
+shares of what comes next: the item's outputs, what the epilogue reads, and the next item's inputs. Values do not depend on
+it.
 
-Streams are an int64 array, a row (address, bytes of a share, bytes of a block, written?) for each array. An item is computed
-in blocks, and each prefetches its shares in turn. A prefetch is a hint: beyond an array's end it touches nothing.
+Streams are an int64 array with one row (address, bytes of a share, bytes of a block, written?) per prefetched array. An item
+is computed in blocks, each of which prefetches its shares in turn. A prefetch is a hint: beyond an array's end it does
+nothing.
 """
 
 import numpy as np
@@ -16,18 +18,18 @@ from numba.extending import intrinsic
 from ..runtime.jit import njit
 
 LINE = 64  # bytes of a cache line
-STREAMS = 6  # that one convolution has, at most
+STREAMS = 6  # of one convolution, at most
 
 
 @njit(inner=True)
 def address(array):
-    """Its address, signed: the sum of an unsigned and a signed integer is a float to Numba."""
+    """The array's address as a signed integer: in Numba, unsigned plus signed is a float."""
     return np.int64(array.ctypes.data)
 
 
 @intrinsic(prefer_literal=True)
 def prefetch_line(typingctx, address, write):
-    """Prefetch the cache line at an address, to be read (write = 0) or written (1). A hint: no address is wrong."""
+    """Prefetch the cache line at an address, for reading (write = 0) or writing (1). It is a hint: any address is valid."""
     if not isinstance(write, types.IntegerLiteral):
         return None
 
@@ -43,8 +45,13 @@ def prefetch_line(typingctx, address, write):
 
 
 @njit(inner=True)
-def add_stream(streams, n, array, start, stop, blocks, shares, written):
-    """Put array[start:stop], 1-d, at place n, to be prefetched in ``blocks`` blocks of ``shares`` shares. Returns n + 1."""
+def add_stream(
+    streams, n,  # the streams, and how many there are
+    array, start, stop,  # the stream to add: array[start:stop], 1-D
+    blocks, shares,  # the blocks that it is prefetched in, and the shares of a block
+    written,  # 1 if it will be written to, 0 if it will be read
+):  # fmt: skip
+    """Add a stream. Returns their new number, n + 1."""
     size = max(0, stop - start) * array.itemsize
     block = (size + blocks - 1) // blocks
     streams[n, 0] = address(array) + start * array.itemsize
@@ -56,14 +63,14 @@ def add_stream(streams, n, array, start, stop, blocks, shares, written):
 
 @njit(inner=True)
 def share_lines(streams, n, share):
-    """The cache lines of one share of this block of stream n, by their addresses."""
+    """The addresses of the cache lines in one share of stream n's current block."""
     start = streams[n, 0] + share * streams[n, 1]
     return range(start, start + streams[n, 1], LINE)
 
 
 @njit(inner=True)
 def prefetch_share(streams, share):
-    """Prefetch one share of this block of every stream."""
+    """Prefetch one share of every stream's current block."""
     for n in range(streams.shape[0]):
         if streams[n, 3]:
             for line in share_lines(streams, n, share):
@@ -75,6 +82,6 @@ def prefetch_share(streams, share):
 
 @njit(inner=True)
 def next_block(streams):
-    """Go on to the next block of every stream."""
+    """Advance every stream to its next block."""
     for n in range(streams.shape[0]):
         streams[n, 0] += streams[n, 2]

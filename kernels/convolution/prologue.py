@@ -1,7 +1,7 @@
 """Packing: how a convolution copies its operands into cache, and applies their prologues (``descriptors.py``) on the way.
 
-Goto & van de Geijn 2008: a macro-kernel multiplies packed panels that stay in cache. Images are packed between zero borders,
-weights and gradients into panels as wide as a register tile.
+The macro-kernel multiplies packed panels that stay in cache (Goto & van de Geijn 2008). Images are packed with zero borders,
+weights and gradients in panels as wide as a register tile.
 """
 
 from functools import cache
@@ -14,11 +14,15 @@ from ..descriptors import GRADIENT, NORMALISED, PLAIN
 from ..memory_format import contiguous
 from ..runtime.jit import njit
 
-LONG_ROW = 512  # elements; a loop over 16 channels alone spends its time on loop entry
+LONG_ROW = 512  # elements; loops over just 16 channels would spend their time on loop entry
 
 
 def operand_arguments(operand):
-    """An Operand as kernels take it: kind, array and partner as 1-d, and what ``repeat_channels`` takes."""
+    """The arguments through which kernels take an Operand.
+
+    They are its kind, array and partner as 1-D, and parameters and fold for ``repeat_channels``. Raises ShapeError and
+    DtypeError.
+    """
     array, kind, parameters, partner = operand
     _, _, W, C = array.shape
     flat = array.reshape(-1)
@@ -30,9 +34,9 @@ def operand_arguments(operand):
 
 
 def as_rows(parameters, channels):
-    """Parameters as kernels take them, an array (rows, channels); a row of zeros where there are none.
+    """Parameters in the form that kernels take: an array (rows, channels), or one row of zeros if there are none.
 
-    ShapeError for another number of channels: a kernel would read past them.
+    Raises ShapeError for another number of channels: a kernel would read past the array.
     """
     if not len(parameters):
         return _no_parameters(channels)
@@ -49,15 +53,14 @@ def _no_parameters(channels):
 
 @cache
 def fold(width, channels):
-    """How many pixels are taken as one long row: a divisor of the width."""
+    """The number of pixels that are processed as one long row: a divisor of the width."""
     most = max(1, LONG_ROW // channels)
     return next(n for n in range(min(most, width), 0, -1) if width % n == 0)
 
 
 @njit(inner=True)
 def repeat_channels(parameters, fold, like):
-    """(parameters, fold·channels), in the dtype of the array ``like``: each row of channels repeated ``fold`` times, so that
-    one loop runs over many pixels."""
+    """(parameters, fold·channels), in the dtype of ``like``: each row repeated ``fold`` times, for loops over many pixels."""
     count, channels = parameters.shape
     rows = np.empty((count, fold * channels), like.dtype)
     for k in range(count):
@@ -69,9 +72,9 @@ def repeat_channels(parameters, fold, like):
 
 @njit(inner=True)
 def apply_prologue(kind, x, partner, parameters, y):
-    """y = the values of the stretch x under a prologue. All 1-d; x begins with channel 0. Loops short enough to vectorise."""
+    """y = the values of x under a prologue. All arrays are 1-D; x begins with channel 0. The loops are short, to vectorise."""
     if kind == PLAIN:
-        for i in range(x.size):  # y[:] = x would compile the words of an exception
+        for i in range(x.size):  # y[:] = x would also compile an error message
             y[i] = x[i]
         return
     length = parameters.shape[1]
@@ -90,11 +93,16 @@ def apply_prologue(kind, x, partner, parameters, y):
 
 
 @njit(inner=True)
-def pack_band(kind, source, partner, parameters, image, first, layout, packed, at):
-    """Copy rows of an image, beginning with row ``first`` (may be < 0), between zero borders, to packed[at:]."""
+def pack_band(
+    kind, source, partner, parameters,  # an Operand; parameters are those of repeat_channels
+    image, first,  # which image, and its first row (may be < 0)
+    layout,  # work_items.Layout
+    packed, at,  # the buffer, and the element at which the band begins
+):  # fmt: skip
+    """Pack a band of rows of one image, with zero borders."""
     H, W, C = layout.source_height, layout.source_width, layout.channels
     pitch, left = layout.pitch, layout.left
-    copied = max(0, min(W, layout.width - left))  # the right border, or what of the image no tap reaches
+    copied = max(0, min(W, layout.width - left))  # fewer than W if no tap reaches the last columns
     spread = np.empty(copied * C if pitch != C and kind != PLAIN else 0, source.dtype)
     for r in range(layout.height):
         row = packed[at + r * layout.width * pitch : at + (r + 1) * layout.width * pitch]
@@ -120,8 +128,13 @@ def pack_band(kind, source, partner, parameters, image, first, layout, packed, a
 
 
 @njit(inner=True)
-def pack_item(item, kind, source, partner, parameters, layout, packed):
-    """Pack the image, images or band of one item."""
+def pack_item(
+    item,
+    kind, source, partner, parameters,  # an Operand; parameters are those of repeat_channels
+    layout,  # work_items.Layout
+    packed,  # the buffer
+):  # fmt: skip
+    """Pack the images of one work item, or its band of an image."""
     image, q = item // layout.bands * layout.images, item % layout.bands * layout.band
     size = layout.height * layout.width * layout.pitch
     for n in range(min(layout.images, layout.all_images - image)):
@@ -130,8 +143,14 @@ def pack_item(item, kind, source, partner, parameters, layout, packed):
 
 
 @njit()
-def pack_panels(w, taps, groups, ins, outs, transposed, width, panels, at):
-    """B of ``macro_kernel``: [group][block of columns][tap][in][column], columns beyond ``outs`` zero. w (KH, KW, I, O)."""
+def pack_panels(
+    w, taps,  # the weights (KH, KW, I, O), and the taps to pack, (taps, 2)
+    groups, ins, outs,  # the groups, and per group the channels that are summed over and that are computed
+    transposed,  # whether the sum runs over O (input gradient) or over I
+    width,  # columns of the register tile
+    panels, at,  # the buffer, and the element at which the panels begin
+):  # fmt: skip
+    """B of ``macro_kernel``: [group][block of columns][tap][in][column], with zero columns beyond ``outs``."""
     for g in range(groups):
         for n in range(0, outs, width):
             full = min(width, outs - n)
@@ -156,11 +175,14 @@ def pack_panels(w, taps, groups, ins, outs, transposed, width, panels, at):
 
 
 @njit(inner=True)
-def pack_columns(kind, source, partner, parameters, first, pixels, O, first_column, columns, width, panels):
-    """Pixels of a gradient, one group's channels: [block of columns][pixel][column], filled up to whole blocks.
-
-    source, partner: 1-d, of which pixel p begins at (first + p)·O.
-    """
+def pack_columns(
+    kind, source, partner, parameters,  # the gradient, an Operand; parameters are those of repeat_channels
+    first, pixels, O,  # the first pixel, how many, and their channels: pixel p begins at element (first + p)·O
+    first_column, columns,  # the group's channels
+    width,  # columns of the register tile
+    panels,  # the buffer
+):  # fmt: skip
+    """Pack one group's channels of some pixels: [block of columns][pixel][column], with zeros in the last block."""
     step = max(1, parameters.shape[1] // O)  # pixels at a time
     row = np.empty(step * O, source.dtype)
     for p in range(0, pixels, step):

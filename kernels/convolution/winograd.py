@@ -1,21 +1,22 @@
 """The Winograd algorithm F(4×4, 3×3): 3×3 convolutions of stride 1 with 4 times fewer multiplications (Lavin & Gray 2016).
 
-    forward          Y = Aᵀ [ Σ_c (G w Gᵀ) ⊙ (Bᵀ d B) ] A      for each 4×4 of outputs, d the 6×6 of inputs they see
-    input gradient   the same, with w turned by 180° and its channels and filters exchanged
+    forward          Y = Aᵀ [ Σ_c (G w Gᵀ) ⊙ (Bᵀ d B) ] A      for each 4×4 tile of outputs; d is the 6×6 of inputs it sees
+    input gradient   the same, with w rotated by 180° and its channels and filters exchanged
     weight gradient  dw = Gᵀ [ Σ_tiles (Bᵀ d B) ⊙ (A dy Aᵀ) ] G                                 (``winograd_weight.py``)
 
-Each of the 36 elements of a 6×6 is multiplied at once for all tiles, channels and filters: 36 matrix products, by the same
-micro-kernel as the direct convolution. ``winograd_plan.py`` has the memory layout, ``winograd_transforms.py`` the transforms.
-The functions have the signatures of those of ``direct.py`` and are called in their place where ``faster`` says so.
+Each of the 36 elements of a 6×6 is multiplied for all tiles, channels and filters at once: 36 matrix products, computed by the
+micro-kernels (``microkernel.py``). ``winograd_plan.py`` has the memory layout, ``winograd_transforms.py`` the transforms.
+The functions have the same signatures as those of ``direct.py`` and are called instead of them where ``faster`` says so.
 
-F(4×4) and not F(2×2), 2.25 times fewer: one AVX2 thread, 16 channels at 32×32, forward, in nominal GFLOP/s, did 82 directly,
-86 by F(2×2), 122 by F(4×4). The price is rounding. In float32, results are at most 1.8e-5 of the largest one from those of
-float64 (16, 64, 256 channels, normal random arrays: 5.2e-6, 7.7e-6, 1.8e-5; directly 2.5e-6), and the root of the mean square
-of their errors is 4 to 5.3 times the direct kernels' forward and in the input gradient, 9 to 10.4 times in the weight gradient
-(F(2×2): 3 times, 3e-6). What it means for the gradients of a network: ``tests/kernels/test_winograd_network.py``.
+Why F(4×4) and not F(2×2), with 2.25 times fewer multiplications: on one AVX2 thread, forward with 16 channels at 32×32, the
+direct kernel reached 82 nominal GFLOP/s, F(2×2) 86 and F(4×4) 122. The price is rounding. In float32, results differ from
+those of float64 by at most 1.8e-5 of the largest one (16, 64, 256 channels, normal random arrays: 5.2e-6, 7.7e-6, 1.8e-5;
+direct: 2.5e-6). The root mean square of the errors is 4 to 5.3 times the direct kernels' in the forward pass and the input
+gradient, and 9 to 10.4 times in the weight gradient (F(2×2): 3 times, 3e-6). ``tests/kernels/test_winograd_network.py``
+measures the effect on the gradients of a network.
 
-A NaN or Inf in an input reaches all 16 outputs of each tile that reads it; from a tile's outermost rows and columns, only
-the outputs that it reaches directly.
+A NaN or Inf in an input reaches all 16 outputs of each tile that reads it, but from a tile's outermost rows and columns only
+the outputs that depend on it directly.
 """
 
 import numpy as np
@@ -34,17 +35,19 @@ from .winograd_plan import winograd_plan
 from .winograd_transforms import PLANES, TILE, transform_filter, transform_input, transform_output, transpose
 from .work_items import add_epilogue, add_next_source, item_counts, item_stretch
 
-STEPS = 8  # of a product's sum that are written out; with 16 the AVX-512 tile spills registers
+STEPS = 8  # of a product's sum that are unrolled; with 16, the AVX-512 tile spills registers
 VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, target.NARROW_ROWS
 
 
 @njit()
-def transform_filters(w, transposed, first, last, U, edge, block):
-    """U = G w Gᵀ for input channels first ≤ i < last, in panels: [plane][panel][channel][column], zero beyond the filters.
-
-    w (3, 3, I, O). ``transposed``: for the input gradient, w[2 − kh, 2 − kw, o, i] in place of w[kh, kw, i, o].
-    edge: room for nine taps of a cache line of channels × a vector of filters. first is a multiple of a cache line.
-    """
+def transform_filters(
+    w, transposed,  # (3, 3, I, O); for the input gradient, w[2 − kh, 2 − kw, o, i] is read instead of w[kh, kw, i, o]
+    first, last,  # input channels first ≤ i < last; first is a multiple of a cache line
+    U,  # the output, in panels: [plane][panel][channel][column], zero beyond the filters
+    edge,  # scratch: nine taps of a cache line of channels × a vector of filters
+    block,  # winograd_plan.Block
+):  # fmt: skip
+    """U = G w Gᵀ for some input channels."""
     size, outs, width, plane = w.itemsize, block.filters, block.width, block.u_plane * w.itemsize
     lanes, line = VECTOR_BYTES // size, LINE // size
     p_edge, p_u, p_w = address(edge), address(U), address(w)
@@ -79,9 +82,13 @@ def transform_filters(w, transposed, first, last, U, edge, block):
 
 @njit(inner=True)
 def transform_inputs(
-    packed, at, image_step, width, pitch, tile_rows, tile_columns, first, count, v_first, v_last, V, block
-):
-    """V of tiles first … first + count − 1 of an item, its vectors of channels v_first … v_last − 1."""
+    packed, at, image_step, width, pitch,  # pixel (r, c) of image n: packed[at + n·image_step + (r·width + c)·pitch]
+    tile_rows, tile_columns,  # tiles of one image
+    first, count,  # tiles first … first + count − 1 of the work item
+    v_first, v_last,  # vectors of channels v_first … v_last − 1
+    V, block,  # the output, and winograd_plan.Block
+):  # fmt: skip
+    """V = Bᵀ d B for some tiles and channels."""
     size = packed.itemsize
     source, to = address(packed) + at * size, address(V)
     row, column, plane = width * pitch * size, pitch * size, block.v_plane * size
@@ -104,8 +111,15 @@ def transform_inputs(
 
 
 @njit(inner=True)
-def _transform_outputs(M, out, at, image_step, rows, columns, tile_rows, tile_columns, first, count, block):
-    """out of the same tiles, what of them lies within rows × columns."""
+def _transform_outputs(
+    M,  # the products, with room for one tile's outputs behind them
+    out, at, image_step,  # pixel (r, c) of image n: out[at + n·image_step + (r·columns + c)·filters]
+    rows, columns,  # of an image's outputs
+    tile_rows, tile_columns,  # tiles of one image
+    first, count,  # tiles first … first + count − 1 of the work item
+    block,  # winograd_plan.Block
+):  # fmt: skip
+    """out = Aᵀ M A for some tiles, without what lies beyond rows × columns."""
     size, filters = out.itemsize, block.filters
     pixel, row, plane, tile = filters * size, columns * filters * size, block.m_plane * size, block.m_tile * size
     lanes = VECTOR_BYTES // size
@@ -140,9 +154,9 @@ def _transform_outputs(M, out, at, image_step, rows, columns, tile_rows, tile_co
 
 @njit(inner=True)
 def _multiply(V, U, M, count, block, streams):
-    """M = V · U for each of the 36 planes; rows beyond ``count`` that fill up a register tile are made of what is there.
+    """M = V · U for each of the 36 planes. Rows beyond ``count`` that complete a register tile use whatever V holds.
 
-    streams: what is prefetched meanwhile (``prefetch.py``).
+    streams: what to prefetch meanwhile (``prefetch.py``).
     """
     size, channels = V.itemsize, block.channels
     a_row, c_row = block.v_tile * size, block.m_tile * size
@@ -166,26 +180,31 @@ def _multiply(V, U, M, count, block, streams):
 
 @njit(inner=True)
 def count_blocks(images, rows, columns, block):
-    """(tiles, blocks of them) of so many images or of a band of one, rows × columns outputs each."""
+    """(tiles, blocks of tiles) in some images or a band of one, with rows × columns outputs each."""
     tiles = images * ((rows + TILE - 1) // TILE) * ((columns + TILE - 1) // TILE)
     return tiles, (tiles + block.tiles - 1) // block.tiles
 
 
 @njit()
 def winograd_item(
-    packed, at, images, image_step, width, pitch, rows, columns, U, V, M, out, out_at, out_step, block, streams
+    packed, at, images, image_step, width, pitch,  # pixel (r, c) of image n: packed[at + n·image_step + (r·width + c)·pitch]
+    rows, columns,  # of each image's outputs, or of a band of one
+    U,  # the transformed filters
+    V, M,  # scratch for a block of tiles: the transformed inputs, the products
+    out, out_at, out_step,  # pixel (r, c) of image n: out[out_at + n·out_step + (r·columns + c)·filters]
+    block,  # winograd_plan.Block
+    streams,  # what to prefetch meanwhile (prefetch.py)
 ):  # fmt: skip
-    """rows × columns outputs of each of some images, or of a band of one, from packed inputs.
+    """Compute rows × columns outputs of each image, or of a band of one, from packed inputs.
 
-    Pixel (r, c) of image n is read at packed[at + n·image_step + (r·width + c)·pitch], and written, less the border, at
-    out[out_at + n·out_step + (r·columns + c)·filters]. Up to three rows and columns beyond (rows + 2) × (columns + 2) are
-    read where they are no multiples of 4, and a vector less one element behind the last pixel. All of it must be memory of
-    ``packed``; the rows and columns reach outputs multiplied by rounding errors alone, so they must be finite (``pack_item``
-    makes them zero), the elements reach none.
+    If rows or columns are not multiples of 4, up to three rows and columns beyond (rows + 2) × (columns + 2) are read, and
+    in any case up to a vector less one element behind the last pixel. All of it must be memory of ``packed``. The extra rows
+    and columns contribute rounding errors to the outputs, so they must be finite (``pack_item`` makes them zero). The
+    elements behind the last pixel contribute nothing.
     """
     tile_rows, tile_columns = (rows + TILE - 1) // TILE, (columns + TILE - 1) // TILE
     tiles, blocks = count_blocks(images, rows, columns, block)
-    most = (tiles + blocks * block.rows - 1) // (blocks * block.rows) * block.rows  # blocks of nearly the same size
+    most = (tiles + blocks * block.rows - 1) // (blocks * block.rows) * block.rows  # blocks of nearly equal size
     for first in range(0, tiles, most):
         count = min(most, tiles - first)
         transform_inputs(
@@ -197,7 +216,13 @@ def winograd_item(
 
 
 @njit()
-def _filters(t, threads, w, transposed, U, edges, blocks):
+def _filters(
+    t, threads,
+    w, transposed, U,  # arguments of transform_filters
+    edges,  # (threads, …): its scratch
+    blocks,  # the plan's Block, a record array
+):  # fmt: skip
+    """Transform all filters."""
     if t < 0:
         return on_threads(t, threads)
     block, line = blocks[0], LINE // w.itemsize
@@ -212,13 +237,13 @@ def _convolve(
     t, threads,
     kind, source, partner, parameters, folded,  # an Operand (prologue.operand_arguments)
     U,  # the transformed filters
-    out,  # the outputs, 1-d
+    out,  # the outputs, 1-D
     record, blocks,  # the plan (winograd_plan.WinogradPlan)
     flags, other, c, z, after, after_folded,  # an Epilogue (epilogue.epilogue_arguments)
-    results,  # (items, 2, O) float64: the epilogue's sums
-    scratch, Vs, Ms,  # (threads, …): packed items, their transforms, the products
+    results,  # (items, 2, O) float64: the epilogue's sums over each item
+    scratch, Vs, Ms,  # (threads, …): buffers for packed items, their transforms and the products
 ):  # fmt: skip
-    """out = x ∗ w, item by item: the forward pass and the input gradient."""
+    """out = x ∗ w, one work item after another: the forward pass and the input gradient."""
     if t < 0:
         return on_threads(t, threads)
     layout, block, packed, V, M = record[0], blocks[0], scratch[t], Vs[t], Ms[t]
@@ -246,11 +271,11 @@ def _convolve(
 
 
 def _run(operand, w, out, padding, transposed, epilogue):
-    """Fill ``out``; returns it with the epilogue's result."""
+    """Fill ``out``. Returns it with the epilogue's result."""
     images, *size, channels = operand.array.shape
     plan = winograd_plan(images, tuple(size), padding, channels, out.shape[3], w.itemsize)
     results = np.zeros((0 if epilogue.kind == NOTHING else plan.layout.items, 2, out.shape[3]))
-    with LOCK:  # buffers for each thread, and no change of their number between
+    with LOCK:  # buffers for each thread, so the number of threads must not change in between
         threads = get_num_threads()
         U, packed, V, M, edges = empty_together([(plan.filters,), *[(threads, n) for n in plan.scratch]], w.dtype)
         launch(_filters, w, transposed, U, edges, plan.tables[1])
@@ -260,11 +285,11 @@ def _run(operand, w, out, padding, transposed, epilogue):
 
 
 def convolve(problem, x, w, epilogue):
-    """``direct.convolve``, for an ``applicable`` problem: y = x ∗ w, and the epilogue's result."""
+    """``direct.convolve`` for an ``applicable`` problem: y = x ∗ w, and the epilogue's result."""
     return _run(x, w, empty(problem.y_shape, w.dtype), problem.padding, False, epilogue)
 
 
 def convolve_input_grad(problem, dy, w, epilogue):
-    """``direct.convolve_input_grad``, for an ``applicable`` problem: dx of y = x ∗ w, and the epilogue's result."""
+    """``direct.convolve_input_grad`` for an ``applicable`` problem: dx of y = x ∗ w, and the epilogue's result."""
     padding = tuple(2 - p for p in problem.padding)
     return _run(dy, w, empty(problem.x_shape, w.dtype), padding, True, epilogue)

@@ -1,7 +1,7 @@
 """Plans of Winograd convolutions: the memory layout, and where the algorithm is used. The kernels are in ``winograd.py``.
 
-The 4×4 output tiles of an item (images, or a band of rows of one) are taken in blocks: their inputs are transformed into V,
-36 products are made, and the results are transformed back, while all of it is in cache.
+The 4×4 output tiles of a work item (images, or a band of rows of one) are processed in blocks: their inputs are transformed
+into V, 36 products are computed, and the results are transformed back, all while the block is in cache.
 """
 
 from functools import lru_cache
@@ -15,30 +15,30 @@ from .winograd_table import GAINS, LEAST_GAIN, LEAST_PRODUCTS, LEAST_TILES
 from .winograd_transforms import PLANES, TILE
 from .work_items import Layout
 
-BLOCK_BYTES = 64 << 10  # of V and M of one block
-BLOCK_TILES = 16, 96  # in a block, at least and at most: the weights are read once for each
-WEIGHT_TILES = 32  # in a block of a weight gradient, whose total is read and written once for each
-ITEM_TILES = 64  # in an item, where the batch has as many
+BLOCK_BYTES = 64 << 10  # of one block's V and M
+BLOCK_TILES = 16, 96  # in a block, at least and at most: each block reads all weights
+WEIGHT_TILES = 32  # in a block of a weight gradient: each block reads and writes the total
+ITEM_TILES = 64  # in an item, if the batch has that many
 WIDE_ITEM_TILES = 12  # in an item of a layer whose weights are larger than the L2 cache
-WIDE_BYTES = 1 << 20
-PACKED_BYTES = 256 << 10
-TOTALS_BYTES = 8 << 20  # of all partial sums of a weight gradient
-CHUNK_TILES = 128  # in a chunk, at least: each has a total to clear and to add
-SPLIT_ROWS = 64  # channels in a part of a weight gradient, at least
+WIDE_BYTES = 1 << 20  # of transformed weights, about the size of the L2 cache
+PACKED_BYTES = 256 << 10  # of a packed band of an image, at most
+TOTALS_BYTES = 8 << 20  # of all partial sums of a weight gradient, at most
+CHUNK_TILES = 128  # in a chunk, at least: each chunk has a total to clear and to add
+SPLIT_ROWS = 64  # channels in a split of a weight gradient, at least
 
 
 class Block(NamedTuple):
-    """Memory of one block of tiles, in elements. A plane is one of the 36 matrices of V, U, M, Z or of the total."""
+    """Memory layout of one block of tiles, in elements. A plane is one of the 36 matrices of V, U, M, Z or the total."""
 
-    channels: int  # summed over in the forward pass; the rows of the weight gradient
+    channels: int  # summed over in the forward pass; rows of the weight gradient
     filters: int
-    tiles: int  # at most
+    tiles: int  # in the block, at most
     wide: int  # 1: the register tile is two vectors wide
-    rows: int  # its rows
-    width: int  # its columns
-    v_vectors: int  # vectors that hold a pixel's channels
+    rows: int  # of the register tile
+    width: int  # columns of the register tile
+    v_vectors: int  # vectors of a pixel's channels
     v_tile: int  # V: from one tile to the next
-    v_vector: int  # from one vector of channels to the next
+    v_vector: int  # V: from one vector of channels to the next
     v_plane: int
     m_panels: int  # M or Z: panels of ``width`` filters
     m_tile: int
@@ -50,17 +50,17 @@ class Block(NamedTuple):
     total_plane: int
 
     def record(self):
-        """The same as an array of one record, with the fields' names."""
+        """The block as an array of one record with the same field names."""
         return np.array([tuple(self)], [(name, np.int64) for name in self._fields])
 
     def sizes(self, itemsize):
-        """Elements of V, of M or Z (with room for a tile's outputs behind the planes), and of U."""
+        """Elements of V, of M or Z (with room for one tile's outputs behind the planes), and of U."""
         room = TILE * TILE * target.VECTOR_BYTES // itemsize
         return PLANES * self.v_plane, PLANES * self.m_plane + room, PLANES * self.u_plane
 
 
 def whole(n):
-    """n rows or columns, made a whole number of tiles."""
+    """n rows or columns, rounded up to whole tiles."""
     return _up(n, TILE)
 
 
@@ -69,13 +69,13 @@ def _up(n, multiple):
 
 
 def _plane(elements, itemsize):
-    """Whole cache lines, an odd number of them: the 36 planes that a transform writes to fall on 36 sets of the L1 cache."""
+    """Round up to an odd number of cache lines: the 36 planes that a transform writes to then use 36 sets of the L1 cache."""
     line = LINE // itemsize
     return (_up(elements, line) // line | 1) * line
 
 
 def _register_tile(channels, filters, itemsize):
-    """wide, rows and columns of the register tile, lanes, vectors of channels, panels of filters."""
+    """wide, rows and columns of the register tile; lanes; vectors of channels; panels of filters."""
     lanes, width = target.VECTOR_BYTES // itemsize, target.tile_columns(filters, itemsize)
     wide = width > lanes
     tile = int(wide), target.WIDE_ROWS if wide else target.NARROW_ROWS, width
@@ -84,7 +84,7 @@ def _register_tile(channels, filters, itemsize):
 
 @lru_cache(maxsize=512)
 def block_for(channels, filters, itemsize):
-    """Forward pass or input gradient (whose channels are the filters, and the other way round). V is [plane][tile][channel]."""
+    """The Block of a forward pass, or of an input gradient (channels and filters exchanged). V is [plane][tile][channel]."""
     wide, rows, width, lanes, v_vectors, m_panels = _register_tile(channels, filters, itemsize)
     v_tile, m_tile = v_vectors * lanes, m_panels * width
     fewest, most = BLOCK_TILES
@@ -99,7 +99,7 @@ def block_for(channels, filters, itemsize):
 
 @lru_cache(maxsize=512)
 def weight_block_for(channels, filters, itemsize):
-    """Weight gradient, summed over tiles: V is [plane][vector of channels][tile][lane], Z [plane][panel][tile][column]."""
+    """The Block of a weight gradient. V is [plane][vector of channels][tile][lane], Z is [plane][panel][tile][column]."""
     wide, rows, width, lanes, v_vectors, m_panels = _register_tile(channels, filters, itemsize)
     tiles, total_row = WEIGHT_TILES, m_panels * width
     return Block(
@@ -112,9 +112,9 @@ def weight_block_for(channels, filters, itemsize):
 
 @lru_cache(maxsize=512)
 def weight_tables_for(block, itemsize):
-    """(3, rows) int64, bytes: where each channel begins in its plane of V and of the total, and the run's start, 0.
+    """(3, rows) int64, bytes: where each channel begins in a plane of V and of the total, and the run's offset, 0.
 
-    Rows that fill up the last register tile read the last channel again; nobody looks at them.
+    Rows that complete the last register tile read the last channel again; their results are not used.
     """
     row = np.arange(_up(block.channels, block.rows))
     channel = np.minimum(row, block.channels - 1)
@@ -124,9 +124,10 @@ def weight_tables_for(block, itemsize):
 
 @lru_cache(maxsize=512)
 def item_layout(images, size, padding, channels, filters, itemsize, weight):
-    """How images of ``size`` (H, W) and ``channels`` are cut into items and packed with a border of ``padding``.
+    """The Layout for images of ``size`` (H, W) and ``channels``, packed with a border of ``padding``.
 
-    Bands have a multiple of four rows. Packed images are two rows and columns larger than their outputs, made whole tiles.
+    Bands have a multiple of four rows. Packed images have two rows and columns more than their outputs, rounded up to whole
+    tiles. weight: whether it is for a weight gradient.
     """
     rows, columns = (n + 2 * p - 2 for n, p in zip(size, padding))
     width, tiles_across = whole(columns) + 2, whole(columns) // TILE
@@ -142,7 +143,7 @@ def item_layout(images, size, padding, channels, filters, itemsize, weight):
         tiles = band // TILE * tiles_across
         wide = PLANES * channels * filters * itemsize > WIDE_BYTES
         group = -(-(WIDE_ITEM_TILES if wide and not weight else ITEM_TILES) // tiles)
-        if not wide and not weight:  # as many items as any number of threads needs
+        if not wide and not weight:  # enough items for any number of threads
             group = min(group, -(-images // 8))
         group = -(-images // max(1, -(-images // max(1, group))))
     return Layout(
@@ -155,7 +156,7 @@ def item_layout(images, size, padding, channels, filters, itemsize, weight):
 
 @lru_cache(maxsize=512)
 def weight_layout(images, size, padding, channels, filters, itemsize):
-    """``item_layout`` with the parts that a weight gradient is cut into, whatever the number of threads."""
+    """``item_layout`` with the chunks and splits of a weight gradient, independent of the number of threads."""
     layout = item_layout(images, size, padding, channels, filters, itemsize, True)
     total = PLANES * weight_block_for(channels, filters, itemsize).total_plane * itemsize
     tiles = images * (whole(layout.out_pixels // layout.out_row) // TILE) * (whole(layout.out_row) // TILE)
@@ -164,17 +165,17 @@ def weight_layout(images, size, padding, channels, filters, itemsize):
 
 
 class WinogradPlan(NamedTuple):
-    """Forward pass or input gradient: all of it that does not depend on the arrays."""
+    """Plan of a forward pass or input gradient: everything that does not depend on the arrays."""
 
     layout: Layout
     tables: tuple  # the records of layout and block
     filters: int  # elements of the transformed filters
-    scratch: tuple  # elements of a thread's buffers: a packed item, V, M, nine taps of the filters at an edge
+    scratch: tuple  # elements of one thread's buffers: a packed item, V, M, nine taps of filters at an edge
 
 
 @lru_cache(maxsize=512)
 def winograd_plan(images, size, padding, channels, filters, itemsize):
-    """For images of ``size`` (H, W) with a border of ``padding``."""
+    """The WinogradPlan for images of ``size`` (H, W) with a border of ``padding``."""
     block = block_for(channels, filters, itemsize)
     layout = item_layout(images, size, padding, channels, filters, itemsize, False)
     v, m, u = block.sizes(itemsize)
@@ -184,14 +185,16 @@ def winograd_plan(images, size, padding, channels, filters, itemsize):
 
 
 class WinogradWeightPlan(NamedTuple):
+    """Plan of a weight gradient."""
+
     tables: tuple  # the records of layout and block, and the offsets of ``weight_tables_for``
-    totals: tuple  # shape of the partial sums
-    scratch: tuple  # elements of a thread's buffers: a packed item, its dy, V, Z, nine vectors at an edge
+    totals: tuple  # the shape of the partial sums
+    scratch: tuple  # elements of one thread's buffers: a packed item, its dy, V, Z, nine vectors at an edge
 
 
 @lru_cache(maxsize=512)
 def winograd_weight_plan(images, size, padding, channels, filters, itemsize, packed_dy):
-    """packed_dy: dy is computed on reading, an item at a time."""
+    """The WinogradWeightPlan. packed_dy: dy has a prologue, and its values are computed for one work item at a time."""
     block = weight_block_for(channels, filters, itemsize)
     layout = weight_layout(images, size, padding, channels, filters, itemsize)
     v, z, _ = block.sizes(itemsize)
@@ -202,15 +205,15 @@ def winograd_weight_plan(images, size, padding, channels, filters, itemsize, pac
     return WinogradWeightPlan(tables, (layout.chunks, PLANES * block.total_plane), scratch)
 
 
-def applicable(g):
-    """Whether a ``work_items.Problem`` can be computed so: 3×3, stride 1, dilation 1, one group, padding of at most 2."""
-    plain = g.kernel == (3, 3) and g.stride == (1, 1) and g.dilation == (1, 1) and g.groups == 1
-    return plain and max(g.padding) <= 2 and min(g.out_size) > 0
+def applicable(problem):
+    """Whether the algorithm can compute a ``Problem``: 3×3, stride 1, dilation 1, one group, padding of at most 2."""
+    plain = problem.kernel == (3, 3) and problem.stride == (1, 1) and problem.dilation == (1, 1) and problem.groups == 1
+    return plain and max(problem.padding) <= 2 and min(problem.out_size) > 0
 
 
 @lru_cache(maxsize=512)
 def least_side(use, channels, kind=target.KIND):
-    """The side of a map from which on every measured one gains, for the largest measured channels ≤ channels; or None."""
+    """The smallest map side from which on all measured sides gain, for the largest measured channels ≤ channels; or None."""
     by_channels = GAINS.get(kind, {}).get(use, {})
     known = [c for c in by_channels if c <= channels]
     least = None
@@ -222,19 +225,20 @@ def least_side(use, channels, kind=target.KIND):
 
 
 def least_tiles(use, channels, filters):
-    """The tiles in a batch from which on the Winograd algorithm pays for what it does once a call."""
+    """The fewest tiles in a batch for which the Winograd algorithm is worth its fixed cost per call."""
     return max(LEAST_TILES[use], -(-LEAST_PRODUCTS // max(1, channels * filters)))
 
 
-def faster(g, use, kind=target.KIND):
-    """Whether the Winograd algorithm is the faster one, by the committed table; use: "forward", "input_grad" or "weight_grad".
+def faster(problem, use, kind=target.KIND):
+    """Whether the Winograd algorithm is faster, by the committed table. use: "forward", "input_grad" or "weight_grad".
 
-    By target and shape alone: the smaller one of channels and filters, the smaller side of what is computed, the tiles.
+    Depends only on the CPU target and the shapes: the smaller of channels and filters, the smaller side of the map, and the
+    number of tiles.
     """
-    if not applicable(g):
+    if not applicable(problem):
         return False
-    least = least_side(use, min(g.channels, g.filters), kind)
-    height, width = g.size if use == "input_grad" else g.out_size
-    tiles = g.images * (whole(height) // TILE) * (whole(width) // TILE)
-    enough = tiles >= least_tiles(use, g.channels, g.filters)
+    least = least_side(use, min(problem.channels, problem.filters), kind)
+    height, width = problem.size if use == "input_grad" else problem.out_size
+    tiles = problem.images * (whole(height) // TILE) * (whole(width) // TILE)
+    enough = tiles >= least_tiles(use, problem.channels, problem.filters)
     return least is not None and min(height, width) >= least and enough

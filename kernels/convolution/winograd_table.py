@@ -1,15 +1,15 @@
-"""How many times as fast Winograd convolutions are as direct ones: {target kind: {use: {channels: {side of the map: times}}}}.
+"""How many times as fast Winograd convolutions are as direct ones: {target kind: {use: {channels: {side of the map: gain}}}}.
 
-Written by ``python -m benchmarks.winograd_table --write`` on one thread of an AMD EPYC (avx2: Zen 3, avx512: Zen 4), float32,
-as many filters as channels, square maps, as few images as the rule asks for (``winograd_plan.least_tiles``): with more the
-gains are larger. The other targets have none, so that Winograd is off there.
+Written by ``python -m benchmarks.winograd_table --write`` on one thread of an AMD EPYC (avx2: Zen 3, avx512: Zen 4), in
+float32, with as many filters as channels, square maps, and the fewest images for which the algorithm is used
+(``winograd_plan.least_tiles``); with more images, gains are larger. Other CPU targets are not listed and never use it.
 """
 
 USES = "forward", "input_grad", "weight_grad"
-LEAST_GAIN = 1.05  # below it, the direct kernel, which rounds less, is taken
-# With fewer 4×4 tiles in a batch, transforming the weights (or clearing and adding totals) outweighs; with fewer products
-# tiles × channels × filters, a call's fixed cost does. Measured at whole tiles (8×8 × 64, 16×16 × 32, 32×32 × 16, batches of 1
-# to 32): from here on gains of 1.3 and more, in weight gradients 1.1 to 1.9; at half as many about 1.1.
+LEAST_GAIN = 1.05  # below this, the direct kernel is used, which rounds less
+# With fewer 4×4 tiles in a batch, the cost of transforming the weights (or clearing and adding totals) dominates; with fewer
+# products tiles × channels × filters, a call's fixed cost does. Measured with whole tiles (8×8 × 64, 16×16 × 32, 32×32 × 16,
+# batches of 1 to 32): from here on, gains are 1.3 and more, in weight gradients 1.1 to 1.9; with half as many, about 1.1.
 LEAST_TILES = {"forward": 32, "input_grad": 32, "weight_grad": 128}
 LEAST_PRODUCTS = 1 << 17
 

@@ -1,4 +1,4 @@
-"""The transforms of Winograd's F(4×4, 3×3) as vector code, one vector of channels at a time, written as LLVM IR.
+"""The transforms of the Winograd algorithm F(4×4, 3×3) as vector code, written as LLVM IR, one vector of channels at a time.
 
     V = Bᵀ d B    6×6 inputs → 6×6         U = G w Gᵀ    3×3 weights → 6×6
     Y = Aᵀ M A    6×6 → 4×4 outputs        and the transposes of the last two, for the weight gradient
@@ -10,8 +10,9 @@
          0  2 -1 -2  1  0          1/24 -1/12 1/6
          0  4  0 -5  0  1             0    0    1
 
-(Lavin & Gray 2016, section 4.) The 36 numbers k = 6·row + column of a 6×6 stand ``plane`` bytes apart. Plain Numba loops
-over these 6×6 do not vectorise, which costs five times. All addresses and steps are bytes; loads and stores need no alignment.
+(Lavin & Gray 2016, section 4.) The 36 elements k = 6·row + column of a 6×6 are ``plane`` bytes apart. Plain Numba loops over
+6×6 tiles do not vectorise and take five times as long. All addresses and steps are in bytes; loads and stores need no
+alignment.
 """
 
 from llvmlite import ir
@@ -20,11 +21,11 @@ from numba.extending import intrinsic
 
 from .microkernel import Emitter, i32, i64
 
-TILE, SIDE, PLANES = 4, 6, 36  # a tile's outputs and inputs a side; the numbers of a transformed tile
+TILE, SIDE, PLANES = 4, 6, 36  # outputs and inputs per side of a tile; elements of a transformed tile
 
 
 class _Transforms(Emitter):
-    """Loads, stores and the small products with Bᵀ, Aᵀ, G on lists of vectors."""
+    """Loads, stores and small products with Bᵀ, Aᵀ and G on lists of vectors."""
 
     def add(self, x, y):
         return self.builder.fadd(x, y)
@@ -83,7 +84,7 @@ def _columns(rows):
 
 @intrinsic
 def transform_input(typingctx, dtype, source, row, column, to, plane):
-    """V = Bᵀ d B; pixel (i, j) of d is at source + i·row + j·column."""
+    """V = Bᵀ d B. Pixel (i, j) of d is read at source + i·row + j·column; element k of V is stored at to + k·plane."""
 
     def codegen(context, builder, signature, args):
         source, row, column, to, plane = args[1:]
@@ -100,7 +101,7 @@ def transform_input(typingctx, dtype, source, row, column, to, plane):
 
 @intrinsic
 def transform_output(typingctx, dtype, source, plane, to, row, column):
-    """Y = Aᵀ M A; pixel (i, j) of Y is stored at to + i·row + j·column."""
+    """Y = Aᵀ M A. Element k of M is read at source + k·plane; pixel (i, j) of Y is stored at to + i·row + j·column."""
 
     def codegen(context, builder, signature, args):
         source, plane, to, row, column = args[1:]
@@ -115,7 +116,7 @@ def transform_output(typingctx, dtype, source, plane, to, row, column):
 
 @intrinsic
 def transform_gradient(typingctx, dtype, source, row, column, to, plane):
-    """Z = A dy Aᵀ, the transpose of ``transform_output``; pixel (i, j) of dy is at source + i·row + j·column."""
+    """Z = A dy Aᵀ, the transpose of ``transform_output``. Arguments as in ``transform_input``, with dy and Z for d and V."""
 
     def codegen(context, builder, signature, args):
         source, row, column, to, plane = args[1:]
@@ -130,7 +131,7 @@ def transform_gradient(typingctx, dtype, source, row, column, to, plane):
 
 @intrinsic
 def transform_filter(typingctx, dtype, source, row, column, to, plane):
-    """U = G w Gᵀ; tap (i, j) of w is at source + i·row + j·column."""
+    """U = G w Gᵀ. Tap (i, j) of w is read at source + i·row + j·column; element k of U is stored at to + k·plane."""
 
     def codegen(context, builder, signature, args):
         source, row, column, to, plane = args[1:]
@@ -146,7 +147,7 @@ def transform_filter(typingctx, dtype, source, row, column, to, plane):
 
 @intrinsic
 def transform_weight_grad(typingctx, dtype, source, plane, to, tap):
-    """dw = Gᵀ total G, the transpose of ``transform_filter``; tap (i, j) is stored at to + (3·i + j)·tap."""
+    """dw = Gᵀ total G, the transpose of ``transform_filter``. Tap (i, j) is stored at to + (3·i + j)·tap."""
 
     def codegen(context, builder, signature, args):
         source, plane, to, tap = args[1:]
@@ -161,7 +162,7 @@ def transform_weight_grad(typingctx, dtype, source, plane, to, tap):
 
 @intrinsic
 def transpose(typingctx, dtype, source, row, to):
-    """A square as wide as a vector, its rows ``row`` apart, stored transposed and without gaps."""
+    """Transpose a square as wide as a vector. Its rows are ``row`` bytes apart; the result is stored contiguously."""
 
     def codegen(context, builder, signature, args):
         source, row, to = args[1:]
@@ -172,7 +173,7 @@ def transpose(typingctx, dtype, source, row, to):
             return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(i32, lanes), picks))
 
         step = 1
-        while step < lanes:  # exchange the off-diagonal quarters of all squares of 2·step
+        while step < lanes:  # exchange the off-diagonal quarters of all squares of side 2·step
             for i in range(lanes):
                 if not i & step:
                     x, y = rows[i], rows[i + step]

@@ -1,7 +1,7 @@
 """The weight gradient by the Winograd algorithm: dw = Gᵀ [ Σ_tiles (Bᵀ d B) ⊙ (A dy Aᵀ) ] G, the transpose of ``winograd.py``.
 
-The total over tiles is made of 36 matrices (channels, filters). Its sum is cut into chunks of items and its rows into
-splits, whatever the number of threads; chunks are added up in their order.
+The total over tiles consists of 36 matrices (channels, filters). The sum is divided into chunks of work items and the rows
+into splits, independently of the number of threads; chunks are added in a fixed order.
 """
 
 import numpy as np
@@ -24,8 +24,14 @@ VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, ta
 
 
 @njit(inner=True)
-def _transform_gradients(dy, at, image_step, row, pitch, rows, columns, first, count, Z, block):
-    """Z of tiles first … first + count − 1: [plane][panel][tile][column], zero beyond the filters."""
+def _transform_gradients(
+    dy, at, image_step, row, pitch,  # pixel (r, c) of image n: dy[at + n·image_step + r·row + c·pitch]
+    rows, columns,  # of dy in each image
+    first, count,  # tiles first … first + count − 1 of the work item
+    Z,  # the output: [plane][panel][tile][column], zero beyond the filters
+    block,  # winograd_plan.Block
+):  # fmt: skip
+    """Z = A dy Aᵀ for some tiles."""
     size, filters, width = dy.itemsize, block.filters, block.width
     lanes, plane, panel = VECTOR_BYTES // size, block.m_plane * size, block.m_panel * size
     tile_rows, tile_columns = (rows + TILE - 1) // TILE, (columns + TILE - 1) // TILE
@@ -42,7 +48,7 @@ def _transform_gradients(dy, at, image_step, row, pitch, rows, columns, first, c
             source = address(dy) + (here + c) * size
             there = to + c // width * panel + c % width * size
             transform_gradient(dy.dtype, source, row * size, pitch * size, there, plane)
-        for c in range(whole, block.m_panels * width, lanes):  # at an edge, or less than a panel: the rest is zero
+        for c in range(whole, block.m_panels * width, lanes):  # edge tiles and incomplete panels, filled up with zeros
             edge[:] = 0
             for i in range(down):
                 for j in range(across):
@@ -61,8 +67,14 @@ def _transform_gradients(dy, at, image_step, row, pitch, rows, columns, first, c
 
 
 @njit(inner=True)
-def _multiply_add(V, Z, total, count, first_row, last_row, block, tables, streams):
-    """total += Vᵀ · Z for each of the 36 planes, its rows of channels first_row … last_row − 1; streams: ``prefetch.py``."""
+def _multiply_add(
+    V, Z, total,  # the transformed inputs and gradients, and the sum that is added to
+    count,  # tiles in V and Z
+    first_row, last_row,  # channels first_row … last_row − 1
+    block, tables,  # winograd_plan.Block, and its weight_tables_for
+    streams,  # what to prefetch meanwhile (prefetch.py)
+):  # fmt: skip
+    """total += Vᵀ · Z for each of the 36 planes and some channels."""
     size = V.itemsize
     p_rows, p_out, p_run = address(tables[0]), address(tables[1]), address(tables[2])
     a_step, b_step = block.v_tile * size, block.m_tile * size
@@ -88,15 +100,19 @@ def _multiply_add(V, Z, total, count, first_row, last_row, block, tables, stream
 
 @njit(inner=True)
 def winograd_weight_item(
-    packed, at, images, image_step, width, pitch, rows, columns,
-    dy, dy_at, dy_image, dy_row, dy_pitch, first_row, last_row, V, Z, total, block, tables,
-    streams,
+    packed, at, images, image_step, width, pitch,  # pixel (r, c) of image n: packed[at + n·image_step + (r·width + c)·pitch]
+    rows, columns,  # of dy in each image
+    dy, dy_at, dy_image, dy_row, dy_pitch,  # pixel (r, c) of image n: dy[dy_at + n·dy_image + r·dy_row + c·dy_pitch]
+    first_row, last_row,  # channels first_row ≤ c < last_row; first_row is a multiple of the register tile's rows
+    V, Z,  # scratch for a block of tiles: the transformed inputs and gradients
+    total,  # the sum that is added to: [plane][channel][filter]
+    block, tables,  # winograd_plan.Block, and its weight_tables_for
+    streams,  # what to prefetch meanwhile (prefetch.py)
 ):  # fmt: skip
-    """total[plane, c, o] += Σ over tiles of V[plane, tile, c] · Z[plane, tile, o], channels first_row ≤ c < last_row.
+    """total[plane, c, o] += Σ over tiles of V[plane, tile, c] · Z[plane, tile, o] for some channels c.
 
-    packed is read as by ``winograd_item``, but what stands where rows or columns too many are read must be finite. Pixel
-    (r, c) of dy, rows × columns an image, is at dy[dy_at + n·dy_image + r·dy_row + c·dy_pitch]. first_row is a multiple of
-    the register tile's rows (``row_step``); rows up to the next multiple behind last_row are written.
+    packed is read as by ``winograd_item``, but here everything that is read beyond its pixels must be finite. Rows of the
+    total are written up to the next multiple of the register tile's rows after last_row.
     """
     lanes = VECTOR_BYTES // packed.itemsize
     tile_rows, tile_columns = (rows + TILE - 1) // TILE, (columns + TILE - 1) // TILE
@@ -115,9 +131,9 @@ def winograd_weight_item(
 
 @njit(inner=True)
 def finish_weights(totals, first, last, dw, edge, block):
-    """dw = Gᵀ (Σ totals) G for channels first ≤ c < last; the chunks are added to the first one, in their order.
+    """dw = Gᵀ (Σ totals) G for channels first ≤ c < last. The chunks are added to the first one, in order.
 
-    dw (3, 3, C, O); edge: room for nine vectors.
+    dw: (3, 3, C, O); edge: scratch for nine vectors.
     """
     lanes, size, filters, row = VECTOR_BYTES // dw.itemsize, dw.itemsize, block.filters, block.total_row
     for k in range(PLANES):
@@ -142,8 +158,15 @@ def finish_weights(totals, first, last, dw, edge, block):
 
 
 @njit(inner=True)
-def _add_next_images(streams, item, last, x, kind, dy, partner, O, layout, blocks, shares):
-    """Streams of the next item's images and gradients, if it comes before ``last`` (prefetch.py). Returns their number."""
+def _add_next_images(
+    streams,
+    item, last,  # the next item is item + 1 if that is less than ``last``
+    x,  # the array of the Operand x
+    kind, dy, partner, O,  # the Operand dy, and the number of its channels
+    layout,  # work_items.Layout
+    blocks, shares,  # how an item is divided (prefetch.py)
+):  # fmt: skip
+    """Add streams for the next item's images and gradients. Returns their number."""
     if item + 1 >= last:
         return 0
     start, stop = item_source(item + 1, layout)
@@ -158,11 +181,11 @@ def _weight_grad(
     t, threads,
     x_kind, x, x_partner, x_parameters, x_folded,  # the Operand x (prologue.operand_arguments)
     kind, dy, partner, dy_parameters, dy_folded,  # the Operand dy
-    totals,  # (chunks, 36 planes): the transformed sums
+    totals,  # (chunks, 36 planes): the partial sums of the total
     record, blocks, tables,  # the plan (winograd_plan.WinogradWeightPlan)
-    scratch, reads, Vs, Zs,  # (threads, …): packed items of x and of dy, and their transforms
+    scratch, reads, Vs, Zs,  # (threads, …): buffers for packed items of x, for those of dy, and for their transforms
 ):  # fmt: skip
-    """totals[chunk] = the part of the sum over the chunk's items."""
+    """totals[chunk] = the sum over the chunk's work items."""
     if t < 0:
         return on_threads(t, threads)
     layout, block, packed, read, V, Z = record[0], blocks[0], scratch[t], reads[t], Vs[t], Zs[t]
@@ -171,7 +194,7 @@ def _weight_grad(
     image_step, dy_step = layout.height * layout.width * layout.pitch, layout.out_pixels * filters
     groups = (block.channels + block.rows - 1) // block.rows
     streams = np.zeros((STREAMS, 4), np.int64)
-    packed[layout.images * image_step :] = 0  # what is read behind the last pixel must be finite
+    packed[layout.images * image_step :] = 0  # the elements read behind the last pixel must be finite
     for part in range(t * chunks * splits // threads, (t + 1) * chunks * splits // threads):
         chunk, split = part // splits, part % splits
         first_row, last_row = split * groups // splits * block.rows, (split + 1) * groups // splits * block.rows
@@ -201,6 +224,7 @@ def _weight_grad(
 
 @njit()
 def _finish(t, threads, totals, dw, edges, blocks):
+    """dw = Gᵀ (Σ totals) G. edges: (threads, …), scratch for ``finish_weights``; blocks: the plan's Block, a record array."""
     if t < 0:
         return on_threads(t, threads)
     channels = dw.shape[2]
@@ -209,7 +233,7 @@ def _finish(t, threads, totals, dw, edges, blocks):
 
 
 def convolve_weight_grad(problem, x, dy):
-    """``direct_weight.convolve_weight_grad``, for an ``applicable`` problem: dw (3, 3, C, O) of y = x ∗ w."""
+    """``direct_weight.convolve_weight_grad`` for an ``applicable`` problem: dw (3, 3, C, O) of y = x ∗ w."""
     p, dtype = problem, x.array.dtype
     plan = winograd_weight_plan(p.images, p.size, p.padding, p.channels, p.filters, dtype.itemsize, dy.kind != PLAIN)
     dw = empty(p.w_shape, dtype)

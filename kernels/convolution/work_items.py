@@ -1,7 +1,7 @@
-"""What both algorithms of convolution share: the problem, and how it is cut into items of work.
+"""What both convolution algorithms share: the problem, and its division into work items.
 
-An item is a group of whole images, or a band of rows of one image. The partition is fixed by the shapes, whatever the number
-of threads, so that every sum has one order and the bits do not depend on the threads.
+A work item is a group of whole images, or a band of rows of one image. The division depends on the shapes only, not on the
+number of threads, so every sum has a fixed reduction order and results are bitwise the same for any number of threads.
 """
 
 from functools import lru_cache
@@ -14,11 +14,11 @@ from ..memory_format import out_size
 from ..runtime.jit import njit
 from .prefetch import add_stream
 
-PACKED_BYTES = 128 << 10  # of a packed band of an image: it shares the L2 cache with the weights
+PACKED_BYTES = 128 << 10  # of a packed band of an image, at most: it shares the L2 cache with the weights
 
 
 class Problem(NamedTuple):
-    """One convolution: its sizes, and its geometry (stride, padding, dilation, groups). Pairs are (height, width)."""
+    """One convolution: its sizes and its geometry (stride, padding, dilation, groups). Pairs are (height, width)."""
 
     images: int
     size: tuple
@@ -56,52 +56,51 @@ def problem_of(x_shape, w_shape, stride, padding, dilation, groups):
 
 
 class Layout(NamedTuple):
-    """How a convolution is cut into items of work, and how the images of an item are packed. All int.
+    """How a convolution is divided into work items, and how the images of an item are packed. All fields are ints.
 
-    The images of an item are copied with their zero border into a buffer that stays in cache. Kernels get the layout as a
-    record array (``Layout.record``): as one argument, where a tuple would be unpacked into twenty, at ten times the compile
-    time.
+    The images of an item are copied with zero borders into a buffer that stays in cache. Kernels take the layout as a record
+    (``Layout.record``), which is one argument; a tuple would be unpacked into twenty, at ten times the compile time.
     """
 
-    direct: int  # 1: no border is needed, the image is read where it is
+    direct: int  # 1: no border is needed, and the images are read in place
     images: int  # images in one item
     band: int  # grid rows in one item
-    bands: int  # items that one image, or group of images, is cut into
+    bands: int  # items of one image or group of images
     items: int
-    step: int  # image rows for one grid row
-    column_step: int  # image columns for one grid column
+    step: int  # image rows from one grid row to the next
+    column_step: int  # image columns from one grid column to the next
     top: int  # zero rows above the image
-    left: int  # zero columns before it
-    height: int  # rows of the packed band of one image
+    left: int  # zero columns to its left
+    height: int  # rows of one image's packed band
     width: int  # its columns
     pitch: int  # elements from one pixel to the next: the channels, or a few more
     groups: int
-    columns: int  # of the product: output channels of one group
+    columns: int  # of the product: the output channels of one group
     tile: int  # columns of the register tile
     all_images: int
     source_height: int
     source_width: int
-    channels: int  # of the source: all groups'
+    channels: int  # of the source, in all groups
     out_row: int = 0  # output pixels from one grid row to the next
     out_pixels: int = 0  # output pixels of one image
-    chunks: int = 0  # weight gradient: parts that the sum over items is cut into, whatever the number of threads
-    splits: int = 0  # weight gradient: parts that its rows are cut into, where a part of the sum would be large
-    dense: int = 0  # weight gradient: 1 when pixels of dy are read as they stand in the image, not in blocks of columns
-    rows: int = 0  # positions of an item (weight gradient: rows of dw), whose offsets begin an indirection table
+    chunks: int = 0  # weight gradient: parts of the sum over items, independent of the number of threads
+    splits: int = 0  # weight gradient: parts of its rows, if a part of the sum would otherwise be large
+    dense: int = 0  # weight gradient: 1 if dy is read pixel by pixel, as in the image, not in blocks of columns
+    rows: int = 0  # positions of an item (weight gradient: rows of dw): the first offsets of an indirection table
 
     def record(self):
-        """The same as an array of one record, with the fields' names."""
+        """The layout as an array of one record with the same field names."""
         return np.array([tuple(self)], [(name, np.int64) for name in self._fields])
 
     @property
     def packed_size(self):
-        """Elements of the buffer that an item is packed into."""
+        """Elements of the buffer for a packed item."""
         return 0 if self.direct else self.images * self.height * self.width * self.pitch
 
 
 @lru_cache(maxsize=512)
 def item_counts(layout):
-    """How many values of a channel each item computes, an array of float64."""
+    """The number of values per channel that each item computes: (items,) float64."""
     item = np.arange(layout.items)
     image, q = item // layout.bands * layout.images, item % layout.bands * layout.band
     images = np.minimum(layout.images, layout.all_images - image)
@@ -111,7 +110,7 @@ def item_counts(layout):
 
 @njit(inner=True)
 def item_stretch(item, layout, O):
-    """(start, stop): the elements of the outputs that an item computes."""
+    """(start, stop): the elements of the outputs that an item computes. O: output channels."""
     image, q = item // layout.bands * layout.images, item % layout.bands * layout.band
     images = min(layout.images, layout.all_images - image)
     rows = min(layout.band * layout.out_row, layout.out_pixels - q * layout.out_row)
@@ -133,11 +132,11 @@ def item_source(item, layout):
 @njit(inner=True)
 def add_next_source(
     streams, n,  # the streams, and how many there are
-    item, last, layout,  # the next item is item + 1, if that is less than ``last``
+    item, last, layout,  # the next item is item + 1 if that is less than ``last``
     kind, source, partner,  # an Operand
     blocks, shares,  # how an item is divided (prefetch.py)
 ):  # fmt: skip
-    """Add streams of what the next item will be packed from. Returns their number."""
+    """Add streams for what the next item will be packed from. Returns their new number."""
     if item + 1 < last:
         start, stop = item_source(item + 1, layout)
         n = add_stream(streams, n, source, start, stop, blocks, shares, 0)
@@ -153,7 +152,7 @@ def add_epilogue(
     start, stop,  # the item's stretch of its arrays
     blocks, shares,  # how an item is divided (prefetch.py)
 ):  # fmt: skip
-    """Add streams of what ``finish`` reads beside the outputs. Returns their number."""
+    """Add streams for what ``finish`` reads besides the outputs. Returns their new number."""
     for array, wanted in ((other, flags[2] != 0), (c, flags[0] == MASK), (z, flags[3] != 0)):
         if wanted:
             n = add_stream(streams, n, array, start, stop, blocks, shares, 0)

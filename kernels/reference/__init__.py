@@ -1,4 +1,4 @@
-"""The ``reference`` back end: every function of ``kernels.FUNCTIONS``, in plain NumPy, to be read."""
+"""The ``reference`` back end: every function of ``kernels.FUNCTIONS``, in plain NumPy, written to be read."""
 
 from .augment import augment_batch
 from .conv import conv2d, conv2d_input_grad, conv2d_weight_grad

@@ -1,6 +1,6 @@
-"""Random crop, mirror image, cutout and normalisation of a batch, image by image.
+"""Random crop, mirroring, cutout and normalisation of a batch, image by image.
 
-What happens to a sample is a function of (seed, epoch, sample) alone: not of the batch, the order or the thread.
+What happens to a sample depends only on (seed, epoch, sample), not on the batch, the order or the thread.
 """
 
 import numpy as np
@@ -14,13 +14,13 @@ def augment_batch(images, indices, out, mean, std, pad=0, reflect=False, flip=Fa
     """Fill ``out`` with the images at ``indices``, augmented and normalised, and return it.
 
     out[b] = cutout(mirror(crop((images[indices[b]] / 255 − mean) / std)))
-    crop    a window of the image's size, anywhere in the image with ``pad`` more pixels on each side: mirrored at the
-            border where ``reflect`` says so (as in ``np.pad(mode="reflect")``), else zero
-    mirror  left and right are swapped for half of the images, where ``flip`` says so
-    cutout  a square of ``cutout`` pixels around any pixel is zero (DeVries and Taylor, 2017)
+    crop    a window of the image's size, anywhere in the image padded with ``pad`` pixels on each side: mirrored at the
+            border if ``reflect`` is set (as in ``np.pad(mode="reflect")``), else zero
+    mirror  left and right are swapped in half of the images, if ``flip`` is set
+    cutout  a square with side ``cutout`` around a random pixel is zero (DeVries and Taylor, 2017)
 
-    Zero is zero after normalisation: the data set's mean colour, as in He et al. (2015, section 4.2).
-    images is (N, H, W, C) uint8, indices (B,) integer, out (B, H, W, C) float32 or float64, mean and std are (C,).
+    Zero means zero after normalisation: the data set's mean colour, as in He et al. (2015, section 4.2).
+    images: (N, H, W, C) uint8; indices: (B,) integer; out: (B, H, W, C) float32 or float64; mean, std: (C,).
     Raises ShapeError, DtypeError, ConfigError (a setting out of range) and DataError (a sample that does not exist).
     """
     images, indices, table = prepare(images, indices, out, mean, std, pad, reflect, cutout)
@@ -47,9 +47,9 @@ def augment_batch(images, indices, out, mean, std, pad=0, reflect=False, flip=Fa
 
 
 def prepare(images, indices, out, mean, std, pad, reflect, cutout):
-    """Check the arguments of augment_batch. Returns images and indices as kernels take them, and the table of values.
+    """Check the arguments of augment_batch. Returns images and indices in the form that kernels take, and a table.
 
-    table[v, c] is the normalised value of byte v in channel c: (256, C), of out's dtype.
+    table[v, c] is the normalised value of byte v in channel c: (256, C), in out's dtype.
     """
     if images.ndim != 4 or out.ndim != 4 or out.shape[1:] != images.shape[1:] or indices.shape != out.shape[:1]:
         raise ShapeError(

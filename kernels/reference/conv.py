@@ -7,12 +7,12 @@ from .fusion import finish, values
 
 
 def tap(kh, kw, size, stride, dilation):
-    """The slices of a padded image that tap (kh, kw) reads, one element for each output pixel."""
+    """The slices of a padded image that tap (kh, kw) reads: one element for each output pixel."""
     return tuple(slice(k * d, k * d + s * (n - 1) + 1, s) for k, n, s, d in zip((kh, kw), size, stride, dilation))
 
 
 def im2col(x, kernel, stride, padding, dilation):
-    """x (N, H, W, C) → (N, OH, OW, KH, KW, C): beside each output pixel, the inputs that it sees."""
+    """x (N, H, W, C) → (N, OH, OW, KH, KW, C): for each output pixel, the inputs that it sees."""
     (KH, KW), (ph, pw) = kernel, padding
     size = out_size(x.shape[1:3], kernel, stride, padding, dilation)
     padded = np.pad(x, ((0, 0), (ph, ph), (pw, pw), (0, 0)))
@@ -25,7 +25,7 @@ def im2col(x, kernel, stride, padding, dilation):
 
 
 def col2im(columns, x_shape, stride, padding, dilation):
-    """The transpose of im2col: every input sums what all the output pixels that saw it hand back."""
+    """The transpose of im2col: each input sums the gradients from all output pixels that saw it."""
     N, H, W, C = x_shape
     OH, OW, KH, KW = columns.shape[1:5]
     ph, pw = padding
@@ -47,7 +47,7 @@ def _by_group(columns, groups):
 def conv2d(x, w, stride, padding, dilation, groups, epilogue=None):
     """y = im2col(x) · w, group by group. x (N, H, W, C), w (KH, KW, C/groups, O) → (N, OH, OW, O).
 
-    Here and below, images may be Operands, and with an Epilogue the result is a pair, as in ``fusion.finish``.
+    Here and below, images may be Operands, and with an Epilogue a pair is returned, as in ``fusion.finish``.
     """
     x = values(x)
     KH, KW, I, O = w.shape

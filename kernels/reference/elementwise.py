@@ -9,12 +9,12 @@ def relu(x):
 
 
 def relu_grad(dy, y):
-    """dy where y = relu(x) is above 0, else 0; where y is NaN, dy."""
+    """dy where y = relu(x) is above 0 or NaN, else 0."""
     return np.where(y <= 0, 0, dy).astype(dy.dtype, copy=False)
 
 
 def add(a, b, out=None):
-    """a + b of one shape; ``out`` may be a itself."""
+    """a + b, of the same shape. ``out`` may be a itself."""
     return np.add(a, b, out=out)
 
 

@@ -1,4 +1,4 @@
-"""Prologues and epilogues (``descriptors.py``) in plain NumPy: the maths of fused operations, to be read."""
+"""Prologues and epilogues (``descriptors.py``) in plain NumPy: the maths of fused operations, written to be read."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from .normalization import batch_norm_stats
 
 
 def values(x):
-    """What a kernel reads: the values of an Operand, (N, H, W, C). An array is its own."""
+    """The values of an Operand, (N, H, W, C). An array is its own values."""
     x = as_operand(x)
     rows = [np.asarray(row, x.array.dtype) for row in x.parameters]
     if x.kind == NORMALISED:
@@ -22,7 +22,7 @@ def values(x):
 
 
 def finish(y, epilogue):
-    """(y, result): the outputs as the epilogue leaves them, and (2, C) float64 for MOMENTS and MASK, else None."""
+    """(y, result): the outputs after the epilogue, and (2, C) float64 for MOMENTS and MASK, else None."""
     kind, parameters, rectify, other, c, z = epilogue
     rows = [np.asarray(row, y.dtype) for row in parameters]
     if kind == NORMALISE:
@@ -45,7 +45,7 @@ def finish(y, epilogue):
 
 
 def pointwise(operand, epilogue):
-    """The values of an Operand, finished by an Epilogue: (y, result), without a convolution between."""
+    """The values of an Operand, finished by an Epilogue, with no convolution in between: (y, result)."""
     return finish(values(operand), epilogue)
 
 
@@ -58,9 +58,9 @@ def norm_forward_terms(mean, var, eps, weight, bias):
 
 
 def norm_backward_terms(sums, mean, terms, weight, count):
-    """(4, C) float64: m, a, b, d, so that ∂L/∂x = a·dy + b·(x − m) + d; and (2, C), of the weight's dtype: ∂L/∂γ, ∂L/∂β.
+    """(4, C) float64: m, a, b, d, so that ∂L/∂x = a·dy + b·(x − m) + d; and (2, C), in the weight's dtype: ∂L/∂γ, ∂L/∂β.
 
-    sums (2, C): Σ dy and Σ dy·(x − m) over ``count`` values a channel; terms: those of ``norm_forward_terms``.
+    sums: (2, C), Σ dy and Σ dy·(x − m) over ``count`` values per channel; terms: the result of ``norm_forward_terms``.
     """
     near, a, _, inv_std = terms
     rest, dbias = mean - near, sums[0]

@@ -16,7 +16,7 @@ def cross_entropy(logits, labels, smoothing):
     shifted = logits - logits.max(1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     losses = -(1 - smoothing) * log_p[np.arange(len(labels)), labels]
-    if smoothing:  # without it a class may be ruled out by −∞: 0·∞ is not 0
+    if smoothing:  # without it, logits may be −∞, and 0·∞ is not 0
         losses -= smoothing * log_p.mean(1)
     return losses, np.exp(log_p)
 

@@ -16,7 +16,7 @@ def batch_norm(x, mean, scale, shift):
 
 
 def batch_norm_grad(dy, x, mean, inv_std, weight, training):
-    """dx, dweight, dbias; see the fast twin for the formulas."""
+    """dx, dweight, dbias. ``compiled/normalization.py`` has the formulas."""
     axes = tuple(range(x.ndim - 1))
     x_hat = (x - mean) * inv_std  # float64, as mean is
     dbias = dy.sum(axes, dtype=np.float64)

@@ -7,7 +7,7 @@ from .conv import col2im, tap
 
 
 def max_pool2d(x, kernel, stride, padding, dilation):
-    """The largest element of each window, and where it stands: y (N, OH, OW, C) and h·W + w as int32."""
+    """The largest element of each window, y (N, OH, OW, C), and its position h·W + w, int32 and of the same shape."""
     N, H, W, C = x.shape
     size = out_size((H, W), kernel, stride, padding, dilation)
     border = ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0))
@@ -28,12 +28,12 @@ def max_pool2d_grad(dy, index, x_shape):
     N, H, W, C = x_shape
     dx = np.zeros((N, H * W, C), dy.dtype)
     image, channel = np.arange(N)[:, None, None, None], np.arange(C)
-    np.add.at(dx, (image, index, channel), np.where(index < 0, 0, dy))  # −1: a dilated window in the padding alone
+    np.add.at(dx, (image, index, channel), np.where(index < 0, 0, dy))  # −1: a dilated window entirely in the padding
     return dx.reshape(x_shape)
 
 
 def _counts(size, kernel, stride, padding, count_padding):
-    """(OH, OW): what each window's sum is divided by. A window counts in [−p, n + p), or in [0, n)."""
+    """(OH, OW): the divisor of each window's sum, its elements in [−p, n + p) or in [0, n)."""
     counts = []
     for n, k, s, p in zip(size, kernel, stride, padding):
         start = np.arange((n + 2 * p - k) // s + 1) * s - p
@@ -55,7 +55,7 @@ def avg_pool2d(x, kernel, stride, padding, count_padding):
 
 
 def avg_pool2d_grad(dy, x_shape, kernel, stride, padding, count_padding):
-    """dx (N, H, W, C): each dy is shared out evenly over its window."""
+    """dx (N, H, W, C): each dy is distributed evenly over its window."""
     counts = _counts(x_shape[1:3], kernel, stride, padding, count_padding)
     share = dy / counts[:, :, None].astype(dy.dtype)
     columns = np.broadcast_to(share[:, :, :, None, None], (*share.shape[:3], *kernel, share.shape[3]))

@@ -1,1 +1,1 @@
-"""What compiled kernels run on: the CPU target, the compiler and its cache, threads, memory."""
+"""What compiled kernels run on: the CPU target, the compiler and its cache, threads and memory."""

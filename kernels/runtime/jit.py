@@ -1,9 +1,9 @@
-"""``njit`` with a cache folder of minires' own, and the announcement of the first compile.
+"""``njit`` with minires' own cache folder, and the announcement of the first compilation.
 
-The folder's name is a hash of the kernels' sources, the Numba version and the target: an edit, an upgrade or another CPU
-never runs stale machine code (Numba's own check does not notice an edit of another file whose function was inlined).
-Numba's setting is changed only while a kernel is being decorated, so the caches of other packages are untouched.
-With nothing in the folder yet, a training step's kernels are compiled by several processes at once (``precompile.py``).
+The folder's name is a hash of the kernels' sources, the Numba version and the CPU target: stale machine code never runs
+after an edit, an upgrade or a move to another CPU. (Numba's own check misses edits to other files with inlined functions.)
+Numba's cache setting is changed only while a kernel is being decorated, so the caches of other packages are untouched.
+If the folder is empty, a training step's kernels are compiled by several processes at once (``precompile.py``).
 """
 
 import errno
@@ -25,11 +25,11 @@ from numba.core import caching, config, event
 from . import target
 
 PACKAGE = __package__.rpartition(".")[0] + "."  # minires.kernels.
-KERNELS = Path(__file__).parent.parent  # the package minires.kernels, whose sources machine code is made of
+KERNELS = Path(__file__).parent.parent  # the package minires.kernels, whose sources are hashed
 
 
 def source_hash():
-    """Twelve hexadecimal digits for the kernels' sources, the versions of Numba and llvmlite, and the target."""
+    """Twelve hexadecimal digits: a hash of the kernels' sources, the Python, Numba and llvmlite versions and the CPU target."""
     digest = hashlib.sha256(repr((numba.__version__, llvmlite.__version__, sys.version_info[:2])).encode())
     digest.update(repr((target.TRIPLE, target.CPU_NAME, target.CPU_FEATURES)).encode())
     for path in sorted(KERNELS.rglob("*.py")):
@@ -38,7 +38,7 @@ def source_hash():
 
 
 def _refuse_strangers(base):
-    """Machine code is loaded from here: in the shared temporary folder, nobody else may have put it there."""
+    """Raise PermissionError if, in the shared temporary folder, other users could plant machine code in ``base``."""
     if Path(tempfile.gettempdir()) == base.parent and hasattr(os, "getuid"):
         status = base.stat()
         if status.st_uid != os.getuid() or status.st_mode & 0o022:
@@ -46,7 +46,7 @@ def _refuse_strangers(base):
 
 
 def _choose_folder():
-    """The first writable of $MINIRES_CACHE_DIR, $NUMBA_CACHE_DIR/minires, the user's cache folder and a temporary folder."""
+    """The first writable one of $MINIRES_CACHE_DIR, $NUMBA_CACHE_DIR/minires, the user cache folder and a temporary folder."""
     bases = [os.environ.get("MINIRES_CACHE_DIR")]
     bases += [config.CACHE_DIR and os.path.join(config.CACHE_DIR, "minires"), platformdirs.user_cache_dir("minires")]
     bases += [os.path.join(tempfile.gettempdir(), f"minires-{os.getuid() if hasattr(os, 'getuid') else 'user'}")]
@@ -73,21 +73,21 @@ def _choose_folder():
     return folder
 
 
-FOLDER = _choose_folder()  # Path, or None where nothing is writable
+FOLDER = _choose_folder()  # a Path, or None if nothing is writable
 
 
-# What parallel=True would also do is look for parallelism in every array expression, at twice the compile time.
+# parallel=True alone would also look for parallelism in every array expression, at twice the compile time.
 PRANGE_ALONE = dict.fromkeys(
     ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion"), False
 )
 
 
 class _Cache(caching.FunctionCache):
-    """Loads a compiled function without what only compiling needs.
+    """Loads a compiled function without loading what only compilation needs.
 
-    Numba would first import and register everything it can compile (scipy too, where that is installed), and compile its
-    memory manager: of a first step with compiled kernels, 0.3 s and 50 MB, measured. It does so by itself when there is
-    something to compile.
+    Numba would first import and register everything that it can compile (SciPy too, if installed), and compile its memory
+    manager: 0.3 s and 50 MB of a first step with compiled kernels (measured). It still does so if something has to be
+    compiled.
     """
 
     def load_overload(self, sig, target_context):
@@ -96,13 +96,13 @@ class _Cache(caching.FunctionCache):
         try:
             with self._guard_against_spurious_io_errors():
                 return self._load_overload(sig, target_context)
-        except RuntimeError:  # code that asks for more of the memory manager: Numba has it compiled now
+        except RuntimeError:  # the code needs more of the memory manager, which Numba now compiles
             return super().load_overload(sig, target_context)
 
 
 @functools.cache
 def _know_symbols():
-    """Tell the linker where the functions of Numba's memory manager stand. False where this Numba has them elsewhere."""
+    """Give the linker the addresses of Numba's memory manager. Returns False if this Numba keeps its functions elsewhere."""
     try:
         from numba.core.runtime import _nrt_python
 
@@ -117,11 +117,11 @@ def _know_symbols():
 def njit(parallel=False, inner=False):
     """``numba.njit``, cached in FOLDER and releasing the GIL; with ``parallel``, ``prange`` runs on threads.
 
-    One function is parallel; see ``parallel.py``, by which all others run on threads. What is ``inner`` is called by other
-    compiled functions alone: a tenth of the compile time went to what Python would call it by.
+    Only one function is parallel, and all others run on threads through it (``parallel.py``). An ``inner`` function is
+    called only by other compiled functions and gets no wrapper for Python, which took a tenth of the compile time.
     """
     options = {"parallel": {**PRANGE_ALONE, "prange": True}} if parallel else {}
-    options["no_cfunc_wrapper"] = True  # code that only ``numba.cfunc`` needs
+    options["no_cfunc_wrapper"] = True  # only ``numba.cfunc`` needs this wrapper
     options["no_cpython_wrapper"] = inner
 
     def decorate(function):
@@ -129,7 +129,7 @@ def njit(parallel=False, inner=False):
         try:
             dispatcher = numba.njit(nogil=True, error_model="numpy", **options)(function)
             if FOLDER is not None:
-                dispatcher._cache = _Cache(function)  # what cache=True does, with Numba's own class
+                dispatcher._cache = _Cache(function)  # as cache=True does, with Numba's own class
             return dispatcher
         finally:
             config.CACHE_DIR = before
@@ -142,7 +142,7 @@ def _is_ours(dispatcher):
 
 
 class CompileWatch(event.Listener):
-    """Announces the first compile of a process on standard error, and adds up the time that compiling takes."""
+    """Announces the first compilation of a process on standard error, and records compile times and kernel names."""
 
     def __init__(self):
         self.seconds = 0.0

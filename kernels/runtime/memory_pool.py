@@ -1,7 +1,7 @@
-"""Arrays whose memory is used again. A fresh 8 MB array costs as much in page faults as a kernel that fills it.
+"""A memory pool for arrays. A fresh 8 MB array costs as much in page faults as a kernel that fills it.
 
-``empty`` hands out an ndarray over pooled memory. The memory goes back to the pool when the last array that looks at it,
-views included, has been collected: never earlier, so an output, a gradient or a view that somebody keeps never changes.
+``empty`` returns an ndarray over pooled memory. The memory goes back to the pool when the last array that refers to it,
+views included, has been collected, and never earlier: an output, a gradient or a view that a user keeps never changes.
 """
 
 import math
@@ -15,15 +15,15 @@ from itertools import accumulate
 
 import numpy as np
 
-PAGE = 4096  # bytes; pieces begin on one: vector loads never straddle two cache lines
+PAGE = 4096  # bytes; pieces are page-aligned, so that vector loads never straddle two cache lines
 SMALLEST = 1 << 16  # bytes; below this malloc is as good
-SEGMENT = 64 << 20  # bytes that are asked of the system at once, at least; what nobody writes to takes no memory
+SEGMENT = 64 << 20  # bytes requested from the system at once, at least; pages that are never written to take no memory
 
 
 class _Lease(np.ndarray):
-    """Owns a piece of memory for as long as any array looks at it (NumPy keeps ``base`` alive), then gives it back.
+    """Owns a piece of memory as long as any array refers to it (NumPy keeps ``base`` alive), then returns it to the pool.
 
-    Its own base is an mmap: were it an ndarray, arrays made from the lease would hold that one and drop the lease.
+    Its own base is an mmap. If that were an ndarray, arrays made from the lease would refer to it and drop the lease.
     """
 
     place = None  # (pool, address, size)
@@ -31,58 +31,58 @@ class _Lease(np.ndarray):
     def __del__(self):
         if self.place is not None:
             pool, address, size = self.place
-            pool.returned.append((address, size))  # no more: this may run at any moment, in any thread
+            pool.returned.append((address, size))  # nothing else: this may run at any time, in any thread
 
 
 def _map(size):
-    """Fresh memory, beginning on a page."""
-    if hasattr(mmap, "MAP_PRIVATE"):  # not shared with a process that is forked off, which is the default
+    """Fresh, page-aligned memory."""
+    if hasattr(mmap, "MAP_PRIVATE"):  # not shared with forked processes, unlike the default
         memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     else:
         memory = mmap.mmap(-1, size)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # fewer page faults, where the system grants it
+        with suppress(OSError):  # fewer page faults, if the system grants it
             memory.madvise(mmap.MADV_HUGEPAGE)
     return memory
 
 
 class Pool:
-    """Memory in segments, cut into pieces as they are asked for: the smallest free piece that is large enough, the lowest
-    of them. Free neighbours become one again, so what a forward pass took piece by piece serves the backward pass, whose
-    pieces are larger or smaller, too. Segments that nobody uses any part of are given back when the pool would hold half
-    again as much as was ever in use; one small array that somebody keeps holds its segment.
+    """Memory in segments, which are cut into pieces on request: from the smallest free piece that is large enough, and of
+    those the lowest. Adjacent free pieces are merged, so the pieces of a forward pass also serve the backward pass, which
+    needs other sizes. Entirely free segments are returned to the system when the pool would otherwise hold more than 1.5
+    times its peak usage. A small array that is kept alive holds its whole segment.
 
-    Addresses are the pool's own: segments follow each other with a page between that belongs to none.
+    Addresses are the pool's own numbers: segments follow each other with an unused page in between.
     """
 
     def __init__(self):
         self.lock = threading.RLock()
-        self.owner = None  # the thread inside the lock: a collection there may run a finalizer that wants memory
-        self.returned = deque()  # what leases have given back and nobody has looked at yet
+        self.owner = None  # the thread inside the lock: garbage collection there may run a finalizer that needs memory
+        self.returned = deque()  # what leases have returned and the lists do not have yet
         self.next = 0  # the first address of the next segment
         self._begin()
 
     def _begin(self):
-        """Know of nothing that is free or in use. Leases keep their memory."""
-        self.first_of_all = self.next  # what is given back from below belongs to nobody
+        """Forget what is free and what is in use. Leases keep their memory."""
+        self.first_of_all = self.next  # anything returned from below this is forgotten
         self.segments = {}  # first address -> mmap
         self.firsts = []  # their first addresses, sorted
         self.free = []  # (size, address), sorted
         self.size_at = {}  # address of a free piece -> its size
-        self.ending_at = {}  # address behind a free piece -> its own
+        self.ending_at = {}  # end of a free piece -> its address
         self.used = self.most_used = 0
 
     def _alone(self, work, *args):
-        """Do it while nobody else changes the pool.
+        """Run ``work`` while nothing else changes the pool.
 
-        Whatever ends it in the middle (Ctrl-C, for one) must not leave lists that contradict each other.
+        If it is interrupted (by Ctrl-C, say), it must not leave lists that contradict each other.
         """
         with self.lock:
             self.owner = threading.get_ident()
             try:
                 self._take_back()
                 return work(*args)
-            except MemoryError:  # raised where nothing is half done
+            except MemoryError:  # raised only while the lists are consistent
                 raise
             except BaseException:
                 self._begin()
@@ -92,12 +92,12 @@ class Pool:
 
     @property
     def used_bytes(self):
-        """Bytes that somebody holds."""
+        """Bytes in use."""
         return self._alone(lambda: self.used)
 
     @property
     def held_bytes(self):
-        """Bytes asked of the system and not given back, whether they were ever written to or not."""
+        """Bytes obtained from the system and not returned, whether or not they were ever written to."""
         with self.lock:
             return self._held()
 
@@ -105,7 +105,7 @@ class Pool:
         return sum(map(len, self.segments.values()))
 
     def take(self, size):
-        """A lease of so many bytes, a multiple of PAGE; None to a finalizer that runs in the middle of this."""
+        """A lease of ``size`` bytes, a multiple of PAGE; None in a finalizer that interrupts the pool's own work."""
         return None if self.owner == threading.get_ident() else self._alone(self._take, size)
 
     def _take(self, size):
@@ -125,7 +125,7 @@ class Pool:
         return lease
 
     def clear(self):
-        """Give the segments that nobody uses any part of back to the system."""
+        """Return the entirely free segments to the system."""
         self._alone(self._clear)
 
     def _clear(self):
@@ -157,7 +157,7 @@ class Pool:
         del self.size_at[address], self.ending_at[address + size]
 
     def _grow(self, size):
-        """One segment more. Those that are free as a whole, and too small, go when too much would be held."""
+        """Add a segment. If the pool would hold too much, first drop the free segments, which are too small."""
         wanted = max(size, SEGMENT)
         if self._held() + wanted > max(self.most_used, self.used + size) * 3 // 2:
             self._drop()
@@ -169,7 +169,7 @@ class Pool:
             try:
                 memory = _map(wanted)
             except OSError as error:
-                raise MemoryError(f"the system has no {size:,} bytes more ({error.strerror})") from error
+                raise MemoryError(f"the system has no room for {size:,} more bytes ({error.strerror})") from error
         self.segments[self.next] = memory
         self.firsts.append(self.next)
         self._insert(wanted, self.next)
@@ -204,7 +204,7 @@ def _starts(shapes, itemsize):
 
 
 def empty_together(shapes, dtype):
-    """Uninitialised C-contiguous arrays of several shapes in one piece of memory; each begins on a page of it."""
+    """Uninitialised C-contiguous arrays of several shapes in one piece of memory, each beginning on a page."""
     starts = _starts(tuple(shapes), np.dtype(dtype).itemsize)
     memory = empty((starts[-1],), np.uint8)
     return [np.ndarray(shape, dtype, memory, start) for shape, start in zip(shapes, starts)]
@@ -218,7 +218,7 @@ def zeros(shape, dtype):
 
 
 def empty_like(x):
-    """An uninitialised array of x's shape, dtype and memory order (channels-last stays channels-last)."""
+    """An uninitialised array with x's shape, dtype and memory order (channels-last stays channels-last)."""
     if x.flags.c_contiguous:
         return empty(x.shape, x.dtype)
     order = sorted(range(x.ndim), key=lambda axis: (-abs(x.strides[axis]), axis))

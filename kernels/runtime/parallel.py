@@ -1,10 +1,10 @@
-"""Kernels on several threads, without compiling a parallel loop for each of them.
+"""Runs kernels on several threads without compiling a parallel loop for each of them.
 
-A parallel kernel is a serial function ``kernel(t, threads, …)`` that does the t-th of so many shares of the work, and begins
-with ``if t < 0: return on_threads(t, threads)``. ``threads.launch`` calls it once with a negative t, and it then calls itself
-for every share, through ``parallel_for``: the one ``prange`` of the package, which is handed addresses and compiles once.
-Numba would else compile a prange of each kernel three times over (its body, the body's wrapper, the function around), and
-optimise each time all that the kernel is made of: that was half of what a first training step waited for.
+A parallel kernel is a serial function ``kernel(t, threads, …)`` that does thread share t of the work and begins with
+``if t < 0: return on_threads(t, threads)``. ``threads.launch`` calls it once with a negative t, and it then calls itself
+for each share through ``parallel_for``, the only ``prange`` of the package, which takes addresses and is compiled once.
+With a prange in each kernel, Numba would compile it three times (the loop body, its wrapper and the enclosing function)
+and optimise everything the kernel calls each time: half of the time that a first training step used to take.
 """
 
 from functools import cache
@@ -23,7 +23,7 @@ _share = ir.FunctionType(ir.VoidType(), [_bytes, _i64])  # (arguments, t)
 
 @intrinsic
 def _call_share(typingctx, share, arguments, t):
-    """Do share t: call the C function at an address."""
+    """Run share t: call the C function at the address ``share``."""
 
     def codegen(context, builder, signature, args):
         share, arguments, t = args
@@ -36,7 +36,7 @@ def _call_share(typingctx, share, arguments, t):
 
 @njit(parallel=True)
 def parallel_for(share, arguments, threads):
-    """Shares 0 ≤ t < threads, each on a thread of its own where Numba has so many."""
+    """Run shares 0 ≤ t < threads, each on its own thread if Numba has that many."""
     for t in prange(threads):
         _call_share(share, arguments, np.int64(t))
     return 0
@@ -47,18 +47,18 @@ _SIGNATURE = (types.int64,) * 3
 
 @cache
 def parallel_for_address():
-    """Where the compiled ``parallel_for`` stands in memory."""
+    """The address of the compiled ``parallel_for``."""
     parallel_for.compile(_SIGNATURE)
     compiled = parallel_for.overloads[_SIGNATURE]
     return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
 
 
 def _uncounted(arg, value):
-    """The value of a kernel's parameter, null where it is what Numba counts an array's references by.
+    """The value of a kernel argument, or null if Numba counts an array's references through it.
 
-    Each slice of an array counts one more and later one less, and all threads would do so in the same place of memory, in
-    turn: kernels that take a slice of every row would do little else. Whoever called the kernel holds its arrays. An array
-    is flattened to memory info, parent, size, itemsize, data, …, named arg.x.0, arg.x.1, ….
+    Each slice of an array increments and later decrements its reference count. All threads would do so at one address,
+    one after another, and kernels that slice every row would do little else. The caller of the kernel keeps its arrays
+    alive. An array is flattened to memory info, parent, size, itemsize, data, …, named arg.x.0, arg.x.1, ….
     """
     counts = isinstance(arg.type, ir.PointerType) and arg.name.endswith((".0", ".1"))
     return ir.Constant(arg.type, None) if counts else value
@@ -66,9 +66,9 @@ def _uncounted(arg, value):
 
 @intrinsic
 def on_threads(typingctx, t, threads):
-    """Call the kernel this stands in once for each share, with the arguments it has itself; 0, or 1 if a share failed.
+    """Call the enclosing kernel once for each share, with its own arguments. Returns 0, or 1 if a share failed.
 
-    t: minus the address of ``parallel_for``. To be used in a kernel(t, threads, …) that returns an int64.
+    t: minus the address of ``parallel_for``. For use in a kernel(t, threads, …) that returns an int64.
     """
 
     def codegen(context, builder, signature, args):
@@ -83,7 +83,7 @@ def on_threads(typingctx, t, threads):
         values = [inner.load(cgutils.gep_inbounds(inner, fields, 0, n)) for n in range(1, len(kept.elements))]
         values[1:] = [_uncounted(arg, value) for arg, value in zip(rest, values[1:])]
         places = [cgutils.alloca_once(inner, pointer.type.pointee) for pointer in (returned, error)]
-        # Not inlined: this is a second place that the kernel is called from, and would be a second copy of it.
+        # Not inlined: this is a second call of the kernel, and would become a second copy of its code.
         status = inner.call(kernel, [*places, share.args[1], *values], attrs=("noinline",))
         with inner.if_then(inner.icmp_unsigned("!=", status, status.type(0)), likely=False):
             inner.store(_i64(1), cgutils.gep_inbounds(inner, fields, 0, 0))

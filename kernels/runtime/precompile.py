@@ -1,10 +1,10 @@
-"""The kernels of a training step, compiled by several processes at once.
+"""Compiles the kernels of a training step in several processes at once.
 
-Compiling holds one lock in a process, so threads do not help. With an empty cache folder, the first fused convolution in
-float32 starts a process a core. Each does some of the tasks in ``precompile_tasks.py``, with a cache folder of its own
-(Numba's index files are not made for two writers at once); what they compiled is then moved into ``jit.FOLDER``, and loaded
-from there. One process at a time does so in a folder; another that comes meanwhile waits for it. Whatever goes wrong, the
-kernels are compiled in this process, as they are needed. MINIRES_PRECOMPILE=0 switches it off.
+Compilation holds a process-wide lock, so threads do not help. If the cache folder is empty, the first fused float32
+convolution starts one process per core. Each runs some of the tasks in ``precompile_tasks.py`` with its own cache folder
+(Numba's index files do not support concurrent writers); the compiled kernels are then moved into ``jit.FOLDER`` and loaded
+from there. Only one process at a time does this for a cache folder; others wait for it. If anything goes wrong, kernels are
+compiled in this process as they are needed. MINIRES_PRECOMPILE=0 turns precompiling off.
 """
 
 import os
@@ -21,21 +21,21 @@ from ...lock import try_lock
 from . import jit
 from .threads import physical_cores
 
-MOST_PROCESSES = 4  # more would compile the same inner functions once more each
-LOCK = "precompiling"  # a file that is locked; it stays behind and means nothing by being there
-PATIENCE = 300  # seconds after which a process is not waited for any longer
+MOST_PROCESSES = 4  # each further one would compile the same inner functions again
+LOCK = "precompiling"  # the lock file; it is never deleted, and its existence means nothing
+PATIENCE = 300  # seconds to wait for other processes
 _once = threading.Lock()
 _looked = False
 
 
-# Seconds of each of precompile_tasks.py's functions on a Zen 3 core. A convolution and its weight gradient compile some of the
-# same inner functions, hence as few processes as cores.
+# Seconds that each task of precompile_tasks.py takes on a Zen 3 core. A convolution and its weight gradient compile some of
+# the same inner functions, so there are no more processes than cores.
 SECONDS = {"direct": 9.0, "winograd": 9.0, "direct_weight": 5.0, "winograd_weight": 5.0, "rest": 5.0}
 TASKS = f"{__package__.rpartition('.')[0]}.precompile_tasks"
 
 
 def shares(processes):
-    """Lists of tasks, one a process, of nearly equal time."""
+    """Divide the tasks into one list per process, of nearly equal total time."""
     lists, totals = [[] for _ in range(processes)], [0.0] * processes
     for name, seconds in sorted(SECONDS.items(), key=lambda item: -item[1]):
         least = totals.index(min(totals))
@@ -48,7 +48,7 @@ def shares(processes):
 
 
 def first_time():
-    """Before the first fused convolution of a process in float32: compile on several cores if nothing is compiled yet."""
+    """Called before a process's first fused float32 convolution: compile on several cores if nothing is compiled yet."""
     global _looked
     if _looked:
         return
@@ -65,7 +65,7 @@ def _wanted():
     return (
         os.environ.get("MINIRES_PRECOMPILE") != "0"
         and jit.FOLDER is not None
-        and name.startswith("python")  # not a program that has Python inside
+        and name.startswith("python")  # not a program that embeds Python
         and not getattr(sys, "frozen", False)
         and physical_cores() > 1
         and not any(jit.FOLDER.rglob("direct._convolve-*.nbi"))
@@ -74,7 +74,7 @@ def _wanted():
 
 
 def _alone(work):
-    """work(), one process at a time; not when another has done it meanwhile, nor when that takes too long."""
+    """Run ``work`` in one process at a time, unless another process has done it meanwhile or takes too long."""
     descriptor = os.open(jit.FOLDER / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         until = time.monotonic() + PATIENCE
@@ -82,7 +82,7 @@ def _alone(work):
             try:
                 try_lock(descriptor)
                 break
-            except (BlockingIOError, PermissionError):  # another is at it
+            except (BlockingIOError, PermissionError):  # another process is doing it
                 if time.monotonic() > until:
                     return
                 time.sleep(0.1)
@@ -103,7 +103,7 @@ def _precompile():
                 running.append(_start(names, Path(scratch) / str(n)))
             for process in running:
                 process.wait(max(0.0, PATIENCE - (time.perf_counter() - began)))
-        finally:  # a KeyboardInterrupt, too
+        finally:  # even after a KeyboardInterrupt
             for process in running:
                 if process.poll() is None:
                     process.kill()
@@ -123,7 +123,7 @@ def _start(names, folder):
 
 
 def _adopt(folder):
-    """Move compiled functions, whole, to where they belong; not those that another process has brought already."""
+    """Move compiled functions to where they belong, except those that are already there. Returns the names of the others."""
     names = []
     for index in sorted(folder.rglob("*.nbi")):
         to = jit.FOLDER / index.parent.relative_to(folder)
@@ -132,6 +132,6 @@ def _adopt(folder):
         to.mkdir(exist_ok=True)
         for code in index.parent.glob(f"{index.stem}.*.nbc"):
             shutil.move(code, to / code.name)
-        shutil.move(index, to / index.name)  # last: what it lists is there
+        shutil.move(index, to / index.name)  # last, when the code that it lists is there
         names.append(index.name.split("-")[0].split(".")[-1])
     return names

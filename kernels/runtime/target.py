@@ -1,6 +1,6 @@
-"""What Numba compiles for: vector width and register-tile shapes by CPU target.
+"""The CPU target that Numba compiles for: its vector width and register-tile shapes.
 
-Read from Numba's target (``NUMBA_CPU_NAME``, ``NUMBA_CPU_FEATURES``), not from the CPU, so that a machine can play another:
+Read from Numba's settings (``NUMBA_CPU_NAME``, ``NUMBA_CPU_FEATURES``), not from the CPU, so that other targets can be tested:
 ``NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=`` is AVX2 and ``NUMBA_CPU_NAME=generic NUMBA_CPU_FEATURES=`` the plain target.
 """
 
@@ -30,18 +30,18 @@ def _kind():
 
 
 KIND = _kind()
-HAS_FMA = KIND != "plain"  # without it llvm.fma becomes a library call: a multiply and an add are emitted instead
+HAS_FMA = KIND != "plain"  # otherwise llvm.fma would be a library call, and a multiply and an add are emitted instead
 VECTOR_BYTES = {"avx512": 64, "avx2": 32, "neon": 16, "plain": 16}[KIND]
 
-# Rows of a register tile that is two vectors wide (many output channels) and one vector wide (few).
-# The accumulators, the vectors of B and one broadcast must fit the registers: 32 for AVX-512 and NEON, 16 for the others.
-# AVX-512: 8 rows of two vectors did 116 GFLOP/s of 117 on Zen 4, 12 rows 110, at sums over 32 channels; and 8 divides the
-# channels and pixels that networks have.
+# Rows of the register tiles that are two vectors wide (many output channels) and one vector wide (few).
+# The accumulators, the vectors of B and one broadcast must fit in the registers: 32 on AVX-512 and NEON, 16 on the others.
+# On AVX-512, 8 rows of two vectors reached 116 GFLOP/s of 117 on Zen 4, with sums over 32 channels, and 12 rows 110. Also,
+# 8 divides the usual numbers of channels and pixels.
 TILE_ROWS = {"avx512": (8, 16), "avx2": (6, 12), "neon": (12, 16), "plain": (4, 8)}
 WIDE_ROWS, NARROW_ROWS = TILE_ROWS[KIND]
 
 
 def tile_columns(columns, itemsize):
-    """Columns of the register tile that a product with so many columns uses: one vector for few, two for more."""
+    """Width of the register tile for a product with ``columns`` columns: one vector if they fit into it, else two."""
     lanes = VECTOR_BYTES // itemsize
     return lanes if columns <= lanes else 2 * lanes

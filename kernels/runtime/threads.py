@@ -1,7 +1,7 @@
-"""How many threads the parallel kernels use, and the one lock they run under.
+"""The number of threads of parallel kernels, and the lock under which they are launched.
 
-The default is the number of physical cores: two hyperthreads share one FMA unit. Numba's workqueue layer aborts the
-process when two Python threads enter parallel kernels, so all of them go through ``launch``.
+The default is the number of physical cores, because two hyperthreads share one FMA unit. Numba's workqueue layer aborts
+the process if two Python threads enter parallel kernels, so every kernel launch goes through ``launch``.
 """
 
 import glob
@@ -18,12 +18,12 @@ from ...errors import ConfigError
 
 LOCK = threading.RLock()
 SMALL = 1 << 16  # bytes of a kernel's largest array; below it one thread does the work
-_requested = None  # what set_num_threads was told
+_requested = None  # the argument of set_num_threads
 
 
 @cache
 def physical_cores():
-    """Physical cores that this process may run on."""
+    """The number of physical cores that this process may run on."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     if sys.platform == "darwin":
         try:
@@ -40,7 +40,7 @@ def physical_cores():
 
 
 def most_threads():
-    """The most threads Numba will start in this process (NUMBA_NUM_THREADS, else the logical cores)."""
+    """The most threads that Numba can start in this process (NUMBA_NUM_THREADS, else the number of logical cores)."""
     import numba
 
     return numba.config.NUMBA_NUM_THREADS
@@ -59,9 +59,9 @@ def _default_threads():
 
 
 def set_num_threads(threads: int) -> None:
-    """Run parallel kernels on this many threads. Results do not depend on it, to the last bit.
+    """Run parallel kernels on this many threads. Results are bitwise the same for any number.
 
-    Raises ConfigError when it is below 1 or above what Numba may start in this process.
+    Raises ConfigError if it is below 1 or above what Numba can start in this process.
     """
     global _requested
     if not isinstance(threads, numbers.Integral) or isinstance(threads, bool) or threads < 1:
@@ -77,12 +77,12 @@ def set_num_threads(threads: int) -> None:
 
 @cache
 def start_threads():
-    """Start Numba's threads, told how long to wait awake.
+    """Start Numba's threads, and set how long they spin before they sleep.
 
-    By default GNU OpenMP's threads spin for many milliseconds at the end of each kernel. When anything else wants a core (a
-    browser, our own prefetch thread), the spinning thread keeps it from the one that still has work. Those that sleep at
-    once must be woken for each kernel, and often find themselves on the core that the caller is on. So they spin a little
-    longer than Python takes from one kernel to the next. What the user has set stands.
+    By default GNU OpenMP's threads spin for many milliseconds at the end of each kernel. If anything else needs a core (a
+    browser, our own prefetch thread), a spinning thread takes it from one that still has work. Threads that sleep at once
+    must be woken for each kernel, and often wake up on the caller's core. So they spin slightly longer than Python takes
+    from one kernel to the next. The user's own settings take precedence.
     """
     import numba
 
@@ -90,7 +90,7 @@ def start_threads():
     if any(name in os.environ for name in names):
         numba.get_num_threads()
         return
-    os.environ["GOMP_SPINCOUNT"] = "50000"  # read once, when the library is loaded
+    os.environ["GOMP_SPINCOUNT"] = "50000"  # read once, when OpenMP is loaded
     try:
         numba.get_num_threads()
     finally:
@@ -98,9 +98,10 @@ def start_threads():
 
 
 def launch(kernel, *args):
-    """Run a parallel kernel, one at a time. Its first two parameters (``parallel.py``) are put in here.
+    """Launch a parallel kernel, one at a time. Its first two arguments (``parallel.py``) are supplied here.
 
-    Small work runs on one thread: waking the others costs more, and far more when they have to wait for a core.
+    Small work runs on one thread: waking the others costs more, and far more if they have to wait for a core. Raises
+    MemoryError if a thread share failed to allocate its scratch arrays.
     """
     with LOCK:
         threads = get_num_threads()
@@ -121,14 +122,14 @@ def _large(args):
 
 @cache
 def _parallel():
-    """Numba's functions for the number of threads, its threads started; and where ``parallel_for`` is."""
+    """Start Numba's threads. Returns its functions that get and set their number, and the address of ``parallel_for``."""
     import numba
     from numba.np.ufunc import parallel
 
     from .parallel import parallel_for_address
 
     start_threads()
-    # Numba's own function takes two locks first, to start the threads; where this Numba has the one behind it, that will do.
+    # Numba's public function takes two locks to start the threads. They have started, so use the private one, if it exists.
     get_threads = getattr(parallel, "_get_num_threads", numba.get_num_threads)
     return get_threads, numba.set_num_threads, parallel_for_address()
 

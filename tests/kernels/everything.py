@@ -1,9 +1,9 @@
-"""Runs every kernel and a training step, for the tests that look at a whole process.
+"""Runs every kernel and a training step, for the tests that examine a whole process.
 
-python everything.py bits              a hash of all results in float32 and float64, one line
-python everything.py bits 3            the same on three threads by set_num_threads
-python everything.py signatures        {kernel: signatures after plain arrays, after foreign ones} where they differ
-python everything.py together          every kernel from two Python threads at once, against one alone
+python everything.py bits              a hash of all results in float32 and float64, on one line
+python everything.py bits 3            the same, on three threads set by set_num_threads
+python everything.py signatures        compiled kernels, and those whose signatures differ after foreign arrays
+python everything.py together          every kernel from two Python threads at once, compared with one alone
 """
 
 import hashlib
@@ -32,7 +32,7 @@ CONVOLUTIONS = [  # x shape, w shape, stride, padding, dilation, groups: few ite
 
 
 def calls(dtype, change=lambda x: x):
-    """(name, result) of every kernel; ``change`` may give each input another place or order in memory."""
+    """Yield (name, result) of every kernel; ``change`` may give each input another position or order in memory."""
     rng = np.random.default_rng(0)
 
     def new(*shape):
@@ -83,7 +83,7 @@ def calls(dtype, change=lambda x: x):
 
 
 def fused(new, x_shape, w_shape, geometry):
-    """Kernels with prologues and epilogues; ``new`` makes an array of a shape."""
+    """Yield (name, result) of kernels with prologues and epilogues; ``new`` makes an array of a given shape."""
     I, O = x_shape[3], w_shape[3]
     x, w = new(*x_shape), new(*w_shape)
     weight, bias, dy, partner = new(I), new(I), new(*x_shape), new(*x_shape)
@@ -115,7 +115,7 @@ def fused(new, x_shape, w_shape, geometry):
 
 
 def train():
-    """Two steps of a ResNet-8: every parameter and running statistic after them."""
+    """Two training steps of a ResNet-8. Returns every parameter and running statistic."""
     mr.manual_seed(0)
     rng = np.random.default_rng(0)
     model = mr.models.create("resnet8", num_classes=10)
@@ -140,7 +140,7 @@ def bits():
 
 
 def signatures():
-    """How often each compiled function of the package has been compiled."""
+    """The number of times that each compiled function of the package has been compiled."""
     counts = {}
     for info in pkgutil.walk_packages(kernels.__path__, "minires.kernels."):
         module = import_module(info.name)
@@ -151,7 +151,7 @@ def signatures():
 
 
 def foreign():
-    """Ways to hold the same values that are none of the plain one: order, gaps, alignment, writeability, direction."""
+    """Functions that store the same values differently: in order, gaps, alignment, writeability or direction."""
 
     def sliced(x):
         wide = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)
@@ -189,7 +189,7 @@ def compare_signatures():
 
 
 def together():
-    """Two Python threads run everything at once, several times; their results are those of one alone."""
+    """Run everything on two Python threads at once, several times, and compare with the results of one alone."""
     import numba
 
     alone = [result.tobytes() for _, result in calls(np.float32)]

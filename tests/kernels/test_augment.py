@@ -1,4 +1,4 @@
-"""Augmentation: the compiled kernel against its readable twin, and the twin against what the words mean."""
+"""Augmentation: the compiled kernel against the reference, and both against their description."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def run(kernel, images, indices, dtype=np.float32, mean=MEAN, std=STD, **setting
     epoch=st.integers(0, 1000),
     dtype=st.sampled_from([np.float32, np.float64]),
 )
-def test_the_compiled_kernel_gives_the_bits_of_its_twin(size, channels, pad, cutout, reflect, flip, seed, epoch, dtype):
+def test_compiled_and_reference_give_the_same_bits(size, channels, pad, cutout, reflect, flip, seed, epoch, dtype):
     images = some_images(5, size, channels)
     if reflect:
         pad = min(pad, min(size) - 1)
@@ -47,7 +47,7 @@ def test_the_compiled_kernel_gives_the_bits_of_its_twin(size, channels, pad, cut
 
 @pytest.mark.parametrize("kernel", [augment, reference])
 class TestMeaning:
-    def test_nothing_asked_for_is_normalisation(self, kernel):
+    def test_without_options_images_are_only_normalised(self, kernel):
         images = some_images()
         expected = (images[[3, 1]].astype(np.float64) / 255 - MEAN) / STD
         np.testing.assert_allclose(run(kernel, images, [3, 1]), expected, rtol=1e-5, atol=1e-6)
@@ -60,12 +60,11 @@ class TestMeaning:
             padded = np.pad(plain, border, mode="reflect") if reflect else np.pad(plain, border)
             windows = {padded[y : y + 8, x : x + 8].tobytes() for y in range(7) for x in range(7)}
             assert len(windows) == 49
-            crops = {
-                run(kernel, images, [0], pad=3, reflect=reflect, epoch=epoch).tobytes() for epoch in range(400)
-            }  # all 49 places turn up: the chance that one does not is about 49 · (48/49)⁴⁰⁰ = 1 %, and the draw is fixed
+            # All 49 windows occur: the probability that one does not is about 49 · (48/49)⁴⁰⁰ = 1 %, and the draws are fixed.
+            crops = {run(kernel, images, [0], pad=3, reflect=reflect, epoch=epoch).tobytes() for epoch in range(400)}
             assert crops == windows
 
-    def test_a_flip_swaps_left_and_right_about_every_second_time(self, kernel):
+    def test_a_flip_swaps_left_and_right_about_half_of_the_time(self, kernel):
         images = some_images(1)
         plain = run(kernel, images, [0])[0]
         seen = [run(kernel, images, [0], flip=True, epoch=epoch)[0].tobytes() for epoch in range(200)]
@@ -85,7 +84,7 @@ class TestMeaning:
             np.testing.assert_array_equal(seen[~blank], plain[~blank])
             sizes.add((len(rows), len(columns)))
         assert max(sizes) == (min(side, 8), min(side, 8))
-        assert side == 1 or len(sizes) > 1  # some squares reach over the border
+        assert side == 1 or len(sizes) > 1  # some squares extend beyond the border
 
     def test_a_sample_does_not_depend_on_its_batch(self, kernel):
         images = some_images()
@@ -103,8 +102,8 @@ class TestMeaning:
         assert len({image.tobytes() for image in base}) > 20
         assert all((base != other).any() for other in others)
 
-    def test_options_do_not_disturb_each_other(self, kernel):
-        """With cutout the crop and the flip stay where they were."""
+    def test_options_do_not_affect_each_other(self, kernel):
+        """Cutout does not change the crop and the flip."""
         images = some_images()
         plain = run(kernel, images, np.arange(6), pad=2, flip=True)
         cut = run(kernel, images, np.arange(6), pad=2, flip=True, cutout=3)
@@ -137,7 +136,7 @@ class TestMeaning:
             ({"cutout": -2}, ConfigError, "-2"),
         ],
     )
-    def test_what_cannot_work_is_refused(self, kernel, change, error, words):
+    def test_invalid_arguments_are_refused(self, kernel, change, error, words):
         good = {
             "images": some_images(),
             "indices": np.arange(2),
@@ -149,7 +148,7 @@ class TestMeaning:
             kernel.augment_batch(**(good | change))
 
 
-def test_it_compiles_once_a_dtype():
+def test_it_compiles_once_per_dtype():
     images = some_images()
     for indices in ([0, 1], np.array([2], np.int32), np.array([1, 2, 3, 4])[::2]):
         for how in (
@@ -164,30 +163,30 @@ def test_it_compiles_once_a_dtype():
 
 class TestKeyedRandom:
     def test_it_is_splitmix64(self):
-        """The first numbers of SplitMix64 from the state 1234567, as in the published reference implementation."""
+        """The first outputs of SplitMix64 from the state 1234567, as in the published reference implementation."""
         state, expected = (
             np.array([1234567], np.uint64),
             [6457827717110365317, 3203168211198807973, 9817491932198370423],
         )
         assert [int(keyed_random.scramble(state, np.array([k], np.uint64))[0]) for k in range(3)] == expected
 
-    def test_purposes_and_words_are_kept_apart(self):
+    def test_purposes_and_words_give_different_keys(self):
         keys = [
             keyed_random.key_of(p, *w) for p in ("order", "augment") for w in ((0, 0), (0, 1), (1, 0), (-1, 0), (0,))
         ]
         assert len({int(key[0]) for key in keys}) == len(keys)
 
-    def test_bits_are_even(self):
+    def test_bits_are_balanced(self):
         draws = keyed_random.scramble(keyed_random.key_of("augment", 0, 0), np.arange(20_000, dtype=np.uint64))
         shares = np.unpackbits(draws.view(np.uint8).reshape(-1, 8), axis=1).mean(axis=0)
         assert np.abs(shares - 0.5).max() < 0.02
 
-    def test_a_permutation_has_every_number_once(self):
+    def test_a_permutation_contains_every_number_once(self):
         order = keyed_random.permutation(1000, "order", 3, 4)
         np.testing.assert_array_equal(np.sort(order), np.arange(1000))
         assert (order != keyed_random.permutation(1000, "order", 3, 5)).any()
         assert keyed_random.permutation(0, "order").shape == (0,)
 
-    def test_permutations_are_known(self):
-        """No new NumPy may reorder a training run."""
+    def test_a_known_permutation(self):
+        """A new version of NumPy must not reorder a training run."""
         assert keyed_random.permutation(8, "order", 0, 1).tolist() == [3, 5, 7, 2, 0, 6, 4, 1]

@@ -1,4 +1,4 @@
-"""No kernel reads past its inputs or writes past its outputs, and none counts on what fresh memory holds."""
+"""No kernel reads or writes out of bounds, and none relies on the contents of fresh memory."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ MARK = 1.25e30
 
 
 class Guard:
-    """Allocates arrays between bands of a mark, filled with NaN; ``check`` sees whether a band was written to."""
+    """Allocates arrays filled with NaN between guard bands; ``check`` asserts that no band was written to."""
 
     def __init__(self):
         self.made = []
@@ -32,7 +32,7 @@ class Guard:
         return [self.empty(shape, dtype) for shape in shapes]
 
     def between_nans(self, x):
-        """x again, with NaN right before and right after it: a read past its end shows in a result."""
+        """A copy of x with NaN right before and after it, so that a read out of bounds shows in a result."""
         if x.dtype.kind != "f":
             return x
         memory = np.full(x.size + 2 * BAND, np.nan, x.dtype)

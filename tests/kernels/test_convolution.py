@@ -1,4 +1,4 @@
-"""Convolution: the compiled kernels against reference, reference against naive loops."""
+"""Convolution: compiled kernels against the reference, the reference against naive loops."""
 
 import numpy as np
 import pytest
@@ -30,13 +30,13 @@ def three(module, x, w, dy, geometry):
 
 @pytest.fixture(autouse=True)
 def direct():
-    """Winograd's way has tests of its own, with bounds of its own."""
+    """The Winograd algorithm has its own tests, with other error bounds."""
     with mr.winograd(False):
         yield
 
 
 def check(x_shape, w_shape, geometry, dtype, seed, tested, oracle):
-    """All three of ``tested`` in dtype against ``oracle`` in float64, within ε times the sum of absolute products."""
+    """y, dx and dw of ``tested`` in ``dtype`` against ``oracle`` in float64, within ε times the sum of absolute products."""
     x, w, dy = arrays(seed, dtype, x_shape, w_shape, out_shape(x_shape, w_shape, *geometry))
     found = three(tested, x, w, dy, geometry)
     expected = three(oracle, *(a.astype(np.float64) for a in (x, w, dy)), geometry)
@@ -64,7 +64,7 @@ def test_reference_against_loops(case, dtype, seed):
 
 @pytest.mark.parametrize("kernel", range(1, 12))
 def test_every_kernel_size_against_loops(kernel):
-    """Both back ends against the loops themselves: no mistake can be shared."""
+    """Both back ends against the loops, so that they cannot share a mistake."""
     padding, dilation = kernel // 2, 1 + (kernel < 4)
     size = max(1, dilation * (kernel - 1) + 1 - 2 * padding) + 2
     geometry = ((1 + kernel % 3, 1), (padding, padding), (dilation, 1), 1)
@@ -73,24 +73,24 @@ def test_every_kernel_size_against_loops(kernel):
 
 
 ONE = (1, 1)
-LAYERS = {  # name: x shape, w shape, stride, padding, dilation, groups; each is a path of its own through the kernels
+LAYERS = {  # name: x shape, w shape, stride, padding, dilation, groups; each takes another path through the kernels
     "a ResNet-20 layer": ((3, 32, 32, 16), (3, 3, 16, 16), ONE, ONE, ONE, 1),
     "a stage's first layer": ((3, 32, 32, 16), (3, 3, 16, 32), (2, 2), ONE, ONE, 1),
     "wide": ((2, 8, 8, 64), (3, 3, 64, 64), ONE, ONE, ONE, 1),
     "very wide, one image": ((1, 7, 7, 256), (3, 3, 256, 128), ONE, ONE, ONE, 1),
     "an ImageNet stem": ((2, 57, 57, 3), (7, 7, 3, 64), (2, 2), (3, 3), ONE, 1),
     "an 11×11 stem": ((1, 67, 67, 3), (11, 11, 3, 96), (4, 4), (0, 0), ONE, 1),
-    "an image that is cut into bands": ((1, 90, 80, 24), (3, 3, 24, 17), ONE, ONE, ONE, 1),
+    "an image in bands": ((1, 90, 80, 24), (3, 3, 24, 17), ONE, ONE, ONE, 1),
     "bands with stride 2 and 5×5": ((2, 75, 61, 20), (5, 5, 20, 9), (2, 2), (2, 2), ONE, 1),
     "a projection": ((2, 14, 14, 33), (1, 1, 33, 65), (2, 2), (0, 0), ONE, 1),
     "1×1 images": ((5, 1, 1, 19), (3, 3, 19, 23), ONE, ONE, ONE, 1),
-    "a kernel that the image fits once": ((2, 5, 5, 8), (5, 5, 8, 8), ONE, (0, 0), ONE, 1),
-    "stride 3 over gaps that no tap reads": ((2, 11, 13, 6), (1, 2, 6, 10), (3, 3), (0, 0), ONE, 1),
+    "a kernel as large as the image": ((2, 5, 5, 8), (5, 5, 8, 8), ONE, (0, 0), ONE, 1),
+    "stride 3 with gaps that no tap reads": ((2, 11, 13, 6), (1, 2, 6, 10), (3, 3), (0, 0), ONE, 1),
     "depthwise": ((2, 9, 9, 24), (3, 3, 1, 24), ONE, ONE, ONE, 24),
     "ResNeXt-like groups": ((2, 9, 9, 40), (3, 3, 10, 40), (2, 2), ONE, ONE, 4),
     "atrous": ((2, 15, 15, 12), (3, 3, 12, 20), ONE, (4, 4), (4, 4), 1),
-    "a border wider than the kernel": ((2, 3, 4, 5), (2, 3, 5, 7), (2, 1), (5, 6), ONE, 1),
-    "a batch in many items": ((37, 4, 4, 8), (3, 3, 8, 8), ONE, ONE, ONE, 1),
+    "padding wider than the kernel": ((2, 3, 4, 5), (2, 3, 5, 7), (2, 1), (5, 6), ONE, 1),
+    "a batch of many work items": ((37, 4, 4, 8), (3, 3, 8, 8), ONE, ONE, ONE, 1),
 }
 
 
@@ -103,7 +103,7 @@ def test_layers_of_real_networks(name, dtype):
 
 @pytest.mark.parametrize("channels", range(1, 35))
 def test_any_number_of_channels(channels):
-    """Around every multiple of the lanes, in and out, where tiles are cut off."""
+    """Around every multiple of the vector lanes, for input and output channels, where tiles are incomplete."""
     check(
         (2, 5, 6, channels), (3, 3, channels, 35 - channels), (ONE, ONE, ONE, 1), np.float32, channels, fast, reference
     )
@@ -111,14 +111,14 @@ def test_any_number_of_channels(channels):
 
 @pytest.mark.parametrize("positions", [*range(1, 30), 55, 64, 97])
 def test_any_number_of_positions(positions):
-    """Widths that are no multiple of the tile's rows."""
+    """Also widths that are not a multiple of the tile's rows."""
     check((1, 1, positions, 4), (1, 3, 4, 20), (ONE, (0, 1), ONE, 1), np.float32, positions, fast, reference)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", range(8))
 def test_fuzz(start):
-    """400 more geometries a part, from NumPy's generator: other draws than Hypothesis makes."""
+    """400 more geometries per part, from NumPy's generator, which draws others than Hypothesis does."""
     rng = np.random.default_rng(start)
     for _ in range(400):
         kernel, stride, padding = rng.integers(1, 8, 2), rng.integers(1, 4, 2), rng.integers(0, 6, 2)

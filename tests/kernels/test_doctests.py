@@ -1,4 +1,4 @@
-"""The doctests of minires.kernels, whose folder stands outside of minires/ in a checkout."""
+"""The doctests of minires.kernels, whose folder is outside minires/ in a checkout."""
 
 import doctest
 import importlib

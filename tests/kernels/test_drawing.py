@@ -1,4 +1,4 @@
-"""The renderer of the built-in set: its bits do not depend on threads, on the count, on the compiler or on the machine."""
+"""The renderer of the built-in data set: its bits do not depend on threads, image count, compiler or machine."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ import numpy as np
 from minires.kernels.compiled import drawing as shapes
 from minires.kernels.keyed_random import key_of
 images = np.empty((int(sys.argv[1]), 32, 32, 3), np.uint8)
-with np.errstate(over="ignore"):  # uint64 wraps on purpose; without the compiler NumPy scalars say so
+with np.errstate(over="ignore"):  # uint64 wraps on purpose; without the compiler, NumPy scalars warn about it
     shapes.draw_shapes(images, np.arange(len(images)) % 10, key_of("shapes", 0, 0))
 print(hashlib.sha256(images).hexdigest()[:16])
 """
@@ -36,15 +36,15 @@ def digest(images):
 
 
 def digest_elsewhere(count, **environment):
-    """What another process draws under these environment variables."""
+    """The digest of what another process draws with these environment variables."""
     command = [sys.executable, "-c", SCRIPT, str(count)]
     return subprocess.run(
         command, env=os.environ | environment, capture_output=True, text=True, check=True
     ).stdout.strip()
 
 
-def test_the_bits_are_known():
-    """The set that everybody has. Whoever changes a drawing changes these digits, and says so in the change log."""
+def test_known_digest():
+    """The data set that everybody has. If you change a drawing, update this digest and say so in the change log."""
     assert digest(draw(200)) == "51853627c8426aa0"
 
 
@@ -54,7 +54,7 @@ def test_any_number_of_threads_draws_the_same(threads):
 
 
 def test_the_same_without_the_compiler():
-    """Python and NumPy, line by line, are the kernel's reference."""
+    """Plain Python and NumPy are the kernel's reference."""
     assert digest_elsewhere(10, NUMBA_DISABLE_JIT="1") == digest(draw(10))
 
 
@@ -68,14 +68,14 @@ def test_images_do_not_depend_on_how_many_are_drawn():
     np.testing.assert_array_equal(draw(100)[:30], draw(30))
 
 
-def test_every_image_is_its_own():
+def test_all_images_differ():
     images = draw(500)
     assert len({image.tobytes() for image in images}) == 500
     assert not np.array_equal(images, draw(500, seed=1))
 
 
-def test_the_label_is_all_that_differs_between_drawings_of_one_key():
-    """Background and clutter come first: they are drawn alike, and what is drawn on them is not."""
+def test_drawings_of_one_key_differ_only_by_their_label():
+    """Background and clutter are drawn first and do not depend on the label."""
     images = np.empty((2, 32, 32, 3), np.uint8)
     shapes.draw_shapes(images[:1], np.array([0]), key_of("shapes", 0, 0))
     shapes.draw_shapes(images[1:], np.array([2]), key_of("shapes", 0, 0))
@@ -89,7 +89,7 @@ def test_it_compiles_once():
     assert len(shapes._draw_all.signatures) == 1
 
 
-def test_what_does_not_fit_is_refused():
+def test_wrong_arrays_are_refused():
     images, key = np.empty((4, 32, 32, 3), np.uint8), key_of("shapes", 0, 0)
     with pytest.raises(ShapeError, match="3 labels"):
         shapes.draw_shapes(images, np.zeros(3, np.int64), key)

@@ -1,4 +1,4 @@
-"""ReLU, addition, matrix product, cross-entropy and the SGD step: compiled, reference, naive loops."""
+"""ReLU, addition, matrix product, cross-entropy and the SGD step: compiled and reference kernels, and naive loops."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ BOTH = pytest.mark.parametrize("module", [fast, reference], ids=["numba", "refer
 
 
 def foreign_orders(x):
-    """The same values in every kind of memory order."""
+    """The same values in memory layouts of every kind."""
     wide = np.full((*x.shape, 2), np.nan, x.dtype)
     wide[..., 0] = x
     back = np.empty_like(x[..., ::-1]) if x.ndim else x
@@ -45,8 +45,8 @@ def test_relu_and_addition_are_exact(shape, dtype, seed):
 
 @BOTH
 @pytest.mark.parametrize("shape", [(150, 3, 40), (3, 70, 7, 16), (20_011,)])
-def test_orders_in_memory_make_no_difference(module, shape):
-    """Large enough for the parallel path of ``add``."""
+def test_memory_order_makes_no_difference(module, shape):
+    """The arrays are large enough for the parallel path of ``add``."""
     a, b = arrays(0, np.float32, shape, shape)
     for name_a, left in foreign_orders(a).items():
         for name_b, right in foreign_orders(b).items():
@@ -68,7 +68,7 @@ def test_add_in_place(module):
 
 
 @BOTH
-def test_nan_goes_through(module):
+def test_nan_is_propagated(module):
     x = np.array([np.nan, -1, 0, 2], np.float32)
     np.testing.assert_array_equal(module.relu(x), [np.nan, 0, 0, 2])
     np.testing.assert_array_equal(module.add_relu(x, np.zeros_like(x)), [np.nan, 0, 0, 2])
@@ -123,7 +123,7 @@ def test_matmul_broadcasts_leading_axes(module, order, left, right):
 
 @BOTH
 @pytest.mark.parametrize("sizes", [(0, 3, 4), (3, 0, 4), (3, 4, 0)])
-def test_matmul_of_nothing(module, sizes):
+def test_matmul_of_empty_arrays(module, sizes):
     M, K, N = sizes
     y = module.matmul(np.ones((M, K), np.float32), np.ones((K, N), np.float32))
     np.testing.assert_array_equal(y, np.zeros((M, N)))
@@ -155,7 +155,7 @@ def test_cross_entropy_does_not_overflow(module):
 
 
 @BOTH
-def test_cross_entropy_passes_nan_on(module):
+def test_cross_entropy_propagates_nan(module):
     losses, p = module.cross_entropy(np.array([[0, np.nan], [0, 0]], np.float32), np.array([0, 1]), 0.0)
     assert np.isnan(losses).tolist() == [True, False]
     assert np.isnan(p).any(1).tolist() == [True, False]
@@ -219,6 +219,6 @@ def test_the_zero_padding_shortcut_is_exact(module, shape, stride, before, after
 
 
 @pytest.mark.parametrize("dy", [(2, 3, 4, 9), (2, 4, 4, 9), (2, 4, 3, 4)])
-def test_a_gradient_that_is_not_of_this_shortcut_is_refused(dy):
+def test_the_gradient_of_another_shortcut_is_refused(dy):
     with pytest.raises(ShapeError, match=r"zero_pad_shortcut_grad: shapes \(2"):
         fast.zero_pad_shortcut_grad(np.zeros(dy), (2, 7, 6, 5), 2, 1)

@@ -1,4 +1,4 @@
-"""Compiled code is kept in a folder of its own, never stale, and no other package's cache is touched."""
+"""Compiled code is kept in minires' own cache folder, is never stale, and other packages' caches are untouched."""
 
 import os
 import shutil
@@ -27,14 +27,14 @@ def python(code, **environment):
 
 @pytest.fixture
 def sources(tmp_path, monkeypatch):
-    """A copy of the kernels' sources, which the hash is taken of."""
+    """A copy of the kernels' sources, from which the hash is computed."""
     folder = tmp_path / "kernels"
     shutil.copytree(jit.KERNELS, folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(jit, "KERNELS", folder)
     return folder
 
 
-def test_the_folder_is_named_by_the_sources(sources):
+def test_the_folders_name_depends_on_the_sources(sources):
     before = jit.source_hash()
     assert jit.FOLDER.name.endswith(before)
     tile = sources / "convolution" / "microkernel.py"
@@ -46,20 +46,20 @@ def test_the_folder_is_named_by_the_sources(sources):
 
 
 @pytest.mark.parametrize("name", ["TRIPLE", "CPU_NAME", "CPU_FEATURES"])
-def test_the_folder_is_named_by_the_target(monkeypatch, name):
+def test_the_folders_name_depends_on_the_target(monkeypatch, name):
     before = jit.source_hash()
     monkeypatch.setattr(jit.target, name, "another")
     assert jit.source_hash() != before
 
 
-def test_the_folder_is_named_by_numbas_version(monkeypatch):
+def test_the_folders_name_depends_on_numbas_version(monkeypatch):
     before = jit.source_hash()
     monkeypatch.setattr(jit.numba, "__version__", "0.0.1")
     assert jit.source_hash() != before
 
 
 def test_other_packages_caches_are_untouched(tmp_path):
-    """Numba's setting is as it was, and a foreign function is cached where it belongs."""
+    """Numba's setting is unchanged, and a foreign function is cached where it belongs."""
     module = tmp_path / "foreign.py"
     module.write_text("import numba\n@numba.njit(cache=True)\ndef f(x):\n    return x + 1\n")
     code = f"""
@@ -80,7 +80,7 @@ print(jit.FOLDER)
     assert not list((tmp_path / "own").rglob("foreign*"))
 
 
-def test_what_is_compiled_is_kept_and_the_first_compile_announced(tmp_path):
+def test_compiled_code_is_kept_and_the_first_compilation_announced(tmp_path):
     code = """
 import numpy as np
 from minires.kernels.runtime import jit
@@ -100,11 +100,12 @@ print(jit.compiles.kernels, jit.compiles.seconds > 0)
     assert list(folder.rglob("*.nbc"))
 
 
+# Modules that register what Numba can compile.
 COMPILING = {
     "numba.np.linalg",
     "numba.np.arraymath",
     "numba.typed.typeddict",
-}  # modules that register what can be compiled
+}
 STEP = """
 import sys
 import numpy as np
@@ -116,8 +117,8 @@ assert fast.add(np.ones((200, 200)), np.ones((200, 200))).sum() == 80000
 """
 
 
-def test_compiled_kernels_are_loaded_without_what_compiling_needs(tmp_path):
-    """And a function that is compiled after that, with arrays of its own, finds all of it."""
+def test_compiled_kernels_load_without_the_modules_that_compiling_needs(tmp_path):
+    """And a function that is compiled afterwards, with its own arrays, still finds them."""
     code = f"""{STEP}
 print(sorted({COMPILING!r} & set(sys.modules)))
 import numba
@@ -133,7 +134,7 @@ print(jit.compiles.kernels)
     assert found.stdout.split() == ["[]", "[]"]
 
 
-def test_a_numba_with_its_functions_elsewhere_loads_them_its_own_way(tmp_path):
+def test_a_numba_that_keeps_its_functions_elsewhere_still_loads_kernels(tmp_path):
     assert python(STEP, MINIRES_CACHE_DIR=str(tmp_path)).returncode == 0
     code = f"""
 import numba.core.runtime.nrt
@@ -149,8 +150,8 @@ print(jit._know_symbols(), sorted({COMPILING!r} - set(sys.modules)), jit.compile
     assert found.stdout.split() == ["False", "[]", "[]"]
 
 
-def test_functions_that_belong_to_no_module_compile():
-    """Those that exec() makes: what watches Numba's compiling looks at the functions of everybody."""
+def test_functions_without_a_module_compile():
+    """exec() makes such functions, and the compile watcher sees the functions of all packages."""
     code = """
 import numba, minires.kernels.runtime.jit
 made = {}
@@ -162,8 +163,8 @@ assert numba.njit(made["f"])(1) == 2
     assert found.returncode == 0, found.stderr
 
 
-def test_a_folder_that_cannot_be_written_to_is_replaced_and_named(tmp_path):
-    """A read-only home, say: another place is found, with a warning that says where and what to set."""
+def test_an_unwritable_folder_is_replaced_with_a_warning(tmp_path):
+    """A read-only home, say: another folder is used, with a warning that names it and says what to set."""
     (tmp_path / "file").write_text("not a folder")
     code = """
 import warnings
@@ -181,7 +182,7 @@ print([str(w.message) for w in caught])
         assert part in message
 
 
-def test_nowhere_to_write_still_computes(tmp_path):
+def test_kernels_run_if_no_folder_is_writable(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     code = """
 import tempfile, warnings
@@ -204,7 +205,7 @@ assert abs(losses[0] - np.log(4)) < 1e-6
 
 
 def test_importing_minires_imports_no_compiler():
-    """Half a second that `minires --help` would pay for nothing."""
+    """It would cost `minires --help` half a second for nothing."""
     found = python(
         "import sys, minires; print(sorted({'numba', 'llvmlite', 'torch', 'matplotlib'} & set(sys.modules)))"
     )
@@ -219,7 +220,7 @@ class TestBackends:
                 modules = {getattr(kernels, function).__module__ for function in kernels.FUNCTIONS}
             assert all((".reference." in module) == (name == "reference") for module in modules)
 
-    def test_switching_nests_and_ends_with_an_exception(self):
+    def test_switching_nests_and_is_undone_by_an_exception(self):
         with kernels.backend("reference"):
             with kernels.backend("numba"):
                 assert kernels.get_backend() == "numba"
@@ -228,10 +229,10 @@ class TestBackends:
             assert kernels.get_backend() == "reference"
         assert kernels.get_backend() == "numba"
 
-    def test_an_unknown_one_is_named(self):
+    def test_an_unknown_name_is_reported(self):
         with pytest.raises(ConfigError, match=r"'nunba' \(did you mean numba\?\).*reference"), kernels.backend("nunba"):
             pass
 
-    def test_no_other_attribute(self):
+    def test_there_are_no_other_attributes(self):
         with pytest.raises(AttributeError, match="conv3d"):
             kernels.conv3d  # noqa: B018

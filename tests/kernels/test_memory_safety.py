@@ -1,4 +1,4 @@
-"""What a process would only notice by luck: freed memory that is read, memory shared with a fork, sums that drift."""
+"""Faults that would be noticed only by chance: reads of freed memory, memory shared with a fork, inaccurate long sums."""
 
 import os
 import subprocess
@@ -15,9 +15,9 @@ from minires.kernels import empty
 HERE = Path(__file__).parent
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the tunables are of the GNU C library")
+@pytest.mark.skipif(sys.platform != "linux", reason="the tunables are those of the GNU C library")
 def test_no_kernel_reads_freed_memory():
-    """With every freed block overwritten at once, results are the same (Numba frees an array after its last use)."""
+    """Results are the same if freed blocks are overwritten at once. (Numba frees an array after its last use.)"""
     path = os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
     printed = []
     for tunables in ("", "glibc.malloc.tcache_count=0:glibc.malloc.perturb=165"):
@@ -30,9 +30,9 @@ def test_no_kernel_reads_freed_memory():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:os.fork")  # JAX's, where the benchmarks' tests have imported it
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork with threads running, which is just what users do
-def test_a_forked_process_has_memory_of_its_own():
+@pytest.mark.filterwarnings("ignore:os.fork")  # from JAX, if the benchmarks' tests have imported it
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork with threads running, which is what users do
+def test_a_forked_process_has_its_own_memory():
     array = empty((1000, 1000), np.float32)
     array[:] = 1
     child = os.fork()
@@ -43,8 +43,8 @@ def test_a_forked_process_has_memory_of_its_own():
     assert (array == 1).all()
 
 
-def test_a_million_terms_keep_their_digits():
-    """NumPy adds float32 one by one along leading axes: 0.8 % off for 64 images of 112×112."""
+def test_a_sum_of_a_million_terms_is_accurate():
+    """NumPy adds float32 values one by one along leading axes, which is 0.8 % off for 64 images of 112×112."""
     x = mr.tensor(np.full((64, 2, 112, 112), 0.1, np.float32), requires_grad=True)
     w, b = mr.tensor(np.zeros((3, 2, 1, 1), np.float32)), mr.tensor(np.zeros(3, np.float32), requires_grad=True)
     y = F.conv2d(x, w, b)

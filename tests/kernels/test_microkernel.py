@@ -1,4 +1,4 @@
-"""The micro-kernels' machine code: what cannot be run here is compiled and looked at."""
+"""The micro-kernels' machine code: targets that cannot run here are compiled for, and the code is inspected."""
 
 import os
 import re
@@ -17,7 +17,7 @@ import numpy as np
 from numba import types
 from minires.kernels.runtime import target
 kind, triple, cpu, which = sys.argv[1:]
-if kind == "neon":  # Numba compiles for x86 here: take its IR, for vectors of 16 bytes, to LLVM's Arm back end
+if kind == "neon":  # Numba compiles for x86 here: pass its IR, with vectors of 16 bytes, to LLVM's Arm back end
     target.VECTOR_BYTES, (target.WIDE_ROWS, target.NARROW_ROWS) = 16, target.TILE_ROWS["neon"]
 assert kind == "neon" or target.KIND == kind, target.KIND
 from minires.kernels.convolution.microkernel import indirect_micro_kernel, micro_kernel
@@ -48,7 +48,7 @@ else:
 
 
 def assembly(kind, triple="", cpu="", which="long", **environment):
-    """Of the tile for long sums, or of the one for short sums, some steps of which are written out."""
+    """The assembly of the tile for long sums, or of the one for short sums, which has some steps unrolled."""
     command = [sys.executable, "-c", SCRIPT, kind, triple, cpu, which]
     found = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
@@ -87,7 +87,7 @@ def inner_loop(text, multiply_add):
         ),
     ],
 )
-def test_the_inner_loop_keeps_its_sums_in_registers(kind, environment, multiply_add, rows, stack):
+def test_the_inner_loop_keeps_its_accumulators_in_registers(kind, environment, multiply_add, rows, stack):
     for which, steps in (("long", 1), ("short", STEPS)):
         loop = inner_loop(assembly(kind, which=which, **environment), multiply_add)
         assert len(re.findall(multiply_add, loop)) == 2 * rows * steps  # MR × NV, not unrolled
@@ -95,7 +95,7 @@ def test_the_inner_loop_keeps_its_sums_in_registers(kind, environment, multiply_
 
 
 def test_the_plain_target_multiplies_and_adds():
-    """Without FMA in the target, llvm.fma would be a call of a library function for each element."""
+    """Without FMA in the target, llvm.fma would call a library function for each element."""
     text = assembly("plain", NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
     assert "mulps" in text
     assert not re.search(r"call.*fma", text)

@@ -1,4 +1,4 @@
-"""Batch normalisation: compiled against reference, reference against naive loops; accuracy where float32 is short."""
+"""Batch normalisation: compiled against reference, reference against naive loops; accuracy where float32 is at its limits."""
 
 import numpy as np
 import pytest
@@ -79,12 +79,12 @@ def test_the_variance_survives_a_large_mean(module, shape):
     np.testing.assert_allclose(var, rows.var(0), rtol=1e-3)
     np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-7)
     naive = (x.reshape(-1, shape[-1]) ** 2).mean(0) - x.reshape(-1, shape[-1]).mean(0) ** 2
-    assert np.abs(naive - rows.var(0)).max() > 1e-3 * rows.var(0).max()  # what is asked for is not easy
+    assert np.abs(naive - rows.var(0)).max() > 1e-3 * rows.var(0).max()  # this is not easy to achieve
 
 
 @pytest.mark.parametrize("module", [fast, reference], ids=["numba", "reference"])
 def test_a_slow_drift_does_not_spoil_the_variance(module):
-    """The shift by a block's first row must hold where the mean moves a long way from row to row."""
+    """The shift by a block's first row must be good enough even if values change considerably from row to row."""
     x = np.linspace(0, 1e4, 20_000, dtype=np.float32)[:, None] + np.float32([0, 5e4])
     _, var = module.batch_norm_stats(x)
     np.testing.assert_allclose(var, x.astype(np.float64).var(0), rtol=1e-5)

@@ -1,4 +1,4 @@
-"""What only other machines and systems do: their names, their system calls, and what they lack."""
+"""What happens only on other machines and systems: their names, their system calls, and features that they lack."""
 
 import mmap
 import os
@@ -29,24 +29,24 @@ from minires.kernels.runtime import jit, memory_pool, target, threads
         ("riscv64-unknown-linux-gnu", "generic-rv64", "+avx2,+fma", "plain"),
     ],
 )
-def test_the_target_is_told_by_the_cpu_and_its_features(monkeypatch, triple, name, features, kind):
+def test_the_target_follows_from_the_cpu_and_its_features(monkeypatch, triple, name, features, kind):
     monkeypatch.setattr(target, "TRIPLE", triple)
     monkeypatch.setattr(target, "CPU_NAME", name)
     monkeypatch.setattr(target, "CPU_FEATURES", features)
     assert target._kind() == kind
 
 
-class TestCoresOfAMac:
+class TestMacCores:
     @pytest.fixture(autouse=True)
     def darwin(self, monkeypatch):
         monkeypatch.setattr(sys, "platform", "darwin")
 
-    def test_the_system_says_how_many(self, monkeypatch):
+    def test_the_system_reports_them(self, monkeypatch):
         monkeypatch.setattr(subprocess, "run", lambda command, **how: SimpleNamespace(stdout=b"6\n"))
         assert threads.physical_cores.__wrapped__() == 6
 
     @pytest.mark.parametrize("error", [FileNotFoundError(2, "no sysctl"), subprocess.CalledProcessError(1, "sysctl")])
-    def test_where_it_does_not_they_are_the_logical_ones(self, monkeypatch, error):
+    def test_otherwise_logical_cores_are_counted(self, monkeypatch, error):
         def fails(command, **how):
             raise error
 
@@ -59,7 +59,7 @@ class TestCoresOfAMac:
     ("name", "value", "spin"),
     [(None, None, "50000"), ("GOMP_SPINCOUNT", "7", "7"), ("OMP_WAIT_POLICY", "active", None)],
 )
-def test_waiting_threads_sleep_soon_unless_the_user_has_said_how_they_wait(monkeypatch, name, value, spin):
+def test_waiting_threads_sleep_soon_unless_the_user_decides(monkeypatch, name, value, spin):
     for known in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(known, raising=False)
     if name:
@@ -72,7 +72,7 @@ def test_waiting_threads_sleep_soon_unless_the_user_has_said_how_they_wait(monke
 
 
 @pytest.mark.parametrize("lacking", [("MAP_PRIVATE", "MAP_ANONYMOUS", "MADV_HUGEPAGE"), ("MADV_HUGEPAGE",), ()])
-def test_fresh_memory_is_writable_and_begins_on_a_page(monkeypatch, lacking):
+def test_fresh_memory_is_writable_and_page_aligned(monkeypatch, lacking):
     for name in lacking:
         monkeypatch.delattr(mmap, name, raising=False)
     memory = memory_pool._map(3 * mmap.PAGESIZE)
@@ -91,16 +91,16 @@ class TestCacheInTheSharedTemporaryFolder:
         (tmp_path / "minires").mkdir(mode=0o700)
         return tmp_path / "minires"
 
-    def test_mine_is_taken(self, base):
+    def test_my_own_is_used(self, base):
         jit._refuse_strangers(base)
 
     @pytest.mark.parametrize("mode", [0o777, 0o720, 0o702])
-    def test_one_that_others_can_write_is_not(self, base, mode):
+    def test_one_that_others_can_write_to_is_refused(self, base, mode):
         base.chmod(mode)
         with pytest.raises(PermissionError, match="can be written by, somebody else"):
             jit._refuse_strangers(base)
 
-    def test_somebody_elses_is_not(self, base, monkeypatch):
+    def test_another_users_is_refused(self, base, monkeypatch):
         monkeypatch.setattr(os, "getuid", lambda: base.stat().st_uid + 1)
         with pytest.raises(PermissionError, match="belongs to"):
             jit._refuse_strangers(base)
@@ -111,8 +111,8 @@ class TestCacheInTheSharedTemporaryFolder:
         jit._refuse_strangers(base / "inner")
 
 
-def test_the_tile_takes_its_shape_at_compile_time_alone():
-    """Rows that are known only at run time are an error of typing, not a tile of some other shape."""
+def test_the_tiles_shape_must_be_known_at_compile_time():
+    """Rows that are known only at run time are a typing error, not a tile of another shape."""
 
     @numba.njit
     def tile(rows, a):

@@ -1,4 +1,4 @@
-"""Pooling: the compiled kernels against reference, reference against naive loops."""
+"""Pooling: compiled kernels against the reference, the reference against naive loops."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def some_image(shape, dtype, seed, ties):
-    """Random, or of three values alone, so that windows hold equals."""
+    """Random values, or with ``ties`` only three different ones, so that windows contain equal elements."""
     rng = np.random.default_rng(seed)
     x = rng.integers(-1, 2, shape) if ties else rng.standard_normal(shape)
     return x.astype(dtype)
@@ -92,8 +92,8 @@ class TestMeaning:
         np.testing.assert_array_equal(np.isnan(y[0]), expected)
         assert index[0, 0, 1, 1] == 6
 
-    def test_a_window_that_lies_in_the_padding_alone_has_no_gradient_to_give(self, module):
-        """Taps at −1 and 2 of an image two pixels high: the maximum of nothing is −∞, and nothing is its cause."""
+    def test_a_window_entirely_in_the_padding_has_no_gradient(self, module):
+        """Taps at −1 and 2 of an image two pixels high: the maximum of no elements is −∞, and no input gets its gradient."""
         x = np.ones((1, 2, 4, 1), np.float32)
         y, index = module.max_pool2d(x, (2, 1), (1, 1), (1, 0), (3, 1))
         assert np.isneginf(y).all()

@@ -1,4 +1,4 @@
-"""An empty cache is filled by several processes at once; whatever goes wrong, kernels are compiled where they are needed."""
+"""An empty cache is filled by several processes at once; if anything fails, kernels are compiled as they are needed."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def python(code, **environment):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty cache folder, and a process that has not looked into it."""
+    """An empty cache folder, in a process that has not looked into it yet."""
     monkeypatch.setattr(jit, "FOLDER", tmp_path / "kernels")
     jit.FOLDER.mkdir()
     monkeypatch.setattr(precompile, "_looked", False)
@@ -46,7 +46,7 @@ for name in sys.argv[2:]:
 
 @pytest.fixture
 def children(monkeypatch):
-    """What stands in for the compiling processes: the code they run, which a test may replace; and all that ran."""
+    """Stand-ins for the compiling processes: the code that they run, which a test may replace, and all that were started."""
     found = {"code": CHILD, "running": []}
 
     def start(names, folder):
@@ -68,11 +68,11 @@ def test_shares(processes):
     assert max(totals) <= sum(totals) / processes + max(names.values()) / 2
 
 
-def test_the_tasks_are_those_that_are_shared_out():
+def test_every_task_is_assigned():
     assert set(precompile_tasks.TASKS) == set(precompile.SECONDS)
 
 
-def test_what_they_compile_is_moved_here(folder, children):
+def test_compiled_kernels_are_moved_into_the_folder(folder, children):
     precompile.first_time()
     names = sorted(name for share in precompile.shares(2) for name in share)
     assert sorted(path.name.split("-")[0] for path in folder.rglob("*.nbi")) == names
@@ -84,14 +84,14 @@ def test_what_they_compile_is_moved_here(folder, children):
 
 
 @pytest.mark.parametrize("code", ["raise SystemExit(3)", "import os; os.abort()", CHILD + "raise ValueError"])
-def test_a_process_that_fails_leaves_nothing(folder, children, code):
+def test_a_failed_process_leaves_nothing(folder, children, code):
     children["code"] = code
     precompile.first_time()
     assert [path.name for path in folder.iterdir()] == [precompile.LOCK]
 
 
-def test_what_is_there_stays(folder, children):
-    """Another process may have compiled meanwhile: an index and the code it lists belong together."""
+def test_existing_files_are_kept(folder, children):
+    """Another process may have compiled in the meantime, and an index belongs to the code that it lists."""
     (folder / "sources").mkdir()
     (folder / "sources" / "direct-1.py311.nbi").write_text("theirs")
     (folder / "sources" / "direct-1.py311.1.nbc").write_text("theirs")
@@ -118,7 +118,7 @@ def test_an_interrupt_ends_the_processes(folder, children, monkeypatch):
     assert [path.name for path in folder.iterdir()] == [precompile.LOCK]
 
 
-def test_not_started_in_vain(folder, children, monkeypatch):
+def test_when_no_process_is_started(folder, children, monkeypatch):
     def nothing_starts():
         monkeypatch.setattr(precompile, "_looked", False)
         precompile.first_time()
@@ -142,7 +142,7 @@ def test_not_started_in_vain(folder, children, monkeypatch):
     assert nothing_starts()
 
 
-def test_no_process_can_be_started(folder, monkeypatch):
+def test_processes_that_cannot_be_started(folder, monkeypatch):
     def refused(*args, **options):
         raise PermissionError("no processes here")
 
@@ -163,7 +163,7 @@ time.sleep(60)
 
 @pytest.fixture
 def holder(folder):
-    """Another process that is compiling already."""
+    """Another process that is already compiling."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-c", HOLDER, folder / precompile.LOCK]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
@@ -185,21 +185,21 @@ def test_one_process_at_a_time(folder, children, holder):
     assert not children["running"]
 
 
-def test_a_process_that_was_killed_at_it_keeps_nobody_waiting(folder, children, holder):
+def test_a_killed_process_does_not_keep_others_waiting(folder, children, holder):
     holder.kill()
     holder.wait()
-    assert (folder / precompile.LOCK).exists()  # which means nothing
+    assert (folder / precompile.LOCK).exists()  # but it is not locked
     precompile.first_time()
     assert len(children["running"]) == 2
 
 
-def test_one_that_takes_too_long_is_not_waited_for(folder, children, holder, monkeypatch):
+def test_waiting_for_another_process_is_limited(folder, children, holder, monkeypatch):
     monkeypatch.setattr(precompile, "PATIENCE", 0.2)
     precompile.first_time()
     assert not children["running"]
 
 
-def test_without_locks_kernels_are_compiled_where_they_are_needed(folder, children, monkeypatch):
+def test_without_locks_kernels_are_compiled_as_they_are_needed(folder, children, monkeypatch):
     def refuse(descriptor):
         raise OSError(37, "No locks available")
 
@@ -208,7 +208,7 @@ def test_without_locks_kernels_are_compiled_where_they_are_needed(folder, childr
     assert not children["running"]
 
 
-def test_a_process_that_would_compile_something_else_stops():
+def test_a_process_that_would_compile_other_kernels_stops():
     assert precompile_tasks.main("kernels-avx2-000000000000", "direct") == 3
 
 
@@ -237,7 +237,7 @@ print(Here.names)
 
 @pytest.mark.slow
 def test_a_cold_start(tmp_path):
-    """The shares cover a training step: the process itself compiles nothing. Bits are those without them."""
+    """The tasks cover a training step: the process itself compiles nothing. The results have the same bits as without them."""
     together = python(STEP, MINIRES_CACHE_DIR=str(tmp_path / "together"))
     alone = python(STEP, MINIRES_CACHE_DIR=str(tmp_path / "alone"), MINIRES_PRECOMPILE="0")
     assert (together.returncode, alone.returncode) == (0, 0), together.stderr + alone.stderr

@@ -1,4 +1,4 @@
-"""Software prefetch, and what threads share: neither shows in a result, so the code itself is looked at."""
+"""Software prefetch, and reference counts in threads: neither shows in a result, so the code itself is inspected."""
 
 import re
 
@@ -22,7 +22,7 @@ from minires.kernels.runtime.parallel import on_threads, parallel_for_address
 
 @numba.njit
 def prefetched_lines(array, start, stop, blocks, shares):
-    """The cache lines, counted from the array's, that all shares of all blocks prefetch."""
+    """The cache lines that all shares of all blocks prefetch, counted from the array's first."""
     streams = np.zeros((STREAMS, 4), np.int64)
     used = streams[: add_stream(streams, 0, array, start, stop, blocks, shares, 1)]
     lines, first = [0 for _ in range(0)], address(array)
@@ -37,12 +37,12 @@ def prefetched_lines(array, start, stop, blocks, shares):
     st.integers(0, 5000), st.integers(0, 5000), st.integers(1, 9), st.integers(1, 40), st.sampled_from("fd"),
 )  # fmt: skip
 def test_shares_cover_a_stream(start, length, blocks, shares, dtype):
-    """Every line of it is prefetched, and not much more than that."""
+    """Every cache line of the stream is prefetched, and few others."""
     array = np.empty(start + length + LINE, dtype)
-    array = array[-array.ctypes.data % LINE // array.itemsize :]  # from the beginning of a line
+    array = array[-array.ctypes.data % LINE // array.itemsize :]  # aligned to a cache line
     lines = prefetched_lines(array, start, start + length, blocks, shares)
     first, behind = start * array.itemsize // LINE, -(-(start + length) * array.itemsize // LINE)
-    # a share begins where the last one ended, within a line: the line in which the stream ends may be reached by its first
+    # A share begins where the last one ended, possibly within a line, so that the stream's last line may be left out.
     assert set(range(first, behind - 1)) <= set(lines)
     assert len(lines) <= behind - first + 2 * blocks * shares
 
@@ -66,7 +66,7 @@ def test_a_prefetch_is_one_instruction(write):
 
 
 def test_threads_count_no_references():
-    """Slices of arrays that threads share would else be counted in one place of memory, by all of them."""
+    """Otherwise all threads would count references to slices of a shared array at the same address."""
 
     @numba.njit(nogil=True, error_model="numpy")
     def kernel(t, threads, x, y):

@@ -1,4 +1,4 @@
-"""Kernels compute addresses from shapes: arrays that do not go together are refused, by both back ends, before any is read."""
+"""Kernels compute addresses from shapes, so arrays that do not match are refused before any of them is read."""
 
 import numpy as np
 import pytest
@@ -32,17 +32,17 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_shapes_that_do_not_go_together(call):
+def test_mismatched_shapes(call):
     with pytest.raises(ShapeError, match=r"\(\d.*\)"):
         call()
 
 
-def test_labels_outside():
+def test_labels_out_of_range():
     with pytest.raises(DataError, match=r"label 6 of sample 2 is outside \[0, 6\)"):
         fast.cross_entropy(A, np.array([0, 1, 6, 2]), 0.0)
 
 
-def test_dtypes_that_do_not_go_together():
+def test_mismatched_dtypes():
     with pytest.raises(DtypeError, match="float64"):
         fast.matmul(A, B.T.astype(np.float64))
     with pytest.raises(DtypeError, match="int64"):
@@ -50,14 +50,14 @@ def test_dtypes_that_do_not_go_together():
 
 
 @pytest.mark.parametrize("backend", ["numba", "reference"])
-def test_the_update_refuses_a_gradient_that_is_not_the_parameters(backend):
+def test_the_update_refuses_a_mismatched_gradient(backend):
     with kernels.backend(backend):
         for grad in (np.ones(3, np.float32), np.ones((1, 5), np.float32), np.ones(5)):
             with pytest.raises((ShapeError, DtypeError)):
                 kernels.sgd_step(np.ones(5, np.float32), grad, None, 0.1, 0.0, 0.0, False)
 
 
-def test_the_update_refuses_a_parameter_that_it_could_not_change():
+def test_the_update_refuses_a_read_only_parameter():
     frozen = np.frombuffer(np.ones(5, np.float32).tobytes(), np.float32)
     with pytest.raises(ShapeError, match="writeable"):
         kernels.sgd_step(frozen, np.ones(5, np.float32), None, 0.1, 0.0, 0.0, False)

@@ -1,4 +1,4 @@
-"""What holds for a whole process: one compile a kernel, the same bits on any number of threads, threading layers, targets."""
+"""Properties of a whole process: one compilation per kernel; the same bits for any number of threads; layers and targets."""
 
 import json
 import os
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 @cache
 def everything(*args, **environment):
-    """What everything.py prints under these environment variables."""
+    """The output of everything.py with these environment variables."""
     command = [sys.executable, str(HERE / "everything.py"), *args]
     path = os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
     found = subprocess.run(command, env=os.environ | {"PYTHONPATH": path} | environment, capture_output=True, text=True)
@@ -28,7 +28,7 @@ def everything(*args, **environment):
 
 
 def pytest_under(*args, **environment):
-    """Run part of the suite in another process."""
+    """Run part of the suite in another process, with these environment variables."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *args]
     found = subprocess.run(
         command, cwd=HERE.parents[1], env=os.environ | environment, capture_output=True, text=True, timeout=1500
@@ -37,19 +37,18 @@ def pytest_under(*args, **environment):
     assert " passed" in found.stdout
 
 
-def test_everything_is_everything():
-    """The script that the other tests run leaves no kernel out."""
+def test_the_script_runs_every_kernel():
+    """The script that the other tests run leaves out no kernel."""
     import numpy as np
 
     assert {name for name, _ in calls(np.float32)} == set(kernels.FUNCTIONS)
     assert {groups > 1 for *_, groups in CONVOLUTIONS} == {True, False}
 
 
-def test_foreign_arrays_compile_nothing_and_change_no_bit():
+def test_foreign_arrays_compile_nothing_new_and_change_no_bit():
     found = json.loads(everything("signatures"))
-    assert (
-        found["compiled"] >= len(kernels.FUNCTIONS) - 1
-    )  # one at least for each, but input gradients run the forward's
+    # at least one for each function, but input gradients run the forward pass's
+    assert found["compiled"] >= len(kernels.FUNCTIONS) - 1
     assert found["more"] == {}
 
 
@@ -58,13 +57,13 @@ def test_the_same_bits_on_any_number_of_threads(threads):
     assert everything("bits", NUMBA_NUM_THREADS=threads) == everything("bits", NUMBA_NUM_THREADS="1")
 
 
-def test_the_same_bits_by_set_num_threads():
+def test_the_same_bits_with_set_num_threads():
     assert everything("bits", "3", NUMBA_NUM_THREADS="8") == everything("bits", NUMBA_NUM_THREADS="1")
 
 
 @pytest.mark.parametrize("layer", ["workqueue", None])
 def test_two_python_threads_at_once(layer):
-    """With Numba's workqueue layer two of them in parallel kernels would abort the process."""
+    """With Numba's workqueue layer, two Python threads in parallel kernels would abort the process."""
     found = json.loads(everything("together", **({"NUMBA_THREADING_LAYER": layer} if layer else {})))
     assert found["wrong"] == []
     assert layer in (None, found["layer"])
@@ -94,7 +93,7 @@ TARGETS = {"avx2": "haswell", "plain": "generic"}
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", TARGETS)
 def test_the_kernel_tests_on_another_target(kind):
-    """The second variable is empty on purpose: a list of features would switch AVX-512 on again."""
+    """The second variable is empty on purpose: a list of features would turn AVX-512 on again."""
     target = {"NUMBA_CPU_NAME": TARGETS[kind], "NUMBA_CPU_FEATURES": ""}
     code = "import sys; from minires.kernels.runtime.target import KIND; sys.exit(KIND != sys.argv[1])"
     command = [sys.executable, "-c", code, kind]
@@ -134,7 +133,7 @@ for columns in (5, 40):  # narrow tiles and wide ones, with remainders
 
 @pytest.mark.parametrize("kind", TARGETS)
 def test_the_register_tile_on_another_target(kind):
-    """Always on: the tile under every product, compiled for AVX2 and for a processor without fused multiply-add."""
+    """Never skipped: the tile under every product, compiled for AVX2 and for a CPU without fused multiply-add."""
     path = {"PYTHONPATH": str(HERE.parents[1]), "NUMBA_CPU_NAME": TARGETS[kind], "NUMBA_CPU_FEATURES": ""}
     command = [sys.executable, "-c", SMOKE.format(kind=kind)]
     found = subprocess.run(command, env=os.environ | path, capture_output=True, text=True)

@@ -53,19 +53,19 @@ def expected(x, w, dy, padding):
 
 
 def tiles(x, padding, size):
-    """(N, tile rows, tile columns, 6, 6, C): the inputs of each 4×4 of the ``size`` outputs."""
+    """(N, tile rows, tile columns, 6, 6, C): the inputs of each 4×4 tile of the ``size`` outputs."""
     room = [(0, 0), *((p, whole(n) + 2 - have - p) for p, n, have in zip(padding, size, x.shape[1:3])), (0, 0)]
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, room), (SIDE, SIDE), (1, 2))
     return windows[:, ::TILE, ::TILE].transpose(0, 1, 2, 4, 5, 3)
 
 
 def sizes(x, w, dy, padding):
-    """What y, dx and dw are sums of: the algorithm on absolute values, plain NumPy in float64."""
+    """The sums of absolute values behind y, dx and dw: the algorithm on absolute values, in plain NumPy and float64."""
     return by_formula(x, w, dy, padding, np.abs)
 
 
 def by_formula(x, w, dy, padding, of=lambda a: a):
-    """y, dx and dw by the formulas of ``winograd.py``, plain NumPy in float64, with ``of`` every array and matrix."""
+    """y, dx and dw by the formulas of ``winograd.py``, in NumPy and float64; ``of`` is applied to all arrays and matrices."""
     x, w, dy = (of(a.astype(np.float64)) for a in (x, w, dy))
     bt, g, at = of(BT), of(G), of(AT)
 
@@ -111,7 +111,7 @@ def test_against_reference(case, dtype, seed):
     check(*case, dtype, seed)
 
 
-LAYERS = {  # name: x shape, filters, padding; each is a path of its own
+LAYERS = {  # name: x shape, filters, padding; each takes another path
     "a ResNet-20 layer": ((3, 32, 32, 16), 16, ONE),
     "many small images in an item": ((40, 8, 8, 64), 64, ONE),
     "an image in bands, the last one odd": ((1, 91, 83, 40), 17, ONE),
@@ -134,7 +134,7 @@ def test_layers(name, dtype):
 
 @pytest.mark.parametrize("channels", range(1, 35))
 def test_any_number_of_channels(channels):
-    """Around every multiple of the lanes and of the register tile's rows."""
+    """Around every multiple of the vector lanes and of the register tile's rows."""
     check((2, 5, 6, channels), 35 - channels, ONE, np.float32, channels)
 
 
@@ -150,19 +150,19 @@ def test_fuzz(start):
 
 
 def test_the_matrices():
-    """Bᵀ, G and Aᵀ above compute a convolution exactly, so that bounds made of them are bounds of the algorithm."""
+    """Bᵀ, G and Aᵀ above compute a convolution exactly, so bounds derived from them are bounds of the algorithm."""
     plain = arrays(6, np.float64, (2, 6, 7, 3), (3, 3, 3, 2), (2, 6, 5, 2))
     for found, right in zip(by_formula(*plain, (1, 0)), expected(*plain, (1, 0)), strict=True):
         np.testing.assert_allclose(found, right, rtol=1e-10, atol=1e-12)
 
 
-# channels: the largest error, in terms of the largest result; the error's root of mean square beside the direct kernels'
+# channels: largest error relative to the largest result; RMS error relative to the direct kernels', of y and dx and of dw
 ROUNDING = {16: (8e-6, 7, 12), 64: (1.2e-5, 6, 12), 256: (2.5e-5, 6, 14)}
 
 
 @pytest.mark.parametrize("channels", ROUNDING)
-def test_rounding_beside_the_direct_kernels(channels):
-    """The figures of ``winograd.py``, half as much again for other arrays: how far float32 is from float64."""
+def test_rounding_compared_with_the_direct_kernels(channels):
+    """The errors of float32 that ``winograd.py`` gives, with a margin of one half for other arrays."""
     shape, filters = (4, 16, 16, channels), channels
     x, w, dy = arrays(7, np.float32, shape, (3, 3, channels, filters), (4, 16, 16, filters))
     direct = three(x, w, dy, ONE, DIRECT)
@@ -172,7 +172,7 @@ def test_rounding_beside_the_direct_kernels(channels):
     ):
         assert np.abs(found - right).max() <= largest * np.abs(right).max()
         assert np.sqrt(((found - right) ** 2).mean()) <= most * np.sqrt(((plain - right) ** 2).mean())
-        assert np.abs(plain - right).max() <= 4e-6 * np.abs(right).max()  # else the second line says nothing
+        assert np.abs(plain - right).max() <= 4e-6 * np.abs(right).max()  # or else the line above says nothing
 
 
 @pytest.mark.parametrize("name", ["many small images in an item", "an image in bands, the last one odd", "wide"])
@@ -202,8 +202,8 @@ def guard(monkeypatch):
 @pytest.mark.parametrize("channels", [1, 3, 7, 8, 9, 16, 17, 33])
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (6, 7), (19, 18)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_no_kernel_leaves_its_arrays(guard, channels, size, dtype):
-    """Inputs stand between NaNs, buffers are full of them, and nothing is written beside an array."""
+def test_kernels_stay_within_their_arrays(guard, channels, size, dtype):
+    """Inputs are surrounded by NaNs, buffers are filled with them, and nothing is written outside an array."""
     rng = np.random.default_rng(0)
     for padding in (ONE, (1, 2)):
         y_size = [n + 2 * p - 2 for n, p in zip(size, padding)]
@@ -217,8 +217,8 @@ def test_no_kernel_leaves_its_arrays(guard, channels, size, dtype):
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(5, 7), (8, 6), (1, 1), (4, 4)])
-def test_an_item_reads_no_further_than_it_says(rows, columns):
-    """Packed without room for sizes that are no whole tiles: numbers behind, and beyond what may be read NaN."""
+def test_an_item_reads_no_further_than_documented(rows, columns):
+    """Sizes are not rounded up to whole tiles: what may be read behind the inputs is finite, everything after it NaN."""
     channels, filters, width = 12, 20, columns + 2
     x, w = arrays(1, np.float32, (2, rows + 2, columns + 2, channels), (3, 3, channels, filters))
     block = block_for(channels, filters, 4)
@@ -241,15 +241,15 @@ def test_an_item_reads_no_further_than_it_says(rows, columns):
 
 
 def reached(at, tiles, inner, first, last):
-    """What the input at ``at`` of a side reaches: first for the first input of a tile, last for the last, else inner."""
+    """[(tile, outputs)] for input ``at`` of a side: ``first`` for the tile's first input, ``last`` for its last, else inner."""
     places = [(t, at - TILE * t) for t in range(tiles) if 0 <= at - TILE * t < SIDE]
     return [(t, {0: first, SIDE - 1: last}.get(place, inner)) for t, place in places]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("pixel", [(5, 6), (3, 0), (4, 8), (11, 2), (7, 11)])
-def test_where_a_nan_goes(pixel, value):
-    """To all 16 outputs of the tiles that read it, of their outermost inputs to the nearest row or column alone."""
+def test_where_a_nan_spreads(pixel, value):
+    """To all 16 outputs of the tiles that read it, but from a tile's outermost inputs only to the nearest row or column."""
     x, w, dy = arrays(4, np.float32, (2, 12, 12, 16), (3, 3, 16, 24), (2, 12, 12, 24))
     x[1, *pixel, 5] = value
     rows, columns = (
@@ -265,7 +265,7 @@ def test_where_a_nan_goes(pixel, value):
 
 
 def test_no_kernel_reads_freed_memory():
-    """With every freed block overwritten at once, results are the same (Numba frees an array after its last use)."""
+    """Results are the same if freed blocks are overwritten at once. (Numba frees an array after its last use.)"""
     script = (
         "import hashlib, numpy as np; from test_winograd import LAYERS, arrays, three\n"
         "for name, (x, o, p) in LAYERS.items():\n"
@@ -286,7 +286,7 @@ def test_no_kernel_reads_freed_memory():
 
 
 def epilogues(rng, shape):
-    """One of each kind for outputs of this shape."""
+    """Epilogues of each kind, for outputs of this shape."""
     other, c, z = (rng.standard_normal(shape).astype(np.float32) for _ in range(3))
     mean, scale, shift = rng.standard_normal((3, shape[3]))
     yield Epilogue(NOTHING)
@@ -299,7 +299,7 @@ def epilogues(rng, shape):
 
 @pytest.mark.parametrize("by", [DIRECT, WINOGRAD], ids=["direct", "winograd"])
 @pytest.mark.parametrize("shape", [(9, 8, 8, 24), (1, 51, 43, 40)])
-def test_prologues_and_epilogues_are_those_of_reference(shape, by):
+def test_prologues_and_epilogues_match_the_reference(shape, by):
     """Both algorithms, float32, against the plain NumPy of ``reference/fusion.py`` in float64."""
     rng = np.random.default_rng(2)
     x, partner = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
@@ -324,7 +324,7 @@ def test_prologues_and_epilogues_are_those_of_reference(shape, by):
 
 
 def same_results(found, right):
-    """(y, the epilogue's result) up to rounding. A ReLU whose input is nearly 0 may be on in one and off in the other."""
+    """y and the epilogue's result match up to rounding. A ReLU with an input near 0 may be on in one and off in the other."""
     (y, result), (right_y, right_result) = found, right
     near = np.isclose(y, right_y, rtol=1e-4, atol=1e-3 * np.abs(right_y).max())
     assert (~near).sum() <= 1e-4 * y.size

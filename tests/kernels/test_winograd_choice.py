@@ -34,7 +34,7 @@ def test_other_convolutions_are_computed_directly(other):
 
 @pytest.mark.parametrize("use", USES)
 def test_where_it_is_used(use):
-    """By shape and target alone: the committed figures and nothing else decide."""
+    """It depends on shape and target alone: the committed figures decide."""
     for kind, uses in GAINS.items():
         for channels, by_side in uses.get(use, {}).items():
             for side, gain in by_side.items():
@@ -50,7 +50,7 @@ def test_where_it_is_used(use):
 
 
 def test_the_committed_table():
-    """Whole, for the targets it was measured on: three uses, ResNet-20's layers among the classes."""
+    """It is complete for the targets that it was measured on: three uses, with ResNet-20's layers among the classes."""
     assert set(GAINS) == {"avx2", "avx512"}
     for kind, uses in GAINS.items():
         assert set(uses) == set(USES)

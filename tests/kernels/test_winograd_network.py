@@ -1,4 +1,4 @@
-"""What Winograd's rounding does to the gradients of a network."""
+"""The effect of Winograd rounding on the gradients of a network."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ ALGORITHMS = {"direct": lambda problem, use: False, "winograd": lambda problem, 
 
 @pytest.fixture
 def use(monkeypatch, fresh_choices):
-    """A function: have every convolution computed by one algorithm from here on."""
+    """A function that makes one algorithm compute every convolution from here on."""
 
     def compute(algorithm):
         fresh_choices()
@@ -22,7 +22,7 @@ def use(monkeypatch, fresh_choices):
 
 
 def gradients(dtype):
-    """Logits and each weight's gradient of one step of ResNet-20, float64; a batch of 32."""
+    """Logits and weight gradients of one step of ResNet-20 in ``dtype``, converted to float64; a batch of 32."""
     mr.manual_seed(0)
     model = mr.models.resnet20(num_classes=10).to(dtype)
     rng = np.random.default_rng(0)
@@ -35,11 +35,12 @@ def gradients(dtype):
 
 @pytest.mark.slow
 def test_gradients_of_a_network(use):
-    """float32 beside float64, the norm of the difference over the norm, every 3×3 of stride 1 by the Winograd algorithm.
+    """float32 against float64, as norm of the difference over norm, with every 3×3 of stride 1 by the Winograd algorithm.
 
-    Measured, three seeds: logits 8e-7 to 9e-7 (directly 2.2e-7 to 2.7e-7); weights' gradients 5e-6 to 9e-6 (directly 1e-6 to
-    2.4e-6) above the last ReLU whose input is so near zero that rounding turns it on or off. Below one they are off by 1e-3
-    to 1.3e-2, with Winograd in three seeds of three, directly in two (1e-3): the step at zero, not the algorithm.
+    Measured with three seeds: logits 8e-7 to 9e-7 (direct: 2.2e-7 to 2.7e-7); weight gradients 5e-6 to 9e-6 (direct: 1e-6
+    to 2.4e-6) above the last ReLU with an input so close to zero that rounding turns it on or off. Below such a ReLU they
+    are off by 1e-3 to 1.3e-2, with Winograd for three seeds of three, with the direct kernels for two (1e-3). The cause is
+    the step at zero, not the algorithm.
     """
     use("direct")
     right, weights = gradients(np.float64)

@@ -1,4 +1,4 @@
-"""What does not fit is refused: the message names the operation, what was seen, and the way out."""
+"""Invalid arguments are refused: the message names the operation, what it got, and what to do."""
 
 import numpy as np
 import pytest
@@ -128,14 +128,14 @@ WRONG = {  # what: (call, error, what the message says)
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_does_not_fit_is_refused(what):
+def test_invalid_arguments_are_refused(what):
     call, error, words = WRONG[what]
     with pytest.raises(error, match=words):
         call()
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64, np.uint64])
-def test_labels_of_any_integer_kind(dtype, backend):
+def test_labels_of_any_integer_dtype(dtype, backend):
     labels = np.array([2, 0], dtype)
     logits = mr.tensor([[1.0, 2.0, 3.0], [0.0, 5.0, -1.0]])
     expected = F.cross_entropy(logits, labels.astype(np.int64)).item()

@@ -1,4 +1,4 @@
-"""Fused operations against the compositions that they stand for: values, every gradient, running statistics, hooks."""
+"""Fused operations against the compositions that they replace: values, every gradient, running statistics, hooks."""
 
 import numpy as np
 import pytest
@@ -16,17 +16,17 @@ rng = np.random.default_rng
 
 
 def modules(ins, outs, kernel=3, seed=0, norm_first=False, **options):
-    """A convolution and a batch norm with parameters that are nothing special, in float64."""
+    """A convolution and a batch norm with random parameters, in float64."""
     mr.manual_seed(seed)
     conv = nn.Conv2d(ins, outs, kernel, bias=False, **options).double()
-    bn = nn.BatchNorm2d(ins if norm_first else outs, eps=0.1).double()  # few values have next to no variance
+    bn = nn.BatchNorm2d(ins if norm_first else outs, eps=0.1).double()  # the variance of few values may be almost 0
     draw = rng(seed)
     bn.weight.data[...], bn.bias.data[...] = draw.standard_normal((2, bn.num_features))
     return conv, bn
 
 
 def results(function, parts, x, *others, fused):
-    """Output, gradients of the inputs and of all parameters, and buffers, after one step; then the output in evaluation."""
+    """Output, gradients of inputs and parameters, and buffers after one step; then the output in evaluation mode."""
     tensors = [mr.tensor(a, requires_grad=True) for a in (x, *others)]
     for m in parts:
         m.zero_grad()
@@ -71,7 +71,7 @@ def geometries(draw):
 
 @settings(max_examples=60, deadline=None)
 @given(geometries(), st.integers(0, 100))
-def test_two_layers_and_a_shortcut_of_any_geometry(geometry, seed):
+def test_three_layers_of_any_geometry(geometry, seed):
     ins, outs, kernel, options, shape = geometry
     conv1, bn1 = modules(ins, outs, kernel, seed, **options)
     conv2, bn2 = modules(outs, 5, 3, seed + 1, padding=1)
@@ -107,7 +107,7 @@ def test_whole_networks(network):
     same(model, [model], draw.standard_normal((images, 3, size, size)), rtol=1e-7)
 
 
-def test_every_step_with_its_shortcut():
+def test_steps_with_and_without_a_shortcut():
     x, s = rng(0).standard_normal((4, 6, 9, 7)), rng(1).standard_normal((4, 10, 9, 7))
     conv, bn = modules(6, 10, padding=1)
     same(lambda x, s: F.conv_bn_add_relu(x, conv, bn, s), [conv, bn], x, s)
@@ -118,7 +118,7 @@ def test_every_step_with_its_shortcut():
 
 
 def two_blocks(seed=0):
-    """Two residual blocks whose borders a fused backward pass reaches across."""
+    """Two residual blocks; a fused backward pass reaches across the border between them."""
     parts = [m for i in range(4) for m in modules(4, 4, seed=seed + i, padding=1)]
 
     def function(x):
@@ -134,7 +134,7 @@ def test_borders_between_blocks():
     same(function, parts, rng(0).standard_normal((5, 4, 8, 8)))
 
 
-def test_an_output_that_is_used_elsewhere_too():
+def test_an_output_with_several_uses():
     conv1, bn1 = modules(4, 4, padding=1)
     conv2, bn2 = modules(4, 4, seed=1, padding=1)
 
@@ -146,7 +146,7 @@ def test_an_output_that_is_used_elsewhere_too():
     same(function, [conv1, bn1, conv2, bn2], rng(0).standard_normal((3, 4, 6, 6)))
 
 
-def test_a_gradient_that_starts_in_the_middle():
+def test_backward_from_an_inner_tensor():
     parts, _ = two_blocks()
     found = []
     for fused in (True, False):
@@ -159,7 +159,7 @@ def test_a_gradient_that_starts_in_the_middle():
     np.testing.assert_allclose(found[0], found[1], rtol=1e-9, atol=1e-9)
 
 
-def test_values_are_not_stored_until_somebody_looks():
+def test_values_are_not_stored_until_they_are_read():
     conv, bn = modules(4, 6, padding=1)
     x = mr.tensor(rng(0).standard_normal((2, 4, 5, 5)))
     y = F.conv_bn_relu(x, conv, bn)
@@ -172,7 +172,7 @@ def test_values_are_not_stored_until_somebody_looks():
     assert mr.tensor(y.numpy()).shape == y.shape
 
 
-def test_what_somebody_changed_is_what_the_next_layer_reads():
+def test_the_next_layer_reads_values_that_were_changed_in_place():
     conv1, bn1 = modules(4, 4, padding=1)
     conv2, bn2 = modules(4, 4, seed=1, padding=1)
     found = []
@@ -184,7 +184,7 @@ def test_what_somebody_changed_is_what_the_next_layer_reads():
     np.testing.assert_allclose(found[0], found[1], rtol=1e-9, atol=1e-9)
 
 
-def test_hooks_and_retained_gradients_see_what_they_see_unfused():
+def test_hooks_and_retained_gradients_are_as_without_fusion():
     parts, _ = two_blocks()
     seen = []
     for fused in (True, False):
@@ -202,7 +202,7 @@ def test_hooks_and_retained_gradients_see_what_they_see_unfused():
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
-def test_a_hook_that_replaces_the_gradient_is_obeyed():
+def test_a_hook_can_replace_the_gradient():
     conv1, bn1 = modules(4, 4, padding=1)
     conv2, bn2 = modules(4, 4, seed=1, padding=1)
     grads = []
@@ -217,7 +217,7 @@ def test_a_hook_that_replaces_the_gradient_is_obeyed():
 
 
 @pytest.mark.parametrize("which", ["conv", "bn"])
-def test_a_module_that_is_listened_to_is_called(which):
+def test_a_module_with_hooks_is_called(which):
     conv, bn = modules(3, 4, padding=1)
     x, heard = mr.tensor(rng(0).standard_normal((2, 3, 5, 5)), requires_grad=True), []
     module = {"conv": conv, "bn": bn}[which]
@@ -227,7 +227,7 @@ def test_a_module_that_is_listened_to_is_called(which):
     assert heard == ["forward", "backward"]
 
 
-def test_a_forward_of_ones_own_is_called():
+def test_an_overridden_forward_is_called():
     class Doubled(nn.Conv2d):
         def forward(self, x):
             return super().forward(x) * 2
@@ -239,7 +239,7 @@ def test_a_forward_of_ones_own_is_called():
     np.testing.assert_array_equal(F.conv_bn_relu(x, conv, bn).numpy(), expected)
 
 
-def test_a_second_walk_over_a_kept_graph():
+def test_a_second_backward_over_a_retained_graph():
     _, function = two_blocks()
     x = mr.tensor(rng(0).standard_normal((2, 4, 6, 6)), requires_grad=True)
     loss = (function(x) ** 2).sum()
@@ -262,10 +262,10 @@ def test_where_nothing_is_fused():
     conv, bn = modules(3, 4, padding=1)
     x = mr.tensor(rng(0).standard_normal((2, 3, 5, 5)))
     bn.eval()
-    assert not isinstance(F.conv_bn_relu(x, conv, bn), LazyTensor)  # fixed statistics, but gradients may be asked for
+    assert not isinstance(F.conv_bn_relu(x, conv, bn), LazyTensor)  # fixed statistics, but gradients may be required
 
 
-def test_what_does_not_fit_is_named_as_without_fusing():
+def test_errors_are_as_without_fusion():
     conv, bn = modules(3, 4, padding=1)
     with pytest.raises(mr.errors.ShapeError, match="has 5 channels"):
         F.conv_bn_relu(mr.tensor(np.zeros((2, 5, 6, 6))), conv, bn)
@@ -277,7 +277,7 @@ def test_what_does_not_fit_is_named_as_without_fusing():
 
 @pytest.mark.parametrize("size", [1, 5, 32])
 def test_statistics_of_a_large_mean_and_a_small_deviation(size):
-    """Mean 1000, deviation 0.1, in float32: the variance within 1e-3 of float64's."""
+    """Mean 1000, deviation 0.1, in float32: the variance is within 1e-3 of that in float64."""
     images = 32
     x = (1000 + 0.1 * rng(0).standard_normal((images, 16, size, size))).astype(np.float32)
     conv, bn = nn.Conv2d(16, 16, 1, bias=False), nn.BatchNorm2d(16, momentum=1.0)
@@ -290,7 +290,7 @@ def test_statistics_of_a_large_mean_and_a_small_deviation(size):
 
 def test_same_bits_for_any_number_of_threads():
     if mr.kernels.runtime.threads.most_threads() < 2:
-        pytest.skip("one thread is all that Numba may start here")
+        pytest.skip("Numba can start only one thread here")
     found, before = [], mr.get_num_threads()
     try:
         for threads in (1, 2):

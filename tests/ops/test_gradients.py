@@ -1,4 +1,4 @@
-"""Every differentiable function: its gradient against finite differences, and its values and gradients against PyTorch."""
+"""Every differentiable function: gradients against finite differences, values and gradients against PyTorch."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_values_and_gradients_against_pytorch(name, case, dtype, torch):
 
 @every_case
 def test_back_ends_agree_in_float32(name, case):
-    """What training runs on: values and gradients of the compiled kernels against the readable ones."""
+    """What training uses: values and gradients of the compiled kernels against those of the reference kernels."""
     results = []
     for backend in ("numba", "reference"):
         with mr.backend(backend):
@@ -57,8 +57,8 @@ def test_back_ends_agree_in_float32(name, case):
 
 
 @every_case
-def test_only_what_is_asked_for_is_computed(name, case):
-    """With one input that requires a gradient, that one has it, the same as with all, and no other has any."""
+def test_only_required_gradients_are_computed(name, case):
+    """If only one input requires a gradient, it gets the same one as if all do, and no other input gets any."""
     arrays = draw(case)
     dy = None
     together = [mr.tensor(a, requires_grad=True) for a in arrays]

@@ -1,4 +1,4 @@
-"""Gradients that are computed where they are used: what may happen between a convolution's backward pass and that."""
+"""Lazy gradients: what may happen between a convolution's backward pass and the use of its input gradient."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def layers(count, channels=4):
 
 
 def gradients(listen, fused):
-    """Every gradient of three layers and a shortcut, with the hooks that ``listen(layers, inner tensors)`` registers."""
+    """All gradients of three layers and a shortcut, with the hooks that ``listen(layers, inner tensors)`` registers."""
     parts = layers(3)
     x = mr.tensor(rng(0).standard_normal((2, 4, 6, 6)), requires_grad=True)
     with mr.fusion(fused):
@@ -57,13 +57,13 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_hook_that_changes_what_a_gradient_is_computed_from(change):
+def test_a_hook_that_changes_a_weight(change):
     for fused, unfused in zip(*(gradients(CHANGES[change], on) for on in (True, False))):
         np.testing.assert_allclose(fused, unfused, rtol=1e-9, atol=1e-9)
 
 
-def test_a_hook_that_changes_the_gradient_it_was_shown():
-    """The shortcut's share of a gradient is added to what a convolution has not computed yet: a hook may have seen it."""
+def test_a_hook_that_changes_the_gradient_it_received():
+    """The shortcut's gradient is added to one that the convolution has not computed yet. A hook may have seen the former."""
 
     def listen(parts, inner):
         shown = []
@@ -81,7 +81,7 @@ def lazy_gradient(addend=None):
     return ConvGradient(Operand(dy), w, x_shape, geometry, addend), dx
 
 
-def test_a_sum_with_one_array_stays_lazy_and_with_more_is_the_same():
+def test_a_sum_with_one_array_is_lazy_and_with_two_is_correct():
     lazy, dx = lazy_gradient()
     a, b = rng(2).standard_normal((2, *dx.shape))
     np.testing.assert_allclose(lazy.array(), dx, rtol=1e-12, atol=1e-12)
@@ -93,8 +93,8 @@ def test_a_sum_with_one_array_stays_lazy_and_with_more_is_the_same():
 
 
 @pytest.mark.parametrize("network", ["resnet14", "resnet14-B", "preresnet14", "preresnet14-B", "resnet50v2"])
-def test_only_the_gradient_of_the_pooling_takes_a_pass_of_its_own(network, monkeypatch):
-    """Every other ReLU is finished by the convolution above, at the borders between stages too."""
+def test_only_the_gradient_of_the_pooling_takes_a_separate_pass(network, monkeypatch):
+    """The gradient of every other ReLU is finished by the convolution above, also at the borders between stages."""
     name, *option = network.split("-")
     model = mr.models.create(name, **({"option": option[0]} if option else {}))
     masks, pointwise = [], backend.pointwise

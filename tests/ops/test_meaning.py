@@ -1,4 +1,4 @@
-"""What gradients and parity do not show: running statistics, NaN, kinks, dropout's statistics, views."""
+"""What gradient checks and parity with PyTorch do not cover: running statistics, NaN, kinks, dropout statistics, views."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ class TestBatchNorm:
         rng = np.random.default_rng(0)
         ours = np.zeros(3, np.float32), np.ones(3, np.float32)
         theirs = torch.zeros(3), torch.ones(3)
-        for n in (2, 4):  # a small batch shows whether the variance is the unbiased one
+        for n in (2, 4):  # small batches show whether the variance is the unbiased one
             x = (rng.standard_normal((n, 3, 2, 1)) * 3 + 1).astype(np.float32)
             F.batch_norm(mr.tensor(x), *ours, training=True, momentum=momentum)
             torch.nn.functional.batch_norm(torch.tensor(x), *theirs, training=True, momentum=momentum)
@@ -35,7 +35,7 @@ class TestBatchNorm:
         assert (mean.tolist(), var.tolist()) == ([1, 2], [4, 9])
 
     def test_later_updates_do_not_reach_a_recorded_graph(self, backend):
-        """Evaluation, then a training step on the same statistics, then the first one's backward."""
+        """Evaluation, then a training step on the same statistics, then the backward pass of the first."""
         mean, var = np.array([1.0]), np.array([4.0])
         x = mr.tensor(np.ones((2, 1, 2, 2)), requires_grad=True)
         y = F.batch_norm(x, mean, var, eps=0.0)
@@ -50,14 +50,14 @@ class TestBatchNorm:
         np.testing.assert_allclose(var, x.astype(np.float64).var((0, 2, 3), ddof=1), rtol=1e-3)
         np.testing.assert_allclose(y.astype(np.float64).var((0, 2, 3)), 1, rtol=2e-3)
 
-    def test_statistics_may_be_of_float32_beside_float64_images(self, backend):
+    def test_float32_statistics_with_float64_images(self, backend):
         mean, var = np.zeros(2, np.float32), np.ones(2, np.float32)
         y = F.batch_norm(mr.tensor(np.random.default_rng(0).standard_normal((4, 2, 3, 3))), mean, var, training=True)
         assert (y.dtype, mean.dtype, var.dtype) == (np.float64, np.float32, np.float32)
 
 
 class TestNaN:
-    """A NaN is a mistake that must be seen: no maximum and no threshold may swallow it."""
+    """A NaN is a mistake that must be visible: no maximum and no threshold may hide it."""
 
     def test_it_reaches_the_output(self, backend):
         x = np.zeros((2, 3, 4, 4), np.float32)
@@ -74,7 +74,7 @@ class TestNaN:
         for f in (F.leaky_relu, F.gelu, F.sigmoid, F.tanh):
             assert np.isnan(f(t).numpy()).sum() == 1
 
-    def test_it_comes_back(self, backend):
+    def test_it_reaches_the_gradient(self, backend):
         for f in (F.relu, lambda x: F.max_pool2d(x, 2), lambda x: F.add_relu(x, x)):
             x = mr.tensor(np.ones((1, 1, 2, 2), np.float32), requires_grad=True)
             y = f(x)
@@ -95,7 +95,7 @@ class TestKinks:
             (lambda x: F.pow(x, 2.0), 0.0, 0.0),
         ],
     )
-    def test_the_slope_is_pytorchs(self, f, at, slope, backend):
+    def test_the_slope_is_that_of_pytorch(self, f, at, slope, backend):
         x = mr.tensor([at], requires_grad=True)
         f(x).sum().backward()
         np.testing.assert_allclose(x.grad, [slope], rtol=1e-6)
@@ -128,13 +128,13 @@ class TestExtremes:
 
 
 class TestDropout:
-    def test_its_share_and_its_scale(self):
+    def test_proportion_and_scale(self):
         mr.manual_seed(0)
         y = F.dropout(mr.tensor(np.ones((200, 200), np.float32)), 0.3).numpy()
         assert abs((y == 0).mean() - 0.3) < 0.01
         np.testing.assert_allclose(np.unique(y), [0, 1 / 0.7], rtol=1e-6)
 
-    def test_a_new_mask_every_time_and_the_same_from_a_seed(self):
+    def test_masks_are_new_each_time_and_repeat_with_the_seed(self):
         x, masks = mr.tensor(np.ones(1000, np.float32)), []
         for seed in (1, 1, 2):
             mr.manual_seed(seed)
@@ -144,7 +144,7 @@ class TestDropout:
         assert (a != other).any()
         np.testing.assert_array_equal([a, b], [again_a, again_b])
 
-    def test_the_ends_of_its_range(self):
+    def test_probabilities_0_and_1(self):
         x = mr.tensor([1.0, 2.0], requires_grad=True)
         assert F.dropout(x, 0.0).numpy().tolist() == [1, 2]
         y = F.dropout(x, 1.0)
@@ -153,8 +153,8 @@ class TestDropout:
 
 
 @pytest.mark.parametrize("f", [lambda x: x[:, 1:], lambda x: x[0], lambda x: x[..., None], lambda x: F.pad(x, (1, 1))])
-def test_a_slice_is_no_window_onto_its_source(f):
-    """Changing what a slice gave changes nothing else: a graph may hold the source."""
+def test_a_slice_shares_no_memory_with_its_source(f):
+    """Changing a slice in place changes nothing else, because a graph may hold the source."""
     x = mr.tensor(np.ones((3, 4)))
     f(x).numpy()[...] = 5
     assert (x.numpy() == 1).all()

@@ -1,5 +1,8 @@
-"""Outputs of residual blocks that are discarded after the next block and recomputed in the backward pass, and shortcuts whose
-values are computed where they are added: all that shows of either is the memory that they save."""
+"""Recomputed activations and lazy shortcuts, whose only visible effect is the memory that they save.
+
+Outputs of residual blocks are discarded after the next block and recomputed in the backward pass; the values of a shortcut
+are computed where they are added.
+"""
 
 import gc
 import os
@@ -31,7 +34,7 @@ def images():
 
 
 def step(model, x):
-    """Every gradient of a step, as bytes."""
+    """Every gradient of one training step, as bytes."""
     model.zero_grad()
     x = mr.tensor(x, requires_grad=True)
     (model(x) ** 2).mean().backward()
@@ -40,7 +43,7 @@ def step(model, x):
 
 @pytest.fixture
 def discarded(monkeypatch):
-    """The SavedActivations that have let go of something."""
+    """The SavedActivations that have discarded their values."""
     found, discard = [], SavedActivation.discard
 
     def watched(saved):
@@ -53,7 +56,7 @@ def discarded(monkeypatch):
 
 
 @pytest.mark.parametrize("network", [BasicBlock, BottleneckV1, "resnet20"])
-def test_gradients_have_the_bits_of_those_of_stored_outputs(discarded, monkeypatch, network):
+def test_gradients_have_the_same_bits_as_with_stored_outputs(discarded, monkeypatch, network):
     if network == "resnet20":
         mr.manual_seed(0)
         model, x = mr.models.resnet20(), np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32)
@@ -66,7 +69,7 @@ def test_gradients_have_the_bits_of_those_of_stored_outputs(discarded, monkeypat
 
 
 def test_memory_is_saved(monkeypatch):
-    """Nine blocks: four outputs less at the end of the forward pass, and at the peak of a whole step."""
+    """Nine blocks: four outputs fewer at the end of the forward pass, and at least three at the peak of a whole step."""
     model, x = blocks(9), np.zeros((16, 8, 32, 32), np.float32)
 
     def held():
@@ -86,7 +89,7 @@ def test_memory_is_saved(monkeypatch):
     assert without[1] - saving[1] >= 3 * x.nbytes
 
 
-def test_all_memory_comes_back_without_a_garbage_collection():
+def test_all_memory_is_freed_without_garbage_collection():
     model, x = blocks(5), images()
     step(model, x)
     gc.collect()
@@ -95,7 +98,7 @@ def test_all_memory_comes_back_without_a_garbage_collection():
         before = pool.used_bytes
         step(model, x)
         model.zero_grad()
-        model(mr.tensor(x))  # recorded, never walked
+        model(mr.tensor(x))  # recorded, but without a backward pass
         assert pool.used_bytes <= before
     finally:
         gc.enable()
@@ -110,12 +113,12 @@ def outputs_of(model, x):
 
 
 def unfused(model, x):
-    """The outputs of blocks with the same parameters, op by op."""
+    """The outputs of blocks with the same parameters, computed op by op."""
     with mr.fusion(False):
         return [z.numpy() for z in outputs_of(model, x)]
 
 
-def test_who_looks_sees_the_values_and_keeps_them(discarded):
+def test_reading_an_output_materializes_and_keeps_it(discarded):
     outputs = outputs_of(blocks(4), images())
     assert discarded == [outputs[1].saved]
     for _ in range(2):
@@ -126,8 +129,8 @@ def test_who_looks_sees_the_values_and_keeps_them(discarded):
         (outputs[-1] ** 2).mean().backward(retain_graph=True)
 
 
-def test_what_is_changed_in_place_does_not_change_what_comes_after():
-    """Features, shifted one after another to be drawn; the images, which the next batch overwrites."""
+def test_in_place_changes_do_not_affect_later_outputs():
+    """Features that are shifted one after another for plotting, and images that the next batch overwrites."""
     x = images()
     outputs, expected = outputs_of(blocks(5), x), unfused(blocks(5), x.copy())
     x[...] = 0
@@ -137,8 +140,8 @@ def test_what_is_changed_in_place_does_not_change_what_comes_after():
         seen -= 100
 
 
-def test_outputs_that_are_kept_hold_nothing_else():
-    """Features, collected step by step: after backward() each is one array."""
+def test_kept_outputs_hold_nothing_else():
+    """Features that are collected step by step: after backward() each is a single array."""
     model, x = blocks(4), images()
     step(model, x)
     model.zero_grad()
@@ -150,7 +153,7 @@ def test_outputs_that_are_kept_hold_nothing_else():
     assert pool.used_bytes - before <= 5 * outputs[0].saved.operand().array.nbytes
 
 
-def test_nothing_is_held_where_nothing_wants_a_gradient():
+def test_nothing_is_saved_if_nothing_requires_a_gradient():
     model, x = blocks(3), images()
     for p in model.parameters():
         p.requires_grad = False
@@ -159,7 +162,7 @@ def test_nothing_is_held_where_nothing_wants_a_gradient():
     assert pool.used_bytes - before == y.saved.operand().array.nbytes
 
 
-def test_what_was_looked_at_before_is_not_discarded(discarded):
+def test_an_output_that_was_read_before_is_not_discarded(discarded):
     model = blocks(2)
     z = model[0](mr.tensor(images(), requires_grad=True))
     seen = z.numpy()
@@ -168,7 +171,7 @@ def test_what_was_looked_at_before_is_not_discarded(discarded):
     assert z.numpy() is seen
 
 
-def test_a_kept_graph_can_be_walked_twice():
+def test_a_retained_graph_allows_a_second_backward():
     model = blocks(4)
     loss = (model(mr.tensor(images())) ** 2).mean()
     loss.backward(retain_graph=True)
@@ -205,12 +208,12 @@ def test_without_a_graph_nothing_can_be_recomputed():
 
 
 def inner():
-    """An output of a block, which nobody has looked at."""
+    """The output of a block, not yet materialized."""
     return blocks(1)(mr.tensor(images(), requires_grad=True))
 
 
 class TestShortcut:
-    def test_its_values_are_made_when_somebody_looks(self):
+    def test_values_are_computed_on_first_access(self):
         x = inner()
         y = F.zero_pad_shortcut(x, 2, 3, 1)
         assert isinstance(y, LazyTensor)
@@ -220,19 +223,19 @@ class TestShortcut:
         assert y.numpy() is y.numpy()
 
     @pytest.mark.parametrize("make", [lambda: mr.tensor(images(), requires_grad=True), inner], ids=["a leaf", "inner"])
-    def test_they_are_those_that_were_there(self, make):
-        """Of values that change in place before anybody looks."""
+    def test_values_are_those_at_the_time_of_the_call(self, make):
+        """Even if the input changes in place before they are computed."""
         x, untouched = make(), make().numpy()
         y = F.zero_pad_shortcut(x, 2, 0, 0)
         x.data[...] = 7
         np.testing.assert_array_equal(y.numpy(), untouched[:, :, ::2, ::2])
 
-    def test_once_made_they_hold_nothing_else(self):
+    def test_once_computed_values_hold_nothing_else(self):
         y = F.zero_pad_shortcut(inner(), 2, 0, 0)
         assert y.numpy() is not None
         assert y._compute is None
 
-    def test_the_reference_back_end_does_without_numba(self):
+    def test_the_reference_back_end_needs_no_numba(self):
         code = """
 import sys
 import numpy as np
@@ -248,7 +251,7 @@ print("numba" in sys.modules)
         found = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
         assert found.stdout.strip() == "False", found.stderr
 
-    def test_unfused_they_are_made_at_once(self):
+    def test_without_fusion_values_are_computed_at_once(self):
         x = inner()
         with mr.fusion(False):
             y = F.zero_pad_shortcut(x, 2, 0, 0)
