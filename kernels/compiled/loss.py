@@ -52,6 +52,9 @@ def _cross_entropy_grad(p, labels, smoothing, dlosses, dlogits):
 
 def cross_entropy_grad(p, labels, smoothing, dlosses):
     """dlogits (N, K) = (p − q)·dlosses, with dlosses (N,)."""
+    one_dtype("cross_entropy_grad", p, dlosses)
+    fits("cross_entropy_grad", labels.shape == dlosses.shape == p.shape[:1], p, labels, dlosses)
+    labels_in("cross_entropy_grad", labels, p.shape[1])
     dlogits = np.empty(p.shape, p.dtype)
     _cross_entropy_grad(contiguous(p), contiguous(labels), p.dtype.type(smoothing), contiguous(dlosses), dlogits)
     return dlogits

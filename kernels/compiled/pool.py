@@ -81,7 +81,8 @@ def _max_pool_grad(t, threads, dy, index, dx):
 
 def max_pool2d_grad(dy, index, x_shape):
     """dx (N, H, W, C): each dy goes to the element that was the largest of its window. Raises ShapeError."""
-    fits("max_pool2d_grad", dy.shape == index.shape, dy, index)
+    same = dy.shape == index.shape and (dy.shape[0], dy.shape[3]) == (x_shape[0], x_shape[3])
+    fits("max_pool2d_grad", same, dy, index)
     dx = empty(x_shape, dy.dtype)
     launch(_max_pool_grad, contiguous(dy), contiguous(index), dx)
     return dx
@@ -162,6 +163,8 @@ def _avg_pool_grad(
 
 def avg_pool2d_grad(dy, x_shape, kernel, stride, padding, count_padding):
     """dx (N, H, W, C): each dy is distributed evenly over its window."""
+    N, H, W, C = x_shape
+    fits("avg_pool2d_grad", dy.shape == (N, *out_size((H, W), kernel, stride, padding), C), dy)
     dx = empty(x_shape, dy.dtype)
     launch(_avg_pool_grad, contiguous(dy), kernel, stride, padding, count_padding, dx)
     return dx

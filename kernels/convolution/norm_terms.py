@@ -46,9 +46,9 @@ def _forward_terms(mean, var, eps, weight, bias):
 def norm_forward_terms(mean, var, eps, weight, bias):
     """(4, C) float64: m, scale, shift and 1/√(σ² + ε), so that γ·x̂ + β = (x − m)·scale + shift.
 
-    mean, var: (C,) float64, C-contiguous; weight, bias: (C,), float32 or float64, the dtype of x. m is the mean rounded to that dtype:
-    subtracting it first keeps precision when the mean is large, and the shift corrects for the rounding. Raises ShapeError
-    and DtypeError.
+    mean, var: (C,) float64, C-contiguous; weight, bias: (C,), float32 or float64, the dtype of x. m is the mean rounded to
+    that dtype: subtracting it first keeps precision when the mean is large, and the shift corrects for the rounding. Raises
+    ShapeError and DtypeError.
     """
     fits("norm_forward_terms", mean.shape == var.shape == weight.shape == bias.shape, mean, var, weight, bias)
     one_dtype("norm_forward_terms", weight, bias)
@@ -71,8 +71,8 @@ def _backward_terms(sums, mean, terms, weight, count):
 def norm_backward_terms(sums, mean, terms, weight, count):
     """(4, C) float64: m, a, b, d, so that ∂L/∂x = a·dy + b·(x − m) + d; and (2, C), in the weight's dtype: ∂L/∂γ, ∂L/∂β.
 
-    sums: (2, C) float64, C-contiguous, Σ dy and Σ dy·(x − m) over ``count`` values per channel; mean: (C,) float64; terms: the result of
-    ``norm_forward_terms``; weight: (C,). Raises ShapeError.
+    sums: (2, C) float64, C-contiguous, Σ dy and Σ dy·(x − m) over ``count`` values per channel; mean: (C,) float64; terms: the
+    result of ``norm_forward_terms``; weight: (C,). Raises ShapeError.
     """
     (C,) = mean.shape
     shapes = sums.shape == (2, C) and terms.shape == (4, C) and weight.shape == (C,)

@@ -36,25 +36,25 @@ class Conv2d(Op):
         return values(x) if i > 1 + self.bias else x.data
 
     def forward(self, x, w, *rest):
-        self.x, self.w = x, hwio(w)  # of (N, H, W, C); (KH, KW, I, O)
+        self.x, self.x_shape, self.w = x, x.operand().array.shape, hwio(w)  # of (N, H, W, C); (KH, KW, I, O)
         shortcut = rest[-1] if self.aliases else None
         epilogue = Epilogue(MOMENTS if self.moments else ADD, other=shortcut) if self.moments or self.aliases else None
         y = kernels.conv2d(x.operand(), self.w, *self.geometry, epilogue)  # (N, OH, OW, O)
         if epilogue is not None:
-            y, self.found = y
+            y, self.statistics = y
         if self.bias:
             y += rest[0]
         return y
 
     def wrap(self, y):
-        return LazyTensor.of(SavedActivation(Operand(y)), self.found) if self.moments else Tensor(nchw(y))
+        return LazyTensor.of(SavedActivation(Operand(y)), self.statistics) if self.moments else Tensor(nchw(y))
 
     def backward(self, dy, needs):
         lazy = isinstance(dy, NormGradient)
         operand = dy.operand if lazy else Operand(nhwc(dy))
         dx = dw = None
         if needs[0]:
-            dx = ConvGradient(operand, self.w, self.x.operand().array.shape, self.geometry)
+            dx = ConvGradient(operand, self.w, self.x_shape, self.geometry)
             dx = dx if is_fusing() else dx.array()
         if needs[1]:
             dw = oihw(kernels.conv2d_weight_grad(self.x.operand(), operand, self.w.shape, *self.geometry))

@@ -27,6 +27,9 @@ CALLS = {
     "batch_norm_grad": lambda: fast.batch_norm_grad(A, A, PER_CHANNEL, PER_CHANNEL, PER_CHANNEL, True),
     "batch_norm_grad, dy": lambda: fast.batch_norm_grad(A, B, PER_CHANNEL, PER_CHANNEL, PER_CHANNEL, True),
     "max_pool2d_grad": lambda: fast.max_pool2d_grad(X, np.zeros((2, 3, 3, 4), np.int32), X.shape),
+    "max_pool2d_grad, images": lambda: fast.max_pool2d_grad(X, np.zeros(X.shape, np.int32), (1, 9, 9, 4)),
+    "avg_pool2d_grad": lambda: fast.avg_pool2d_grad(X, (2, 9, 9, 4), (2, 2), (2, 2), (0, 0), True),
+    "cross_entropy_grad": lambda: fast.cross_entropy_grad(A, np.zeros(4, np.int64), 0.0, A[0]),
     "cross_entropy": lambda: fast.cross_entropy(A, np.zeros(5, np.int64), 0.0),
 }
 
