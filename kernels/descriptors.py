@@ -45,18 +45,18 @@ class Epilogue(NamedTuple):
 STORE = Epilogue()
 
 
-def as_operand(x):
+def as_operand(x: "Operand | np.ndarray") -> Operand:
     """Wrap an array in an Operand without a prologue; return an Operand unchanged."""
     return x if isinstance(x, Operand) else Operand(x)
 
 
-def rounded(mean, dtype):
+def rounded(mean: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """The mean rounded to ``dtype``, as kernels subtract it, and the rounding error; both float64."""
     near = np.asarray(mean, dtype).astype(np.float64)
     return near, mean - near
 
 
-def normalised(x, mean, scale, shift):
+def normalised(x: np.ndarray, mean: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> Operand:
     """The Operand relu((x − mean)·scale + shift). Subtracting the mean first keeps precision when it is large."""
     near, rest = rounded(mean, x.dtype)
     return Operand(x, NORMALISED, (near, scale, shift - rest * scale))

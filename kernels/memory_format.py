@@ -3,12 +3,19 @@
 Weights are logically (O, I, KH, KW) and stored (KH, KW, I, O): their HWIO view is C-contiguous.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from .runtime.memory_pool import empty
 
+Array = NDArray[Any]
+Pair = tuple[int, int]  # (height, width)
+Shape = tuple[int, ...]
 
-def contiguous(x):
+
+def contiguous(x: Array) -> Array:
     """x itself if C-contiguous, aligned and writeable, else a copy that is. Kernels thus compile for one array type only."""
     if x.flags.carray:
         return x
@@ -17,37 +24,37 @@ def contiguous(x):
     return copy
 
 
-def nhwc(x):
+def nhwc(x: Array) -> Array:
     """(N, C, H, W) → (N, H, W, C), C-contiguous: a view of channels-last storage, a copy of any other."""
     return contiguous(x.transpose(0, 2, 3, 1))
 
 
-def nchw(x):
+def nchw(x: Array) -> Array:
     """(N, H, W, C) → (N, C, H, W), a view."""
     return x.transpose(0, 3, 1, 2)
 
 
-def hwio(w):
+def hwio(w: Array) -> Array:
     """(O, I, KH, KW) → (KH, KW, I, O), C-contiguous."""
     return contiguous(w.transpose(2, 3, 1, 0))
 
 
-def oihw(w):
+def oihw(w: Array) -> Array:
     """(KH, KW, I, O) → (O, I, KH, KW), a view."""
     return w.transpose(3, 2, 0, 1)
 
 
-def is_channels_last(x):
+def is_channels_last(x: Array) -> bool:
     """Whether a 4-D array (N, C, H, W) is stored channels-last."""
     return x.transpose(0, 2, 3, 1).flags.c_contiguous
 
 
-def to_channels_last(x):
+def to_channels_last(x: Array) -> Array:
     """A 4-D array (N, C, H, W) in channels-last storage, uncopied if it already is; any other array unchanged."""
     return x if x.ndim != 4 or is_channels_last(x) else nchw(nhwc(x))
 
 
-def out_size(size, kernel, stride, padding, dilation=(1, 1)):
+def out_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = (1, 1)) -> Shape:
     """(OH, OW): the number of positions of a window that slides over (H, W). Pairs are (height, width)."""
     return tuple(
         (n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, kernel, stride, padding, dilation)

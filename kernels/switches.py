@@ -11,7 +11,7 @@ class Switch(ContextDecorator):
 
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = bool(enabled)
-        self.before = []  # a stack: a context may be nested in itself
+        self.before: list[bool] = []  # a stack: a context may be nested in itself
 
     @classmethod
     def is_on(cls) -> bool:

@@ -4,8 +4,10 @@ Serial, and without the GIL: it runs on the loader's prefetch thread, at the sam
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import keyed_random
+from ..memory_format import Array
 from ..reference.augment import prepare
 from ..runtime.jit import njit
 
@@ -13,7 +15,19 @@ _32 = np.uint64(32)
 _scramble = njit(inner=True)(keyed_random.scramble)
 
 
-def augment_batch(images, indices, out, mean, std, pad=0, reflect=False, flip=False, cutout=0, seed=0, epoch=0):
+def augment_batch(
+    images: Array,
+    indices: Array,
+    out: Array,
+    mean: ArrayLike,
+    std: ArrayLike,
+    pad: int = 0,
+    reflect: bool = False,
+    flip: bool = False,
+    cutout: int = 0,
+    seed: int = 0,
+    epoch: int = 0,
+) -> Array:
     """Fill ``out`` (B, H, W, C) with the images at ``indices``, augmented and normalised, and return it.
 
     ``reference/augment.py`` lists the arguments and errors.

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..checks import alike
-from ..memory_format import contiguous
+from ..memory_format import Array, contiguous
 from ..runtime.jit import njit
 from ..runtime.memory_pool import empty_like
 from ..runtime.parallel import on_threads
@@ -48,7 +48,7 @@ def _relu(t, threads, x, y):
     return 0
 
 
-def relu(x):
+def relu(x: Array) -> Array:
     """max(x, 0), in x's memory order."""
     y = empty_like(x)
     launch(_relu, flat(same_order(x, y)), flat(y))
@@ -66,7 +66,7 @@ def _relu_grad(t, threads, dy, y, dx):
     return 0
 
 
-def relu_grad(dy, y):
+def relu_grad(dy: Array, y: Array) -> Array:
     """dy where y = relu(x) is above 0 or NaN, else 0. Raises ShapeError and DtypeError."""
     alike("relu_grad", dy, y)
     dx = empty_like(y)
@@ -85,7 +85,7 @@ def _add(t, threads, a, b, y):
     return 0
 
 
-def add(a, b, out=None):
+def add(a: Array, b: Array, out: Array | None = None) -> Array:
     """a + b, of the same shape. ``out`` may be a itself."""
     y = empty_like(a) if out is None else out
     if y.size < FEW or y.dtype.kind != "f" or not (y.flags.behaved and has_no_gaps(y)):
@@ -107,7 +107,7 @@ def _add_relu(t, threads, a, b, y):
     return 0
 
 
-def add_relu(a, b):
+def add_relu(a: Array, b: Array) -> Array:
     """max(a + b, 0), of the same shape: the end of a residual block (He et al. 2015, Fig. 2)."""
     alike("add_relu", a, b)
     y = empty_like(a)

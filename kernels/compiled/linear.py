@@ -4,7 +4,7 @@ import numpy as np
 
 from ..checks import fits, one_dtype
 from ..convolution.macrokernel import macro_kernel
-from ..memory_format import contiguous
+from ..memory_format import Array, contiguous
 from ..runtime.jit import njit
 from ..runtime.memory_pool import empty, zeros
 from ..runtime.parallel import on_threads
@@ -53,7 +53,7 @@ def _matmul(
     return 0
 
 
-def matmul(a, b):
+def matmul(a: Array, b: Array) -> Array:
     """a (…, M, K) · b (…, K, N) → (…, M, N). Leading axes broadcast, as in np.matmul. One float dtype.
 
     Raises ShapeError and DtypeError.

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..checks import fits, labels_in, one_dtype
-from ..memory_format import contiguous
+from ..memory_format import Array, contiguous
 from ..runtime.jit import njit
 
 
@@ -27,7 +27,7 @@ def _cross_entropy(logits, labels, smoothing, losses, p):
             p[n, k] /= total
 
 
-def cross_entropy(logits, labels, smoothing):
+def cross_entropy(logits: Array, labels: Array, smoothing: float) -> tuple[Array, Array]:
     """−Σ_k q_k·log p_k, with p = softmax(logits) and q = (1 − smoothing)·onehot + smoothing/K.
 
     logits: (N, K); labels: (N,) int64 in [0, K). Returns losses (N,) and p (N, K), in the logits' dtype. Raises ShapeError,
@@ -50,7 +50,7 @@ def _cross_entropy_grad(p, labels, smoothing, dlosses, dlogits):
         dlogits[n, labels[n]] -= (1 - smoothing) * dlosses[n]
 
 
-def cross_entropy_grad(p, labels, smoothing, dlosses):
+def cross_entropy_grad(p: Array, labels: Array, smoothing: float, dlosses: Array) -> Array:
     """dlogits (N, K) = (p − q)·dlosses, with dlosses (N,)."""
     one_dtype("cross_entropy_grad", p, dlosses)
     fits("cross_entropy_grad", labels.shape == dlosses.shape == p.shape[:1], p, labels, dlosses)

@@ -10,7 +10,7 @@ Several rows are processed as one long row of ``fold`` · C elements, so that th
 import numpy as np
 
 from ..checks import alike, fits
-from ..memory_format import contiguous
+from ..memory_format import Array, contiguous
 from ..runtime.jit import njit
 from ..runtime.memory_pool import empty_like
 from ..runtime.parallel import on_threads
@@ -51,7 +51,7 @@ def _partial_moments(t, threads, x, first, sums, squares):
     return 0
 
 
-def batch_norm_stats(x):
+def batch_norm_stats(x: Array) -> tuple[Array, Array]:
     """Mean and biased variance over all axes but the last: two float64 arrays (C,)."""
     x = contiguous(x)
     C = x.shape[-1]
@@ -99,7 +99,7 @@ def _normalise(
     return 0
 
 
-def batch_norm(x, mean, scale, shift):
+def batch_norm(x: Array, mean: Array, scale: Array, shift: Array) -> Array:
     """(x − mean)·scale + shift. Subtracting the mean first keeps precision when it is large.
 
     x: (…, C), float32 or float64; mean, scale, shift: (C,). Raises ShapeError.
@@ -157,7 +157,9 @@ def _input_grad(
     return 0
 
 
-def batch_norm_grad(dy, x, mean, inv_std, weight, training):
+def batch_norm_grad(
+    dy: Array, x: Array, mean: Array, inv_std: Array, weight: Array, training: bool
+) -> tuple[Array, Array, Array]:
     """dx, dweight, dbias of y = (x − mean)·inv_std·weight + bias.
 
         dweight = Σ dy·x̂        dbias = Σ dy        x̂ = (x − mean)·inv_std

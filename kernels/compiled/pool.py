@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..checks import fits
-from ..memory_format import contiguous, out_size
+from ..memory_format import Array, Pair, Shape, contiguous, out_size
 from ..runtime.jit import njit
 from ..runtime.memory_pool import empty
 from ..runtime.parallel import on_threads
@@ -53,7 +53,7 @@ def _max_pool(
     return 0
 
 
-def max_pool2d(x, kernel, stride, padding, dilation):
+def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> tuple[Array, Array]:
     """The largest element of each window, y (N, OH, OW, C), and its position h·W + w, int32 and of the same shape."""
     x = contiguous(x)
     shape = (x.shape[0], *out_size(x.shape[1:3], kernel, stride, padding, dilation), x.shape[3])
@@ -79,7 +79,7 @@ def _max_pool_grad(t, threads, dy, index, dx):
     return 0
 
 
-def max_pool2d_grad(dy, index, x_shape):
+def max_pool2d_grad(dy: Array, index: Array, x_shape: Shape) -> Array:
     """dx (N, H, W, C): each dy goes to the element that was the largest of its window. Raises ShapeError."""
     same = dy.shape == index.shape and (dy.shape[0], dy.shape[3]) == (x_shape[0], x_shape[3])
     fits("max_pool2d_grad", same, dy, index)
@@ -125,7 +125,7 @@ def _avg_pool(
     return 0
 
 
-def avg_pool2d(x, kernel, stride, padding, count_padding):
+def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, count_padding: bool) -> Array:
     """The mean of each window: x (N, H, W, C) → (N, OH, OW, C). count_padding: whether zeros in the padding count."""
     x = contiguous(x)
     y = empty((x.shape[0], *out_size(x.shape[1:3], kernel, stride, padding), x.shape[3]), x.dtype)
@@ -161,7 +161,7 @@ def _avg_pool_grad(
     return 0
 
 
-def avg_pool2d_grad(dy, x_shape, kernel, stride, padding, count_padding):
+def avg_pool2d_grad(dy: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair, count_padding: bool) -> Array:
     """dx (N, H, W, C): each dy is distributed evenly over its window."""
     N, H, W, C = x_shape
     fits("avg_pool2d_grad", dy.shape == (N, *out_size((H, W), kernel, stride, padding), C), dy)

@@ -2,7 +2,7 @@
 
 from ...errors import ShapeError
 from ..checks import alike
-from ..memory_format import contiguous
+from ..memory_format import Array, contiguous
 from ..runtime.jit import njit
 from ..runtime.parallel import on_threads
 from ..runtime.threads import SMALL, launch
@@ -39,7 +39,9 @@ def _sgd(
     return 0
 
 
-def sgd_step(param, grad, velocity, lr, momentum, weight_decay, nesterov):
+def sgd_step(
+    param: Array, grad: Array, velocity: Array | None, lr: float, momentum: float, weight_decay: float, nesterov: bool
+) -> None:
     """g = grad + weight_decay·param;  v = momentum·v + g;  param −= lr·(g + momentum·v if nesterov else v).
 
     param and velocity (None without momentum) have the same shape and memory order and are updated in place. As in PyTorch,

@@ -4,7 +4,7 @@ Images are (N, H, W, C).
 """
 
 from ..checks import fits
-from ..memory_format import contiguous
+from ..memory_format import Array, Shape, contiguous
 from ..runtime.jit import njit
 from ..runtime.memory_pool import empty
 from ..runtime.parallel import on_threads
@@ -28,7 +28,7 @@ def _subsample(t, threads, x, stride, before, y):
     return 0
 
 
-def zero_pad_shortcut(x, stride, before, after):
+def zero_pad_shortcut(x: Array, stride: int, before: int, after: int) -> Array:
     """y (N, ⌈H/stride⌉, ⌈W/stride⌉, before + C + after): x's pixels (i·stride, j·stride), zeros in the other channels."""
     N, H, W, C = x.shape
     y = empty((N, -(-H // stride), -(-W // stride), before + C + after), x.dtype)
@@ -52,7 +52,7 @@ def _subsample_grad(t, threads, dy, stride, before, dx):
     return 0
 
 
-def zero_pad_shortcut_grad(dy, x_shape, stride, before):
+def zero_pad_shortcut_grad(dy: Array, x_shape: Shape, stride: int, before: int) -> Array:
     """dx (N, H, W, C), of shape x_shape: dy at the pixels that were taken, 0 elsewhere. Raises ShapeError."""
     N, H, W, C = x_shape
     fits("zero_pad_shortcut_grad", dy.shape[:3] == (N, -(-H // stride), -(-W // stride)), dy)

@@ -5,12 +5,13 @@ on the CPU target, the shapes and a switch, never on a measurement, so that runs
 """
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from ..checks import fits, one_dtype
-from ..descriptors import STORE, as_operand
-from ..memory_format import contiguous
+from ..descriptors import STORE, Epilogue, Operand, as_operand
+from ..memory_format import Array, Pair, Shape, contiguous
 from ..runtime import precompile
 from ..switches import uses_winograd
 from . import direct, direct_weight, winograd, winograd_weight
@@ -33,41 +34,62 @@ def _checked(op, *operands):
     return [o if o.array.flags.carray else o._replace(array=contiguous(o.array)) for o in operands]
 
 
-def conv2d(x, w, stride, padding, dilation, groups, epilogue=None):
+def conv2d(
+    x: Operand | Array,
+    w: Array,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    epilogue: Epilogue | None = None,
+) -> Any:
     """y[n, oh, ow, o] = Σ x[n, oh·s + kh·d − p, ow·s + kw·d − p, i] · w[kh, kw, i, o].
 
     x: (N, H, W, C), an array or an Operand; w: (KH, KW, C/groups, O), of the same float dtype; stride, padding, dilation:
     pairs (height, width). Returns y (N, OH, OW, O), or with an Epilogue (y, its result), as in ``descriptors.py``. Raises
     ShapeError and DtypeError.
     """
-    x, w = _checked("conv2d", as_operand(x), as_operand(w))
-    w, shape = w.array, x.array.shape
-    fits("conv2d", shape[3] == w.shape[2] * groups and w.shape[3] % groups == 0, x.array, w)
+    images, filters = _checked("conv2d", as_operand(x), as_operand(w))
+    w, shape = filters.array, images.array.shape
+    fits("conv2d", shape[3] == w.shape[2] * groups and w.shape[3] % groups == 0, images.array, w)
     if epilogue is not None and w.dtype == np.float32:
         precompile.first_time()  # a fused training step begins with one, perhaps with nothing compiled yet
     problem = problem_of(shape, w.shape, stride, padding, dilation, groups)
-    y, result = _choose(direct, winograd, "forward", problem).convolve(problem, x, w, epilogue or STORE)
+    y, result = _choose(direct, winograd, "forward", problem).convolve(problem, images, w, epilogue or STORE)
     return y if epilogue is None else (y, result)
 
 
-def conv2d_input_grad(dy, w, x_shape, stride, padding, dilation, groups, epilogue=None):
+def conv2d_input_grad(
+    dy: Operand | Array,
+    w: Array,
+    x_shape: Shape,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    epilogue: Epilogue | None = None,
+) -> Any:
     """dx (N, H, W, C) of y = x ∗ w, from dy (N, OH, OW, O), an array or an Operand. x_shape: that of dx. See ``conv2d``."""
-    dy, w = _checked("conv2d_input_grad", as_operand(dy), as_operand(w))
-    w = w.array
+    gradient, filters = _checked("conv2d_input_grad", as_operand(dy), as_operand(w))
+    w = filters.array
     problem = problem_of(tuple(x_shape), w.shape, stride, padding, dilation, groups)
-    fits("conv2d_input_grad", dy.array.shape == problem.y_shape and problem.w_shape == w.shape, dy.array, w)
+    matches = gradient.array.shape == problem.y_shape and problem.w_shape == w.shape
+    fits("conv2d_input_grad", matches, gradient.array, w)
     algorithm = _choose(direct, winograd, "input_grad", problem)
-    dx, result = algorithm.convolve_input_grad(problem, dy, w, epilogue or STORE)
+    dx, result = algorithm.convolve_input_grad(problem, gradient, w, epilogue or STORE)
     return dx if epilogue is None else (dx, result)
 
 
-def conv2d_weight_grad(x, dy, w_shape, stride, padding, dilation, groups):
+def conv2d_weight_grad(
+    x: Operand | Array, dy: Operand | Array, w_shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Array:
     """dw (KH, KW, C/groups, O) of y = x ∗ w, from x (N, H, W, C) and dy (N, OH, OW, O), arrays or Operands.
 
     w_shape: that of dw. See ``conv2d``.
     """
-    x, dy = _checked("conv2d_weight_grad", as_operand(x), as_operand(dy))
-    problem = problem_of(x.array.shape, tuple(w_shape), stride, padding, dilation, groups)
-    matches = dy.array.shape == problem.y_shape and problem.w_shape == tuple(w_shape)
-    fits("conv2d_weight_grad", matches, x.array, dy.array)
-    return _choose(direct_weight, winograd_weight, "weight_grad", problem).convolve_weight_grad(problem, x, dy)
+    images, gradient = _checked("conv2d_weight_grad", as_operand(x), as_operand(dy))
+    problem = problem_of(images.array.shape, tuple(w_shape), stride, padding, dilation, groups)
+    matches = gradient.array.shape == problem.y_shape and problem.w_shape == tuple(w_shape)
+    fits("conv2d_weight_grad", matches, images.array, gradient.array)
+    algorithm = _choose(direct_weight, winograd_weight, "weight_grad", problem)
+    return algorithm.convolve_weight_grad(problem, images, gradient)

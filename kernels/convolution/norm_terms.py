@@ -7,7 +7,7 @@ evict everything of Python's from the caches: there, thirty NumPy calls for one 
 import numpy as np
 
 from ..checks import fits, one_dtype
-from ..memory_format import contiguous
+from ..memory_format import Array, contiguous
 from ..runtime.jit import njit
 
 
@@ -43,7 +43,7 @@ def _forward_terms(mean, var, eps, weight, bias):
     return terms
 
 
-def norm_forward_terms(mean, var, eps, weight, bias):
+def norm_forward_terms(mean: Array, var: Array, eps: float, weight: Array, bias: Array) -> Array:
     """(4, C) float64: m, scale, shift and 1/√(σ² + ε), so that γ·x̂ + β = (x − m)·scale + shift.
 
     mean, var: (C,) float64, C-contiguous; weight, bias: (C,), float32 or float64, the dtype of x. m is the mean rounded to
@@ -68,7 +68,7 @@ def _backward_terms(sums, mean, terms, weight, count):
     return found, grads
 
 
-def norm_backward_terms(sums, mean, terms, weight, count):
+def norm_backward_terms(sums: Array, mean: Array, terms: Array, weight: Array, count: int) -> tuple[Array, Array]:
     """(4, C) float64: m, a, b, d, so that ∂L/∂x = a·dy + b·(x − m) + d; and (2, C), in the weight's dtype: ∂L/∂γ, ∂L/∂β.
 
     sums: (2, C) float64, C-contiguous, Σ dy and Σ dy·(x − m) over ``count`` values per channel; mean: (C,) float64; terms: the

@@ -3,8 +3,8 @@
 import numpy as np
 
 from ..checks import one_dtype
-from ..descriptors import NOTHING, PLAIN, STORE, as_operand
-from ..memory_format import contiguous
+from ..descriptors import NOTHING, PLAIN, STORE, Epilogue, Operand, as_operand
+from ..memory_format import Array, contiguous
 from ..runtime.jit import njit
 from ..runtime.memory_pool import empty_like
 from ..runtime.parallel import on_threads
@@ -36,26 +36,26 @@ def _pointwise(
     return 0
 
 
-def pointwise(operand, epilogue):
+def pointwise(operand: Operand | Array, epilogue: Epilogue) -> tuple[Array, Array | None]:
     """The values of an Operand, finished by an Epilogue: a new array (N, H, W, C), and the epilogue's result.
 
     The result is (2, C) float64, mean and biased variance for MOMENTS and the two sums for MASK, else None. Raises
     ShapeError and DtypeError.
     """
-    operand = as_operand(operand)
-    one_dtype("pointwise", operand.array)
-    x = contiguous(operand.array)
+    reads = as_operand(operand)
+    one_dtype("pointwise", reads.array)
+    x = contiguous(reads.array)
     y = empty_like(x)
     size = BLOCK * fold(*x.shape[-2:]) * x.shape[3]
     results = np.zeros((-(-x.size // size), 2, x.shape[3]))
-    reads = operand_arguments(operand if x is operand.array else operand._replace(array=x))
-    launch(_pointwise, *reads, y.reshape(-1), *epilogue_arguments(epilogue, y), size, results)
+    read = operand_arguments(reads if x is reads.array else reads._replace(array=x))
+    launch(_pointwise, *read, y.reshape(-1), *epilogue_arguments(epilogue, y), size, results)
     counts = np.full(len(results), size // x.shape[3], np.float64)
     counts[-1:] = x.size // x.shape[3] - counts[:-1].sum()
     return y, join_items(epilogue, results, counts)
 
 
-def values(x):
+def values(x: Operand | Array) -> Array:
     """The values of an Operand, (N, H, W, C): its array itself if there is no prologue. An array is its own values."""
-    x = as_operand(x)
-    return x.array if x.kind == PLAIN else pointwise(x, STORE)[0]
+    operand = as_operand(x)
+    return operand.array if operand.kind == PLAIN else pointwise(operand, STORE)[0]

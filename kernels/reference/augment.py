@@ -4,13 +4,26 @@ What happens to a sample depends only on (seed, epoch, sample), not on the batch
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ...errors import ConfigError, DataError, DtypeError, ShapeError
 from ..keyed_random import key_of, scramble
-from ..memory_format import contiguous
+from ..memory_format import Array, contiguous
 
 
-def augment_batch(images, indices, out, mean, std, pad=0, reflect=False, flip=False, cutout=0, seed=0, epoch=0):
+def augment_batch(
+    images: Array,
+    indices: Array,
+    out: Array,
+    mean: ArrayLike,
+    std: ArrayLike,
+    pad: int = 0,
+    reflect: bool = False,
+    flip: bool = False,
+    cutout: int = 0,
+    seed: int = 0,
+    epoch: int = 0,
+) -> Array:
     """Fill ``out`` with the images at ``indices``, augmented and normalised, and return it.
 
     out[b] = cutout(mirror(crop((images[indices[b]] / 255 − mean) / std)))

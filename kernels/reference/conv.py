@@ -1,8 +1,11 @@
 """Convolution as a matrix product, with the im2col matrix written out (Chellapilla et al. 2006)."""
 
+from typing import Any
+
 import numpy as np
 
-from ..memory_format import out_size
+from ..descriptors import Epilogue, Operand
+from ..memory_format import Array, Pair, Shape, out_size
 from .fusion import finish, values
 
 
@@ -44,7 +47,15 @@ def _by_group(columns, groups):
         yield part.reshape(N * OH * OW, KH * KW * (C // groups))
 
 
-def conv2d(x, w, stride, padding, dilation, groups, epilogue=None):
+def conv2d(
+    x: Operand | Array,
+    w: Array,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    epilogue: Epilogue | None = None,
+) -> Any:
     """y = im2col(x) · w, group by group. x (N, H, W, C), w (KH, KW, C/groups, O) → (N, OH, OW, O).
 
     Here and below, images may be Operands, and with an Epilogue a pair is returned, as in ``fusion.finish``.
@@ -53,12 +64,21 @@ def conv2d(x, w, stride, padding, dilation, groups, epilogue=None):
     KH, KW, I, O = w.shape
     columns = im2col(x, (KH, KW), stride, padding, dilation)
     weights = np.split(w.reshape(KH * KW * I, O), groups, axis=1)
-    y = [part @ weight for part, weight in zip(_by_group(columns, groups), weights)]
-    y = np.concatenate(y, axis=1).reshape(*columns.shape[:3], O)
+    parts = [part @ weight for part, weight in zip(_by_group(columns, groups), weights)]
+    y = np.concatenate(parts, axis=1).reshape(*columns.shape[:3], O)
     return y if epilogue is None else finish(y, epilogue)
 
 
-def conv2d_input_grad(dy, w, x_shape, stride, padding, dilation, groups, epilogue=None):
+def conv2d_input_grad(
+    dy: Operand | Array,
+    w: Array,
+    x_shape: Shape,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    epilogue: Epilogue | None = None,
+) -> Any:
     """dx = col2im(dy · wᵀ)."""
     dy = values(dy)
     KH, KW, I, O = w.shape
@@ -70,7 +90,9 @@ def conv2d_input_grad(dy, w, x_shape, stride, padding, dilation, groups, epilogu
     return dx if epilogue is None else finish(dx, epilogue)
 
 
-def conv2d_weight_grad(x, dy, w_shape, stride, padding, dilation, groups):
+def conv2d_weight_grad(
+    x: Operand | Array, dy: Operand | Array, w_shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Array:
     """dw = im2col(x)ᵀ · dy."""
     x, dy = values(x), values(dy)
     KH, KW, _, O = w_shape

@@ -2,23 +2,24 @@
 
 import numpy as np
 
-from ..descriptors import ADD, GRADIENT, MASK, MOMENTS, NORMALISE, NORMALISED, PLAIN, as_operand
+from ..descriptors import ADD, GRADIENT, MASK, MOMENTS, NORMALISE, NORMALISED, PLAIN, Epilogue, Operand, as_operand
+from ..memory_format import Array
 from .elementwise import relu
 from .normalization import batch_norm_stats
 
 
-def values(x):
+def values(x: Operand | Array) -> Array:
     """The values of an Operand, (N, H, W, C). An array is its own values."""
-    x = as_operand(x)
-    rows = [np.asarray(row, x.array.dtype) for row in x.parameters]
-    if x.kind == NORMALISED:
+    array, kind, parameters, partner = as_operand(x)
+    rows = [np.asarray(row, array.dtype) for row in parameters]
+    if kind == NORMALISED:
         mean, scale, shift = rows
-        return relu((x.array - mean) * scale + shift)
-    if x.kind == GRADIENT:
+        return relu((array - mean) * scale + shift)
+    if kind == GRADIENT:
         mean, a, b, d = rows
-        return a * x.array + b * (x.partner - mean) + d
-    assert x.kind == PLAIN
-    return x.array
+        return a * array + b * (partner - mean) + d
+    assert kind == PLAIN
+    return array
 
 
 def finish(y, epilogue):
@@ -44,12 +45,12 @@ def finish(y, epilogue):
     return y, None
 
 
-def pointwise(operand, epilogue):
+def pointwise(operand: Operand | Array, epilogue: Epilogue) -> tuple[Array, Array | None]:
     """The values of an Operand, finished by an Epilogue, with no convolution in between: (y, result)."""
     return finish(values(operand), epilogue)
 
 
-def norm_forward_terms(mean, var, eps, weight, bias):
+def norm_forward_terms(mean: Array, var: Array, eps: float, weight: Array, bias: Array) -> Array:
     """(4, C) float64: m, scale, shift, 1/√(σ² + ε), so that γ·x̂ + β = (x − m)·scale + shift; m is the rounded mean."""
     near = mean.astype(weight.dtype).astype(np.float64)
     inv_std = 1 / np.sqrt(var + eps)
@@ -57,7 +58,7 @@ def norm_forward_terms(mean, var, eps, weight, bias):
     return np.stack([near, scale, bias - (mean - near) * scale, inv_std])
 
 
-def norm_backward_terms(sums, mean, terms, weight, count):
+def norm_backward_terms(sums: Array, mean: Array, terms: Array, weight: Array, count: int) -> tuple[Array, Array]:
     """(4, C) float64: m, a, b, d, so that ∂L/∂x = a·dy + b·(x − m) + d; and (2, C), in the weight's dtype: ∂L/∂γ, ∂L/∂β.
 
     sums: (2, C), Σ dy and Σ dy·(x − m) over ``count`` values per channel; terms: the result of ``norm_forward_terms``.

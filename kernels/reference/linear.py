@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from ..memory_format import Array
 
-def matmul(a, b):
+
+def matmul(a: Array, b: Array) -> Array:
     """a (…, M, K) · b (…, K, N) → (…, M, N)."""
     return np.matmul(a, b)

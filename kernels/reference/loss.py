@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ..memory_format import Array
+
 
 def _target(labels, smoothing, like):
     """q = (1 − smoothing)·onehot + smoothing/K, (N, K)."""
@@ -11,7 +13,7 @@ def _target(labels, smoothing, like):
     return q
 
 
-def cross_entropy(logits, labels, smoothing):
+def cross_entropy(logits: Array, labels: Array, smoothing: float) -> tuple[Array, Array]:
     """−Σ_k q_k·log p_k for p = softmax(logits): losses (N,) and p (N, K)."""
     shifted = logits - logits.max(1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
@@ -21,6 +23,6 @@ def cross_entropy(logits, labels, smoothing):
     return losses, np.exp(log_p)
 
 
-def cross_entropy_grad(p, labels, smoothing, dlosses):
+def cross_entropy_grad(p: Array, labels: Array, smoothing: float, dlosses: Array) -> Array:
     """dlogits = (p − q)·dlosses."""
     return (p - _target(labels, smoothing, p)) * dlosses[:, None]

@@ -2,20 +2,24 @@
 
 import numpy as np
 
+from ..memory_format import Array
 
-def batch_norm_stats(x):
+
+def batch_norm_stats(x: Array) -> tuple[Array, Array]:
     """Mean and biased variance over all axes but the last: two float64 arrays (C,)."""
     x = x.reshape(-1, x.shape[-1]).astype(np.float64)
     return x.mean(0), x.var(0)
 
 
-def batch_norm(x, mean, scale, shift):
+def batch_norm(x: Array, mean: Array, scale: Array, shift: Array) -> Array:
     """(x − mean)·scale + shift."""
     mean, scale, shift = (np.asarray(v, x.dtype) for v in (mean, scale, shift))
     return (x - mean) * scale + shift
 
 
-def batch_norm_grad(dy, x, mean, inv_std, weight, training):
+def batch_norm_grad(
+    dy: Array, x: Array, mean: Array, inv_std: Array, weight: Array, training: bool
+) -> tuple[Array, Array, Array]:
     """dx, dweight, dbias. ``compiled/normalization.py`` has the formulas."""
     axes = tuple(range(x.ndim - 1))
     x_hat = (x - mean) * inv_std  # float64, as mean is

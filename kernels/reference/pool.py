@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from ..memory_format import out_size
+from ..memory_format import Array, Pair, Shape, out_size
 from .conv import col2im, tap
 
 
-def max_pool2d(x, kernel, stride, padding, dilation):
+def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> tuple[Array, Array]:
     """The largest element of each window, y (N, OH, OW, C), and its position h·W + w, int32 and of the same shape."""
     N, H, W, C = x.shape
     size = out_size((H, W), kernel, stride, padding, dilation)
@@ -23,7 +23,7 @@ def max_pool2d(x, kernel, stride, padding, dilation):
     return y, index
 
 
-def max_pool2d_grad(dy, index, x_shape):
+def max_pool2d_grad(dy: Array, index: Array, x_shape: Shape) -> Array:
     """dx (N, H, W, C): each dy goes to the element that was the largest of its window."""
     N, H, W, C = x_shape
     dx = np.zeros((N, H * W, C), dy.dtype)
@@ -42,7 +42,7 @@ def _counts(size, kernel, stride, padding, count_padding):
     return np.outer(*counts)
 
 
-def avg_pool2d(x, kernel, stride, padding, count_padding):
+def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, count_padding: bool) -> Array:
     """The mean of each window: x (N, H, W, C) → (N, OH, OW, C)."""
     size = out_size(x.shape[1:3], kernel, stride, padding, (1, 1))
     padded = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)))
@@ -54,7 +54,7 @@ def avg_pool2d(x, kernel, stride, padding, count_padding):
     return y / counts[:, :, None].astype(x.dtype)
 
 
-def avg_pool2d_grad(dy, x_shape, kernel, stride, padding, count_padding):
+def avg_pool2d_grad(dy: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair, count_padding: bool) -> Array:
     """dx (N, H, W, C): each dy is distributed evenly over its window."""
     counts = _counts(x_shape[1:3], kernel, stride, padding, count_padding)
     share = dy / counts[:, :, None].astype(dy.dtype)

@@ -1,9 +1,12 @@
 """The SGD update with momentum."""
 
 from ..checks import alike
+from ..memory_format import Array
 
 
-def sgd_step(param, grad, velocity, lr, momentum, weight_decay, nesterov):
+def sgd_step(
+    param: Array, grad: Array, velocity: Array | None, lr: float, momentum: float, weight_decay: float, nesterov: bool
+) -> None:
     """g = grad + weight_decay·param;  v = momentum·v + g;  param −= lr·(g + momentum·v if nesterov else v). In place."""
     alike("sgd_step", *[a for a in (param, grad, velocity) if a is not None])
     g = grad + weight_decay * param

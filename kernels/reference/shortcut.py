@@ -2,13 +2,15 @@
 
 import numpy as np
 
+from ..memory_format import Array, Shape
 
-def zero_pad_shortcut(x, stride, before, after):
+
+def zero_pad_shortcut(x: Array, stride: int, before: int, after: int) -> Array:
     """Every stride-th pixel, with ``before`` zero channels before x's own and ``after`` behind them."""
     return np.pad(x[:, ::stride, ::stride], [(0, 0)] * 3 + [(before, after)])
 
 
-def zero_pad_shortcut_grad(dy, x_shape, stride, before):
+def zero_pad_shortcut_grad(dy: Array, x_shape: Shape, stride: int, before: int) -> Array:
     """dy at the pixels that were taken, 0 elsewhere."""
     dx = np.zeros(x_shape, dy.dtype)
     dx[:, ::stride, ::stride] = dy[..., before : before + x_shape[3]]

@@ -12,8 +12,10 @@ from collections import deque
 from contextlib import suppress
 from functools import lru_cache
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 PAGE = 4096  # bytes; pieces are page-aligned, so that vector loads never straddle two cache lines
 SMALLEST = 1 << 16  # bytes; below this malloc is as good
@@ -186,7 +188,7 @@ class Pool:
 pool = Pool()
 
 
-def empty(shape, dtype):
+def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """An uninitialised C-contiguous array over pooled memory."""
     dtype = np.dtype(dtype)
     size = dtype.itemsize
@@ -210,14 +212,14 @@ def empty_together(shapes, dtype):
     return [np.ndarray(shape, dtype, memory, start) for shape, start in zip(shapes, starts)]
 
 
-def zeros(shape, dtype):
+def zeros(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """A C-contiguous array of zeros over pooled memory."""
     array = empty(shape, dtype)
     array[...] = 0
     return array
 
 
-def empty_like(x):
+def empty_like(x: NDArray[Any]) -> NDArray[Any]:
     """An uninitialised array with x's shape, dtype and memory order (channels-last stays channels-last)."""
     if x.flags.c_contiguous:
         return empty(x.shape, x.dtype)

@@ -7,7 +7,15 @@ Read from Numba's settings (``NUMBA_CPU_NAME``, ``NUMBA_CPU_FEATURES``), not fro
 from numba.core.registry import cpu_target
 
 # A CPU name alone implies its features when no feature list is given (an empty NUMBA_CPU_FEATURES).
-_AVX512_NAMES = ("skylake-avx512", "cascadelake", "cooperlake", "icelake", "tigerlake", "rocketlake", "sapphirerapids")
+_AVX512_NAMES: tuple[str, ...] = (
+    "skylake-avx512",
+    "cascadelake",
+    "cooperlake",
+    "icelake",
+    "tigerlake",
+    "rocketlake",
+    "sapphirerapids",
+)
 _AVX512_NAMES += ("emeraldrapids", "graniterapids", "znver4", "znver5", "x86-64-v4")
 _AVX2_NAMES = ("haswell", "broadwell", "skylake", "alderlake", "raptorlake", "znver1", "znver2", "znver3", "x86-64-v3")
 
