@@ -53,7 +53,7 @@ def as_operand(x: "Operand | np.ndarray") -> Operand:
 def rounded(mean: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """The mean rounded to ``dtype``, as kernels subtract it, and the rounding error; both float64."""
     near = np.asarray(mean, dtype).astype(np.float64)
-    return near, mean - near
+    return near, np.asarray(mean, np.float64) - near
 
 
 def normalised(x: np.ndarray, mean: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> Operand:

@@ -10,6 +10,7 @@ Several rows are processed as one long row of ``fold`` · C elements, so that th
 import numpy as np
 
 from ..checks import alike, fits
+from ..descriptors import rounded
 from ..memory_format import Array, contiguous
 from ..runtime.jit import njit
 from ..runtime.memory_pool import empty_like
@@ -70,12 +71,6 @@ def batch_norm_stats(x: Array) -> tuple[Array, Array]:
     return mean, deviation.sum(0) / (x.size // C) + ((means - mean) ** 2).mean(0)
 
 
-def _split(mean, dtype):
-    """The mean rounded to ``dtype``, as kernels subtract it, and the rounding error; both float64."""
-    near = np.asarray(mean, dtype).astype(np.float64)
-    return near, np.asarray(mean, np.float64) - near
-
-
 def _repeat(values, length, dtype):
     """Per-channel values (C,), repeated along a long row."""
     return np.tile(np.asarray(values, dtype), length // len(values))
@@ -109,7 +104,7 @@ def batch_norm(x: Array, mean: Array, scale: Array, shift: Array) -> Array:
     fits("batch_norm", mean.shape == scale.shape == shift.shape == x.shape[-1:], x, mean, scale, shift)
     rows, length = _fold(x)
     y = empty_like(x)
-    near, rest = _split(mean, x.dtype)
+    near, rest = rounded(mean, x.dtype)
     params = [_repeat(v, length, x.dtype) for v in (near, scale, shift - rest * scale)]
     launch(_normalise, x.reshape(rows, length), *params, y.reshape(rows, length))
     return y
@@ -174,7 +169,7 @@ def batch_norm_grad(
     dy, x = contiguous(dy), contiguous(x)
     C = x.shape[-1]
     rows, length = _fold(x)
-    near, rest = _split(mean, x.dtype)
+    near, rest = rounded(mean, x.dtype)
     sums, products = np.empty((2, -(-rows // BLOCK), length), x.dtype)
     folded = dy.reshape(rows, length), x.reshape(rows, length), _repeat(near, length, x.dtype)
     launch(_partial_grads, *folded, sums, products)

@@ -20,7 +20,11 @@ def batch_norm(x: Array, mean: Array, scale: Array, shift: Array) -> Array:
 def batch_norm_grad(
     dy: Array, x: Array, mean: Array, inv_std: Array, weight: Array, training: bool
 ) -> tuple[Array, Array, Array]:
-    """dx, dweight, dbias. ``compiled/normalization.py`` has the formulas."""
+    """dx (…, C), and dweight and dbias (C,) float64, of y = x̂·weight + bias with x̂ = (x − mean)·inv_std.
+
+    dbias = Σ dy,  dweight = Σ dy·x̂,  dx = weight·inv_std·(dy − (dbias + x̂·dweight)/M) over the M values of a channel; with
+    fixed statistics (``training`` False) dx = weight·inv_std·dy.
+    """
     axes = tuple(range(x.ndim - 1))
     x_hat = (x - mean) * inv_std  # float64, as mean is
     dbias = dy.sum(axes, dtype=np.float64)

@@ -28,7 +28,7 @@ class Conv2d(Op):
     def __init__(self, geometry, bias=False, shortcut=False, moments=False):
         self.geometry = geometry  # stride, padding, dilation, groups
         self.bias, self.moments = bias, moments
-        self.aliases = shortcut  # it is handed dy
+        self.shortcut = self.aliases = shortcut  # dy itself is the shortcut's gradient
 
     def read(self, i, x):
         if i == 0:
@@ -37,8 +37,8 @@ class Conv2d(Op):
 
     def forward(self, x, w, *rest):
         self.x, self.x_shape, self.w = x, x.operand().array.shape, hwio(w)  # of (N, H, W, C); (KH, KW, I, O)
-        shortcut = rest[-1] if self.aliases else None
-        epilogue = Epilogue(MOMENTS if self.moments else ADD, other=shortcut) if self.moments or self.aliases else None
+        shortcut = rest[-1] if self.shortcut else None
+        epilogue = Epilogue(MOMENTS if self.moments else ADD, other=shortcut) if self.moments or self.shortcut else None
         y = kernels.conv2d(x.operand(), self.w, *self.geometry, epilogue)  # (N, OH, OW, O)
         if epilogue is not None:
             y, self.statistics = y
@@ -62,7 +62,7 @@ class Conv2d(Op):
         if len(needs) > 2:
             dy = dy.array() if lazy else dy
             db = (unbroadcast(nhwc(dy), dy.shape[1:2]) if needs[2] else None,) if self.bias else ()
-            rest = (*db, *([dy] if self.aliases else []))
+            rest = (*db, *([dy] if self.shortcut else []))
         return dx, dw, *rest
 
 

@@ -6,9 +6,10 @@ from everything import calls
 
 from minires.kernels.compiled import backend as fast
 from minires.kernels.compiled import elementwise, linear, loss, normalization, pool, shortcut
-from minires.kernels.convolution import direct as conv
+from minires.kernels.convolution import direct, direct_weight, pointwise, winograd, winograd_weight
 from minires.kernels.runtime import memory_pool as buffers
 
+CONVOLUTION = (direct, direct_weight, winograd, winograd_weight, pointwise)
 BAND = 256  # elements before and after each array
 MARK = 1.25e30
 
@@ -50,9 +51,10 @@ class Guard:
 def guard(monkeypatch):
     guard = Guard()
     monkeypatch.setattr(buffers, "empty", guard.empty)  # empty_like and zeros call it
-    for module in (conv, linear, pool, elementwise, normalization, loss, shortcut):
-        if hasattr(module, "empty"):
-            monkeypatch.setattr(module, "empty", guard.empty)
+    for module in (*CONVOLUTION, linear, pool, elementwise, normalization, loss, shortcut):
+        for name in ("empty", "empty_together"):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, getattr(guard, name))
     return guard
 
 
