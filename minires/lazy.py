@@ -47,7 +47,7 @@ class LazyTensor(Tensor):
     looked at ``.data``, the array is stored, and all operations read what he was given.
     """
 
-    __slots__ = ("_array", "_compute", "_dtype", "_shape", "moments", "saved")
+    __slots__ = ("_compute", "_dtype", "_shape", "moments", "saved")
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class LazyTensor(Tensor):
         moments: NDArray[Any] | None = None,
     ) -> None:
         super().__init__(np.empty(0, dtype))
-        self._array: NDArray[Any] | None = None
+        self._array = None
         self._shape, self._dtype = shape, np.dtype(dtype)
         self._compute: Callable[[], NDArray[Any]] | None = compute
         self.saved, self.moments = saved, moments
@@ -68,11 +68,7 @@ class LazyTensor(Tensor):
         """The Tensor that a SavedActivation is of."""
         N, H, W, C = saved.operand().array.shape
 
-        def compute():
-            saved.materialize()
-            return saved.values()
-
-        return cls((N, C, H, W), saved.operand().array.dtype, compute, saved, moments)
+        return cls((N, C, H, W), saved.operand().array.dtype, saved.materialize, saved, moments)
 
     def compute(self) -> NDArray[Any]:
         """The values, (N, H, W, C), of one that is not stored, for the caller alone."""
@@ -82,7 +78,10 @@ class LazyTensor(Tensor):
     def materialize(self) -> None:
         """Store the values from now on."""
         if self._array is None:
-            self.data = nchw(self.compute())
+            self._store(nchw(self.compute()))
+
+    def _store(self, array: NDArray[Any]) -> None:
+        self._array, self._compute, self.saved, self.moments = array, None, None, None
 
     @property
     def data(self) -> NDArray[Any]:
@@ -93,7 +92,8 @@ class LazyTensor(Tensor):
 
     @data.setter
     def data(self, array):
-        self._array, self._compute, self.saved, self.moments = array, None, None, None
+        self._store(array)
+        self.count_change()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -112,6 +112,11 @@ class LazyTensor(Tensor):
         return math.prod(self.shape)
 
 
+def unseen(y: NDArray[Any], moments: NDArray[Any] | None = None) -> Tensor:
+    """The Tensor of an operation's result (N, H, W, C), an array that nobody has seen: lazy where operations are fused."""
+    return LazyTensor.of(SavedActivation(Operand(y)), moments) if is_fusing() else Tensor(nchw(y))
+
+
 def is_lazy(x: Tensor) -> TypeGuard[LazyTensor]:
     """Whether the Tensor x has no array that anybody but an operation could get at."""
     return isinstance(x, LazyTensor) and x._array is None
@@ -120,6 +125,13 @@ def is_lazy(x: Tensor) -> TypeGuard[LazyTensor]:
 def saved(x: Tensor) -> SavedActivation:
     """The SavedActivation of the Tensor x (N, C, H, W)."""
     return x.saved if is_lazy(x) and x.saved is not None else SavedActivation(Operand(nhwc(x.data)))
+
+
+def stored(x: Tensor) -> NDArray[Any]:
+    """The values of the Tensor x, (N, H, W, C), for an operation that keeps them: the array that whoever looks will get."""
+    if is_lazy(x) and x.saved is not None:
+        return x.saved.array()
+    return nhwc(x.data)
 
 
 def values(x: Tensor) -> NDArray[Any]:

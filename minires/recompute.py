@@ -25,21 +25,26 @@ class SavedActivation:
         recompute   ┌────┴───┐   operand()   │          the backward pass needs it again
         ───────────►│ stored │◄──────────────┘
                     └────┬───┘
-                         │ pin()       ┌────────┐       somebody looks at it and may change it, or its graph is freed
-                         └────────────►│ pinned │
-        no recompute                   │        │       discard() does nothing
-        ──────────────────────────────►└────────┘
+                         │ pin()       ┌────────┐       its graph is freed
+                         ├────────────►│ pinned │
+        no recompute     │             │        │       discard() does nothing
+        ─────────────────┼────────────►└────┬───┘
+                         │ materialize()    │           somebody looks at it, and may change it
+                         │             ┌────▼───┐
+                         └────────────►│ array  │       one array, which operations and the user share
+                                       └────────┘
 
-    recompute: a function that returns the values (N, H, W, C), or None. What is computed from these values later on
-    (``add_dependant``) is computed before anybody can change them.
+    recompute: a function that returns the values (N, H, W, C), or None. What would be computed from these values later on
+    (``add_dependant``) is stored before anybody can change them.
     """
 
     def __init__(self, operand: Operand | None, recompute: Callable[[], NDArray[Any]] | None = None) -> None:
         self._operand, self._recompute = operand, recompute
-        self._dependants: list[weakref.ref[Any]] = []  # weak references to what has a materialize()
+        self._dependants: list[weakref.WeakMethod[Callable[[], Any]]] = []
 
-    def add_dependant(self, dependant: Any) -> None:
-        self._dependants.append(weakref.ref(dependant))
+    def add_dependant(self, store: Callable[[], Any]) -> None:
+        """store: a method, referred to weakly, that stores what else would be computed from these values later on."""
+        self._dependants.append(weakref.WeakMethod(store))
 
     @property
     def is_pinned(self) -> bool:
@@ -58,6 +63,12 @@ class SavedActivation:
         assert self._recompute is not None  # one of the two is always there
         return self._recompute()
 
+    def array(self) -> NDArray[Any]:
+        """The values (N, H, W, C), stored from now on, for whoever keeps them."""
+        array = self.values()
+        self._operand, self._recompute = Operand(array), None
+        return array
+
     def discard(self) -> None:
         """Let go of the values, unless they are pinned."""
         if self._recompute is not None:
@@ -68,11 +79,10 @@ class SavedActivation:
         if self._operand is not None:
             self._recompute = None
 
-    def materialize(self) -> None:
-        """Be pinned, and let all that depends on it be stored: somebody may change it."""
+    def materialize(self) -> NDArray[Any]:
+        """The array, for somebody who may change it: all that depends on it is stored before."""
         dependants, self._dependants = [reference() for reference in self._dependants], []
-        for dependant in dependants:
-            if dependant is not None:
-                dependant.materialize()
-        self.operand()
-        self.pin()
+        for store in dependants:
+            if store is not None:
+                store()
+        return self.array()

@@ -28,13 +28,16 @@ class Op:
     backward(dy, needs) -> a tuple with one gradient per input, or None where ``needs[i]`` is False.
     """
 
+    is_view = False  # does the output share memory with the input?
     aliases = False  # may backward return dy itself or a view of it? Then the tape must not add to it in place
     freed = False
     label: str | None = None  # its name in error messages; by default the class's name in lower case
     takes: ClassVar[tuple[type, ...]] = ()  # the LazyGradients that backward computes itself; others come as arrays
+    reads: ClassVar[tuple[tuple[int, ...], ...] | None] = None  # the inputs whose values each gradient needs; None: all
     calls_hooks = False  # does backward run the user's code?
     inputs: tuple["Tensor", ...]
     needs: tuple[bool, ...]
+    versions: tuple[int, ...]  # of the inputs, when forward read them
 
     def forward(self, *arrays: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
@@ -65,13 +68,28 @@ class Op:
         watch = watcher()
         if watch is not None:
             watch.forward(self, inputs, y)
+        if self.is_view:
+            y.changes = inputs[0].changes
         if is_grad_enabled() and any(x.requires_grad for x in inputs):
             self.inputs = inputs
             self.needs = tuple(x.requires_grad for x in inputs)
+            self.versions = tuple(x.version for x in inputs)
             y.op, y.requires_grad = self, True
         else:
             self.release()
         return y
+
+    def check_versions(self) -> None:
+        """GraphError if an input whose values ``backward`` needs is no longer what ``forward`` read."""
+        for i, (x, version) in enumerate(zip(self.inputs, self.versions)):
+            if x.version == version:
+                continue
+            if self.reads is None or any(need and i in read for need, read in zip(self.needs, self.reads)):
+                raise GraphError(
+                    f"backward: input {i} of {self.name}, of shape {x.shape}, was changed after the forward pass (by an "
+                    "optimizer's step(), load_state_dict() or .data =), and its gradient needs the values from before: run "
+                    "the forward pass again, or change it after backward()"
+                )
 
 
 class Tensor(TensorMethods):
@@ -79,6 +97,8 @@ class Tensor(TensorMethods):
 
     data: the ndarray, float32 or float64 (integers may be carried, not differentiated). Shape (N, C, H, W) for images,
     stored channels-last. grad: an ndarray of the same shape, or None. op: the operation that made it; None for a leaf.
+    version: how often ``.data =``, an optimizer or load_state_dict has changed the values, those of views included; a backward
+    pass that needs earlier ones is refused. What NumPy writes into ``data`` in place cannot be seen, and is not counted.
 
     >>> x = Tensor(np.array([3.0]), requires_grad=True)
     >>> (x * x + x).backward()
@@ -86,11 +106,12 @@ class Tensor(TensorMethods):
     array([7.])
     """
 
-    __slots__ = ("__weakref__", "data", "grad", "hooks", "op", "requires_grad", "retains_grad")
+    __slots__ = ("__weakref__", "_array", "changes", "grad", "hooks", "op", "requires_grad", "retains_grad")
     __array_ufunc__ = None  # ndarray + Tensor asks Tensor.__radd__, not NumPy's broadcasting
 
     def __init__(self, data: ArrayLike, requires_grad: bool = False) -> None:
-        self.data: NDArray[Any] = data if isinstance(data, np.ndarray) else np.asarray(data)
+        self._array: NDArray[Any] | None = data if isinstance(data, np.ndarray) else np.asarray(data)
+        self.changes = [0]  # the version, in a list that views share
         self.grad: NDArray[Any] | None = None
         self.op: Op | None = None
         self.hooks: dict[object, Callable[..., Any]] | None = None
@@ -98,6 +119,24 @@ class Tensor(TensorMethods):
         self.requires_grad = bool(requires_grad)
         if requires_grad:
             self._require_float()
+
+    @property
+    def data(self) -> NDArray[Any]:
+        assert self._array is not None  # but in a LazyTensor, which has a property of its own
+        return self._array
+
+    @data.setter
+    def data(self, array: NDArray[Any]) -> None:
+        self._array = array
+        self.count_change()
+
+    @property
+    def version(self) -> int:
+        return self.changes[0]
+
+    def count_change(self) -> None:
+        """For whoever has changed the values in place: a backward pass that needs the earlier ones is refused."""
+        self.changes[0] += 1
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -135,7 +174,9 @@ class Tensor(TensorMethods):
 
     def detach(self) -> "Tensor":
         """The same values, sharing memory, cut from the graph."""
-        return Tensor(self.data)
+        detached = Tensor(self.data)
+        detached.changes = self.changes
+        return detached
 
     def _require_float(self) -> None:
         if self.dtype not in (np.float32, np.float64):
@@ -252,6 +293,7 @@ def backward(outputs: Sequence[Tensor], grads: Sequence[NDArray[Any]], retain_gr
             _accumulate(y, dy, owned and op is None)
         if op is None:
             continue
+        op.check_versions()
         gradients = op.backward(dy, op.needs)
         if watch is not None:
             gradients = tuple(None if dx is None else _array(dx) for dx in gradients)

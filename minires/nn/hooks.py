@@ -24,6 +24,7 @@ Gradients = tuple[NDArray | None, ...]  # one for each tensor, None where there 
 class Pack(Op):
     """Tensors x₁, x₂, … to a token of one element. Backward: dxᵢ is the gradient that the i-th Unpack stored."""
 
+    reads = ()
     aliases = True
     calls_hooks = True
 

@@ -66,6 +66,7 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
 def constant_(tensor: Tensor, value: float) -> Tensor:
     """x = value."""
     tensor.data[...] = value
+    tensor.count_change()
     return tensor
 
 
@@ -120,4 +121,5 @@ def _fill(tensor: Tensor, draw: Callable[..., Any], scale: float, shift: float) 
     x *= x.dtype.type(scale)
     if shift:
         x += x.dtype.type(shift)
+    tensor.count_change()
     return tensor

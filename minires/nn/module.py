@@ -315,6 +315,8 @@ class Module:
         for name, array in own.items():
             if name in given:
                 array[...] = given[name]
+        for parameter in self.parameters():
+            parameter.count_change()
         return IncompatibleKeys(missing, unexpected)
 
     def _misfit(

@@ -16,6 +16,8 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])  # NumPy has none; gelu is he
 class ReLU(Unary):
     """y = max(x, 0). dx = dy where y > 0, else 0."""
 
+    reads = ()
+
     def forward(self, x):
         self.y = kernels.relu(x)
         return self.y
@@ -27,6 +29,7 @@ class ReLU(Unary):
 class AddReLU(Binary):
     """y = max(a + b, 0), the end of a residual block. da = db = dy where y > 0: the shortcut's share is not scaled."""
 
+    reads = ()
     label = "add_relu"
     aliases = True  # both branches are handed the same array
 
@@ -60,6 +63,8 @@ class LeakyReLU(Unary):
 class Sigmoid(Unary):
     """y = 1/(1 + e⁻ˣ). dx = dy·y·(1 − y)."""
 
+    reads = ()
+
     def forward(self, x):
         small = np.exp(-np.abs(x))  # never overflows
         self.y = (np.where(x >= 0, 1, small) / (1 + small)).astype(x.dtype, copy=False)
@@ -71,6 +76,8 @@ class Sigmoid(Unary):
 
 class Tanh(Unary):
     """y = tanh x. dx = dy·(1 − y²)."""
+
+    reads = ()
 
     def forward(self, x):
         self.y = np.tanh(x)
@@ -107,6 +114,8 @@ class GELU(Unary):
 class Softmax(Op):
     """y = eˣ/Σeˣ along ``dim``. dx = y·(dy − Σ dy·y)."""
 
+    reads = ()
+
     def __init__(self, dim):
         self.dim = dim
 
@@ -122,6 +131,8 @@ class Softmax(Op):
 class LogSoftmax(Op):
     """y = x − ln Σeˣ along ``dim``. dx = dy − softmax(x)·Σ dy."""
 
+    reads = ()
+
     def __init__(self, dim):
         self.dim = dim
 
@@ -136,6 +147,8 @@ class LogSoftmax(Op):
 
 class Dropout(Op):
     """y = x·mask/(1 − p), each element kept with probability 1 − p (Srivastava et al. 2014). dx = dy·mask/(1 − p)."""
+
+    reads = ()
 
     def __init__(self, p):
         self.p = p

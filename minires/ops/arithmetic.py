@@ -46,6 +46,7 @@ def elementwise(function, a, b):
 class Add(Binary):
     """y = a + b. da = dy, db = dy: an addition hands the same gradient to both branches."""
 
+    reads = ()
     aliases = True
 
     def forward(self, a, b):
@@ -59,6 +60,7 @@ class Add(Binary):
 class Sub(Binary):
     """y = a − b. da = dy, db = −dy."""
 
+    reads = ()
     aliases = True
 
     def forward(self, a, b):
@@ -75,6 +77,8 @@ class Sub(Binary):
 class Mul(Binary):
     """y = a·b. da = dy·b, db = dy·a."""
 
+    reads = ((1,), (0,))
+
     def forward(self, a, b):
         self.a, self.b = a, b
         return elementwise(np.multiply, a, b)
@@ -88,6 +92,8 @@ class Mul(Binary):
 
 class Div(Binary):
     """y = a/b. da = dy/b, db = −dy·a/b²."""
+
+    reads = ((1,), (0, 1))
 
     def forward(self, a, b):
         self.a, self.b = a, b
@@ -138,6 +144,8 @@ class Unary(Op):
 class Neg(Unary):
     """y = −x. dx = −dy."""
 
+    reads = ()
+
     def forward(self, x):
         return -x
 
@@ -147,6 +155,8 @@ class Neg(Unary):
 
 class Exp(Unary):
     """y = eˣ. dx = dy·y."""
+
+    reads = ()
 
     def forward(self, x):
         self.y = np.exp(x)
@@ -170,6 +180,8 @@ class Log(Unary):
 class Sqrt(Unary):
     """y = √x. dx = dy/(2y)."""
 
+    reads = ()
+
     def forward(self, x):
         self.y = np.sqrt(x)
         return self.y
@@ -192,6 +204,8 @@ class Abs(Unary):
 class Clip(Unary):
     """y = min(max(x, low), high). dx = dy where low ≤ x ≤ high, else 0."""
 
+    reads = ()
+
     def __init__(self, low, high):
         self.low, self.high = low, high
 
@@ -209,6 +223,8 @@ class Clip(Unary):
 
 class Cast(Unary):
     """y = x in another float dtype. dx = dy in x's."""
+
+    reads = ()
 
     def __init__(self, dtype):
         self.dtype = np.dtype(dtype)

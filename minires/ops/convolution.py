@@ -6,9 +6,8 @@ from functools import lru_cache
 from .. import kernels
 from ..errors import ConfigError, ShapeError
 from ..kernels.descriptors import ADD, MOMENTS, Epilogue, Operand
-from ..kernels.memory_format import hwio, nchw, nhwc, oihw, out_size
-from ..lazy import ConvGradient, LazyTensor, NormGradient, is_fusing, saved, values
-from ..recompute import SavedActivation
+from ..kernels.memory_format import hwio, nhwc, oihw, out_size
+from ..lazy import ConvGradient, NormGradient, is_fusing, saved, unseen, values
 from ..tensor import Op, Tensor
 from .arithmetic import unbroadcast
 from .checks import Pair, image, needs_tensor, pair, same_dtype
@@ -24,6 +23,7 @@ class Conv2d(Op):
     """
 
     takes = (NormGradient,)
+    reads = ((1,), (0,), (), ())
 
     def __init__(self, geometry, bias=False, shortcut=False, moments=False):
         self.geometry = geometry  # stride, padding, dilation, groups
@@ -47,7 +47,7 @@ class Conv2d(Op):
         return y
 
     def wrap(self, y):
-        return LazyTensor.of(SavedActivation(Operand(y)), self.statistics) if self.moments else Tensor(nchw(y))
+        return unseen(y, self.statistics if self.moments else None)
 
     def backward(self, dy, needs):
         lazy = isinstance(dy, NormGradient)

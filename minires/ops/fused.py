@@ -13,38 +13,57 @@ import numpy as np
 from .. import kernels
 from ..errors import MiniresError
 from ..grad_mode import is_grad_enabled
-from ..kernels.descriptors import GRADIENT, MASK, NORMALISE, NORMALISED, Epilogue, Operand, normalised, rounded
+from ..kernels.descriptors import GRADIENT, MASK, NORMALISE, NORMALISED, PLAIN, Epilogue, Operand, normalised, rounded
 from ..kernels.memory_format import hwio, nchw, nhwc
-from ..lazy import ConvGradient, LazyTensor, NormGradient, is_fusing, is_lazy, saved, values
+from ..lazy import ConvGradient, LazyTensor, NormGradient, is_fusing, is_lazy, saved, stored, values
 from ..recompute import SavedActivation
 from ..tensor import Op, Tensor
 from .convolution import Conv2d, conv2d_shape
 
 
 class BatchNormReLU(Op):
-    """y = relu(x̂·γ + β) with x̂ = (x − μ)/√(σ² + ε), not stored. The formulas of the backward pass are BatchNorm's."""
+    """y = relu(x̂·γ + β) with x̂ = (x − μ)/√(σ² + ε). The formulas of the backward pass are BatchNorm's.
+
+    y is not stored while nobody can change the x that it follows from.
+    """
 
     label = "batch_norm_relu"
     takes = (ConvGradient,)
+    reads = ((0,), (0,), (), ())
 
     def __init__(self, moments, eps):
         self.mean, self.var = moments
         self.eps = eps
 
     def read(self, i, x):
-        return values(x) if i == 0 else x.data
+        if i:
+            return x.data
+        self.source = x.saved if is_lazy(x) else None
+        return stored(x)
 
     def forward(self, c, weight, bias):
+        self.normalise(c, weight, bias)
+        self.y = SavedActivation(Operand(c, NORMALISED, self.terms[:3]))
+        if self.source is None:
+            self.y.array()
+        else:
+            self.source.add_dependant(self.y.array)
+        return self.y
+
+    def normalise(self, c, weight, bias):
         self.c, self.weight = c, weight
-        self.terms = terms = kernels.norm_forward_terms(self.mean, self.var, self.eps, weight, bias)
-        return SavedActivation(Operand(c, NORMALISED, terms[:3]))
+        self.terms = kernels.norm_forward_terms(self.mean, self.var, self.eps, weight, bias)
 
     def wrap(self, y):
         return LazyTensor.of(y)
 
     def epilogue(self):
-        """How the gradient of this op's output is finished: masked by the ReLU, with the two sums for batch norm's gradient."""
-        return Epilogue(MASK, self.terms[:3], c=self.c)
+        """How the gradient of this op's output is finished: masked by the ReLU, with the two sums for batch norm's gradient.
+
+        The mask is that of y if it is stored, as somebody may have changed it; otherwise it is computed from x.
+        """
+        y = self.y.operand()
+        return Epilogue(MASK, self.terms[:3], c=self.c, z=y.array if y.kind == PLAIN else None)
 
     def backward(self, dy, needs):
         return self.gradients(dy)[1:]
@@ -61,14 +80,14 @@ class BatchNormReLU(Op):
 
 
 class BatchNormAddReLU(BatchNormReLU):
-    """z = relu(x̂·γ + β + s): the end of a residual block. Both branches get the same gradient.
+    """y = relu(x̂·γ + β + s): the end of a residual block. Both branches get the same gradient.
 
-    Of every second block in a row, z is discarded when the next block has read it, and recomputed in the backward pass.
+    Of every second block in a row, y is discarded when the next block has read it, and recomputed in the backward pass.
     """
 
     label = "batch_norm_add_relu"
     aliases = True
-    z = None
+    y = None
 
     def read(self, i, x):
         if i < 3:
@@ -77,30 +96,29 @@ class BatchNormAddReLU(BatchNormReLU):
         return values(x)
 
     def forward(self, c, weight, bias, s):
-        super().forward(c, weight, bias)
-        terms, shortcut = self.terms[:3], self.shortcut
+        self.normalise(c, weight, bias)
+        terms, source, shortcut = self.terms[:3], self.source, self.shortcut
 
         def end(s):
             return kernels.pointwise(Operand(c), Epilogue(NORMALISE, terms, other=s))[0]
 
-        # Of two blocks in a row one is kept: a z is not recomputed from a shortcut that has to be recomputed itself.
-        recomputed = shortcut is not None and shortcut.is_pinned and is_grad_enabled()
-        self.z = SavedActivation(Operand(end(s)), (lambda: end(shortcut.values())) if recomputed else None)
+        # Of two blocks in a row one is kept: a y is not recomputed from a shortcut that has to be recomputed itself.
+        lazy = source is not None and shortcut is not None
+        recomputed = lazy and shortcut.is_pinned and is_grad_enabled()
+        self.y = SavedActivation(Operand(end(s)), (lambda: end(shortcut.values())) if recomputed else None)
         if recomputed:
-            shortcut.add_dependant(self.z)
+            source.add_dependant(self.y.array)
+            shortcut.add_dependant(self.y.array)
         if shortcut is not None:
             shortcut.discard()
-        return self.z
+        return self.y
 
     def wrap(self, y):
         return LazyTensor.of(y) if is_grad_enabled() else Tensor(nchw(y.values()))
 
-    def epilogue(self):
-        return super().epilogue()._replace(z=self.z.operand().array)
-
     def release(self):
-        if self.z is not None:
-            self.z.pin()
+        if self.y is not None:
+            self.y.pin()
         super().release()
 
     def backward(self, dy, needs):
@@ -153,17 +171,26 @@ def conv_bn(x, conv, bn, relu=True, shortcut=None):
 
 
 def bn_relu(x, bn):
-    """relu(bn(x)), not stored, where ``fusable`` says so."""
+    """relu(bn(x)), where ``fusable`` says so: stored only if somebody may change x."""
     if bn.training:
         return _norm_relu(x, bn)
-    return LazyTensor.of(SavedActivation(normalised(values(x), *_fixed(bn))))
+    y = SavedActivation(normalised(stored(x), *_fixed(bn)))
+    if is_lazy(x) and x.saved is not None:
+        x.saved.add_dependant(y.array)
+    else:
+        y.array()
+    return LazyTensor.of(y)
 
 
 def bn_relu_conv(x, bn, conv, shortcut=None):
     """conv(relu(bn(x))) + shortcut, where ``fusable`` says so. In training y's moments are summed for the next batch norm."""
     others = () if shortcut is None else (shortcut,)
     op = Conv2d(conv.geometry, shortcut=shortcut is not None, moments=bn.training)
-    return op.apply(bn_relu(x, bn), conv.weight, *others)
+    if bn.training:
+        activation = bn_relu(x, bn)
+    else:  # it is used at once, so nothing can change x before
+        activation = LazyTensor.of(SavedActivation(normalised(values(x), *_fixed(bn))))
+    return op.apply(activation, conv.weight, *others)
 
 
 def _norm_relu(c, bn, shortcut=None):

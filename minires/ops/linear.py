@@ -17,6 +17,8 @@ def product(a, b):
 class MatMul(Op):
     """y = a·b. da = dy·bᵀ, db = aᵀ·dy; leading axes broadcast."""
 
+    reads = ((1,), (0,))
+
     def forward(self, a, b):
         self.a, self.b = a, b
         return product(a, b)
@@ -30,6 +32,8 @@ class MatMul(Op):
 
 class Linear(Op):
     """y = x·wᵀ + b. dx = dy·w, dw = dyᵀ·x, db = Σ dy."""
+
+    reads = ((1,), (0,), ())
 
     def forward(self, x, w, b=None):
         self.x, self.w = x, w

@@ -14,6 +14,8 @@ from .checks import needs_tensor, same_dtype
 class CrossEntropy(Op):
     """losses[n] = −Σ_k q_k·ln p_k, p = softmax(logits[n]), q = (1 − ε)·onehot + ε/K. dlogits = (p − q)·dlosses."""
 
+    reads = ()
+
     def __init__(self, labels, smoothing):
         self.labels, self.smoothing = labels, smoothing
 

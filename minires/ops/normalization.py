@@ -20,6 +20,8 @@ class BatchNorm(Op):
     over the M elements of a channel; the last two terms of dx are there only when μ and σ² are the batch's own.
     """
 
+    reads = ((0,), (0,), ())
+
     def __init__(self, fixed, running, eps):
         self.fixed = fixed  # the mean and variance to use; (None, None) takes the batch's
         self.running = running  # (mean, variance, momentum) to move towards the batch's, or None

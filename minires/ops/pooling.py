@@ -3,12 +3,15 @@
 from .. import kernels
 from ..errors import ConfigError, ShapeError
 from ..kernels.memory_format import nchw, nhwc
+from ..lazy import unseen
 from ..tensor import Op, Tensor
 from .checks import Pair, image, needs_tensor, pair, same_dtype
 
 
 class MaxPool2d(Op):
     """y = max over the window. dy goes to the element that was the largest; of equals, to the first."""
+
+    reads = ()
 
     def __init__(self, *geometry):
         self.geometry = geometry  # kernel, stride, padding, dilation
@@ -17,7 +20,10 @@ class MaxPool2d(Op):
         rows = nhwc(x)
         self.shape = rows.shape
         y, self.index = kernels.max_pool2d(rows, *self.geometry)
-        return nchw(y)
+        return y
+
+    def wrap(self, y):
+        return unseen(y)
 
     def backward(self, dy, needs):
         return (nchw(kernels.max_pool2d_grad(nhwc(dy), self.index, self.shape)),)
@@ -25,6 +31,8 @@ class MaxPool2d(Op):
 
 class AvgPool2d(Op):
     """y = mean over the window. dy is shared out evenly."""
+
+    reads = ()
 
     def __init__(self, *geometry):
         self.geometry = geometry  # kernel, stride, padding, whether the border counts

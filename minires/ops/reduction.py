@@ -12,6 +12,8 @@ from .checks import axis_in, needs_tensor, same_dtype
 class Reduce(Op):
     """A reduction over ``axes``; ``spread`` undoes the shape."""
 
+    reads = ()
+
     def __init__(self, dim, keepdim):
         self.dim, self.keepdim = dim, keepdim
 

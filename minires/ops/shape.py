@@ -26,6 +26,8 @@ def zeros_of(shape, dtype):
 class Reshape(Op):
     """y = x in another shape. dx = dy in the old one."""
 
+    reads = ()
+    is_view = True
     aliases = True
 
     def __init__(self, shape):
@@ -45,6 +47,8 @@ class Reshape(Op):
 class Permute(Op):
     """y = x with its axes in another order. dx = dy with them put back."""
 
+    reads = ()
+    is_view = True
     aliases = True
 
     def __init__(self, dims):
@@ -59,6 +63,8 @@ class Permute(Op):
 
 class Slice(Op):
     """y = x[index]. dx = 0, but dy at the index, summed where the index repeats."""
+
+    reads = ()
 
     def __init__(self, index):
         self.index = index
@@ -85,6 +91,7 @@ class Slice(Op):
 class Concatenate(Op):
     """y = the inputs, one after another along ``dim``. Each dx is its stretch of dy."""
 
+    reads = ()
     aliases = True
 
     def __init__(self, dim):
@@ -101,6 +108,7 @@ class Concatenate(Op):
 class Pad(Op):
     """y = x with a border of ``value``. dx = dy without it."""
 
+    reads = ()
     aliases = True
 
     def __init__(self, widths, value):

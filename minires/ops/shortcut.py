@@ -5,7 +5,7 @@ import numbers
 from .. import kernels
 from ..errors import ConfigError
 from ..kernels.memory_format import nchw, nhwc, out_size
-from ..lazy import LazyTensor, is_fusing, is_lazy, saved
+from ..lazy import LazyTensor, is_fusing, is_lazy
 from ..recompute import SavedActivation
 from ..tensor import Op, Tensor
 from .checks import image, needs_tensor, same_dtype
@@ -17,6 +17,7 @@ class ZeroPadShortcut(Op):
     Its values are computed where they are added; where operations are fused, they are not stored.
     """
 
+    reads = ()
     label = "zero_pad_shortcut"
 
     def __init__(self, *settings):
@@ -24,7 +25,7 @@ class ZeroPadShortcut(Op):
 
     def read(self, i, x):
         self.x_shape, self.dtype = x.shape, x.dtype
-        return saved(x) if is_fusing() and is_lazy(x) else x.data
+        return x.saved if is_fusing() and is_lazy(x) and x.saved is not None else x.data
 
     def forward(self, x):
         """x itself where it is not stored: ``wrap`` says what is computed of it."""
@@ -37,7 +38,7 @@ class ZeroPadShortcut(Op):
         stride, before, after = settings
         shape = N, before + C + after, *out_size((H, W), (1, 1), (stride, stride), (0, 0))
         lazy = LazyTensor(shape, self.dtype, lambda: kernels.zero_pad_shortcut(y.values(), *settings))
-        y.add_dependant(lazy)
+        y.add_dependant(lazy.materialize)
         return lazy
 
     def backward(self, dy, needs):

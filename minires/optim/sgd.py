@@ -79,6 +79,7 @@ class SGD:
                     continue
                 v = self._velocity(p) if momentum else None
                 kernels.sgd_step(p.data, p.grad, v, lr, momentum, float(group["weight_decay"]), bool(group["nesterov"]))
+                p.count_change()
 
     def _velocity(self, p: Tensor) -> NDArray:
         v = self.velocity.get(id(p))
