@@ -18,6 +18,7 @@ from importlib import import_module
 
 from ..errors import ConfigError, nearest
 from .memory_format import nchw, nhwc, to_channels_last
+from .runtime import fork
 from .runtime.memory_pool import empty, empty_like, zeros
 from .runtime.threads import get_num_threads, set_num_threads
 
@@ -48,6 +49,8 @@ FUNCTIONS = (
     "zero_pad_shortcut",
     "zero_pad_shortcut_grad",
 )
+fork.register()
+
 _NAMES = frozenset(FUNCTIONS)
 BACKENDS = {"numba": "compiled.backend", "reference": "reference"}  # name -> module in this package
 _local = threading.local()

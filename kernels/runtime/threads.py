@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from functools import cache
 
 import numpy as np
@@ -19,6 +20,13 @@ from ...errors import ConfigError
 LOCK = threading.RLock()
 SMALL = 1 << 16  # bytes of a kernel's largest array; below it one thread does the work
 _requested = None  # the argument of set_num_threads
+_started = False  # have Numba's threads been started in this process?
+_lost = False  # were they started in a process that this one was forked from?
+_warned = False
+FORKED = (
+    "this process was forked from one in which minires had started threads, which a fork does not copy, so its kernels run on "
+    "one thread; start processes with multiprocessing.get_context('spawn') to have them run on several"
+)
 
 
 @cache
@@ -71,8 +79,23 @@ def set_num_threads(threads: int) -> None:
             f"{threads} threads asked for, but Numba may start {most_threads()} in this process; "
             f"set the environment variable NUMBA_NUM_THREADS={threads} before Python starts"
         )
+    if threads > 1 and _lost:
+        raise ConfigError(f"{threads} threads asked for, but {FORKED}")
     with LOCK:
         _requested = int(threads)
+
+
+def lose_threads():
+    """In a process that was just forked: threads that had been started are gone."""
+    global _lost, _requested
+    if _started:
+        _lost, _requested = True, 1
+
+
+def _warn_of_fork():
+    global _warned
+    _warned = True
+    warnings.warn(FORKED, RuntimeWarning, stacklevel=3)
 
 
 @cache
@@ -84,8 +107,10 @@ def start_threads():
     must be woken for each kernel, and often wake up on the caller's core. So they spin slightly longer than Python takes
     from one kernel to the next. The user's own settings take precedence.
     """
+    global _started
     import numba
 
+    _started = True
     names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     if any(name in os.environ for name in names):
         numba.get_num_threads()
@@ -103,6 +128,8 @@ def launch(kernel, *args):
     Small work runs on one thread: waking the others costs more, and far more if they have to wait for a core. Raises
     MemoryError if a thread share failed to allocate its scratch arrays.
     """
+    if _lost and not _warned:
+        _warn_of_fork()
     with LOCK:
         threads = get_num_threads()
         if threads == 1 or not _large(args):
