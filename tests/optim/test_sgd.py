@@ -91,7 +91,7 @@ def test_a_saved_state_goes_on_with_the_same_bits():
         give_grads(parameters, 1)
         o.step()
     assert all(np.array_equal(p.data, q.data) for p, q in zip(ours, twins))
-    assert again.velocity[id(twins[0])].strides == twins[0].data.strides
+    assert again.velocity[twins[0]].strides == twins[0].data.strides
 
 
 def test_a_state_that_does_not_fit_is_refused():
