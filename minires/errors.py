@@ -25,6 +25,10 @@ class IndexShapeError(ShapeError, IndexError):
     """An index outside a tensor. Also an IndexError, which ends Python's loops over a tensor."""
 
 
+class NoAxisError(ShapeError, TypeError):
+    """A 0-d tensor where one with axes is needed. Also a TypeError, as Python raises for ``len(1.0)`` and ``iter(1.0)``."""
+
+
 class DtypeError(MiniresError, TypeError):
     """Dtypes that are not supported, or do not fit together."""
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import kernels
-from .errors import DtypeError, GraphError, ShapeError
+from .errors import DtypeError, GraphError, NoAxisError, ShapeError
 from .grad_mode import is_grad_enabled, watcher
 
 if TYPE_CHECKING:
@@ -106,13 +106,13 @@ class Tensor(TensorMethods):
     array([7.])
     """
 
-    __slots__ = ("__weakref__", "_array", "changes", "grad", "hooks", "op", "requires_grad", "retains_grad")
+    __slots__ = ("__weakref__", "_array", "_grad", "changes", "hooks", "op", "requires_grad", "retains_grad")
     __array_ufunc__ = None  # ndarray + Tensor asks Tensor.__radd__, not NumPy's broadcasting
 
     def __init__(self, data: ArrayLike, requires_grad: bool = False) -> None:
         self._array: NDArray[Any] | None = data if isinstance(data, np.ndarray) else np.asarray(data)
         self.changes = [0]  # the version, in a list that views share
-        self.grad: NDArray[Any] | None = None
+        self._grad: NDArray[Any] | None = None
         self.op: Op | None = None
         self.hooks: dict[object, Callable[..., Any]] | None = None
         self.retains_grad = False
@@ -155,6 +155,16 @@ class Tensor(TensorMethods):
         return self.data.size
 
     @property
+    def grad(self) -> NDArray[Any] | None:
+        """The gradient, an ndarray, or None. A Tensor that is assigned gives its array."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, grad: "ArrayLike | Tensor | None") -> None:
+        grad = grad.data if isinstance(grad, Tensor) else grad
+        self._grad = grad if grad is None or isinstance(grad, np.ndarray) else np.asarray(grad, self.dtype)
+
+    @property
     def is_leaf(self) -> bool:
         return self.op is None
 
@@ -168,8 +178,11 @@ class Tensor(TensorMethods):
 
     def item(self) -> Any:
         """The value of a tensor with a single element, as a Python number."""
+        return self._single("item")
+
+    def _single(self, operation: str) -> Any:
         if self.data.size != 1:
-            raise ShapeError(f"item: needs a tensor with one element, got shape {self.shape}")
+            raise ShapeError(f"{operation}: needs a tensor with one element, got shape {self.shape}")
         return self.data.item()
 
     def detach(self) -> "Tensor":
@@ -240,13 +253,20 @@ class Tensor(TensorMethods):
 
     def __len__(self) -> int:
         if not self.data.ndim:
-            raise TypeError("len() of a 0-d tensor")
+            raise NoAxisError("len: a tensor of shape () has no rows; its value is x.item()")
         return self.data.shape[0]
 
     def __bool__(self) -> bool:
-        if self.data.size != 1:
-            raise ShapeError(f"bool: needs a tensor with one element, got shape {self.shape}")
-        return bool(self.data)
+        return bool(self._single("bool"))
+
+    def __float__(self) -> float:
+        return float(self._single("float"))
+
+    def __int__(self) -> int:
+        return int(self._single("int"))
+
+    def __format__(self, spec: str) -> str:
+        return format(self._single(f"format {spec!r}"), spec) if spec else str(self)
 
 
 class Handle:
@@ -284,11 +304,8 @@ def backward(outputs: Sequence[Tensor], grads: Sequence[NDArray[Any]], retain_gr
             _compute_all(totals)
         if y.hooks or y.retains_grad or op is None or not isinstance(dy, op.takes):
             dy = _array(dy)
-        for hook in list(y.hooks.values()) if y.hooks else ():
-            replaced = hook(dy)
-            if replaced is not None:
-                replaced = replaced.data if isinstance(replaced, Tensor) else np.asarray(replaced)
-                dy, owned = y._seed(replaced.astype(y.dtype, copy=False)), False  # of y's shape, or an error
+        if y.hooks:
+            dy, owned = _call_hooks(y, dy if owned else dy.copy(order="K")), False  # a hook may keep what it is given
         if op is None or y.retains_grad:
             _accumulate(y, dy, owned and op is None)
         if op is None:
@@ -303,6 +320,16 @@ def backward(outputs: Sequence[Tensor], grads: Sequence[NDArray[Any]], retain_gr
                 _add(totals, x, dx, owned=not op.aliases)
         if not retain_graph:
             op.release()
+
+
+def _call_hooks(y, dy):
+    """What the hooks of y make of its gradient dy."""
+    for hook in list(y.hooks.values()):
+        replaced = hook(dy)
+        if replaced is not None:
+            replaced = replaced.data if isinstance(replaced, Tensor) else np.asarray(replaced)
+            dy = y._seed(replaced.astype(y.dtype, copy=False))  # of y's shape, or an error
+    return dy
 
 
 class LazyGradient:
@@ -351,6 +378,8 @@ def topological_order(outputs: Sequence[Tensor]) -> list[Tensor]:
 
 def _add(totals, x, dx, owned):
     """Fan-out sums gradients: ∂L/∂x = Σ over the uses of x. In place only into an array that the tape itself made."""
+    if isinstance(dx, np.generic):  # what NumPy computes from 0-d arrays
+        dx = np.asarray(dx)
     if id(x) not in totals:
         totals[id(x)] = dx, owned
         return

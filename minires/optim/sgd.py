@@ -148,7 +148,9 @@ def _velocity_like(p: Tensor, v: NDArray, i: Any) -> NDArray:
     if v.shape != p.shape:
         raise ShapeError(f"SGD.load_state_dict: velocity of shape {v.shape} for parameter {i} of shape {p.shape}")
     if v.dtype.kind not in "fiu":
-        raise DtypeError(f"SGD.load_state_dict: the velocity of parameter {i} is {v.dtype}; it must be an array of numbers")
+        raise DtypeError(
+            f"SGD.load_state_dict: the velocity of parameter {i} is {v.dtype}; it must be an array of numbers"
+        )
     copy = np.empty_like(p.data)
     copy[...] = v
     return copy
