@@ -162,11 +162,16 @@ def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
 def getitem(x: Tensor, index: Any) -> Tensor:
     """x[index]: integers, slices, None, Ellipsis, integer or boolean arrays (ndarrays or Tensors)."""
 
-    def plain(part):
-        part = part.data if isinstance(part, Tensor) else part
-        return part.copy() if isinstance(part, np.ndarray) else part  # backward needs it as it is now
+    return Slice(_frozen(index)).apply(x)
 
-    return Slice(tuple(map(plain, index)) if isinstance(index, tuple) else plain(index)).apply(x)
+
+def _frozen(index):
+    """A copy of an index: backward needs it as it is now. Tensors become ndarrays."""
+    if isinstance(index, (tuple, list)):
+        return (list if isinstance(index, list) else tuple)(map(_frozen, index))
+    if isinstance(index, (Tensor, np.ndarray)):
+        return np.array(index)
+    return index
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
