@@ -13,6 +13,7 @@ walk stored that an error broke off is not taken for a gradient of the next.
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -36,15 +37,15 @@ class Pack(Op):
 
     def __init__(self, on_gradients: Callable[[Gradients], Gradients]) -> None:
         self.on_gradients = on_gradients  # returns the gradients to continue with
-        self.gradients: dict[int, NDArray] = {}
+        self.gradients: defaultdict[int, list[NDArray]] = defaultdict(
+            list
+        )  # a stack: a hook may call backward() itself
 
     def forward(self, *arrays: NDArray) -> NDArray:
         return np.zeros(len(arrays), arrays[0].dtype)
 
     def backward(self, dy: NDArray, needs: Sequence[bool]) -> Gradients:
-        gradients = tuple(self.gradients[i] if dy[i] else None for i in range(len(dy)))
-        self.gradients.clear()
-        return self.on_gradients(gradients)
+        return self.on_gradients(tuple(self.gradients[i].pop() if dy[i] else None for i in range(len(dy))))
 
 
 class Unpack(Op):
@@ -59,7 +60,7 @@ class Unpack(Op):
         return y
 
     def backward(self, dy: NDArray, needs: Sequence[bool]) -> Gradients:
-        self.pack.gradients[self.i] = dy
+        self.pack.gradients[self.i].append(dy)
         dtoken = np.zeros_like(self.token)
         dtoken[self.i] = 1
         return (dtoken,)

@@ -149,7 +149,7 @@ def _velocity_like(p: Tensor, v: NDArray, i: Any) -> NDArray:
         raise ShapeError(f"SGD.load_state_dict: velocity of shape {v.shape} for parameter {i} of shape {p.shape}")
     if v.dtype.kind not in "fiu":
         raise DtypeError(
-            f"SGD.load_state_dict: the velocity of parameter {i} is {v.dtype}; it must be an array of numbers"
+            f"SGD.load_state_dict: the velocity of parameter {i} is of dtype {v.dtype}; it must be an array of numbers"
         )
     copy = np.empty_like(p.data)
     copy[...] = v
