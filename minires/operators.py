@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .errors import ConfigError, ShapeError
 from .ops import activation, arithmetic, linear, reduction, shape
@@ -154,6 +154,12 @@ class TensorMethods:
         _no_out("all", out)
         return np.asarray(self.data.all(axis=axis, keepdims=keepdims))
 
+    def clip(self: Any, min: ArrayLike | None = None, max: ArrayLike | None = None, *, out: None = None) -> Tensor:
+        _no_out("clip", out)
+        return arithmetic.clip(self, min, max)
+
+    clamp = clip
+    clip.__doc__ = arithmetic.clip.__doc__
     sum.__doc__, mean.__doc__, max.__doc__ = reduction.sum.__doc__, reduction.mean.__doc__, reduction.max.__doc__
 
     @property
@@ -164,7 +170,6 @@ class TensorMethods:
     __getitem__ = shape.getitem
     __abs__ = arithmetic.abs
     exp, log, sqrt, abs = arithmetic.exp, arithmetic.log, arithmetic.sqrt, arithmetic.abs
-    clip = clamp = arithmetic.clip
     reshape = view = shape.reshape
     flatten, permute, transpose = shape.flatten, shape.permute, shape.transpose
     relu, sigmoid, tanh = activation.relu, activation.sigmoid, activation.tanh

@@ -109,7 +109,7 @@ class Div(Binary):
 
 
 class Pow(Binary):
-    """y = aᵇ. da = dy·b·aᵇ⁻¹, db = dy·aᵇ·ln a; in float64, where aᵇ⁻¹ of float32 numbers seldom overflows."""
+    """y = aᵇ. da = dy·b·aᵇ⁻¹, db = dy·aᵇ·ln a. Where aᵇ⁻¹ may leave the range of float32, in float64."""
 
     def forward(self, a, b):
         self.a, self.b = a, b
@@ -121,7 +121,9 @@ class Pow(Binary):
         da = db = None
         if needs[0]:
             exponent = b - (b != 0)  # 0⁰ has slope 0, not 0·0⁻¹
-            da = unbroadcast((dy * (b * np.power(a, exponent, dtype=np.float64))).astype(dy.dtype, copy=False), a.shape)
+            in_range = ((exponent >= -0.5) & (exponent <= 1)).all()  # whatever a is, as with squares and square roots
+            power = (a if in_range else a.astype(np.float64, copy=False)) ** exponent
+            da = unbroadcast((dy * power * b).astype(dy.dtype, copy=False), a.shape)
         if needs[1]:
             log = np.log(np.where((a == 0) & (b >= 0), 1, a)).astype(a.dtype, copy=False)  # 0·ln 0 is 0
             db = unbroadcast(dy * self.y * log, b.shape)

@@ -125,6 +125,11 @@ class TestClip:
         assert ours.grad.shape == values.shape
         np.testing.assert_allclose(ours.grad, theirs.grad.numpy(), rtol=1e-12)
 
+    def test_numpys_function(self):
+        x = mr.tensor([-1.0, 2.0], requires_grad=True)
+        np.clip(x, 0, 5).sum().backward()
+        assert x.grad.tolist() == [0.0, 1.0]
+
     def test_bounds_beyond_float32(self):
         x = mr.tensor([-1.0, 2.0], requires_grad=True)
         y = x.clip(-1e300, 1e300)
