@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .errors import ConfigError, ShapeError
+from .errors import ConfigError, NoAxisError, ShapeError
 from .ops import activation, arithmetic, linear, reduction, shape
 from .ops.checks import as_tensor
 from .tensor import Tensor
@@ -24,6 +24,12 @@ def _compare(comparison: Callable[[Any, Any], Any], x: Tensor, other: Any) -> ND
         return np.asarray(comparison(x.data, other))
     except ValueError:
         raise ShapeError(f"{comparison.__name__}: shapes {x.shape} and {np.shape(other)} do not broadcast") from None
+
+
+def _single(op: str, x: Tensor) -> Any:
+    if x.size != 1:
+        raise ShapeError(f"{op}: needs a tensor with one element, got shape {x.shape}")
+    return x.data.item()
 
 
 def _no_out(op: str, out: Any) -> None:
@@ -75,6 +81,35 @@ class TensorMethods:
     def __rmatmul__(self: Any, other: Any) -> Tensor:
         return linear.matmul(as_tensor(other, self), self)
 
+    # --- what Python and NumPy convert
+
+    def item(self: Any) -> Any:
+        """The value of a tensor with a single element, as a Python number."""
+        return _single("item", self)
+
+    def __bool__(self: Any) -> bool:
+        return bool(_single("bool", self))
+
+    def __float__(self: Any) -> float:
+        return float(_single("float", self))
+
+    def __int__(self: Any) -> int:
+        return int(_single("int", self))
+
+    def __format__(self: Any, spec: str) -> str:
+        return format(_single(f"format {spec!r}", self), spec) if spec else str(self)
+
+    def __len__(self: Any) -> int:
+        if not self.ndim:
+            raise NoAxisError("len: a tensor of shape () has no rows; its value is x.item()")
+        return self.shape[0]
+
+    def __iter__(self: Any) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __contains__(self: Any, value: Any) -> bool:
+        return bool((self == value).any())
+
     # --- comparisons: NumPy's, on the values
 
     def __eq__(self: Any, other: object) -> NDArray[np.bool_]:  # type: ignore[override]
@@ -96,12 +131,6 @@ class TensorMethods:
         return _compare(operator.ge, self, other)
 
     __hash__ = object.__hash__  # by identity: tensors are keys of dicts and members of sets
-
-    def __contains__(self: Any, value: Any) -> bool:
-        return bool((self == value).any())
-
-    def __iter__(self: Any) -> Iterator[Tensor]:
-        return (self[i] for i in range(len(self)))
 
     # --- reductions: np.sum(x) calls x.sum(axis=…, dtype=…, out=None)
 

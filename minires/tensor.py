@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import kernels
-from .errors import DtypeError, GraphError, NoAxisError, ShapeError
+from .errors import DtypeError, GraphError, ShapeError
 from .grad_mode import is_grad_enabled, watcher
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Tensor(TensorMethods):
 
     @data.setter
     def data(self, array: NDArray[Any]) -> None:
-        self._array = array
+        self._array = np.asarray(array)  # of 0-d arrays, w - lr·dw is a scalar
         self.count_change()
 
     @property
@@ -175,15 +175,6 @@ class Tensor(TensorMethods):
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         """np.asarray(tensor): the values; a view unless asked otherwise."""
         return np.array(self.data, dtype=dtype, copy=copy)
-
-    def item(self) -> Any:
-        """The value of a tensor with a single element, as a Python number."""
-        return self._single("item")
-
-    def _single(self, operation: str) -> Any:
-        if self.data.size != 1:
-            raise ShapeError(f"{operation}: needs a tensor with one element, got shape {self.shape}")
-        return self.data.item()
 
     def detach(self) -> "Tensor":
         """The same values, sharing memory, cut from the graph."""
@@ -250,23 +241,6 @@ class Tensor(TensorMethods):
     def __repr__(self) -> str:
         made_by = f", op={self.op.name}" if self.op else (", requires_grad=True" if self.requires_grad else "")
         return f"tensor({np.array2string(self.data, prefix='tensor(', precision=4)}, dtype={self.dtype}{made_by})"
-
-    def __len__(self) -> int:
-        if not self.data.ndim:
-            raise NoAxisError("len: a tensor of shape () has no rows; its value is x.item()")
-        return self.data.shape[0]
-
-    def __bool__(self) -> bool:
-        return bool(self._single("bool"))
-
-    def __float__(self) -> float:
-        return float(self._single("float"))
-
-    def __int__(self) -> int:
-        return int(self._single("int"))
-
-    def __format__(self, spec: str) -> str:
-        return format(self._single(f"format {spec!r}"), spec) if spec else str(self)
 
 
 class Handle:

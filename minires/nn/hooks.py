@@ -37,9 +37,7 @@ class Pack(Op):
 
     def __init__(self, on_gradients: Callable[[Gradients], Gradients]) -> None:
         self.on_gradients = on_gradients  # returns the gradients to continue with
-        self.gradients: defaultdict[int, list[NDArray]] = defaultdict(
-            list
-        )  # a stack: a hook may call backward() itself
+        self.gradients: defaultdict[int, list[NDArray]] = defaultdict(list)  # stacks: a hook may call backward()
 
     def forward(self, *arrays: NDArray) -> NDArray:
         return np.zeros(len(arrays), arrays[0].dtype)

@@ -91,20 +91,19 @@ class Mul(Binary):
 
 
 class Div(Binary):
-    """y = a/b. da = dy/b, db = −da·y: b², which over- and underflows long before a gradient does, is not computed."""
+    """y = a/b. da = dy/b, db = −da·a/b: b², which over- and underflows long before a gradient does, is not computed."""
 
     reads = ((1,), (0, 1))
 
     def forward(self, a, b):
-        self.shapes, self.b = (a.shape, b.shape), b
-        self.y = elementwise(np.divide, a, b)
-        return self.y
+        self.a, self.b = a, b
+        return elementwise(np.divide, a, b)
 
     def backward(self, dy, needs):
         da = dy / self.b
         return (
-            unbroadcast(da, self.shapes[0]) if needs[0] else None,
-            unbroadcast(-da * self.y, self.shapes[1]) if needs[1] else None,
+            unbroadcast(da, self.a.shape) if needs[0] else None,
+            unbroadcast(-da * (self.a / self.b), self.b.shape) if needs[1] else None,
         )
 
 
