@@ -127,7 +127,7 @@ class Tensor(TensorMethods):
 
     @data.setter
     def data(self, array: NDArray[Any]) -> None:
-        self._array = np.asarray(array)  # of 0-d arrays, w - lr·dw is a scalar
+        self._array = np.asanyarray(array)  # of 0-d arrays, w - lr·dw is a scalar
         self.count_change()
 
     @property

@@ -203,6 +203,13 @@ class TestZeroDimensions:
         (loss * loss).backward()  # 4x²
         assert x.grad == np.array(6.0 + 24.0)
 
+    def test_values_that_are_assigned(self):
+        x = mr.tensor(3.0, requires_grad=True)
+        (x * x).backward()
+        x.data = x.data - x.grad / 4  # a NumPy scalar
+        assert type(x.data) is np.ndarray
+        assert x.data == np.array(1.5)
+
     @pytest.mark.parametrize("momentum", [0.0, 0.9])
     def test_an_optimizer_of_a_number(self, backend, momentum):
         x = mr.tensor(3.0, requires_grad=True)

@@ -164,3 +164,11 @@ def test_an_index_may_change_before_backward(make, change):
     expected = np.zeros((3, 3))
     np.add.at(expected, plain, dy)
     np.testing.assert_array_equal(x.grad, expected)
+
+
+def test_tanh_reads_its_input_again():
+    x = mr.tensor([1.0, 2.0], requires_grad=True)
+    y = F.tanh(x)
+    x.data = np.zeros(2, np.float32)
+    with pytest.raises(mr.errors.GraphError, match="input 0 of tanh"):
+        y.sum().backward()
