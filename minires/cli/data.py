@@ -91,7 +91,7 @@ def _download_bar(console: Console, what: str) -> Iterator[Callable[[int, int], 
     live = display.is_live(console)
     columns = (BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(
-        TextColumn("{task.description}"), *columns, console=console, transient=True, disable=not live
+        TextColumn("{task.description}", markup=False), *columns, console=console, transient=True, disable=not live
     ) as shown:
         task = shown.add_task(what, total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total or None)
