@@ -5,6 +5,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import typer
+
 from ..data.files import default_folder
 
 
@@ -22,6 +24,13 @@ def command_line(*words: object) -> str:
     """A command to paste into a shell: its words, quoted where they need it."""
     texts = [str(word) for word in words]
     return subprocess.list2cmdline(texts) if os.name == "nt" else shlex.join(texts)
+
+
+def nonempty(text: str) -> Path:
+    """A path given as an option, with ``~`` for the home folder; ``typer.Option(parser=nonempty, metavar="PATH")``."""
+    if not text:
+        raise typer.BadParameter("a path is needed, not '' (a shell variable that is not set?)")
+    return Path(text).expanduser()
 
 
 DOWNLOADS = short(default_folder())

@@ -125,7 +125,8 @@ def _of_archive(source: Source) -> Iterator[tuple[Version, str, str, Content]]:
     layout, path = source.layout, source.path
     version_of = {name: version for version in layout.versions for name in version.files}
     found: dict[str, set[str]] = {version.kind: set() for version in layout.versions}
-    seen, total = [], 0
+    seen: list[str] = []
+    total = 0
     with _reading(layout, path) as members:
         for member in members:
             name = PurePosixPath(member.name).name
@@ -213,7 +214,7 @@ def _parse_python(layout: Layout, content: Content, where: Path | str) -> tuple[
         for place, label in enumerate(labels):
             if type(label) is not int or not 0 <= label < limit:
                 fits = type(label) is int and abs(label) < 2**63
-                said = label if fits else f"a {type(label).__name__}"
+                said = label if fits else f"of type {type(label).__name__}"
                 raise DataError(f"{where}: label {place} of '{key}' is {said}, but {_range(layout, limit)}")
     return rows, np.array(labels)
 

@@ -63,7 +63,7 @@ class _Archive:
         self.headers = MOST_HEADERS  # bytes of extended headers that may still come
 
     def members(self) -> Iterator[Member]:
-        count, extended = 0, {}
+        count, extended = 0, dict[bytes, bytes]()
         while (header := self._header(first=not count)) is not None:
             count += 1
             if count > MOST_MEMBERS:
@@ -102,7 +102,8 @@ class _Archive:
             return None
         field = header[148:156]
         rest = header[:148] + b" " * 8 + header[156:]
-        if _number(field) not in (sum(rest), sum(rest) - 256 * sum(byte > 127 for byte in rest)):  # some add signed bytes
+        signed = sum(rest) - 256 * sum(byte > 127 for byte in rest)  # as some programs add them
+        if _number(field) not in (sum(rest), signed):
             raise ArchiveError("a header's checksum is not right")
         return header
 
