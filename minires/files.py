@@ -21,7 +21,9 @@ def atomic_write(path: Path | str, mode: Literal["wb", "w"] = "wb") -> Iterator[
     """
     with name_in_errors(path):
         target = Path(os.path.realpath(path))
-        permissions = _permissions(target)
+        permissions = _permissions(path)
+        if permissions is not None and not target.exists():  # /dev/stdout, sent to a file that has been deleted
+            raise OSError(errno.EINVAL, "Not a regular file")
         temporary = target.with_name(_temporary_name(target.name))
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         try:
@@ -52,7 +54,7 @@ def _temporary_name(name: str) -> str:
     return f".{name[:50]}.{os.urandom(8).hex()}.tmp"  # cut, since file systems limit names, mostly to 255 bytes
 
 
-def _permissions(path: Path) -> int | None:
+def _permissions(path: Path | str) -> int | None:
     """The permission bits of a file, None where there is none. Raises OSError for anything that is not a regular file."""
     try:
         mode = os.stat(path).st_mode

@@ -104,6 +104,15 @@ def test_of_a_symbolic_link_the_target_is_replaced(tmp_path, there):
     assert [path.name for path in target.parent.iterdir()] == ["file"]
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs Linux's /proc")
+def test_a_file_that_has_no_name_any_more_is_not_replaced(tmp_path):
+    with open(tmp_path / "file", "w") as file:
+        (tmp_path / "file").unlink()
+        with pytest.raises(OSError, match="Not a regular file"):
+            write(f"/proc/self/fd/{file.fileno()}")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_link_to_itself_is_an_error(tmp_path):
     (tmp_path / "link").symlink_to("link")
     with pytest.raises(OSError):
