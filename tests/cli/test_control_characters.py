@@ -96,7 +96,11 @@ def test_folders_and_files_with_such_names(minires, cifar, tmp_path):
     code, out, _ = minires("data", "show", "cifar10", "--data-dir", folder, "--images", 1, "--out", folder / EVIL)
     assert (code, f"{shown}/{SHOWN}" in out) == (0, True)
     (folder / "cifar-10-batches-bin").unlink()
-    for command in (["data", "verify", "cifar10", "--data-dir", folder], ["eval", folder], ["train", "--resume", folder]):
+    for command in (
+        ["data", "verify", "cifar10", "--data-dir", folder],
+        ["eval", folder],
+        ["train", "--resume", folder],
+    ):
         code, out, err = minires(*command)
         assert (code, out) == (2, "")
         assert err.startswith("error: ")

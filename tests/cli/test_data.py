@@ -145,7 +145,10 @@ def test_commands_to_copy_are_quoted_and_in_one_piece(archive, monkeypatch, tmp_
     folder.mkdir()
     archive.rename(folder / archive.name)
     for args, wanted in [
-        (["download", "cifar10", "--data-dir", folder], ["minires", "train", "--dataset", "cifar10", "--data-dir", folder]),
+        (
+            ["download", "cifar10", "--data-dir", folder],
+            ["minires", "train", "--dataset", "cifar10", "--data-dir", folder],
+        ),
         (["info"], ["minires", "data", "download", "cifar100"]),
     ]:
         with pytest.raises(SystemExit):

@@ -23,7 +23,19 @@ from minires.data import files
 from minires.data.cifar import CIFAR10
 
 BLOCK = tarfile.BLOCKSIZE
-FIELDS = [(0, 100), (100, 8), (108, 8), (116, 8), (124, 12), (136, 12), (156, 1), (157, 100), (257, 8), (345, 155), (483, 12)]
+FIELDS = [
+    (0, 100),
+    (100, 8),
+    (108, 8),
+    (116, 8),
+    (124, 12),
+    (136, 12),
+    (156, 1),
+    (157, 100),
+    (257, 8),
+    (345, 155),
+    (483, 12),
+]
 OPCODES = [opcode.code.encode("latin-1") for opcode in pickletools.opcodes]
 
 
@@ -108,7 +120,9 @@ def checksum(content, start):
 def number(rng):
     """What may stand in a field of a header."""
     octal = b"%011o\0" % rng.choice((0, 1, 511, 512, 513, 3072, 3073, 10**6, 2**33 - 1))
-    return rng.choice((octal, b"\x80" + bytes(7) + rng.randbytes(4), b"\xff" * 12, b"-0000000777\0", b"9" * 12, bytes(12)))
+    return rng.choice(
+        (octal, b"\x80" + bytes(7) + rng.randbytes(4), b"\xff" * 12, b"-0000000777\0", b"9" * 12, bytes(12))
+    )
 
 
 def field(rng, content):

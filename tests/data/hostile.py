@@ -84,10 +84,16 @@ def pickles():
     yield "shared dtype", b"cnumpy\ndtype\n" + shared(60) + b"\x85R."
     yield "shared encoding", b"c_codecs\nencode\n" + shared(60) + b"2\x86R."
     yield "much memo", b"N" + b"\x94" * 1_300_000 + DTYPE + (array(b"U\x05abcde") + b"0") * 20_000 + b"."
-    yield "much memo, in a big file", PADDING * 6 + b"N" + b"\x94" * 200_000 + DTYPE + 9000 * (array(b"U\x05abcde") + b"0") + b"."
+    yield (
+        "much memo, in a big file",
+        PADDING * 6 + b"N" + b"\x94" * 200_000 + DTYPE + 9000 * (array(b"U\x05abcde") + b"0") + b".",
+    )
     yield "many lists", b"]" * 5_000_000 + b"."
     yield "one text for many arrays", DTYPE + LONG + b"p2\n" + array(b"g2\n", b"J\x40\x4b\x4c\x00\x85") * 5000 + b"."
-    yield "one shape for many arrays", DTYPE + b"(" + b"K\x01" * 20_000 + b"tp2\n" + (array(b"U\x01a", b"g2\n") + b"0") * 1000 + b"."
+    yield (
+        "one shape for many arrays",
+        DTYPE + b"(" + b"K\x01" * 20_000 + b"tp2\n" + (array(b"U\x01a", b"g2\n") + b"0") * 1000 + b".",
+    )
     yield "a huge number as a label", batch(b"(\x8b" + struct.pack("<i", 1_000_000) + b"\x7f" * 1_000_000 + b"l")
     yield "a long name", b"c" + b"a" * 1_000_000 + b"\nb\n."
 
@@ -111,7 +117,6 @@ def header(name=NAME, size=0, kind=tarfile.REGTYPE, **fields):
 def zeros(megabytes):
     """So many megabytes of zeros, compressed: gzip members that follow one another are one stream."""
     return gzip.compress(bytes(1 << 20), mtime=0) * megabytes
-
 
 
 def archives():

@@ -42,7 +42,9 @@ def test_all_formats(format, folder):
 
 
 @given(
-    st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=160), st.binary(max_size=1100))),
+    st.lists(
+        st.tuples(st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=160), st.binary(max_size=1100))
+    ),
     st.sampled_from(["gnu", "pax"]),
 )
 def test_what_tarfile_writes_is_read(members, format):
