@@ -11,6 +11,7 @@ import struct
 import sys
 import tarfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -142,17 +143,17 @@ def archives():
 
 def main(folder, which):
     path = Path(folder, "cifar-10-python.tar.gz")
-    cases = {name: content for name, content in {"pickles": pickles, "archives": archives}[which]()}
+    cases = dict({"pickles": pickles, "archives": archives}[which]())
     write_archive(path, BINARY, make_files(CIFAR10, BINARY))
     data.load("cifar10", path)  # so that all is imported
     limit_memory()
     for name, content in cases.items():
         if which == "pickles":
-            content = np.frombuffer(content, np.uint8)
-            said, seconds = outcome(lambda: files.parse(CIFAR10, PYTHON, content, "some/file"))
+            load = partial(files.parse, CIFAR10, PYTHON, np.frombuffer(content, np.uint8), "some/file")
         else:
             path.write_bytes(content)
-            said, seconds = outcome(lambda: data.load("cifar10", path))
+            load = partial(data.load, "cifar10", path)
+        said, seconds = outcome(load)
         print(json.dumps([name, said, seconds]), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Files that were made to exhaust memory or time are refused within limits on both; so are 2,000 random changes of good ones."""
+"""Files that were made to exhaust memory or time are refused within limits on both; so are random changes of good ones."""
 
 import json
 import os

@@ -83,7 +83,8 @@ def test_sums_of_signed_bytes_and_big_endian_sizes_are_understood():
     block[148:156] = b" " * 8
     block[148:156] = b"%06o\0 " % sum(byte - 256 * (byte > 127) for byte in block)
     whole = bytes(block) + content + bytes(-len(content) % 512)
-    assert tarfile.open(fileobj=io.BytesIO(whole)).getmembers()[0].size == len(content)
+    with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
+        assert archive.getmembers()[0].size == len(content)
     assert read(gzip.compress(whole)) == [("ä/" + name, content)]
 
 
