@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from . import kernels
 from .errors import DtypeError, GraphError, ShapeError
 from .grad_mode import is_grad_enabled, watcher
+from .handle import Handle
 
 if TYPE_CHECKING:
     from .operators import TensorMethods  # arithmetic and methods, which operators.py gives to the class
@@ -201,7 +202,7 @@ class Tensor(TensorMethods):
             raise GraphError("retain_grad: this tensor does not require a gradient")
         self.retains_grad = True
 
-    def register_hook(self, hook: Callable[[NDArray[Any]], Any]) -> "Handle":
+    def register_hook(self, hook: Callable[[NDArray[Any]], Any]) -> Handle:
         """Call ``hook(grad)`` when the whole gradient of this tensor (an ndarray) is known; what it returns, if anything,
         replaces it. Returns a handle: ``handle.remove()``."""
         if not self.requires_grad:
@@ -241,24 +242,6 @@ class Tensor(TensorMethods):
     def __repr__(self) -> str:
         made_by = f", op={self.op.name}" if self.op else (", requires_grad=True" if self.requires_grad else "")
         return f"tensor({np.array2string(self.data, prefix='tensor(', precision=4)}, dtype={self.dtype}{made_by})"
-
-
-class Handle:
-    """What registering a hook returns; ``remove()`` unregisters it, and so does leaving it as a context."""
-
-    def __init__(self, hooks: dict[object, Any], hook: Any) -> None:
-        self.hooks = hooks
-        self.key = object()  # the handle itself may be thrown away, and its id used again
-        hooks[self.key] = hook
-
-    def remove(self) -> None:
-        self.hooks.pop(self.key, None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.remove()
 
 
 def backward(outputs: Sequence[Tensor], grads: Sequence[NDArray[Any]], retain_graph: bool = False) -> None:

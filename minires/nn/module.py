@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ..errors import ConfigError, DtypeError, ShapeError, nearest
 from ..grad_mode import watcher
-from ..tensor import Handle, Tensor
+from ..handle import Handle
+from ..tensor import Tensor
 from .hooks import BackwardHook
 
 
