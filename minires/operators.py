@@ -173,12 +173,16 @@ class TensorMethods:
         _no_out("min", out)
         return reduction.min(self, dim if axis is None else axis, keepdim or keepdims)
 
-    def any(self: Any, axis: Dim = None, out: None = None, keepdims: bool = False) -> NDArray[np.bool_]:
+    def any(
+        self: Any, axis: int | tuple[int, ...] | None = None, out: None = None, keepdims: bool = False
+    ) -> NDArray[np.bool_]:
         """Whether any value over ``axis`` is not 0, as NumPy bools."""
         _no_out("any", out)
         return np.asarray(self.data.any(axis=axis, keepdims=keepdims))
 
-    def all(self: Any, axis: Dim = None, out: None = None, keepdims: bool = False) -> NDArray[np.bool_]:
+    def all(
+        self: Any, axis: int | tuple[int, ...] | None = None, out: None = None, keepdims: bool = False
+    ) -> NDArray[np.bool_]:
         """Whether no value over ``axis`` is 0, as NumPy bools."""
         _no_out("all", out)
         return np.asarray(self.data.all(axis=axis, keepdims=keepdims))

@@ -163,7 +163,13 @@ class Tensor(TensorMethods):
     @grad.setter
     def grad(self, grad: "ArrayLike | Tensor | None") -> None:
         grad = grad.data if isinstance(grad, Tensor) else grad
-        self._grad = grad if grad is None or isinstance(grad, np.ndarray) else np.asarray(grad, self.dtype)
+        if grad is None or isinstance(grad, np.ndarray):
+            self._grad = grad
+            return
+        array = np.asarray(grad)
+        if array.dtype.kind not in "fiub":
+            raise DtypeError(f"grad: takes an array of numbers, a Tensor or None, got {type(grad).__name__}")
+        self._grad = array.astype(self.dtype)
 
     @property
     def is_leaf(self) -> bool:

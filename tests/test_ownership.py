@@ -5,6 +5,7 @@ import pytest
 
 import minires as mr
 from minires import functional as F
+from minires import nn
 
 
 def leaf(*values):
@@ -93,3 +94,21 @@ def test_a_convolutions_gradient():
             assert not np.shares_memory(array, tensor.grad)
             array.fill(100)
         np.testing.assert_array_equal(tensor.grad, expected)
+
+
+def test_what_hooks_of_modules_keep():
+    """Two modules whose outputs are added get one array from the addition, and the caller's from backward()."""
+    x, kept, seed = leaf(1.0, 2.0), [], np.ones(2)
+    modules = [nn.Tanh(), nn.Identity(), nn.Identity()]
+    for module in modules:
+        module.register_full_backward_hook(
+            lambda module, grad_input, grad_output: kept.extend(grad_input + grad_output)
+        )
+    (modules[0](x) + modules[1](x) + modules[2](x)).backward(seed)
+    expected = x.grad.copy()
+    assert len(kept) == 6
+    for i, array in enumerate(kept):
+        assert not any(np.shares_memory(array, other) for other in (*kept[i + 1 :], x.grad, seed))
+        array[:] = 100
+    np.testing.assert_array_equal(x.grad, expected)
+    assert seed.tolist() == [1.0, 1.0]

@@ -58,7 +58,7 @@ class Unpack(Op):
         return y
 
     def backward(self, dy: NDArray, needs: Sequence[bool]) -> Gradients:
-        self.pack.gradients[self.i].append(dy)
+        self.pack.gradients[self.i].append(dy.copy(order="K"))  # a hook may keep it, and others may have dy
         dtoken = np.zeros_like(self.token)
         dtoken[self.i] = 1
         return (dtoken,)

@@ -73,7 +73,7 @@ class Slice(Op):
         self.shape, self.dtype = x.shape, x.dtype
         try:
             y = x[self.index]
-        except IndexError as error:
+        except (IndexError, ValueError) as error:  # the latter for a list of rows of different lengths
             raise IndexShapeError(f"index: {error} (tensor of shape {x.shape})") from None
         y = to_channels_last(np.asarray(y))
         return y.copy(order="K") if np.may_share_memory(y, x) else y

@@ -132,7 +132,7 @@ class SGD:
         for i, entry in state["state"].items():
             if not 0 <= int(i) < len(params):
                 raise ConfigError(f"SGD.load_state_dict: a velocity for parameter {i}, and there are {len(params)}")
-            if entry["momentum_buffer"] is not None:  # PyTorch saves None where there is no momentum
+            if entry.get("momentum_buffer") is not None:  # PyTorch saves None, or nothing, where there is no momentum
                 p = params[int(i)]
                 velocity[p] = _velocity_like(p, np.asarray(entry["momentum_buffer"]), i)
         groups = [{**new, "params": old["params"]} for new, old in zip(state["param_groups"], self.param_groups)]

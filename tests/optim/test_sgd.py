@@ -206,9 +206,10 @@ def test_a_velocity_that_is_not_numeric_is_refused(page):
 
 
 def test_a_state_without_momentum():
-    """PyTorch's older versions save None for a velocity that there is not."""
+    """PyTorch saves None, or nothing, for a velocity that there is not."""
     opt = SGD([nn.Parameter(np.ones(3))], lr=1.0)
     group = {"lr": 0.25, "momentum": 0.0, "weight_decay": 0.0, "nesterov": False, "params": [0]}
-    opt.load_state_dict({"state": {0: {"momentum_buffer": None}}, "param_groups": [group]})
+    for entry in ({}, {"momentum_buffer": None}):
+        opt.load_state_dict({"state": {0: entry}, "param_groups": [group]})
     assert opt.param_groups[0]["lr"] == 0.25
     assert not opt.velocity
