@@ -35,7 +35,9 @@ def physical_cores():
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     if sys.platform == "darwin":
         try:
-            return int(subprocess.run(["sysctl", "-n", "hw.physicalcpu"], capture_output=True, check=True).stdout)
+            return int(
+                subprocess.run(["/usr/sbin/sysctl", "-n", "hw.physicalcpu"], capture_output=True, check=True).stdout
+            )
         except (OSError, ValueError, subprocess.CalledProcessError):
             return len(allowed)
     cores = set()
@@ -49,6 +51,9 @@ def physical_cores():
 
 def most_threads():
     """The most threads that Numba can start in this process (NUMBA_NUM_THREADS, else the number of logical cores)."""
+    from . import environment  # noqa: F401  it checks NUMBA_NUM_THREADS before Numba reads it
+
+    # isort: split
     import numba
 
     return numba.config.NUMBA_NUM_THREADS
@@ -108,6 +113,9 @@ def start_threads():
     from one kernel to the next. The user's own settings take precedence.
     """
     global _started
+    from . import environment  # noqa: F401  it checks NUMBA_NUM_THREADS and NUMBA_DISABLE_JIT
+
+    # isort: split
     import numba
 
     _started = True

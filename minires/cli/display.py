@@ -57,6 +57,15 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {seconds:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def compiled(done: int, total: int | None) -> str:
+    """The number of kernels compiled so far in words.
+
+    >>> compiled(12, 71), compiled(12, None)
+    ('12 of 71 kernels compiled', '12 kernels compiled')
+    """
+    return f"{done} kernels compiled" if total is None else f"{min(done, total)} of {total} kernels compiled"
+
+
 def percent(share: float) -> str:
     """A fraction as text, in percent."""
     return f"{100 * share:.2f} %"
@@ -203,6 +212,12 @@ class PlainDisplay(Callback):
         self.out.print(line)
         self.printed = time.perf_counter()
 
+    def on_compiling(self, done: int, total: int | None) -> None:
+        """Show how many kernels are compiled so far."""
+        if time.perf_counter() - self.printed >= PLAIN_EVERY:
+            self.printed = time.perf_counter()
+            self.out.print(compiled(done, total))
+
     def close(self) -> None:
         """Restore the terminal, also after an error."""
 
@@ -259,6 +274,9 @@ class LiveDisplay(PlainDisplay):
 
     def on_end(self, trainer: Trainer) -> None:
         self.close()
+
+    def on_compiling(self, done: int, total: int | None) -> None:
+        self.update(status=f"first step  {compiled(done, total)}")
 
     def close(self) -> None:
         if hasattr(self, "progress"):
