@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 
+def expand_user(path: Path | str) -> Path:
+    """The path with a leading ``~`` or ``~user`` replaced by that home folder; as it is if there is none."""
+    return Path(os.path.expanduser(path))
+
+
 @contextmanager
 def atomic_write(path: Path | str, mode: Literal["wb", "w"] = "wb") -> Iterator[IO[Any]]:
     """Open a file that replaces ``path`` when the block ends normally; after an error ``path`` is unchanged.

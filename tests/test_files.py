@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from minires.files import atomic_write, remove_temporary_files
+from minires.files import atomic_write, expand_user, remove_temporary_files
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
@@ -142,3 +142,9 @@ def test_two_writers_do_not_share_a_temporary_file(tmp_path):
 def test_a_name_as_long_as_the_file_system_takes(tmp_path):
     write(tmp_path / ("ä" * 127))
     assert (tmp_path / ("ä" * 127)).read_bytes() == b"new"
+
+
+def test_a_home_folder_that_is_not_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expand_user("~/x") == tmp_path / "x"
+    assert expand_user("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")

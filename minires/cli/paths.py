@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from ..data.files import default_folder
+from ..files import expand_user
 
 
 def short(path: Path) -> str:
@@ -16,7 +17,7 @@ def short(path: Path) -> str:
     >>> short(Path.home() / "x")
     '~/x'
     """
-    home = Path.home()
+    home = expand_user("~")
     return f"~/{path.relative_to(home).as_posix()}" if path.is_relative_to(home) else str(path)
 
 
@@ -30,7 +31,7 @@ def nonempty(text: str) -> Path:
     """A path given as an option, with ``~`` for the home folder; ``typer.Option(parser=nonempty, metavar="PATH")``."""
     if not text:
         raise typer.BadParameter("a path is needed, not '' (a shell variable that is not set?)")
-    return Path(text).expanduser()
+    return expand_user(text)
 
 
 DOWNLOADS = short(default_folder())

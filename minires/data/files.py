@@ -18,6 +18,7 @@ import platformdirs
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..files import expand_user
 from . import tar
 from .layout import Layout, Version
 from .unpickle import unpickle
@@ -45,12 +46,12 @@ class Source:
 
 def default_folder() -> Path:
     """The folder for downloads: ``data`` in $MINIRES_CACHE_DIR, or else in the user's cache folder."""
-    return Path(os.environ.get("MINIRES_CACHE_DIR") or platformdirs.user_cache_dir("minires")).expanduser() / "data"
+    return expand_user(os.environ.get("MINIRES_CACHE_DIR") or platformdirs.user_cache_dir("minires")) / "data"
 
 
 def find(layout: Layout, data_dir: Path | str | None = None) -> Source:
     """The Source in ``data_dir``, by default in ``default_folder()``. Raises DataError where there is none."""
-    place = default_folder() if data_dir is None else Path(data_dir).expanduser()
+    place = default_folder() if data_dir is None else expand_user(data_dir)
     try:
         source = _find(layout, place)
         held = sorted(path.name for path in place.iterdir()) if source is None and place.is_dir() else []
