@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 
 import errors_page
 import pytest
@@ -18,6 +19,10 @@ settings.register_profile(
     "fuzz", deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+# A shell starts `pytest &` in a script with Ctrl-C ignored, and what is ignored is inherited by the processes that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish():

@@ -2,8 +2,10 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,25 @@ def test_numbers_of_threads_that_are_none(monkeypatch, value):
     monkeypatch.setenv("NUMBA_NUM_THREADS", value)
     with pytest.raises(ConfigError, match=f"not '{value}'"):
         environment.check()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX's inheritance of ignored signals")
+def test_a_ctrl_c_that_the_shell_has_switched_off_stays_off(tmp_path):
+    """`minires train &` in a script: the shell ignores SIGINT for it, and so it is ignored; SIGTERM still ends the run."""
+    script = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+os.execv(sys.executable, [sys.executable, "-m", "minires", *sys.argv[1:]])
+"""
+    command = [sys.executable, "-c", script, "train", "--epochs", "50", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not (tmp_path / "run" / "config.toml").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Stopped by SIGTERM" in out
