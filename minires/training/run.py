@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from .. import __version__, kernels
 from ..anomaly import all_finite
-from ..errors import AnomalyError, ConfigError, DataError
+from ..errors import AnomalyError, ConfigError, DataError, RunError
 from ..files import atomic_write, remove_temporary_files
 from ..lock import FolderLock
 from ..nn import Module
@@ -101,8 +101,14 @@ class RunFolder:
             remove_temporary_files(folder.path, FILES)
         return folder
 
+    def check(self) -> None:
+        """Check, before a file is written, that the folder is still the one that was locked. Raises RunError."""
+        if self.lock is not None:
+            self.lock.check()
+
     def write_config(self, recipe: Recipe) -> None:
-        """Write ``config.toml`` atomically."""
+        """Write ``config.toml`` atomically. Raises RunError when the folder is no longer the one that was locked."""
+        self.check()
         with atomic_write(self.config, "w") as file:
             file.write(recipe.to_toml(__version__))
 
@@ -128,8 +134,9 @@ def _explained(path: Path | str | None) -> Iterator[None]:
         yield
     except OSError as error:
         path = Path(error.filename or path or "runs")
-        for file in (p for p in (path, *path.parents) if p.is_file() and p.name not in FILES):
-            raise ConfigError(f"{file} is a file, not a folder: choose another place for the run") from error
+        if isinstance(error, (FileExistsError, NotADirectoryError)):
+            for file in (p for p in (path, *path.parents) if p.is_file()):
+                raise ConfigError(f"{file} is a file, not a folder: choose another place for the run") from error
         raise ConfigError(
             f"cannot write the run to {path} ({error.strerror}): choose a folder that you may write to"
         ) from error
@@ -153,6 +160,7 @@ class Recorder(Callback):
 
     Whenever the process dies, the folder holds what ``Resumed`` needs to continue to the same bits: an epoch's row of metrics
     is written before the checkpoint that counts the epoch as complete, and rows without such a checkpoint are removed again.
+    Raises RunError, before anything is written, when the folder is no longer the one that was locked.
     save_every: seconds between two checkpoints within an epoch.
     """
 
@@ -171,17 +179,19 @@ class Recorder(Callback):
             self._save_last(trainer)
 
     def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        self.folder.check()
         append_metrics(self.folder.metrics, row)  # first: every epoch that a checkpoint counts as complete has a row
         better = "val_acc" in row and (self.best_val_acc is None or row["val_acc"] > self.best_val_acc)
         if better:
             self.best_val_acc = row["val_acc"]
-            self.checkpoint(trainer).save(self.folder.best)
+            self._save(trainer, self.folder.best)
         self._save_last(trainer)
 
     def on_anomaly(self, trainer: Trainer, error: AnomalyError, batch: Batch) -> None:
         info = {"recipe": asdict(self.recipe), "num_classes": trainer.train_loader.dataset.num_classes}
         info |= {"epoch": trainer.epoch, "step": trainer.step, "said": str(error), "minires_version": __version__}
-        with suppress(OSError):  # a full disk must not hide the AnomalyError
+        with suppress(OSError, RunError):  # neither a full disk nor a lost folder must hide the AnomalyError
+            self.folder.check()
             save_anomaly(self.folder.anomaly, trainer.model, batch, info)
 
     def on_end(self, trainer: Trainer) -> None:
@@ -189,14 +199,21 @@ class Recorder(Callback):
             self._save_last(trainer)
         if not trainer.history:
             return
+        self.folder.check()
         accuracy = trainer.history[-1]["test_acc"]
         title = f"{self.recipe.model} on {self.recipe.dataset}: {100 * accuracy:.2f} % test accuracy"
         draw_curves(trainer.history, self.folder.curves, f"{title} after {_epochs(trainer.epoch)}")
         if trainer.finished:
+            self.folder.check()
             write_summary(self.folder.summary, self.summary(trainer))
 
+    def _save(self, trainer: Trainer, path: Path) -> None:
+        checkpoint = self.checkpoint(trainer)
+        self.folder.check()
+        checkpoint.save(path)
+
     def _save_last(self, trainer: Trainer) -> None:
-        self.checkpoint(trainer).save(self.folder.last)
+        self._save(trainer, self.folder.last)
         self._note_saved(trainer)
 
     def _note_saved(self, trainer: Trainer) -> None:
