@@ -327,7 +327,8 @@ def print_result(out: Console, trainer: Trainer, folder: RunFolder, quiet: bool)
     seconds = sum(row["seconds"] for row in trainer.history)
     out.print()
     out.print(result, Text(f"after {len(trainer.history)} epochs, {duration(seconds)}", DIM))
-    rows = [("curves", str(folder.curves)), ("weights", str(folder.last))]
+    rows = [("curves", str(folder.curves))] if folder.curves.exists() else []
+    rows.append(("weights", str(folder.last)))
     if trainer.val_loader is not None:
         rows.append(("best on validation", str(folder.best)))
     out.print(pairs([*rows, ("by class", f"minires eval {folder}")]))

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..figures import new_figure
 from ..kernels.keyed_random import permutation
 from .dataset import Dataset
 
@@ -42,16 +43,14 @@ def draw_grid(dataset: Dataset, per_class: int = 10, seed: int = 0, title: str =
     """
     if not 1 <= per_class <= 50:
         raise ConfigError(f"a row of the grid has 1 to 50 images, not {per_class}")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported only when something is drawn
-    from matplotlib.figure import Figure
-
     indices = choose(dataset, per_class, seed)
     blocks = [slice(start, start + ROWS) for start in range(0, len(indices), ROWS)]
     pictures = [mosaic(dataset, indices[block]) for block in blocks]
     height, width, _ = pictures[0].shape
     inch = 80  # pixels of the data set, so that each takes 2 × 2 of the figure
-    figure = Figure(figsize=((width / inch + 1.3) * len(blocks), height / inch + 0.6), dpi=160, layout="constrained")
-    FigureCanvasAgg(figure)  # no pyplot: no global state, no display needed
+    figure = new_figure(
+        figsize=((width / inch + 1.3) * len(blocks), height / inch + 0.6), dpi=160, layout="constrained"
+    )
     for axes, block, picture in zip(figure.subplots(1, len(blocks), squeeze=False)[0], blocks, pictures):
         side = dataset.images.shape[1] + GAP
         # nearest: the pixels that the network sees; anchored at the top, since the last block may be shorter

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..figures import new_figure
 from .results import WRONG, Checked, GradcheckResult
 
 INK, GRID, WRONG_COLOR = "#22272e", "#e3e6ea", "#d1242f"
@@ -22,11 +23,7 @@ def draw_sweeps(results: Sequence[GradcheckResult], path: Path | str, title: str
     and rise again where rounding does (∝ 1/h); that of a wrong gradient stays up. The format is that of the suffix:
     png, svg or pdf.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported only when something is drawn
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(figsize=(8, 5), dpi=150, layout="constrained")
     axes = figure.subplots()
     curves = [(result, checked) for result in results for checked in result.checked if checked.sweep]
     for i, (result, checked) in enumerate(curves):

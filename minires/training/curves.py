@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..figures import new_figure
 from ..files import atomic_write
 
 INK, GRID = "#22272e", "#e3e6ea"
@@ -21,11 +22,7 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path | str, title: str = "
 
     rows: as ``read_metrics`` returns them. Raises OSError when the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported only when something is drawn
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)  # no pyplot: no global state, no display needed
+    figure = new_figure(figsize=(10, 4.2), dpi=150, layout="constrained")
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "acc")):
         _panel(axes, rows, quantity)
     figure.suptitle(title, x=0.012, ha="left", color=INK, fontsize=11, fontweight="bold")

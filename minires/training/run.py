@@ -11,6 +11,7 @@ anomaly.safetensors  after a NaN or Inf: the batch that caused it (``replay.py``
 """
 
 import time
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -202,10 +203,21 @@ class Recorder(Callback):
         self.folder.check()
         accuracy = trainer.history[-1]["test_acc"]
         title = f"{self.recipe.model} on {self.recipe.dataset}: {100 * accuracy:.2f} % test accuracy"
-        draw_curves(trainer.history, self.folder.curves, f"{title} after {_epochs(trainer.epoch)}")
+        self._draw_curves(trainer, f"{title} after {_epochs(trainer.epoch)}")
         if trainer.finished:
             self.folder.check()
             write_summary(self.folder.summary, self.summary(trainer))
+
+    def _draw_curves(self, trainer: Trainer, title: str) -> None:
+        try:
+            draw_curves(trainer.history, self.folder.curves, title)
+        except Exception as error:  # of the disk, or any of Matplotlib's: a run must not end for want of a picture
+            reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+            warnings.warn(
+                f"minires could not draw {self.folder.curves} ({reason}): it alone is missing, and "
+                "minires.training.draw_curves draws it from the metrics",
+                stacklevel=2,
+            )
 
     def _save(self, trainer: Trainer, path: Path) -> None:
         checkpoint = self.checkpoint(trainer)

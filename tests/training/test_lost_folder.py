@@ -125,7 +125,7 @@ def test_the_working_directory_may_be_renamed(tmp_path, monkeypatch):
 def test_a_released_lock_protects_nothing(tmp_path):
     folder = RunFolder.create(RECIPE, tmp_path / "run")
     folder.close()
-    with pytest.raises(RunError, match="the lock on .*run has been released: open the run again"):
+    with pytest.raises(RunError, match=r"the lock on .*run has been released: open the run again"):
         folder.write_config(RECIPE)
 
 

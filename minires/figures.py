@@ -1,0 +1,40 @@
+"""Figures of Matplotlib, drawn into memory: no pyplot, no display, and no use of the back end that is set for others."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def new_figure(**options: Any) -> Figure:
+    """An empty Figure that is rendered by Agg. options: those of ``matplotlib.figure.Figure``.
+
+    Matplotlib is imported here, at the first figure. Importing it fails where MPLBACKEND names a back end that is not
+    installed, as processes that are started from Jupyter inherit it; so it is imported without that variable, whose value
+    is set afterwards for pyplot in the same process.
+    """
+    if "matplotlib" not in sys.modules:
+        _import_without_backend()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(**options)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _import_without_backend() -> None:
+    name = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if name is not None:
+            os.environ["MPLBACKEND"] = name
+    if name:
+        with suppress(ValueError):  # it is not installed
+            matplotlib.rcParams["backend"] = name
