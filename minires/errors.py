@@ -83,6 +83,15 @@ class AnomalyError(MiniresError, ArithmeticError):
         self.phase, self.op, self.path = phase, op, path
 
 
+def plural(count: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> plural(1, "epoch"), plural(2000, "epoch")
+    ('1 epoch', '2,000 epochs')
+    """
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def nearest(name: object, names: Iterable[str]) -> str:
     """The names most similar to ``name``, as text for an error message: `` (did you mean resnet20?)``; "" if there are none.
 

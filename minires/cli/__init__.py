@@ -6,6 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from . import help as texts
 from .cache import app as cache
 from .commands import Commands
 from .data import app as data
@@ -25,14 +26,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     cls=Commands,
 )
-app.command()(train)
-app.command("eval")(evaluate)
-app.command()(replay)
-app.command()(gradcheck)
+app.command(help=texts.TRAIN)(train)
+app.command("eval", help=texts.EVAL)(evaluate)
+app.command(help=texts.REPLAY)(replay)
+app.command(help=texts.GRADCHECK)(gradcheck)
 app.add_typer(data, name="data")
 app.add_typer(cache, name="cache")
-app.command()(doctor)
-app.command()(warmup)
+app.command(help=texts.DOCTOR)(doctor)
+app.command(help=texts.WARMUP)(warmup)
 
 
 def _print_version(wanted: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError
+from . import help as texts
 from .errors import Debug
 
 app = typer.Typer(
@@ -26,16 +27,9 @@ def cache(context: typer.Context) -> None:
         print(context.get_help())
 
 
-@app.command()
+@app.command(help=texts.CACHE_INFO)
 def info(debug: Debug = False) -> int:
-    """Say where compiled kernels are kept, and whether they are all there, whole, and safe from other users.
-
-    Exit code 1 when a file is damaged or a folder is not trusted: minires does not use those, and compiles again.
-
-    `minires cache info`
-
-    `MINIRES_CACHE_DIR=/shared/minires minires cache info` looks at another folder
-    """
+    """Say where compiled kernels are kept, and whether they are all there, whole, and safe from other users."""
     from ..kernels.runtime import jit, kernel_files, precompile, target
     from . import display
 
@@ -60,19 +54,12 @@ def info(debug: Debug = False) -> int:
     return 1 if folders.untrusted or any(damaged.values()) else 0
 
 
-@app.command()
+@app.command(help=texts.CACHE_CLEAR)
 def clear(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     debug: Debug = False,
 ) -> int:
-    """Delete the compiled kernels of all versions of minires. Data sets and runs are kept.
-
-    Training compiles kernels again when it needs them.
-
-    `minires cache clear`
-
-    `minires cache clear --yes` does not ask
-    """
+    """Delete the compiled kernels of all versions of minires. Data sets and runs are kept."""
     from . import display
 
     console = display.console()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..errors import ConfigError, DataError, printable
+from . import help as texts
 from .errors import Debug
 from .paths import DOWNLOADS, command_line, nonempty
 
@@ -49,7 +50,7 @@ def data(context: typer.Context) -> None:
         print(context.get_help())
 
 
-@app.command()
+@app.command(help=texts.DOWNLOAD)
 def download(
     name: Cifar,
     data_dir: Annotated[
@@ -64,15 +65,7 @@ def download(
     python: Annotated[bool, typer.Option("--python", help="The Python (pickle) version, not the binary one.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Download a data set from its authors, about 170 MB, and check its md5 sum.
-
-    The archive is not unpacked. An archive that exists already is checked and kept. An interrupted download leaves nothing
-    that could be mistaken for the data set.
-
-    `minires data download cifar10` and then `minires train --dataset cifar10`
-
-    `minires data download cifar100 --data-dir ~/data`
-    """
+    """Download a data set from its authors, about 170 MB, and check its md5 sum."""
     from rich.text import Text
 
     from .. import data
@@ -105,7 +98,7 @@ def _download_bar(console: Console, what: str) -> Iterator[Callable[[int, int], 
         yield lambda done, total: shown.update(task, completed=done, total=total or None)
 
 
-@app.command()
+@app.command(help=texts.INFO)
 def info(
     name: Annotated[
         str | None, typer.Argument(help="shapes, cifar10 or cifar100; all of them by default.", show_default=False)
@@ -113,12 +106,7 @@ def info(
     data_dir: DataDir = None,
     debug: Debug = False,
 ) -> None:
-    """List the data sets and where they are, or describe one: images, colours, classes.
-
-    `minires data info`
-
-    `minires data info cifar10 --data-dir ~/data`
-    """
+    """List the data sets and where they are, or describe one: images, colours, classes."""
     from .. import data
     from . import display
 
@@ -196,7 +184,7 @@ def _classes(train: Dataset, test: Dataset) -> Table | Text:
     return table
 
 
-@app.command()
+@app.command(help=texts.VERIFY)
 def verify(
     name: Cifar,
     data_dir: DataDir = None,
@@ -205,15 +193,7 @@ def verify(
     ] = False,
     debug: Debug = False,
 ) -> int:
-    """Check the files of a data set, one by one. Exit code 1 when something is wrong with them.
-
-    Sizes, labels, archives and pickles are always checked. Files with the official names must also have the official md5
-    sums or, if they are unpacked binary files, for which there are none, the official sizes.
-
-    `minires data verify cifar10`
-
-    `minires data verify cifar100 --data-dir ~/data/cifar-100-python --own`
-    """
+    """Check the files of a data set, one by one. Exit code 1 when something is wrong with them."""
     from rich.text import Text
 
     from .. import data
@@ -246,7 +226,7 @@ def _layout(data: ModuleType, name: str) -> Layout:
     return data.LAYOUTS[name]
 
 
-@app.command()
+@app.command(help=texts.SHOW)
 def show(
     name: Annotated[str, typer.Argument(help="shapes, cifar10 or cifar100.")] = "shapes",
     data_dir: DataDir = None,
@@ -259,12 +239,7 @@ def show(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Draw images of a data set into a PNG, one row for each class.
-
-    `minires data show`
-
-    `minires data show cifar10 --test --images 12 --seed 3 --out test-images.png`
-    """
+    """Draw images of a data set into a PNG, one row for each class."""
     from .. import data
     from ..data.pictures import draw_grid
     from ..files import atomic_write

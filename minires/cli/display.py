@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -13,18 +15,36 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.segment import Segment
 from rich.text import Text
 
-from ..errors import printable
+from ..errors import plural, printable
 from ..training import Callback, Mean, Recipe, RunFolder, Trainer
+from .paths import command_line
 
 GOOD, DIM, NAME = "bold green", "dim", "cyan"
 PLAIN_EVERY = 10.0  # seconds between two lines of progress outside a terminal
 
 
-class _PlainConsole(Console):
-    """Shows texts as they are: markup and names of emoji are not interpreted, control characters are escaped."""
+class PlainConsole(Console):
+    """Shows texts as they are: markup and names of emoji are not interpreted, control characters are escaped.
+
+    on_closed: is called when the reader of the output has ended (``minires train | head``), instead of raising an error.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **options)
+        self.on_closed: Callable[[], object] | None = None
+        self.closed = False
+
+    def on_broken_pipe(self) -> None:
+        """Discard all further output. Raises BrokenPipeError, but on standard error, where nobody would read of it."""
+        self.closed = self.quiet = True
+        with suppress(OSError, ValueError):  # a stream that has no descriptor
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.file.fileno())  # else Python fails as it flushes the stream at its end
+            os.close(nowhere)
+        if self.on_closed is not None:
+            self.on_closed()
+        elif not self.stderr:
+            raise BrokenPipeError(errno.EPIPE, "standard output was closed before all was printed")
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text, keep="\n"), **options)  # before widths are measured
@@ -40,9 +60,9 @@ class _PlainConsole(Console):
         super().print(*objects, **options)
 
 
-def console(stderr: bool = False) -> Console:
+def console(stderr: bool = False) -> PlainConsole:
     """The Console that commands print to."""
-    return _PlainConsole(stderr=stderr)
+    return PlainConsole(stderr=stderr)
 
 
 def duration(seconds: float) -> str:
@@ -306,8 +326,9 @@ def print_header(out: Console, trainer: Trainer, recipe: Recipe, folder: RunFold
                 ("data", Text.assemble((recipe.dataset, NAME), f": {images} images, {train.num_classes} classes")),
                 (
                     "training",
-                    f"{trainer.epochs} × {len(trainer.train_loader)} steps of {recipe.batch_size} images, "
-                    f"{recipe.schedule}, lr {recipe.lr:g}, {threads} thread{'s' * (threads > 1)}",
+                    f"{trainer.epochs} × {plural(len(trainer.train_loader), 'step')} of "
+                    f"{plural(recipe.batch_size, 'image')}, {recipe.schedule}, lr {recipe.lr:g}, "
+                    f"{plural(threads, 'thread')}",
                 ),
                 *([("kernels", ", ".join(off))] if off else []),
                 ("folder", str(folder)),
@@ -326,9 +347,9 @@ def print_result(out: Console, trainer: Trainer, folder: RunFolder, quiet: bool)
         return
     seconds = sum(row["seconds"] for row in trainer.history)
     out.print()
-    out.print(result, Text(f"after {len(trainer.history)} epochs, {duration(seconds)}", DIM))
+    out.print(result, Text(f"after {plural(len(trainer.history), 'epoch')}, {duration(seconds)}", DIM))
     rows = [("curves", str(folder.curves))] if folder.curves.exists() else []
     rows.append(("weights", str(folder.last)))
     if trainer.val_loader is not None:
         rows.append(("best on validation", str(folder.best)))
-    out.print(pairs([*rows, ("by class", f"minires eval {folder}")]))
+    out.print(pairs([*rows, ("by class", command_line("minires", "eval", folder))]))

@@ -21,14 +21,7 @@ FEATURES = (  # of the CPU, that are listed
 
 
 def doctor(debug: Debug = False) -> int:
-    """Print what minires runs on, and test its kernels. Exit code 1 when a test fails.
-
-    The outputs and gradients of the fast kernels are compared with those of the readable ones, and one thread with several.
-
-    `minires doctor` is the first thing to run on a new machine, and its output belongs in a bug report
-
-    `NUMBA_NUM_THREADS=1 minires doctor` tells whether threads cause a problem
-    """
+    """Print what minires runs on, and test its kernels. Exit code 1 when a test fails."""
     from rich.text import Text
 
     from . import display

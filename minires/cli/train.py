@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import tomllib
 from collections.abc import Iterator
@@ -12,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import AnomalyError, ConfigError, RunError
+from ..errors import AnomalyError, ConfigError, RunError, plural
 from .errors import Debug
-from .paths import DOWNLOADS
+from .paths import DOWNLOADS, command_line, nonempty
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from ..training import Recipe, RunFolder, Trainer
+    from .display import PlainConsole
 
 WHAT, HOW, AUGMENTATION, RUN = "What to train", "How to train it", "Augmentation", "The run"
 KERNELS = "How it is computed"
@@ -27,6 +25,10 @@ KERNELS = "How it is computed"
 
 def _option(panel: str, help: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
+
+
+def _path(panel: str, help: str, metavar: str = "PATH") -> Any:
+    return _option(panel, help, parser=nonempty, metavar=metavar)
 
 
 def train(
@@ -38,7 +40,7 @@ def train(
     dataset: Annotated[str | None, _option(WHAT, "shapes (built in), cifar10 or cifar100.")] = None,
     data_dir: Annotated[
         Path | None,
-        _option(
+        _path(
             WHAT, f"Where CIFAR's files are, unpacked or as the archive; by default where downloads go: {DOWNLOADS}."
         ),
     ] = None,
@@ -100,36 +102,15 @@ def train(
     seed: Annotated[int | None, _option(RUN, "The same seed gives the same bits, on any number of threads.")] = None,
     threads: Annotated[int | None, _option(RUN, "By default the number of physical cores.")] = None,
     recipe: Annotated[
-        Path | None, _option(RUN, "A TOML file of settings, such as a run's config.toml; options override it.")
+        Path | None, _path(RUN, "A TOML file of settings, such as a run's config.toml; options override it.")
     ] = None,
-    out: Annotated[Path | None, _option(RUN, "The run's folder; by default runs/MODEL-DATASET-N.")] = None,
-    resume: Annotated[Path | None, _option(RUN, "Resume the run in this folder.", metavar="RUN")] = None,
+    out: Annotated[Path | None, _path(RUN, "The run's folder; by default runs/MODEL-DATASET-N.")] = None,
+    resume: Annotated[Path | None, _path(RUN, "Resume the run in this folder.", metavar="RUN")] = None,
     more_epochs: Annotated[int | None, _option(RUN, "With --resume: number of epochs to add to the run.")] = None,
     quiet: Annotated[bool, _option(RUN, "Print only the last line.", "--quiet", "-q")] = False,
     debug: Debug = False,
 ) -> int:
-    """Train a network, evaluate it after every epoch, and save curves and weights in a folder.
-
-    Settings that are not given come from the recipe of the dataset. All settings are saved in the run's `config.toml`.
-    Ctrl-C ends the step, saves everything and says how to resume. A run that was killed resumes from its last checkpoint
-    (one after each epoch and every five minutes). Either way it ends with the same bits as a run that never stopped.
-
-    `minires train` trains a small ResNet on the built-in images
-
-    `minires train --dataset cifar10 --data-dir ~/cifar --epochs 20`
-
-    `minires train --model preresnet20 --schedule multi-step --milestones 0.5,0.75`
-
-    `minires train --val 2000` saves the best epoch too, in `best.safetensors`
-
-    `minires train --no-fusion --no-winograd` runs op by op, with direct convolutions
-
-    `minires train --resume runs/resnet8-shapes-1` resumes after Ctrl-C, a crash or a full disk
-
-    `minires train --resume runs/resnet8-shapes-1 --more-epochs 5` trains longer, with the schedule of the longer run
-
-    `minires train --recipe runs/resnet8-shapes-1/config.toml --seed 1` repeats a run with another seed
-    """
+    """Train a network, evaluate it after every epoch, and save curves and weights in a folder."""
     from ..kernels.runtime.progress import reported_to
     from . import display
 
@@ -138,6 +119,7 @@ def train(
     with start(context.params, console) as (trainer, settings, folder):
         if trainer is None:
             return 0
+        console.on_closed = trainer.stop
         watch = None if quiet else display.watch(console)
         if watch is not None:
             display.print_header(console, trainer, settings, folder)
@@ -145,19 +127,22 @@ def train(
         report = watch.on_compiling if watch is not None else lambda done, total: None
         with _signals_stop(trainer) as caught, _resume_advice(folder), reported_to(report):
             try:
-                trainer.fit()
+                trainer.fit(progress=False)
             finally:
                 if watch is not None:
                     watch.close()
-        if not trainer.finished:
+        if caught and not trainer.finished:
             console.print(_stopped(trainer, folder, caught[0]))
             return 128 + caught[0]  # the exit code that shells expect after a signal
-        display.print_result(console, trainer, folder, quiet)
+        if trainer.finished:
+            display.print_result(console, trainer, folder, quiet)
+        if console.closed:
+            raise RunError(_unread(trainer, folder))
     return 0
 
 
 @contextmanager
-def _new(params: dict[str, Any], console: Console) -> Iterator[tuple[Trainer, Recipe, RunFolder]]:
+def _new(params: dict[str, Any], console: PlainConsole) -> Iterator[tuple[Trainer, Recipe, RunFolder]]:
     """(trainer, recipe, folder) of a new run; the folder is locked during the block."""
     from ..kernels.runtime.threads import start_threads
     from ..training import Recorder, RunFolder, build_trainer
@@ -175,7 +160,7 @@ def _new(params: dict[str, Any], console: Console) -> Iterator[tuple[Trainer, Re
 
 
 @contextmanager
-def _resumed(params: dict[str, Any], console: Console) -> Iterator[tuple[Trainer | None, Recipe, RunFolder]]:
+def _resumed(params: dict[str, Any], console: PlainConsole) -> Iterator[tuple[Trainer | None, Recipe, RunFolder]]:
     """(trainer, recipe, folder) of a resumed run. The trainer is None when there is nothing left to do."""
     from ..training import Resumed, RunFolder
     from . import display
@@ -190,7 +175,7 @@ def _resumed(params: dict[str, Any], console: Console) -> Iterator[tuple[Trainer
         run = Resumed(folder, _given(params), more or 0)
         if run.nothing_to_do:
             console.print(
-                f"{folder} is complete after {len(run.rows)} epochs; to train it longer, say --more-epochs N."
+                f"{folder} is complete after {plural(len(run.rows), 'epoch')}; to train it longer, say --more-epochs N."
             )
             yield None, run.recipe, folder
             return
@@ -210,7 +195,7 @@ def _recipe(params: dict[str, Any]) -> Recipe:
     given = _given(params)
     if params["recipe"] is None:
         return Recipe.for_dataset(**given)
-    recipe = Recipe.from_file(params["recipe"].expanduser())
+    recipe = Recipe.from_file(params["recipe"])
     if given.get("dataset", recipe.dataset) != recipe.dataset:
         given = {"data_dir": None, **given}  # not that of the other data set
     return recipe.with_settings(**given)
@@ -225,7 +210,7 @@ def _given(params: dict[str, Any]) -> dict[str, Any]:
     names = {f.name for f in fields(Recipe)}
     given = {name: value for name, value in params.items() if name in names and value is not None}
     if params["data_dir"] is not None:
-        given["data_dir"] = str(params["data_dir"].expanduser().absolute())  # for `minires eval` from elsewhere
+        given["data_dir"] = str(params["data_dir"].absolute())  # for `minires eval` from elsewhere
     if params["augment"] is not None:
         given = {"crop": 0, "flip": False, "cutout": 0, **given}
     if params["milestones"] is not None:
@@ -299,7 +284,7 @@ def _resume_advice(folder: RunFolder) -> Iterator[None]:
         yield
     except AnomalyError as error:
         kept = f"{folder.last} is as it was" if folder.last.exists() else "there is no checkpoint yet"
-        look = f"; to look at the batch: minires replay {_quoted(folder)}" if folder.anomaly.exists() else ""
+        look = f"; to look at the batch: {command_line('minires', 'replay', folder)}" if folder.anomaly.exists() else ""
         raise RunError(
             f"{error}. The run has ended there, and {kept}; a lower --lr is what helps most often{look}"
         ) from error
@@ -312,16 +297,14 @@ def _resume_advice(folder: RunFolder) -> Iterator[None]:
 
 def _go_on(folder: RunFolder) -> str:
     """How to resume, for the end of a message."""
-    return f"go on with: minires train --resume {_quoted(folder)}"
-
-
-def _quoted(folder: RunFolder) -> str:
-    return shlex.quote(str(folder))
+    return f"go on with: {command_line('minires', 'train', '--resume', folder)}"
 
 
 def _where(trainer: Trainer) -> str:
     """The position of a run in words: after epoch 3, 17 of 156 steps into the next."""
-    done = f"{trainer.progress.batches} of {len(trainer.train_loader)} steps" if trainer.progress.batches else ""
+    done = (
+        f"{trainer.progress.batches} of {plural(len(trainer.train_loader), 'step')}" if trainer.progress.batches else ""
+    )
     if not trainer.epoch:
         return f"after {done} of its first epoch" if done else "from the beginning"
     return f"after epoch {trainer.epoch}" + (f", {done} into the next" if done else "")
@@ -330,5 +313,16 @@ def _where(trainer: Trainer) -> str:
 def _stopped(trainer: Trainer, folder: RunFolder, number: int) -> str:
     """The message after a signal."""
     name = "Interrupted" if number == signal.SIGINT else f"Stopped by {signal.Signals(number).name}"
-    where = "before the first step" if not trainer.step else f"{_where(trainer)}; all of it is saved"
-    return f"{name} {where}; {_go_on(folder)}"
+    return f"{name} {_saved(trainer)}; {_go_on(folder)}"
+
+
+def _saved(trainer: Trainer) -> str:
+    return f"{_where(trainer)}; all of it is saved" if trainer.step else "before the first step"
+
+
+def _unread(trainer: Trainer, folder: RunFolder) -> str:
+    """The message after standard output was closed."""
+    closed = "standard output was closed, as by head, before all was printed"
+    if trainer.finished:
+        return f"{closed}. The run is complete, and all of it is in {folder}"
+    return f"{closed}, so the run has ended {_saved(trainer)}; {_go_on(folder)}"

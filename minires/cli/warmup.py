@@ -8,15 +8,7 @@ from .errors import Debug
 
 
 def warmup(debug: Debug = False) -> None:
-    """Compile all kernels that training needs, and keep them on disk.
-
-    Training compiles kernels itself when it first needs them; after a warm-up it starts at full speed.
-
-    `minires warmup` is needed once, before the first training; it says when there is nothing left to do
-
-    `MINIRES_CACHE_DIR=/shared/minires minires warmup` keeps the kernels there; training with the same setting finds them.
-    Only kernels of root's are used by other users; yours are used by you alone
-    """
+    """Compile all kernels that training needs, and keep them on disk."""
     from ..kernels.runtime import jit, precompile
     from ..kernels.runtime.progress import reported_to
     from . import display
@@ -62,7 +54,7 @@ def _tasks() -> Iterator[tuple[str, Callable[[], None]]]:
         model = models.create(name, num_classes=10, **options)
         loader = data.Loader(train, 16, augment=data.Augmentation(cutout=4), prefetch=0)
         optimizer = SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4)
-        Trainer(model, loader, data.Loader(test, 16, shuffle=False), optimizer).fit()
+        Trainer(model, loader, data.Loader(test, 16, shuffle=False), optimizer).fit(progress=False)
 
     yield "drawing images", images
     yield "resnet8", lambda: step("resnet8")

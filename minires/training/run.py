@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from .. import __version__, kernels
 from ..anomaly import all_finite
-from ..errors import AnomalyError, ConfigError, DataError, RunError
+from ..errors import AnomalyError, ConfigError, DataError, RunError, plural
 from ..files import atomic_write, remove_temporary_files
 from ..lock import FolderLock
 from ..nn import Module
@@ -203,7 +203,7 @@ class Recorder(Callback):
         self.folder.check()
         accuracy = trainer.history[-1]["test_acc"]
         title = f"{self.recipe.model} on {self.recipe.dataset}: {100 * accuracy:.2f} % test accuracy"
-        self._draw_curves(trainer, f"{title} after {_epochs(trainer.epoch)}")
+        self._draw_curves(trainer, f"{title} after {plural(trainer.epoch, 'epoch')}")
         if trainer.finished:
             self.folder.check()
             write_summary(self.folder.summary, self.summary(trainer))
@@ -281,10 +281,6 @@ def data_checksums(trainer: Trainer) -> list[int]:
     """[CRC-32 of the training set, of the test set], to check that a resumed run has the same images."""
     sets = (trainer.train_loader.dataset, trainer.test_loader.dataset)
     return [zlib.crc32(dataset.labels.data, zlib.crc32(dataset.images.data)) for dataset in sets]
-
-
-def _epochs(count: int) -> str:
-    return f"{count} epoch" if count == 1 else f"{count} epochs"
 
 
 def load_run(path: Path | str) -> tuple[Recipe, Module, Checkpoint]:

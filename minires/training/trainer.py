@@ -23,6 +23,7 @@ from ..random import get_rng_state, set_rng_state
 from ..tensor import Tensor
 from .diagnosis import QUIET, Batch, diagnose
 from .metrics import Mean
+from .progress import is_watched, print_epoch
 
 
 class Callback:
@@ -126,11 +127,13 @@ class Trainer:
             self.schedule.load_state_dict(state["schedule"])
         set_rng_state(state["random"])
 
-    def fit(self) -> list[dict[str, Any]]:
+    def fit(self, progress: bool | None = None) -> list[dict[str, Any]]:
         """Train the remaining epochs; return the history, a dict for each epoch (see ``run_epoch``).
 
+        progress: whether to print a line on standard error after each epoch; by default in a terminal and in a notebook.
         Raises AnomalyError when a loss or a gradient is not finite, before the weights are updated with it.
         """
+        shown = is_watched() if progress is None else progress
         with self.switches() if self.switches is not None else nullcontext():
             self._notify("on_start")
             while not self.finished and not self.stopping:
@@ -141,6 +144,8 @@ class Trainer:
                 self.progress = Progress()
                 self.history.append(row)
                 self._notify("on_epoch", row)
+                if shown:
+                    print_epoch(row, self.epochs)
             self._notify("on_end")
         self.stopping = False
         return self.history

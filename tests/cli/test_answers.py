@@ -110,7 +110,7 @@ def test_a_run_that_another_version_began_says_so(minires, small_run, tmp_path, 
 
 def test_a_second_ctrl_c_ends_a_step_in_the_middle_and_says_how_to_go_on(minires, small_run, monkeypatch):
     with monkeypatch.context() as impatient:
-        impatient.setattr(Trainer, "fit", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        impatient.setattr(Trainer, "fit", lambda self, **_: (_ for _ in ()).throw(KeyboardInterrupt))
         code, _, err = minires(*small_run, "--out", "run")
     assert code == 130
     assert err == "error: interrupted at once, in the middle of a step; go on with: minires train --resume run\n"

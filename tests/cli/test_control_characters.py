@@ -52,7 +52,7 @@ def test_messages_in_python():
 
 @pytest.fixture(params=[False, True], ids=["pipe", "terminal"])
 def out(request):
-    return display._PlainConsole(file=io.StringIO(), force_terminal=request.param, width=200, legacy_windows=False)
+    return display.PlainConsole(file=io.StringIO(), force_terminal=request.param, width=200, legacy_windows=False)
 
 
 def printed(out):

@@ -1,0 +1,147 @@
+"""What ``--help`` says of each command. The texts are no docstrings, which Python removes under ``-OO``."""
+
+TRAIN = """\
+Train a network, evaluate it after every epoch, and save curves and weights in a folder.
+
+Settings that are not given come from the recipe of the dataset. All settings are saved in the run's `config.toml`.
+Ctrl-C ends the step, saves everything and says how to resume. A run that was killed resumes from its last checkpoint
+(one after each epoch and every five minutes). Either way it ends with the same bits as a run that never stopped.
+
+`minires train` trains a small ResNet on the built-in images
+
+`minires train --dataset cifar10 --data-dir ~/cifar --epochs 20`
+
+`minires train --model preresnet20 --schedule multi-step --milestones 0.5,0.75`
+
+`minires train --val 2000` saves the best epoch too, in `best.safetensors`
+
+`minires train --no-fusion --no-winograd` runs op by op, with direct convolutions
+
+`minires train --resume runs/resnet8-shapes-1` resumes after Ctrl-C, a crash or a full disk
+
+`minires train --resume runs/resnet8-shapes-1 --more-epochs 5` trains longer, with the schedule of the longer run
+
+`minires train --recipe runs/resnet8-shapes-1/config.toml --seed 1` repeats a run with another seed
+"""
+
+EVAL = """\
+Test accuracy of a trained network, class by class, with the settings of fusion and Winograd that it was trained with.
+
+`minires eval runs/resnet8-shapes-1`
+
+`minires eval runs/resnet20-cifar10-1/best.safetensors` evaluates the checkpoint that was best on held-out images
+
+`minires eval runs/resnet20-cifar10-1 --data-dir ~/data` finds files that have moved
+"""
+
+REPLAY = """\
+Repeat the step that gave a NaN or an Inf, and say where it came from. Exit code 1 when it comes again.
+
+A run that ends so keeps that step's batch, the weights before it and the state of the random generator in
+`anomaly.safetensors`. The data set is not needed, and nothing is written. The step is computed op by op, to name the
+operation, and with Winograd's convolutions where the run had them.
+
+`minires replay runs/resnet8-shapes-1` shows the operations that led to the first NaN or Inf
+
+`minires replay runs/resnet8-shapes-1 --steps 100` shows more of them
+
+`minires replay runs/resnet8-shapes-1 --backend reference` asks the readable kernels, to tell a mistake in the fast ones
+
+In Python: `minires.training.replay("runs/resnet8-shapes-1")` raises the error, for a debugger to look around.
+"""
+
+GRADCHECK = """\
+Compare every gradient with finite differences, in float64. Exit code 1 when one is wrong.
+
+`minires gradcheck` checks all operations.
+
+`minires gradcheck conv2d batch_norm` checks two.
+
+`minires gradcheck --model resnet8` checks a whole network, and finds its first wrong module.
+
+`minires gradcheck conv2d --plot steps.png` plots the error against the step size.
+
+`minires gradcheck --model resnet8 --batch-size 8 --image-size 32 --no-winograd` checks the direct convolutions where
+Winograd's would be used.
+
+`minires gradcheck --backend reference --json` checks the readable kernels and prints JSON.
+"""
+
+DOCTOR = """\
+Print what minires runs on, and test its kernels. Exit code 1 when a test fails.
+
+The outputs and gradients of the fast kernels are compared with those of the readable ones, and one thread with several.
+
+`minires doctor` is the first thing to run on a new machine, and its output belongs in a bug report
+
+`NUMBA_NUM_THREADS=1 minires doctor` tells whether threads cause a problem
+"""
+
+WARMUP = """\
+Compile all kernels that training needs, and keep them on disk.
+
+Training compiles kernels itself when it first needs them; after a warm-up it starts at full speed.
+
+`minires warmup` is needed once, before the first training; it says when there is nothing left to do
+
+`MINIRES_CACHE_DIR=/shared/minires minires warmup` keeps the kernels there; training with the same setting finds them.
+Only kernels of root's are used by other users; yours are used by you alone
+"""
+
+DOWNLOAD = """\
+Download a data set from its authors, about 170 MB, and check its md5 sum.
+
+The archive is not unpacked. An archive that exists already is checked and kept. An interrupted download leaves nothing
+that could be mistaken for the data set.
+
+`minires data download cifar10` and then `minires train --dataset cifar10`
+
+`minires data download cifar100 --data-dir ~/data`
+"""
+
+INFO = """\
+List the data sets and where they are, or describe one: images, colours, classes.
+
+`minires data info`
+
+`minires data info cifar10 --data-dir ~/data`
+"""
+
+VERIFY = """\
+Check the files of a data set, one by one. Exit code 1 when something is wrong with them.
+
+Sizes, labels, archives and pickles are always checked. Files with the official names must also have the official md5
+sums or, if they are unpacked binary files, for which there are none, the official sizes.
+
+`minires data verify cifar10`
+
+`minires data verify cifar100 --data-dir ~/data/cifar-100-python --own`
+"""
+
+SHOW = """\
+Draw images of a data set into a PNG, one row for each class.
+
+`minires data show`
+
+`minires data show cifar10 --test --images 12 --seed 3 --out test-images.png`
+"""
+
+CACHE_INFO = """\
+Say where compiled kernels are kept, and whether they are all there, whole, and safe from other users.
+
+Exit code 1 when a file is damaged or a folder is not trusted: minires does not use those, and compiles again.
+
+`minires cache info`
+
+`MINIRES_CACHE_DIR=/shared/minires minires cache info` looks at another folder
+"""
+
+CACHE_CLEAR = """\
+Delete the compiled kernels of all versions of minires. Data sets and runs are kept.
+
+Training compiles kernels again when it needs them.
+
+`minires cache clear`
+
+`minires cache clear --yes` does not ask
+"""
