@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections import deque
@@ -15,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.segment import Segment
 from rich.text import Text
 
-from ..errors import plural, printable
+from ..errors import MiniresError, plural, printable
 from ..training import Callback, Mean, Recipe, RunFolder, Trainer
 from .paths import command_line
 
@@ -35,7 +34,8 @@ class PlainConsole(Console):
         self.closed = False
 
     def on_broken_pipe(self) -> None:
-        """Discard all further output. Raises BrokenPipeError, but on standard error, where nobody would read of it."""
+        """Discard all further output. Raises MiniresError (click would end silently after a
+        BrokenPipeError), but on standard error, where nobody would read of it."""
         self.closed = self.quiet = True
         with suppress(OSError, ValueError):  # a stream that has no descriptor
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -44,7 +44,7 @@ class PlainConsole(Console):
         if self.on_closed is not None:
             self.on_closed()
         elif not self.stderr:
-            raise BrokenPipeError(errno.EPIPE, "standard output was closed before all was printed")
+            raise MiniresError("standard output was closed, as by head, before all was printed")
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text, keep="\n"), **options)  # before widths are measured

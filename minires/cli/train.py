@@ -266,7 +266,8 @@ def _signals_stop(trainer: Trainer) -> Iterator[list[int]]:
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no hang-up
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup wants it ignored
+        # nohup and `&` in a script want it ignored; None is the handler of a library in C, which could not be put back
+        if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
             before[number] = signal.signal(number, stop)
     try:
         yield caught

@@ -1,6 +1,9 @@
 """`--help` teaches: every command, as it stands in the tree of commands, with examples and a word on every option."""
 
+import json
 import re
+import subprocess
+import sys
 
 import pytest
 from typer.main import get_command
@@ -68,6 +71,19 @@ def test_every_option_and_argument_is_explained(words):
 )
 def test_every_command_has_debug(words):
     assert "--debug" in {name for param in COMMANDS[words].params for name in param.opts}
+
+
+def test_help_does_not_come_from_docstrings():
+    """They are gone under ``python -OO``."""
+    code = "import json; from typer.main import get_command; from minires.cli import app\n"
+    code += "def walk(c): return [c.help, *(walk(i) for i in getattr(c, 'commands', {}).values())]\n"
+    code += "print(json.dumps(walk(get_command(app))))"
+    found = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True, check=True)
+
+    def texts(command):
+        return [command.help, *(texts(inner) for inner in getattr(command, "commands", {}).values())]
+
+    assert json.loads(found.stdout) == texts(get_command(app))
 
 
 def test_the_place_of_downloads_is_named(minires):

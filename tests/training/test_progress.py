@@ -1,16 +1,11 @@
 """What `Trainer.fit` prints in Python."""
 
 import io
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from minires.data import Loader
-
-ROOT = Path(__file__).parents[2]
 
 
 class Terminal(io.StringIO):
@@ -55,26 +50,3 @@ def test_validation_is_shown_too(make_trainer, tiny, capsys):
 def test_no_standard_error_at_all(make_trainer, monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     make_trainer(epochs=1).fit()
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
-def test_the_command_line_shows_its_own_display_alone(small_run, tmp_path):
-    import pty
-
-    ours, theirs = pty.openpty()
-    command = [
-        sys.executable,
-        "-c",
-        "from minires.cli import main; main()",
-        *small_run,
-        "-q",
-        "--out",
-        tmp_path / "run",
-    ]
-    try:
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=theirs)
-        os.write(theirs, b"end")  # so that there is something to read
-        assert (done.returncode, os.read(ours, 1000)) == (0, b"end")
-    finally:
-        os.close(ours)
-        os.close(theirs)
