@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -139,3 +140,23 @@ def test_a_file_system_that_refuses(tmp_path, monkeypatch, page):
     ) as caught:
         RunFolder.create(RECIPE, tmp_path / "run")
     page(str(caught.value))
+
+
+@pytest.mark.parametrize("name", [".lock", "config.toml"])
+def test_a_read_only_folder_that_holds_a_lock_file(tmp_path, monkeypatch, name):
+    """The file that cannot be written is there: that is not why."""
+    RunFolder.create(RECIPE, tmp_path / "run").close()
+    real = os.open
+
+    def refuse(path, *args, **more):
+        if Path(path).name == name:
+            raise OSError(30, "Read-only file system", str(path))
+        return real(path, *args, **more)
+
+    if name == "config.toml":
+        monkeypatch.setattr("minires.training.run.atomic_write", refuse)
+        (tmp_path / "run/config.toml").unlink()
+    else:
+        monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(ConfigError, match=rf"cannot write the run to .*{name} \(Read-only file system\): choose"):
+        RunFolder.create(RECIPE, tmp_path / "run")
