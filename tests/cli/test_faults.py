@@ -29,22 +29,15 @@ def contents(run):
     return found
 
 
-def start(*command, interrupts=signal.default_int_handler):
-    """`minires` in a process of its own. interrupts: SIG_IGN for one that ignores Ctrl-C from its start.
-
-    A process inherits what is ignored, as in a script that runs `pytest &`; a handler becomes the default action in it.
-    """
-    before = signal.signal(signal.SIGINT, interrupts)
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-u", "-c", "from minires.cli import main; main()", *map(str, command)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    finally:
-        signal.signal(signal.SIGINT, before)
+def start(*command):
+    """`minires` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", "from minires.cli import main; main()", *map(str, command)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def epochs_in(metrics):
@@ -100,20 +93,6 @@ def test_a_signal_costs_nothing(minires, small_run, tmp_path, number, code, said
     assert (code, err) == (0, "")
     assert out.startswith(f"Going on with {run} after epoch ")
     assert contents(run) == whole(tuple(options))
-
-
-@needs_signals
-def test_interrupts_that_the_shell_has_ignored_stay_ignored(small_run, tmp_path):
-    """As after `minires train &` in a script: Ctrl-C is for the foreground, and SIGTERM still ends the run."""
-    run = tmp_path / "run"
-    process = start(*small_run, "--epochs", 100_000, "--out", run, interrupts=signal.SIG_IGN)
-    wait_for_epochs(process, run, 1)
-    process.send_signal(signal.SIGINT)
-    wait_for_epochs(process, run, epochs_in(run / "metrics.jsonl") + 2)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (143, "")
-    assert "Stopped by SIGTERM after epoch" in out
 
 
 @needs_signals
