@@ -9,6 +9,7 @@ import typer
 from .commands import Commands
 from .data import app as data
 from .doctor import doctor
+from .encoding import make_encodable
 from .errors import run
 from .evaluate import evaluate
 from .gradcheck import gradcheck
@@ -52,6 +53,7 @@ def minires(
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """The entry point of the ``minires`` command."""
+    make_encodable()
     sys.exit(run(app, args))
 
 
