@@ -75,7 +75,11 @@ def test_a_run_from_start_to_end(small_run, monkeypatch, tmp_path):
         assert ("-" * 20 in text) == (words[0] == "eval")  # the bars of the classes
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
+@pytest.mark.parametrize(
+    "environment",
+    [pytest.param(e, marks=[pytest.mark.slow] * (name != "C")) for name, e in ENVIRONMENTS.items()],
+    ids=ENVIRONMENTS,
+)
 def test_in_a_process(environment, tmp_path):
     code, out, err = minires("train", "--help", **environment)
     assert (code, err) == (0, "")
