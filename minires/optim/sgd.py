@@ -114,7 +114,7 @@ class SGD:
         params = [p for group in self.param_groups for p in group["params"]]
         velocity = {}
         for i, entry in state["state"].items():
-            if int(i) >= len(params):
+            if not 0 <= int(i) < len(params):
                 raise ConfigError(f"SGD.load_state_dict: a velocity for parameter {i}, and there are {len(params)}")
             p, v = params[int(i)], np.asarray(entry["momentum_buffer"])
             if v.shape != p.shape:
