@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CheckpointError, brief
-from .recipe import MOST
+from .recipe import MOST, is_real
 
 Tree = dict[str, Any]
 
@@ -33,8 +33,8 @@ def _whole(least: int = 0, most: int = MOST) -> Rule:
 
 
 def _real(least: float = -math.inf, most: float = math.inf) -> Rule:
-    def passes(value: object) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+    def passes(value: Any) -> bool:
+        return is_real(value) and least <= value <= most
 
     if math.isinf(most):
         return Rule(passes, "a number" if math.isinf(least) else f"a number from {least:g} up")

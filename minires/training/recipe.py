@@ -89,7 +89,7 @@ class Recipe:
         if self.nesterov and not self.momentum:
             raise ConfigError("nesterov needs a momentum above 0: give one, or switch nesterov off")
         points = (0, *self.milestones, 1)
-        if not all(map(_is_real, points)) or not all(a < b for a, b in pairwise(points)):
+        if not all(map(is_real, points)) or not all(a < b for a, b in pairwise(points)):
             raise ConfigError(
                 f"milestones are rising parts of the run between 0 and 1, not {brief(list(self.milestones))}"
             )
@@ -114,7 +114,7 @@ class Recipe:
 
     def _model_options(self) -> None:
         for name, value in self.model_options.items():
-            number = _is_real(value) and abs(value) <= MOST
+            number = is_real(value) and abs(value) <= MOST
             if not (value is None or number or isinstance(value, bool | str)):
                 raise ConfigError(
                     f"the model option {brief(name)} must be a text, a number below 2^31 or true or false, not {brief(value)}"
@@ -133,7 +133,7 @@ class Recipe:
 
     def _real(self, name: str, least: float = -math.inf, above: float = -math.inf, below: float = math.inf) -> None:
         value = getattr(self, name)
-        if not _is_real(value) or not (value >= least and value > above and value < below):
+        if not is_real(value) or not (value >= least and value > above and value < below):
             limits = [f"from {least:g} up"] * (least > -math.inf) + [f"above {above:g}"] * (above > -math.inf)
             limits += [f"below {below:g}"] * (below < math.inf)
             raise ConfigError(f"{name} must be a number {' and '.join(limits)}, not {brief(value)}")
@@ -244,7 +244,7 @@ def _settings(text: str, source: str) -> dict[str, Any]:
     return settings
 
 
-def _is_real(value: object) -> bool:
+def is_real(value: object) -> bool:
     """Whether a value is a number that a finite float can hold."""
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -109,6 +109,7 @@ SAID = [
     ("schedule.position", -3, "schedule.position is -3"),
     ("schedule.base_lrs", 0.1, "schedule.base_lrs is 0.1, not a list"),
     ("schedule.base_lrs", [0.1], "the state is of 1 parameter groups"),
+    ("schedule.base_lrs", [10**400] * 2, "schedule.base_lrs is "),
     ("random.state.state", 2**128, "random.state.state is 3402"),
     ("random.bit_generator", "MT19937", "random.bit_generator is 'MT19937'"),
     ("random.has_uint32", 2, "random.has_uint32 is 2"),
