@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ..errors import CheckpointError, DataError
-from ..files import atomic_write
+from ..files import atomic_write, command_line
 from . import metadata
 
 PARTS = ("optimizer", "batch")  # name prefixes of the arrays that are not the model's
@@ -163,5 +163,6 @@ def _way_out(path: Path) -> str:
     if path.name == best.name and last.is_file():
         return f"Take {last}, the latest one, in its place"
     if path.name == last.name and path.with_name("config.toml").is_file():
-        return f"Delete it, and `minires train --resume {path.parent}` does the run again from its beginning"
+        again = command_line("minires", "train", "--resume", path.parent)
+        return f"Delete it, and `{again}` does the run again from its beginning"
     return "Take another copy of it, or do its run again"
