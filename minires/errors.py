@@ -21,6 +21,22 @@ def printable(text: object, keep: str = "") -> str:
     return CONTROLS.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], str(text))
 
 
+def brief(value: object, most: int = 100) -> str:
+    """``repr(value)`` for a message about a value of any type and size: cut off after ``most`` characters.
+
+    >>> brief("four"), brief([0] * 1000, most=8), brief(1 << 100_000)
+    ("'four'", '[0, 0, 0 …', 'an int of more digits than Python prints')
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # sys.set_int_max_str_digits
+        inside = "" if isinstance(value, int) else f"{type(value).__name__} with an "
+        return f"a {inside}int of more digits than Python prints".replace("a int", "an int")
+    except RecursionError:
+        return f"a {type(value).__name__} that is nested too deep to print"
+    return text if len(text) <= most else f"{text[:most]} …"
+
+
 class MiniresError(Exception):
     """Base class of the exceptions that minires raises on purpose. The message is written for the user.
 
@@ -66,6 +82,10 @@ class ConfigError(MiniresError, ValueError):
 
 class DataError(MiniresError, ValueError):
     """A data set or checkpoint that is missing, truncated, corrupt or not what it claims to be."""
+
+
+class CheckpointError(DataError):
+    """A checkpoint whose metadata cannot be right. The message names the entry and what was found there."""
 
 
 class RunError(MiniresError, RuntimeError):

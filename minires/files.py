@@ -1,9 +1,11 @@
-"""Writing files so that a crash at any moment leaves the old file or the new one, never half of one."""
+"""Writing files so that a crash at any moment leaves the old file or the new one, never half of one; paths in commands."""
 
 import errno
 import os
 import re
+import shlex
 import stat
+import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -91,3 +93,9 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def command_line(*words: object) -> str:
+    """A command to paste into a shell: its words, quoted where they need it."""
+    texts = [str(word) for word in words]
+    return subprocess.list2cmdline(texts) if os.name == "nt" else shlex.join(texts)

@@ -11,6 +11,7 @@ from .cache import app as cache
 from .commands import Commands
 from .data import app as data
 from .doctor import doctor
+from .encoding import make_encodable
 from .errors import run
 from .evaluate import evaluate
 from .gradcheck import gradcheck
@@ -55,6 +56,7 @@ def minires(
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """The entry point of the ``minires`` command."""
+    make_encodable()
     sys.exit(run(app, args))
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import AnomalyError
+from ..files import expand_user
 from .errors import Debug
 from .paths import DOWNLOADS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.table import Table
+
+    from ..nn import Module
 
 MANY = 20  # of data sets with more classes the ten hardest are shown
 
@@ -34,6 +39,8 @@ def evaluate(
 ) -> None:
     """Test accuracy of a trained network, class by class, with the settings of fusion and Winograd that it was trained with.
 
+    Weights or a loss that are NaN or infinite are an error (exit code 2), as the accuracy would mean nothing.
+
     `minires eval runs/resnet8-shapes-1`
 
     `minires eval runs/resnet20-cifar10-1/best.safetensors` evaluates the checkpoint that was best on held-out images
@@ -47,8 +54,9 @@ def evaluate(
         kernels.set_num_threads(threads)
     console = display.console()
     recipe, model, checkpoint = training.load_run(run)
+    _check_finite(run, model)
     if data_dir is not None:
-        recipe = recipe.with_settings(data_dir=str(data_dir.expanduser().absolute()))
+        recipe = recipe.with_settings(data_dir=str(expand_user(data_dir).absolute()))
     _, test, _ = training.load_data(recipe)
     params = sum(p.size for p in model.parameters())
     progress = checkpoint.info.get("progress")
@@ -56,11 +64,29 @@ def evaluate(
     after = f"after epoch {checkpoint.info['epoch']}{steps}"
     console.print(f"{recipe.model}, {params:,} parameters, {after}, on {recipe.dataset}")
     loader = training.evaluation_loader(test, recipe)
-    result = training.Confusion(test.num_classes)
+    predicted = recipe.model_options.get("num_classes", checkpoint.info["num_classes"])
+    result = training.Confusion(max(test.num_classes, predicted))
     with recipe.switches(), display.bar(console, "testing", len(loader)) as advance:
         training.evaluate(model, loader, on_batch=lambda mean: advance(), mean=result)
+    if not math.isfinite(result.loss):
+        raise AnomalyError(
+            f"the weights of {run} are finite, and its loss on the {len(test):,} test images is {result.loss}: values in "
+            "between overflow. Take an earlier checkpoint, or train again with a lower --lr"
+        )
     console.print(display.accuracy_line(result.accuracy), f"  loss {result.loss:.4f}, {len(test):,} images\n")
     console.print(_table(result.counts, test.classes))
+
+
+def _check_finite(run: Path, model: Module) -> None:
+    """Raise AnomalyError for a parameter or a running statistic that is not finite."""
+    from ..anomaly import all_finite, describe
+
+    for name, array in model.state_dict().items():
+        if not all_finite(array):
+            raise AnomalyError(
+                f"the weights of {run} are not finite: {name} {describe(array)}. The accuracy of such a network means nothing: "
+                "take an earlier checkpoint, or train again with a lower --lr"
+            )
 
 
 def _table(counts: NDArray, classes: Sequence[str]) -> Table:
@@ -70,7 +96,11 @@ def _table(counts: NDArray, classes: Sequence[str]) -> Table:
 
     from .display import DIM, percent
 
-    images, right = counts.sum(axis=1), counts.diagonal()
+    names = [
+        *classes,
+        *(f"class {c}" for c in range(len(classes), len(counts))),
+    ]  # a model may have more than the data set
+    images, right = counts.sum(axis=1)[: len(classes)], counts.diagonal()[: len(classes)]
     accuracy = right / images.clip(1)
     order = range(len(classes)) if len(classes) <= MANY else accuracy.argsort(kind="stable")[:10]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style=DIM)
@@ -83,6 +113,6 @@ def _table(counts: NDArray, classes: Sequence[str]) -> Table:
         bar = Text("━" * round(20 * accuracy[c]), "cyan") + Text("━" * (20 - round(20 * accuracy[c])), "bright_black")
         wrong = counts[c].copy()
         wrong[c] = 0
-        mistaken = f"{classes[wrong.argmax()]} ({wrong.max()})" if wrong.any() else ""
+        mistaken = f"{names[wrong.argmax()]} ({wrong.max()})" if wrong.any() else ""
         table.add_row(classes[c], f"{images[c]:,}", percent(accuracy[c]), bar, mistaken)
     return table

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PLOT_POINTS = 29  # steps of a sweep that is drawn: four for each decade
 SIZES = (8, 16, 32, 64)  # image sizes to try for a model
 FAILED = 1
+MOST = 10_000  # of images, directions and pixels along a side: more take days
 
 
 def gradcheck(
@@ -66,7 +67,8 @@ def gradcheck(
 
     `minires gradcheck --model resnet8` checks a whole network, and finds its first wrong module.
 
-    `minires gradcheck conv2d --plot steps.png` plots the error against the step size.
+    `minires gradcheck tanh --plot steps.png` plots the error against the step size: it falls with the curvature's share,
+    and rises again where rounding takes over. (An operation that is linear in its inputs, such as conv2d, only has rounding.)
 
     `minires gradcheck --model resnet8 --batch-size 8 --image-size 32 --no-winograd` checks the direct convolutions where
     Winograd's would be used.
@@ -74,7 +76,7 @@ def gradcheck(
     `minires gradcheck --backend reference --json` checks the readable kernels and prints JSON.
     """
     from .. import kernels, lazy
-    from ..errors import ConfigError
+    from ..errors import ConfigError, brief
     from ..gradcheck.plot import FORMATS, draw_sweeps
     from ..kernels.runtime.threads import start_threads
     from ..kernels.switches import winograd as winograd_switch
@@ -87,6 +89,9 @@ def gradcheck(
             raise ConfigError(f"{name} must be a whole number from {least} up, not {value}")
     if image_size is not None and image_size < 1:
         raise ConfigError(f"image_size must be a whole number from 1 up, not {image_size}")
+    for name, value in (("directions", directions), ("batch_size", batch_size), ("image_size", image_size or 0)):
+        if value > MOST:
+            raise ConfigError(f"{name} must be at most {MOST}, not {brief(value)}")
     if plot is not None and plot.suffix[1:].lower() not in FORMATS:
         raise ConfigError(f"{plot} is not the name of a picture: it must end in {', '.join('.' + f for f in FORMATS)}")
     if plot is not None and not plot.parent.is_dir():

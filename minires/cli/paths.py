@@ -1,14 +1,11 @@
 """Paths in the help of the commands and in what they print."""
 
-import os
-import shlex
-import subprocess
 from pathlib import Path
 
 import typer
 
 from ..data.files import default_folder
-from ..files import expand_user
+from ..files import command_line, expand_user
 
 
 def short(path: Path) -> str:
@@ -21,12 +18,6 @@ def short(path: Path) -> str:
     return f"~/{path.relative_to(home).as_posix()}" if path.is_relative_to(home) else str(path)
 
 
-def command_line(*words: object) -> str:
-    """A command to paste into a shell: its words, quoted where they need it."""
-    texts = [str(word) for word in words]
-    return subprocess.list2cmdline(texts) if os.name == "nt" else shlex.join(texts)
-
-
 def nonempty(text: str) -> Path:
     """A path given as an option, with ``~`` for the home folder; ``typer.Option(parser=nonempty, metavar="PATH")``."""
     if not text:
@@ -35,3 +26,5 @@ def nonempty(text: str) -> Path:
 
 
 DOWNLOADS = short(default_folder())
+
+__all__ = ["DOWNLOADS", "command_line", "nonempty", "short"]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..training.diagnosis import TracedOperation
 
 REPRODUCED = 1  # exit code when the NaN or Inf comes again
+LARGE = 1e15  # from here on the sum of a million squares comes near the end of float32
 
 
 def replay(
@@ -41,7 +42,8 @@ def replay(
 
     `minires replay runs/resnet8-shapes-1 --steps 100` shows more of them
 
-    `minires replay runs/resnet8-shapes-1 --backend reference` asks the readable kernels, to tell a mistake in the fast ones
+    `minires replay runs/resnet8-shapes-1 --backend reference` asks the readable kernels, to tell a mistake in the fast ones;
+    where they find all of it finite, it says what the fast ones find, and why the two differ
 
     In Python: `minires.training.replay("runs/resnet8-shapes-1")` raises the error, for a debugger to look around.
     """
@@ -72,18 +74,42 @@ def replay(
         ),
         end="\n\n",
     )
+
+    def repeat(backend: str, trace: Trace) -> AnomalyError | None:
+        with kernels.backend(backend), recipe.switches():
+            if backend == "numba":
+                start_threads()
+            return diagnose(model, batch, trace)
+
     trace = Trace()
-    with kernels.backend(backend), recipe.switches():
-        if backend == "numba":
-            start_threads()
-        found = diagnose(model, batch, trace)
+    found = repeat(backend, trace)
     if steps and trace.operations:
         console.print(_table(trace.operations[-steps:], found), end="\n\n")
     if found is None:
-        console.print(Text("All of it is finite this time.", display.GOOD))
+        other = "numba" if backend == "reference" else "reference"
+        differs = repeat(other, Trace())
+        if differs is None:
+            console.print(Text("All of it is finite this time.", display.GOOD))
+        else:
+            console.print(Text(_difference(backend, other, differs, trace.largest), "bold yellow"))
         return 0
     console.print(Text.assemble(("Again: ", "bold red"), str(found)))
     return REPRODUCED
+
+
+def _difference(backend: str, other: str, found: AnomalyError, largest: float) -> str:
+    """What to say when the step is finite with one back end and not with the other."""
+    what = f"All of it is finite with the back end {backend}, but not with {other}, which gives: {found}. "
+    if largest < LARGE:
+        return (
+            f"{what}The largest value with {backend} is {largest:.1e}, far from overflow, so that one of them has a mistake: "
+            "`minires doctor` tests them; please report it with the anomaly.safetensors"
+        )
+    return (
+        f"{what}Values with {backend} are up to {largest:.1e}. Sums of such values and their squares overflow float32, which "
+        "ends at 3.4e+38, or not, by the order and the precision of the sums: numba's are partly in float32, those of "
+        "reference in float64. The values are the fault, not the kernels: a lower --lr is what helps most often"
+    )
 
 
 def _table(operations: Sequence[TracedOperation], found: AnomalyError | None) -> Table:

@@ -31,7 +31,7 @@ class Loader:
     prefetch   the number of batches that a thread prepares in advance, in about a millisecond each; 0: no thread
 
     An exception in the thread is raised in the loop, in place of the batch. Leaving a loop early stops the thread.
-    Raises ConfigError for settings out of range.
+    Raises ConfigError for settings out of range, such as a crop padding or a cutout larger than the images.
     """
 
     def __init__(
@@ -48,6 +48,13 @@ class Loader:
             raise ConfigError(
                 f"Loader: batch_size is at least 1 and prefetch at least 0, not {batch_size} and {prefetch}"
             )
+        height, width = dataset.images.shape[1:3]
+        for name, pixels in (("crop padding", augment.pad), ("cutout", augment.cutout)) if augment else ():
+            if pixels > min(height, width):
+                raise ConfigError(
+                    f"a {name} of {pixels} pixels is larger than the images, which have {height}×{width}: "
+                    f"choose at most {min(height, width)}"
+                )
         self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
         self.augment, self.seed, self.drop_last, self.prefetch = augment, seed, drop_last, prefetch
         self.epoch = 0  # the number of the next iteration

@@ -70,10 +70,17 @@ class LRSchedule:
 
 
 class MultiStepLR(LRSchedule):
-    """lr₀ · γᵏ, where k is the number of milestones reached."""
+    """lr₀ · γᵏ, where k is the number of milestones reached. Raises ConfigError when γᵏ is too large for a float."""
 
     def __init__(self, optimizer: SGD, milestones: Sequence[float], gamma: float = 0.1) -> None:
         self.milestones, self.gamma = sorted(milestones), gamma
+        try:
+            float(gamma) ** len(self.milestones)
+        except OverflowError:
+            raise ConfigError(
+                f"MultiStepLR: gamma = {gamma} to the power of {len(self.milestones)}, the number of milestones, is too large "
+                "for a float: choose a smaller gamma, such as 0.1"
+            ) from None
         super().__init__(optimizer)
 
     def formula(self, t: float, base: float) -> float:

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from .. import data, kernels, models, optim
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError, MiniresError
 from ..nn import Module
 from ..random import manual_seed
+from .checkpoint import Checkpoint
 from .recipe import Recipe
 from .trainer import Callback, Trainer
 
@@ -66,8 +68,31 @@ def build_model(recipe: Recipe, num_classes: int) -> Module:
     """The model with newly initialised weights. Raises ConfigError for an unknown name or option."""
     try:
         return models.create(recipe.model, **{"num_classes": num_classes, **recipe.model_options})
-    except TypeError as error:  # a value of a wrong type
+    except MiniresError:
+        raise
+    except (TypeError, ValueError, ArithmeticError) as error:  # a value of a wrong type or out of range
         raise ConfigError(f"{recipe.model} cannot be made with the options {recipe.model_options}: {error}") from error
+
+
+def restore_model(checkpoint: Checkpoint, path: Path) -> tuple[Recipe, Module]:
+    """(recipe, model) of a checkpoint that was read from ``path``; the model has its weights.
+
+    Raises CheckpointError when an entry is missing or the weights do not fit the recipe, ConfigError for a recipe that is
+    out of range.
+    """
+    checkpoint.require(path, "recipe", "num_classes", "epoch", "step")
+    recipe = Recipe.from_settings(checkpoint.info["recipe"], path)
+    num_classes = checkpoint.info["num_classes"]
+    largest = max((length for array in checkpoint.model.values() for length in array.shape), default=0)
+    for name, value in {"num_classes": num_classes, **recipe.model_options}.items():
+        if isinstance(value, int) and value > largest:  # before memory is allocated for it
+            raise CheckpointError(f"{path}: {name} is {value}, and the longest axis of its weights has {largest}")
+    try:
+        model = build_model(recipe, num_classes)
+        model.load_state_dict(checkpoint.model)
+    except MiniresError as error:
+        raise CheckpointError(f"{path}: its weights do not fit its recipe: {error}") from error
+    return recipe, model
 
 
 def build_optimizer(recipe: Recipe, model: Module) -> optim.SGD:

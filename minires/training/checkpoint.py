@@ -11,6 +11,8 @@ anywhere, in the header, the weights or the sum itself, is thus detected.
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -20,8 +22,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from ..errors import DataError
-from ..files import atomic_write
+from ..errors import CheckpointError, DataError
+from ..files import atomic_write, command_line
+from . import metadata
 
 PARTS = ("optimizer", "batch")  # name prefixes of the arrays that are not the model's
 BEFORE_SUM = b'{"__metadata__":{"minires":"{\\"checksum\\": \\"'  # the beginning of the header, which starts at byte 8
@@ -43,9 +46,12 @@ class Checkpoint:
     batch: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path | str) -> None:
-        """Write the file atomically. Equal checkpoints give equal bytes. Raises DataError when names of arrays clash."""
+        """Write the file atomically. Equal checkpoints give equal bytes.
+
+        Raises DataError when names of arrays clash, or for values that JSON cannot hold, such as NaN.
+        """
         arrays: dict[str, NDArray] = {}
-        trees = {part: _split(getattr(self, part), part, arrays) for part in PARTS if getattr(self, part)}
+        trees = {part: metadata.split(getattr(self, part), part, arrays) for part in PARTS if getattr(self, part)}
         clash = sorted(set(arrays) & set(self.model))
         if clash:
             raise DataError(
@@ -55,7 +61,11 @@ class Checkpoint:
         # safetensors copies memory as it is, which is right for C order only. asarray keeps 0-d arrays 0-d.
         arrays = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
         content = {"checksum": "0" * 64, "info": {**self.info, **trees}}
-        info = json.dumps(content, sort_keys=True, ensure_ascii=False)
+        try:
+            info = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
+            info.encode()
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{path}: info has a value that a checkpoint cannot hold: {error}") from error
         data = bytearray(save(arrays, metadata={"minires": info}))
         data[SUM] = _sum(data)
         with atomic_write(path) as file:
@@ -63,7 +73,8 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """Read a checkpoint. Raises DataError when it is missing, truncated, or any byte of it has changed.
+        """Read a checkpoint. Raises DataError when it is missing, truncated, or any byte of it has changed; CheckpointError,
+        which is one, when its metadata is not what ``save`` writes (``metadata.py``).
 
         A safetensors file of another program has no checksum: its arrays become ``model``, and ``info`` is empty.
         """
@@ -80,15 +91,60 @@ class Checkpoint:
                 f"{path} ({path.stat().st_size:,} bytes) is cut off or corrupt: {error}. {_way_out(path)}"
             ) from error
         header = data[8 : 8 + int.from_bytes(data[:8], "little")]
-        info = json.loads(header).get("__metadata__", {}).get("minires")
+        with _of_file(path):
+            entries = metadata.parse(header).get("__metadata__") or {}
+        info = entries.get("minires")
         if info is None and BEFORE_SUM[-16:] not in header:  # no entry of minires, nor one whose name is damaged
             return cls(arrays)
         if not header.startswith(BEFORE_SUM) or data[SUM] != _sum(data):
             raise DataError(f"{path} was changed after it was written: its checksum is not right. {_way_out(path)}")
-        info = json.loads(info)["info"]
+        with _of_file(path):
+            return cls._parse(info, arrays)
+
+    @classmethod
+    def _parse(cls, text: Any, arrays: dict[str, NDArray]) -> Self:
+        """The Checkpoint with this metadata and these arrays. Raises CheckpointError."""
+        content = metadata.parse(text)
+        info = content.get("info") if isinstance(content, dict) else None
+        if not isinstance(info, dict):
+            raise CheckpointError("it has no table of settings (info)")
+        trees = {part: metadata.join(info.pop(part, {}), part, arrays) for part in PARTS}
         model = {name: a for name, a in arrays.items() if name.partition("/")[0] not in PARTS}
-        trees = {part: _join(info.pop(part, {}), arrays) for part in PARTS}
+        metadata.check_arrays(model)
+        metadata.check_info(info)
+        metadata.check_optimizer(trees["optimizer"])
+        if not isinstance(trees["batch"], dict):
+            raise CheckpointError("batch is not a table")
         return cls(model, info=info, **trees)
+
+    def require(self, path: Path, *names: str) -> None:
+        """Raise CheckpointError when ``info``, which was read from ``path``, lacks one of the entries."""
+        with _of_file(path):
+            metadata.require(self.info, names)
+
+    def require_batch(self, path: Path) -> None:
+        """Raise CheckpointError unless ``batch``, which was read from ``path``, is complete and fits the model's classes."""
+        with _of_file(path):
+            metadata.require(self.info, ("num_classes",))
+            metadata.check_batch(self.batch, self.info["num_classes"])
+
+    def require_optimizer(self, path: Path) -> None:
+        """Raise CheckpointError when ``optimizer``, which was read from ``path``, is not complete."""
+        with _of_file(path):
+            metadata.require_optimizer(self.optimizer)
+
+
+@contextmanager
+def _of_file(path: Path) -> Iterator[None]:
+    """Name the file, and a way out, in a CheckpointError of the block."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} is not a checkpoint as minires writes it: {error}. {_way_out(path)}") from None
+    except RecursionError:
+        raise CheckpointError(
+            f"{path} is not a checkpoint as minires writes it: it is nested too deep. {_way_out(path)}"
+        ) from None
 
 
 def _sum(data: bytes | bytearray) -> bytes:
@@ -107,31 +163,6 @@ def _way_out(path: Path) -> str:
     if path.name == best.name and last.is_file():
         return f"Take {last}, the latest one, in its place"
     if path.name == last.name and path.with_name("config.toml").is_file():
-        return f"Delete it, and `minires train --resume {path.parent}` does the run again from its beginning"
+        again = command_line("minires", "train", "--resume", path.parent)
+        return f"Delete it, and `{again}` does the run again from its beginning"
     return "Take another copy of it, or do its run again"
-
-
-def _split(tree: Any, name: str, arrays: dict[str, NDArray]) -> dict[str, Any]:
-    """A tree of JSON's types: each ndarray is moved into ``arrays`` and replaced by {"array": its name there}."""
-    if isinstance(tree, np.ndarray):
-        arrays[name] = tree
-        return {"array": name}
-    if isinstance(tree, dict):
-        return {"dict": [[key, _split(value, f"{name}/{key}", arrays)] for key, value in tree.items()]}
-    if isinstance(tree, list | tuple):
-        return {"list": [_split(value, f"{name}/{i}", arrays) for i, value in enumerate(tree)]}
-    return {"value": tree.item() if isinstance(tree, np.generic) else tree}
-
-
-def _join(tree: dict[str, Any], arrays: dict[str, NDArray]) -> Any:
-    """The inverse of ``_split``, except that tuples become lists. Integer keys of a dict remain integers."""
-    if not tree:
-        return {}
-    [(kind, content)] = tree.items()
-    if kind == "array":
-        return arrays[content]
-    if kind == "dict":
-        return {key: _join(value, arrays) for key, value in content}
-    if kind == "list":
-        return [_join(value, arrays) for value in content]
-    return content

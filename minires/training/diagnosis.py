@@ -41,20 +41,30 @@ class TracedOperation:
 
 
 class Trace(detect_anomaly):
-    """A detect_anomaly that keeps a TracedOperation for each operation, in order, in ``operations``."""
+    """A detect_anomaly that keeps a TracedOperation for each operation, in order, in ``operations``.
+
+    largest: the largest absolute value in all outputs and gradients that are finite.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.operations: list[TracedOperation] = []
+        self.largest = 0.0
 
     def forward(self, op: Op, inputs: Sequence[Tensor], y: Tensor) -> None:
         self.operations.append(TracedOperation("forward", op.name, self.module_path(), describe(y.data)))
+        self._measure(y.data)
         super().forward(op, inputs, y)
 
     def backward(self, op: Op, dy: NDArray, gradients: Sequence[NDArray | None]) -> None:
         worst = max((dx for dx in gradients if dx is not None), key=_magnitude, default=dy)
         self.operations.append(TracedOperation("backward", op.name, recorded_path(op), describe(worst)))
+        self._measure(worst)
         super().backward(op, dy, gradients)
+
+    def _measure(self, array: NDArray) -> None:
+        magnitude = _magnitude(array)
+        self.largest = max(self.largest, magnitude if np.isfinite(magnitude) else 0.0)
 
 
 def _magnitude(array: NDArray) -> float:

@@ -4,6 +4,8 @@ The defaults of a dataset are in ``recipes/<dataset>.toml``; the user's settings
 """
 
 import math
+import os
+import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,11 +16,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from .. import data
-from ..errors import ConfigError, nearest
+from ..errors import ConfigError, brief, nearest
 from ..kernels.switches import winograd
 from ..lazy import fusion
 
 SCHEDULES = {"one-cycle": 0.3, "cosine": 0.0, "linear": 0.2, "multi-step": 0.0, "constant": 0.0}  # name -> usual warmup
+MOST = 2**31 - 1  # of a whole number but the seed: what fits the counters of NumPy and Numba on any system
+MOST_SEED = 2**63 - 1  # as TOML has it
 DEFAULTS = resources.files(__package__) / "recipes"
 
 
@@ -70,6 +74,7 @@ class Recipe:
             self._whole(name, 1)
         for name in ("val", "seed", "crop", "cutout"):
             self._whole(name, 0)
+        self._model_options()
         self._real("lr", above=0)
         self._real("weight_decay", least=0)
         self._real("momentum", least=0, below=1)
@@ -78,14 +83,16 @@ class Recipe:
         self._real("warmup", least=0, below=1)
         if self.schedule not in SCHEDULES:
             raise ConfigError(
-                f"unknown schedule {self.schedule!r}{nearest(self.schedule, SCHEDULES)}: "
+                f"unknown schedule {brief(self.schedule)}{nearest(self.schedule, SCHEDULES)}: "
                 f"choose one of {', '.join(SCHEDULES)}"
             )
         if self.nesterov and not self.momentum:
             raise ConfigError("nesterov needs a momentum above 0: give one, or switch nesterov off")
         points = (0, *self.milestones, 1)
-        if not all(map(_is_real, points)) or not all(a < b for a, b in pairwise(points)):
-            raise ConfigError(f"milestones are rising parts of the run between 0 and 1, not {list(self.milestones)}")
+        if not all(map(is_real, points)) or not all(a < b for a, b in pairwise(points)):
+            raise ConfigError(
+                f"milestones are rising parts of the run between 0 and 1, not {brief(list(self.milestones))}"
+            )
 
     def _types(self) -> None:
         kinds: dict[Any, str] = {
@@ -101,21 +108,35 @@ class Recipe:
             if kind is tuple and isinstance(value, list):
                 object.__setattr__(self, f.name, tuple(value))
             elif kind in kinds and not isinstance(value, kind):
-                raise ConfigError(f"{f.name} must be {kinds[kind]}, not {value!r}")
+                raise ConfigError(f"{f.name} must be {kinds[kind]}, not {brief(value)}")
+            elif isinstance(value, str):
+                _check_text(f.name, value)
+
+    def _model_options(self) -> None:
+        for name, value in self.model_options.items():
+            number = is_real(value) and abs(value) <= MOST
+            if not (value is None or number or isinstance(value, bool | str)):
+                raise ConfigError(
+                    f"the model option {brief(name)} must be a text, a number below 2^31 or true or false, not {brief(value)}"
+                )
+            _check_text("model_options", f"{name}{value}")
 
     def _whole(self, name: str, least: int) -> None:
         value = getattr(self, name)
         if value is None and name == "threads":
             return
+        most = MOST_SEED if name == "seed" else MOST
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(f"{name} must be a whole number from {least} up, not {value!r}")
+            raise ConfigError(f"{name} must be a whole number from {least} up, not {brief(value)}")
+        if value > most:
+            raise ConfigError(f"{name} must be at most {most}, not {brief(value)}")
 
     def _real(self, name: str, least: float = -math.inf, above: float = -math.inf, below: float = math.inf) -> None:
         value = getattr(self, name)
-        if not _is_real(value) or not (value >= least and value > above and value < below):
+        if not is_real(value) or not (value >= least and value > above and value < below):
             limits = [f"from {least:g} up"] * (least > -math.inf) + [f"above {above:g}"] * (above > -math.inf)
             limits += [f"below {below:g}"] * (below < math.inf)
-            raise ConfigError(f"{name} must be a number {' and '.join(limits)}, not {value!r}")
+            raise ConfigError(f"{name} must be a number {' and '.join(limits)}, not {brief(value)}")
 
     @classmethod
     def for_dataset(cls, dataset: str = "shapes", **settings: Any) -> Self:
@@ -123,10 +144,12 @@ class Recipe:
 
         Raises ConfigError for an unknown dataset or setting, or a value out of range.
         """
+        known = data.names()
+        if dataset not in known:
+            raise ConfigError(
+                f"unknown data set {brief(dataset)}{nearest(dataset, known)}: there are {', '.join(known)}"
+            )
         path = DEFAULTS / f"{dataset}.toml"
-        if not path.is_file():
-            known = data.names()
-            raise ConfigError(f"unknown data set {dataset!r}{nearest(dataset, known)}: there are {', '.join(known)}")
         defaults = cls.parse(path.read_text("utf-8"), path.name)
         return defaults.with_settings(**settings)
 
@@ -159,7 +182,7 @@ class Recipe:
         settings = _settings(_text(path), str(path))
         _check_names(settings, f" in {path}")
         if isinstance(settings.get("data_dir"), str):
-            settings["data_dir"] = str(path.absolute().parent / Path(settings["data_dir"]).expanduser())
+            settings["data_dir"] = str(path.absolute().parent / os.path.expanduser(settings["data_dir"]))
         try:
             return cls.for_dataset(**settings)
         except ConfigError as error:
@@ -198,7 +221,7 @@ class Recipe:
 
 def _text(path: Path | str) -> str:
     try:
-        return Path(path).read_text("utf-8")
+        return Path(path).read_text("utf-8-sig")  # editors of Windows begin a file with a byte order mark
     except OSError as error:
         raise ConfigError(
             f"cannot read {path} ({error.strerror}): a recipe is a TOML file, such as the config.toml of a run"
@@ -213,21 +236,33 @@ def _settings(text: str, source: str) -> dict[str, Any]:
     """The settings in TOML text, unchecked."""
     try:
         settings = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or an int of too many digits
         raise ConfigError(f"{source} is not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{source} is not a recipe: its lists or tables are nested too deep") from error
     settings.pop("minires_version", None)
     return settings
 
 
-def _is_real(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_real(value: object) -> bool:
+    """Whether a value is a number that a finite float can hold."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _check_text(name: str, text: str) -> None:
+    """Raise ConfigError for a NUL, or half of a surrogate pair: a byte of an argument or a path that is not UTF-8."""
+    if re.search("[\0\ud800-\udfff]", text):
+        raise ConfigError(f"{name} must be a text that UTF-8 can hold, without a NUL, not {brief(text)}")
 
 
 def _check_names(settings: Iterable[str], where: str) -> None:
     names = [f.name for f in fields(Recipe)]
     for name in settings:
         if name not in names:
-            raise ConfigError(f"unknown setting {name!r}{where}{nearest(name, names)}")
+            raise ConfigError(f"unknown setting {brief(name)}{where}{nearest(name, names)}")
 
 
 def _toml(value: Any) -> str:

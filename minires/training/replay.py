@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import ConfigError, DataError
 from ..nn import Module
-from .build import build_model
+from .build import restore_model
 from .checkpoint import Checkpoint
 from .diagnosis import Batch, diagnose
 from .recipe import Recipe
@@ -37,9 +37,8 @@ def load_anomaly(path: Path | str) -> tuple[Recipe, Module, Batch, dict[str, Any
     checkpoint = Checkpoint.load(path)
     if not checkpoint.batch:
         raise DataError(f"{path} holds no batch to replay: give the anomaly.safetensors of a run, or the run's folder")
-    recipe = Recipe.from_settings(checkpoint.info["recipe"], path)
-    model = build_model(recipe, checkpoint.info["num_classes"])
-    model.load_state_dict(checkpoint.model)
+    checkpoint.require_batch(path)
+    recipe, model = restore_model(checkpoint, path)
     return recipe, model, Batch(**checkpoint.batch), checkpoint.info
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import DataError, MiniresError, RunError
+from ..errors import CheckpointError, DataError, MiniresError, RunError
 from .build import build_trainer
 from .checkpoint import Checkpoint
 from .metrics import repair_metrics
@@ -113,12 +113,13 @@ class Resumed:
                     f"the images of {self.recipe.dataset}{where} are not those that {self.folder} was begun with: "
                     "give their folder with --data-dir, or begin a new run"
                 )
+            self._check_position(info, len(trainer.train_loader))
             try:
                 trainer.model.load_state_dict(self.checkpoint.model)
                 trainer.optimizer.load_state_dict(self.checkpoint.optimizer)
+                trainer.load_state_dict(info)
             except MiniresError as error:
                 raise RunError(f"{self.folder.last} does not fit the model of {self.folder.config}: {error}") from error
-            trainer.load_state_dict(info)
             recorder.best_val_acc = info["best_val_acc"]
         if self.recipe != Recipe.read(self.folder.config):
             self.folder.write_config(self.recipe)
@@ -127,6 +128,16 @@ class Resumed:
         trainer.history = list(self.rows)
         trainer.callbacks = (recorder,)
         return trainer
+
+    def _check_position(self, info: dict[str, Any], steps: int) -> None:
+        """Raise CheckpointError when the counters of a checkpoint contradict each other; steps: those of an epoch."""
+        batches = info["progress"]["batches"] if info["progress"] else 0
+        expected = info["epoch"] * steps + batches
+        if batches > steps or not info["step"] == info["schedule"]["position"] == expected:
+            raise CheckpointError(
+                f"{self.folder.last}: step is {info['step']} and schedule.position {info['schedule']['position']}, and "
+                f"{info['epoch']} epochs of {steps} steps with {batches} more are {expected}: it cannot be gone on from"
+            )
 
 
 def _load(path: Path) -> Checkpoint:
@@ -137,6 +148,9 @@ def _load(path: Path) -> Checkpoint:
     for name in REQUIRED:
         if name not in checkpoint.info:
             raise DataError(f"{path} is of an earlier minires: it can be evaluated, not gone on from (no {name!r})")
+    if checkpoint.info["schedule"] is None:
+        raise CheckpointError(f"{path}: schedule is None, and the runs of minires have one")
+    checkpoint.require_optimizer(path)
     return checkpoint
 
 

@@ -26,7 +26,7 @@ from ..errors import AnomalyError, ConfigError, DataError, RunError, plural
 from ..files import atomic_write, remove_temporary_files
 from ..lock import FolderLock
 from ..nn import Module
-from .build import build_model
+from .build import restore_model
 from .checkpoint import Checkpoint
 from .curves import draw_curves
 from .diagnosis import Batch
@@ -304,8 +304,6 @@ def load_run(path: Path | str) -> tuple[Recipe, Module, Checkpoint]:
             f"{path} is not a minires checkpoint: it holds weights ({', '.join(list(checkpoint.model)[:3])} …) and does not "
             "say of which model; Checkpoint.load and load_state_dict take them in Python"
         )
-    recipe = Recipe.from_settings(checkpoint.info["recipe"], path)
-    model = build_model(recipe, checkpoint.info["num_classes"])
-    model.load_state_dict(checkpoint.model)
+    recipe, model = restore_model(checkpoint, path)
     model.eval()
     return recipe, model, checkpoint

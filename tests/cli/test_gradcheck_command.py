@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minires.cli.gradcheck import PLOT_POINTS, gradcheck
+from minires.gradcheck.cases import check, select
 from minires.kernels import reference
 from minires.kernels.compiled import backend as fast
 from minires.ops import reduction
@@ -108,3 +110,18 @@ def test_a_vacuous_check_is_marked(minires, monkeypatch):
     assert code == 0
     assert re.search(r"○  softmax: sums to 1 +9 +0e\+00 .* vacuous", out)
     assert "vacuous: the true gradient is 0 everywhere" in out
+
+
+def test_the_example_of_a_plot_shows_a_valley():
+    """Large steps err by curvature (h²), small ones by rounding (1/h): the plot of the example in --help has both slopes."""
+    [name] = re.findall(r"`minires gradcheck (\w+) --plot", gradcheck.__doc__)
+    [result] = [check(name, case, sweep_points=PLOT_POINTS) for name, case in select([name])]
+    [checked] = result.checked
+    h, error, _ = (np.array(column, float) for column in zip(*sorted(checked.sweep)))
+    log_h, log_error = np.log(h), np.log(np.abs(error))
+    large = h > 1e-4
+    assert large.sum() > 5
+    assert np.polyfit(log_h[large], log_error[large], 1)[0] == pytest.approx(2, abs=0.1)
+    small = h < 1e-6
+    assert small.sum() > 5
+    assert np.polyfit(log_h[small], log_error[small], 1)[0] == pytest.approx(-1, abs=0.4)

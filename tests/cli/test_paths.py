@@ -1,5 +1,6 @@
 """Commands to paste."""
 
+import os
 import shlex
 import subprocess
 
@@ -10,7 +11,7 @@ from minires.cli import paths
 WORDS = ("minires", "eval", "my runs/it's $HOME", "--data-dir", "x;y", "")
 
 
-@pytest.mark.skipif(paths.os.name == "nt", reason="needs a POSIX shell")
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
 def test_a_shell_reads_a_command_line_as_it_was_meant():
     line = paths.command_line(*WORDS)
     assert shlex.split(line) == list(WORDS)
@@ -20,5 +21,5 @@ def test_a_shell_reads_a_command_line_as_it_was_meant():
 
 
 def test_on_windows_the_rules_are_others(monkeypatch):
-    monkeypatch.setattr(paths.os, "name", "nt")
+    monkeypatch.setattr(os, "name", "nt")
     assert paths.command_line("minires", "eval", r"C:\my runs\1") == r'minires eval "C:\my runs\1"'

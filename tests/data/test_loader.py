@@ -169,3 +169,16 @@ class TestThread:
 def test_settings_that_cannot_work_are_refused(some, settings, words):
     with pytest.raises(ConfigError, match=words):
         data.Loader(some, **settings)
+
+
+def test_crops_and_cutouts_larger_than_the_images():
+    some = data.shapes(0, train=4, test=4)[0]
+    for settings, said in (
+        ({"pad": 33}, "a crop padding of 33 pixels is larger than the images, which have 32×32: choose at most 32"),
+        ({"cutout": 10**30}, f"a cutout of {10**30} pixels is larger"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            data.Loader(some, 2, augment=data.Augmentation(**settings))
+    for settings in ({"pad": 32}, {"cutout": 32}):
+        images, _ = next(iter(data.Loader(some, 2, augment=data.Augmentation(**settings), prefetch=0)))
+        assert images.shape == (2, 3, 32, 32)

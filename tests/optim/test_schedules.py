@@ -120,3 +120,9 @@ def test_refusals():
         schedule.load_state_dict({"position": 0, "base_lrs": [0.1]})
     with pytest.raises(NotImplementedError):
         LRSchedule(opt)
+
+
+def test_a_gamma_whose_powers_no_float_holds():
+    with pytest.raises(ConfigError, match=r"gamma = 1e\+300 to the power of 2, the number of milestones, is too large"):
+        MultiStepLR(optimizer(), [3, 7], 1e300)
+    assert MultiStepLR(optimizer(), [3], 1e300).lr_at(5) > 1e290

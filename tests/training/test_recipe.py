@@ -74,6 +74,27 @@ def test_a_new_schedule_brings_its_warmup():
         ({"model": 20}, "model must be a text, not 20"),
         ({"data_dir": 1}, "data_dir"),
         ({"crop": -1}, "crop"),
+        ({"epochs": 10**400}, "epochs must be at most 2147483647, not 1000"),
+        (
+            {"seed": 1 << 100_000},
+            "seed must be at most 9223372036854775807, not an int of more digits than Python prints",
+        ),
+        ({"epochs": -(1 << 100_000)}, "from 1 up, not an int of more digits"),
+        ({"crop": 10**20}, "crop must be at most 2147483647"),
+        ({"lr": 10**400}, "lr must be a number above 0, not 1000"),
+        ({"weight_decay": float("inf")}, "not inf"),
+        ({"milestones": [10**400]}, "milestones are rising parts"),
+        ({"milestones": [[1 << 100_000]]}, "not a list with an int of more digits than Python prints"),
+        ({"flip": "yes" * 1000}, "yesyes …"),
+        ({"data_dir": "caf\udce9"}, "data_dir must be a text that UTF-8 can hold, without a NUL, not 'caf\\udce9'"),
+        ({"data_dir": "a\0b"}, r"not 'a\x00b'"),
+        ({"model": "\udce9"}, "model must be a text that UTF-8 can hold"),
+        (
+            {"model_options": {"option": [[]]}},
+            "the model option 'option' must be a text, a number below 2^31 or true or",
+        ),
+        ({"model_options": {"num_classes": 10**400}}, "the model option 'num_classes' must be"),
+        ({"model_options": {"option": "\udce9"}}, "model_options must be a text that UTF-8 can hold"),
     ],
 )
 def test_values_that_cannot_work(settings, said):
@@ -104,3 +125,48 @@ def test_every_setting_is_written():
     written = Recipe(data_dir="x", threads=1, model_options={"option": "B"}).to_toml("0.1.0")
     for name in asdict(Recipe()):
         assert f"{name} = " in written or f"[{name}]" in written
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = " + "[" * 100_000, "nested too deep"),
+        ("x = " + "{a=" * 100_000, "nested too deep"),
+        ("model_options.x = " + "[" * 90 + "]" * 90, "the model option 'x' must be"),
+        ("lr = " + "1" * 5000, "is not valid TOML"),
+        ("lr = 0x" + "f" * 5000, "lr must be a number above 0, not an int of more digits than Python prints"),
+        ("epochs = 1" + "0" * 400, "epochs must be at most 2147483647"),
+        ("dataset = '" + "a" * 100_000 + "'", "unknown data set 'aaa"),
+        ("dataset = '../recipes/shapes'", "unknown data set '../recipes/shapes'"),
+        ("dataset = [1]", "unknown data set [1]"),
+        ('data_dir = "a\\u0000"', "data_dir must be a text"),
+        ("'" + "a" * 100_000 + "' = 1", "unknown setting 'aaa"),
+        ("epochs = nan", "not nan"),
+        ("lr = 1e400", "not inf"),
+        ("lr = 1979-05-27", "lr must be a number"),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_hostile_texts(tmp_path, text, said):
+    path = tmp_path / "my.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        Recipe.from_file(path)
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 400 + len(str(path))
+
+
+def test_a_byte_order_mark_and_text_that_is_not_utf_8(tmp_path):
+    path = tmp_path / "my.toml"
+    path.write_bytes(b"\xef\xbb\xbfepochs = 7")
+    assert Recipe.from_file(path).epochs == 7
+    for content in (b"\xff\xfee\x00", b"# caf\xe9", b"# \xed\xb3\xa9"):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match="is not UTF-8 text"):
+            Recipe.from_file(path)
+
+
+def test_a_home_that_does_not_exist(tmp_path):
+    path = tmp_path / "my.toml"
+    path.write_text("data_dir = '~nobody-of-this-name/x'")
+    assert Recipe.from_file(path).data_dir == str(tmp_path / "~nobody-of-this-name/x")
