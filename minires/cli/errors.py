@@ -41,8 +41,6 @@ def explain(error: BaseException, args: Sequence[str] = ()) -> str | None:
         return f"the machine's memory is not enough: {error}" if str(error) else "the machine's memory is not enough"
     if isinstance(error, ValueError) and "threading layer" in str(error).lower():
         return _about_layer(os.environ.get("NUMBA_THREADING_LAYER", "default"))
-    if isinstance(error, RuntimeError) and "home directory" in str(error):  # Path.expanduser
-        return "a path begins with ~ and the name of a user whom this machine does not have: write out the folder"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return None
