@@ -37,16 +37,7 @@ def evaluate(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Test accuracy of a trained network, class by class, with the settings of fusion and Winograd that it was trained with.
-
-    Weights or a loss that are NaN or infinite are an error (exit code 2), as the accuracy would mean nothing.
-
-    `minires eval runs/resnet8-shapes-1`
-
-    `minires eval runs/resnet20-cifar10-1/best.safetensors` evaluates the checkpoint that was best on held-out images
-
-    `minires eval runs/resnet20-cifar10-1 --data-dir ~/data` finds files that have moved
-    """
+    """Test accuracy of a trained network, class by class, with the settings of fusion and Winograd that it was trained with."""
     from .. import kernels, training
     from . import display
 
@@ -110,7 +101,9 @@ def _table(counts: NDArray, classes: Sequence[str]) -> Table:
     table.add_column("")
     table.add_column("most often taken for")
     for c in order:
-        bar = Text("━" * round(20 * accuracy[c]), "cyan") + Text("━" * (20 - round(20 * accuracy[c])), "bright_black")
+        bar = Text(
+            "━" * round(20 * accuracy[c]), "cyan"
+        )  # nothing for the rest, which without colours would look the same
         wrong = counts[c].copy()
         wrong[c] = 0
         mistaken = f"{names[wrong.argmax()]} ({wrong.max()})" if wrong.any() else ""

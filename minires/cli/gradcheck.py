@@ -59,22 +59,7 @@ def gradcheck(
     ] = None,
     debug: Debug = False,
 ) -> int:
-    """Compare every gradient with finite differences, in float64. Exit code 1 when one is wrong.
-
-    `minires gradcheck` checks all operations.
-
-    `minires gradcheck conv2d batch_norm` checks two.
-
-    `minires gradcheck --model resnet8` checks a whole network, and finds its first wrong module.
-
-    `minires gradcheck tanh --plot steps.png` plots the error against the step size: it falls with the curvature's share,
-    and rises again where rounding takes over. (An operation that is linear in its inputs, such as conv2d, only has rounding.)
-
-    `minires gradcheck --model resnet8 --batch-size 8 --image-size 32 --no-winograd` checks the direct convolutions where
-    Winograd's would be used.
-
-    `minires gradcheck --backend reference --json` checks the readable kernels and prints JSON.
-    """
+    """Compare every gradient with finite differences, in float64. Exit code 1 when one is wrong."""
     from .. import kernels, lazy
     from ..errors import ConfigError, brief
     from ..gradcheck.plot import FORMATS, draw_sweeps

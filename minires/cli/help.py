@@ -27,6 +27,8 @@ Ctrl-C ends the step, saves everything and says how to resume. A run that was ki
 EVAL = """\
 Test accuracy of a trained network, class by class, with the settings of fusion and Winograd that it was trained with.
 
+Weights or a loss that are NaN or infinite are an error (exit code 2), as the accuracy would mean nothing.
+
 `minires eval runs/resnet8-shapes-1`
 
 `minires eval runs/resnet20-cifar10-1/best.safetensors` evaluates the checkpoint that was best on held-out images
@@ -45,7 +47,8 @@ operation, and with Winograd's convolutions where the run had them.
 
 `minires replay runs/resnet8-shapes-1 --steps 100` shows more of them
 
-`minires replay runs/resnet8-shapes-1 --backend reference` asks the readable kernels, to tell a mistake in the fast ones
+`minires replay runs/resnet8-shapes-1 --backend reference` asks the readable kernels, to tell a mistake in the fast ones;
+where they find all of it finite, it says what the fast ones find, and why the two differ
 
 In Python: `minires.training.replay("runs/resnet8-shapes-1")` raises the error, for a debugger to look around.
 """
@@ -59,7 +62,8 @@ Compare every gradient with finite differences, in float64. Exit code 1 when one
 
 `minires gradcheck --model resnet8` checks a whole network, and finds its first wrong module.
 
-`minires gradcheck conv2d --plot steps.png` plots the error against the step size.
+`minires gradcheck tanh --plot steps.png` plots the error against the step size: it falls with the curvature's share,
+and rises again where rounding takes over. (An operation that is linear in its inputs, such as conv2d, only has rounding.)
 
 `minires gradcheck --model resnet8 --batch-size 8 --image-size 32 --no-winograd` checks the direct convolutions where
 Winograd's would be used.

@@ -32,21 +32,7 @@ def replay(
     ] = None,
     debug: Debug = False,
 ) -> int:
-    """Repeat the step that gave a NaN or an Inf, and say where it came from. Exit code 1 when it comes again.
-
-    A run that ends so keeps that step's batch, the weights before it and the state of the random generator in
-    `anomaly.safetensors`. The data set is not needed, and nothing is written. The step is computed op by op, to name the
-    operation, and with Winograd's convolutions where the run had them.
-
-    `minires replay runs/resnet8-shapes-1` shows the operations that led to the first NaN or Inf
-
-    `minires replay runs/resnet8-shapes-1 --steps 100` shows more of them
-
-    `minires replay runs/resnet8-shapes-1 --backend reference` asks the readable kernels, to tell a mistake in the fast ones;
-    where they find all of it finite, it says what the fast ones find, and why the two differ
-
-    In Python: `minires.training.replay("runs/resnet8-shapes-1")` raises the error, for a debugger to look around.
-    """
+    """Repeat the step that gave a NaN or an Inf, and say where it came from. Exit code 1 when it comes again."""
     from rich.text import Text
 
     from .. import kernels

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import CheckpointError, DataError, MiniresError, RunError
+from ..errors import CheckpointError, DataError, MiniresError, RunError, plural
 from .build import build_trainer
 from .checkpoint import Checkpoint
 from .metrics import repair_metrics
@@ -60,8 +60,9 @@ class Resumed:
         wanted = recipe.with_settings(**settings)
         refused = [name for name in _differences(recipe, wanted) if name not in MAY_DIFFER]
         if refused == ["epochs"] and wanted.epochs > recipe.epochs:
+            had = plural(recipe.epochs, "epoch")
             raise RunError(
-                f"{self.folder} is a run of {recipe.epochs} epochs, not of {wanted.epochs}: "
+                f"{self.folder} is a run of {had}, not of {wanted.epochs}: "
                 f"to train it longer, say --more-epochs {wanted.epochs - recipe.epochs}"
             )
         if refused:
@@ -124,6 +125,7 @@ class Resumed:
         if self.recipe != Recipe.read(self.folder.config):
             self.folder.write_config(self.recipe)
         if not self.complete:
+            self.folder.check()
             self.folder.summary.unlink(missing_ok=True)  # written before epochs were added
         trainer.history = list(self.rows)
         trainer.callbacks = (recorder,)
