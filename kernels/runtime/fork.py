@@ -7,11 +7,12 @@ them after a fork. So kernels run on one thread there, with the same bits, and s
 
 import os
 import sys
+from typing import Any
 
 from . import threads
 from .memory_pool import pool
 
-_held = []
+_held: list[Any] = []
 
 
 def _compiler_lock():

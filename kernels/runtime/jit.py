@@ -16,7 +16,7 @@ from . import environment  # noqa: F401  it checks the environment before Numba 
 # isort: split
 import llvmlite
 import numba
-from numba.core import config, event
+from numba.core import event
 
 from . import cache_folder, progress, signals, target
 from .kernel_cache import KernelCache
@@ -38,7 +38,7 @@ def source_hash():
 VERSIONS = (
     f"Python {'.'.join(map(str, sys.version_info[:2]))}, Numba {numba.__version__}, llvmlite {llvmlite.__version__}"
 )
-FOLDERS = cache_folder.choose(config.CACHE_DIR, f"kernels-{target.KIND}-{source_hash()}")
+FOLDERS = cache_folder.choose(numba.config.CACHE_DIR, f"kernels-{target.KIND}-{source_hash()}")
 cache_folder.warn(FOLDERS)
 
 

@@ -21,7 +21,7 @@ from numba.core.serialize import dumps
 from . import kernel_files
 from .signals import held_back
 
-_warned = set()  # folders that this process has warned of, each with "read" or "write"
+_warned: set[tuple[Path, str]] = set()  # folders that this process has warned of, each with "read" or "write"
 
 
 class KernelCache(caching.NullCache):

@@ -7,10 +7,11 @@ which after seconds of compiling is such a function: a KeyboardInterrupt raised 
 import signal
 import threading
 from contextlib import contextmanager
+from typing import Any
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no hang-up
-_handlers = {}  # those that are held back, by the signals' numbers
-_caught = []  # signals that have arrived meanwhile
+_handlers: dict[int, Any] = {}  # those that are held back, by the signals' numbers
+_caught: list[int] = []  # signals that have arrived meanwhile
 
 
 @contextmanager

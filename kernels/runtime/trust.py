@@ -13,7 +13,7 @@ try:
     import grp
     import pwd
 except ImportError:  # Windows
-    grp = pwd = None
+    grp = pwd = None  # type: ignore[assignment]
 
 POSIX = pwd is not None
 MOST_LINKS = 40  # as in Linux
