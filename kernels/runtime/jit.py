@@ -38,7 +38,8 @@ def source_hash():
 VERSIONS = (
     f"Python {'.'.join(map(str, sys.version_info[:2]))}, Numba {numba.__version__}, llvmlite {llvmlite.__version__}"
 )
-FOLDERS = cache_folder.choose(numba.config.CACHE_DIR, f"kernels-{target.KIND}-{source_hash()}")
+NUMBAS_FOLDER = numba.config.CACHE_DIR  # type: ignore[attr-defined]
+FOLDERS = cache_folder.choose(NUMBAS_FOLDER, f"kernels-{target.KIND}-{source_hash()}")
 cache_folder.warn(FOLDERS)
 
 
