@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..training.diagnosis import TracedOperation
 
 REPRODUCED = 1  # exit code when the NaN or Inf comes again
-LARGE = 1e15  # from here on the sum of a million squares comes near the end of float32
+LARGE = 1e15  # from here on a product of two such values, or a sum of many products, comes near the end of float32
 
 
 def replay(
@@ -106,7 +106,7 @@ def _difference(backend: str, other: str, found: AnomalyError, largest: float) -
             "`minires doctor` tests them; please report it with the anomaly.safetensors"
         )
     return (
-        f"{what}Values with {backend} are up to {largest:.1e}. Sums of such values and their squares overflow float32, which "
+        f"{what}Values with {backend} are up to {largest:.1e}. Sums and products of such values overflow float32, which "
         "ends at 3.4e+38, or not, by the order and the precision of the sums: numba's are partly in float32, those of "
         "reference in float64. The values are the fault, not the kernels: a lower --lr is what helps most often"
     )
