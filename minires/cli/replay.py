@@ -53,7 +53,7 @@ def replay(
     console.print(
         display.pairs(
             [
-                ("again", f"{what} (epoch {info['epoch'] + 1}) of {info['recipe']['model']}, back end {backend}"),
+                ("again", f"{what} (epoch {info['epoch'] + 1}) of {recipe.model}, back end {backend}"),
                 ("images", describe(batch.images)),
                 ("labels", ", ".join(map(str, batch.labels[:16])) + (" …" if len(batch.labels) > 16 else "")),
             ]

@@ -4,7 +4,6 @@ The defaults of a dataset are in ``recipes/<dataset>.toml``; the user's settings
 """
 
 import math
-import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ from typing import Any, Self
 
 from .. import data
 from ..errors import ConfigError, brief, nearest
+from ..files import expand_user
 from ..kernels.switches import winograd
 from ..lazy import fusion
 
@@ -182,7 +182,7 @@ class Recipe:
         settings = _settings(_text(path), str(path))
         _check_names(settings, f" in {path}")
         if isinstance(settings.get("data_dir"), str):
-            settings["data_dir"] = str(path.absolute().parent / os.path.expanduser(settings["data_dir"]))
+            settings["data_dir"] = str(path.absolute().parent / expand_user(settings["data_dir"]))
         try:
             return cls.for_dataset(**settings)
         except ConfigError as error:

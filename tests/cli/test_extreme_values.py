@@ -14,8 +14,8 @@ DIGITS = "1" + "0" * 400
     "value", [DIGITS, f"-{DIGITS}", "9" * 5000, "1e20", "1e400", "nan"], ids=lambda value: value[:6]
 )
 def test_numbers_for_train(minires, option, value):
-    if (option, value) in {("lr", "1e20"), ("gamma", "1e20"), ("weight-decay", "1e20")}:
-        pytest.skip("a number that a float holds")
+    if value == "1e20" and option in ("lr", "gamma", "weight-decay"):
+        value = "-1e20"  # 1e20 is a number that a float holds
     code, out, err = minires("train", "--epochs", 1, f"--{option}", value)
     assert (code, out) == (2, "")
     assert err.startswith("error: ")

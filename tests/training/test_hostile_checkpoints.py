@@ -150,6 +150,14 @@ def test_the_unchanged_ones_work(run):
     assert replay(run.path) == 0
 
 
+def test_settings_that_a_recipe_lacks_are_the_defaults_everywhere(run):
+    for path in (run.last, run.anomaly):
+        rewrite(path, put("recipe.model", ...))
+    evaluate(run.path)
+    assert replay(run.path) == 0
+    resume(run.path)
+
+
 def test_messages(run, page):
     rewrite(run.last, put("epoch", -1))
     with pytest.raises(CheckpointError) as caught:
