@@ -32,8 +32,8 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 def _readable(character: str) -> str:
     """ASCII for one character: ``?`` when there is nothing better.
 
-    >>> "".join(map(_readable, "3×3 → 16 … ━━│└é"))
-    '3x3 -> 16 ... --|+?'
+    >>> "".join(map(_readable, "×→…━│└é"))
+    'x->...-|+?'
     """
     if "\ud800" <= character <= "\udfff":  # a byte of a file name that is not UTF-8
         return ascii(character)[1:-1]

@@ -237,7 +237,7 @@ def _name_and_value(text: str) -> tuple[str, Any]:
         raise ConfigError(f"--model-option takes NAME=VALUE, such as option=B, not {text!r}")
     try:
         return name, tomllib.loads(f"x = {value}")["x"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or a number or nesting that its reader cannot take
         return name, value
 
 

@@ -253,7 +253,7 @@ def test_more_epochs(minires, finished):
 
 REFUSED = [
     (["--lr", "0.3"], "run was begun with other settings (lr is 0.4 there, not 0.3): leave these options out"),
-    (["--epochs", "3"], "run is a run of 1 epochs, not of 3: to train it longer, say --more-epochs 2"),
+    (["--epochs", "3"], "run is a run of 1 epoch, not of 3: to train it longer, say --more-epochs 2"),
     (["--no-augment"], "crop is 4 there, not 0, flip is True there, not False"),
     (
         ["--no-winograd"],

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minires.cli.gradcheck import PLOT_POINTS, gradcheck
+from minires.cli.gradcheck import PLOT_POINTS
+from minires.cli.help import GRADCHECK
 from minires.gradcheck.cases import check, select
 from minires.kernels import reference
 from minires.kernels.compiled import backend as fast
@@ -114,7 +115,7 @@ def test_a_vacuous_check_is_marked(minires, monkeypatch):
 
 def test_the_example_of_a_plot_shows_a_valley():
     """Large steps err by curvature (h²), small ones by rounding (1/h): the plot of the example in --help has both slopes."""
-    [name] = re.findall(r"`minires gradcheck (\w+) --plot", gradcheck.__doc__)
+    [name] = re.findall(r"`minires gradcheck (\w+) --plot", GRADCHECK)
     [result] = [check(name, case, sweep_points=PLOT_POINTS) for name, case in select([name])]
     [checked] = result.checked
     h, error, _ = (np.array(column, float) for column in zip(*sorted(checked.sweep)))
