@@ -92,7 +92,7 @@ class LazyTensor(Tensor):
 
     @data.setter
     def data(self, array):
-        self._store(array)
+        self._store(np.asanyarray(array))
         self.count_change()
 
     @property

@@ -1,4 +1,4 @@
-"""Imports Numba, after a look at the settings with which compiled kernels cannot work. To be imported before Numba is."""
+"""``from .environment import numba``: Numba, after a look at the settings with which compiled kernels cannot work."""
 
 import os
 
@@ -31,4 +31,6 @@ def _number(text):
 
 check()
 with held_back():
-    import numba  # noqa: F401
+    import numba
+
+__all__ = ["numba"]

@@ -11,11 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-from . import environment  # noqa: F401  it checks the environment before Numba reads it, and imports Numba
+from .environment import numba  # first: it checks the environment before Numba reads it
 
 # isort: split
 import llvmlite
-import numba
 from numba.core import event
 
 from . import cache_folder, progress, signals, target
@@ -38,8 +37,7 @@ def source_hash():
 VERSIONS = (
     f"Python {'.'.join(map(str, sys.version_info[:2]))}, Numba {numba.__version__}, llvmlite {llvmlite.__version__}"
 )
-NUMBAS_FOLDER = numba.config.CACHE_DIR  # type: ignore[attr-defined]
-FOLDERS = cache_folder.choose(NUMBAS_FOLDER, f"kernels-{target.KIND}-{source_hash()}")
+FOLDERS = cache_folder.choose(numba.config.CACHE_DIR, f"kernels-{target.KIND}-{source_hash()}")  # type: ignore[attr-defined]
 cache_folder.warn(FOLDERS)
 
 

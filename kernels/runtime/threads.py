@@ -51,10 +51,7 @@ def physical_cores():
 
 def most_threads():
     """The most threads that Numba can start in this process (NUMBA_NUM_THREADS, else the number of logical cores)."""
-    from . import environment  # noqa: F401  it checks NUMBA_NUM_THREADS before Numba reads it
-
-    # isort: split
-    import numba
+    from .environment import numba
 
     return numba.config.NUMBA_NUM_THREADS
 
@@ -113,10 +110,7 @@ def start_threads():
     from one kernel to the next. The user's own settings take precedence.
     """
     global _started
-    from . import environment  # noqa: F401  it checks NUMBA_NUM_THREADS and NUMBA_DISABLE_JIT
-
-    # isort: split
-    import numba
+    from .environment import numba
 
     _started = True
     names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
