@@ -32,7 +32,7 @@ def _after():
 
 def _after_in_child():
     _after()
-    threads.lose_threads()
+    threads.forget_workers()
 
 
 def register():

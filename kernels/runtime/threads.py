@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import threading
-import warnings
 from functools import cache
 
 import numpy as np
@@ -18,15 +17,9 @@ import numpy as np
 from ...errors import ConfigError
 
 LOCK = threading.RLock()
+SHARES = int(os.environ.get("SHARES", 4))  # of a kernel's work for each thread; more would keep fewer neighbours together
 SMALL = 1 << 16  # bytes of a kernel's largest array; below it one thread does the work
 _requested = None  # the argument of set_num_threads
-_started = False  # have Numba's threads been started in this process?
-_lost = False  # were they started in a process that this one was forked from?
-_warned = False
-FORKED = (
-    "this process was forked from one in which minires had started threads, which a fork does not copy, so its kernels run on "
-    "one thread; start processes with multiprocessing.get_context('spawn') to have them run on several"
-)
 
 
 @cache
@@ -79,63 +72,41 @@ def set_num_threads(threads: int) -> None:
             f"{threads} threads asked for, but Numba may start {most_threads()} in this process; "
             f"set the environment variable NUMBA_NUM_THREADS={threads} before Python starts"
         )
-    if threads > 1 and _lost:
-        raise ConfigError(f"{threads} threads asked for, but {FORKED}")
     with LOCK:
         _requested = int(threads)
 
 
-def lose_threads():
-    """In a process that was just forked: threads that had been started are gone."""
-    global _lost, _requested
-    if _started:
-        _lost, _requested = True, 1
+def forget_workers():
+    """In a process that was just forked: threads that had been started are gone, and others are started when needed."""
+    global _workers
+    _workers = None
 
 
-def _warn_of_fork():
-    global _warned
-    _warned = True
-    warnings.warn(FORKED, RuntimeWarning, stacklevel=3)
+_workers = None
 
 
-@cache
-def start_threads():
-    """Start Numba's threads, and set how long they spin before they sleep.
+def _ready(threads):
+    """Minus the address of the workers' shared array, with so many threads ready for a kernel. Starts them where needed."""
+    global _workers
+    if _workers is None:
+        from .workers import Workers
 
-    By default GNU OpenMP's threads spin for many milliseconds at the end of each kernel. If anything else needs a core (a
-    browser, our own prefetch thread), a spinning thread takes it from one that still has work. Threads that sleep at once
-    must be woken for each kernel, and often wake up on the caller's core. So they spin slightly longer than Python takes
-    from one kernel to the next. The user's own settings take precedence.
-    """
-    global _started
-    import numba
-
-    _started = True
-    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-    if any(name in os.environ for name in names):
-        numba.get_num_threads()
-        return
-    os.environ["GOMP_SPINCOUNT"] = "50000"  # read once, when OpenMP is loaded
-    try:
-        numba.get_num_threads()
-    finally:
-        del os.environ["GOMP_SPINCOUNT"]
+        _workers = Workers()
+    return -_workers.ready(threads)
 
 
 def launch(kernel, *args):
-    """Launch a parallel kernel, one at a time. Its first two arguments (``parallel.py``) are supplied here.
+    """Launch a parallel kernel, one at a time. Its first three arguments (``parallel.py``) are supplied here.
 
     Small work runs on one thread: waking the others costs more, and far more if they have to wait for a core. Raises
     MemoryError if a thread share failed to allocate its scratch arrays.
     """
-    if _lost and not _warned:
-        _warn_of_fork()
     with LOCK:
         threads = get_num_threads()
         if threads == 1 or not _large(args):
-            failed = kernel(0, 1, *args)
+            failed = kernel(0, 1, 0, *args)
         else:
-            failed = _launch_on(threads, kernel, args)
+            failed = kernel(_ready(threads), SHARES * threads, 0, *args)
     if failed:
         raise MemoryError(f"{kernel.__name__} found no memory for its scratch arrays")
 
@@ -147,27 +118,3 @@ def _large(args):
     return False
 
 
-@cache
-def _parallel():
-    """Start Numba's threads. Returns its functions that get and set their number, and the address of ``parallel_for``."""
-    import numba
-    from numba.np.ufunc import parallel
-
-    from .parallel import parallel_for_address
-
-    start_threads()
-    # Numba's public function takes two locks to start the threads. They have started, so use the private one, if it exists.
-    get_threads = getattr(parallel, "_get_num_threads", numba.get_num_threads)
-    return get_threads, numba.set_num_threads, parallel_for_address()
-
-
-def _launch_on(threads, kernel, args):
-    get_threads, set_threads, address = _parallel()
-    before = get_threads()
-    if threads == before:
-        return kernel(-address, threads, *args)
-    set_threads(threads)
-    try:
-        return kernel(-address, threads, *args)
-    finally:
-        set_threads(before)
