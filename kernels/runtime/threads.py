@@ -4,6 +4,7 @@ The default is the number of physical cores, because two hyperthreads share one 
 the process if two Python threads enter parallel kernels, so every kernel launch goes through ``launch``.
 """
 
+import atexit
 import glob
 import numbers
 import os
@@ -80,6 +81,13 @@ def forget_workers():
     """In a process that was just forked: threads that had been started are gone, and others are started when needed."""
     global _workers
     _workers = None
+
+
+@atexit.register
+def _end_workers():
+    if _workers is not None:
+        with LOCK:
+            _workers.end()
 
 
 _workers = None

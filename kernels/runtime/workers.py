@@ -12,7 +12,8 @@ Everything that threads share lies in one array of 64-bit integers, with what is
 cache lines:
 
     line 0            JOB: the number of the kernel that runs, counted up; STOP; SPINS
-    line 1            what describes it: SHARE, ARGUMENTS, SHARES, THREADS; RUN, the address of ``run``; SLEEP, of a C function
+    line 1            what describes it: SHARE and ARGUMENTS, addresses; THREADS, how many take part. RUN, the address of ``run``;
+                      SLEEP, of a C function, and NAP, its argument
     line 2            DONE: how many of its shares are finished
     line 3 + 2n       thread n's range: NEXT, the number of the kernel (upper 32 bits) and the next share (lower); END
     line 4 + 2n       thread n's PARKED: 1 while it waits, or is about to wait, on its lock
@@ -22,7 +23,6 @@ thread that was away for a long time can take no share of a kernel that it knows
 before is valid if it succeeds, as those lines are written only when all shares of the last kernel are finished.
 """
 
-import atexit
 import ctypes
 import sys
 import threading
@@ -39,12 +39,12 @@ from .jit import njit
 LINE = 64  # bytes
 MOST = 1024  # threads
 JOB, STOP, SPINS = 0, 8, 16
-SHARE, ARGUMENTS, SHARES, THREADS, RUN, SLEEP = range(LINE, LINE + 48, 8)
+SHARE, ARGUMENTS, THREADS, RUN, SLEEP, NAP = range(LINE, LINE + 48, 8)
 DONE = 2 * LINE
 NEXT, END, PARKED = 3 * LINE, 3 * LINE + 8, 4 * LINE
 EACH = 2 * LINE  # from one thread's range to the next one's
-PATIENCE = 2_000  # rounds in which the launching thread spins for the last shares, before it sleeps between looks
-NAP = 20  # microseconds
+SPIN = 10_000  # rounds in which a worker waits for the next kernel, before it parks
+PATIENCE = 2_000  # rounds in which the launching thread waits for the last shares, before it sleeps between looks
 
 _bytes = ir.IntType(8).as_pointer()
 SHARE_TYPE = ir.FunctionType(ir.VoidType(), [_bytes, ir.IntType(64), ir.IntType(64)])  # (arguments, share, thread)
@@ -101,7 +101,7 @@ def run(control, function, arguments, shares):
         if rounds < PATIENCE:
             atomics.pause()
         else:
-            atomics.call(atomics.load(control + SLEEP), NAP)
+            atomics.call(atomics.load(control + SLEEP), atomics.load(control + NAP))
     return 0
 
 
@@ -137,66 +137,67 @@ def run_address():
     return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
 
 
-def _sleep_address():
-    """The address of a C function that sleeps for an argument in microseconds, or on Windows gives its core to others."""
+def _nap():
+    """The address of a C function, and what to call it with: it gives the core to others for a moment."""
     if sys.platform == "win32":
-        return ctypes.cast(ctypes.windll.kernel32.Sleep, ctypes.c_void_p).value  # 20 would be 20 ms: see run()
-    return ctypes.cast(ctypes.CDLL(None).usleep, ctypes.c_void_p).value
-
-
-class Workers:
-    """The worker threads of a process, and the memory that they share. Not thread-safe: ``threads.LOCK`` is held."""
-
-    def __init__(self):
-        memory = np.zeros((NEXT + EACH * MOST) // 8 + LINE // 8, np.int64)
-        self.control = memory[-memory.ctypes.data % LINE // 8 :]
-        self.address = self.control.ctypes.data
-        self.control[SPINS // 8] = 10_000
-        self.locks = []  # one for each worker
-        self.threads = []
-        self.ended = False
-
-    def ready(self, threads):
-        """Have so many threads take part in the next kernel, the caller included. Returns the address of the shared array."""
-        if threads - 1 > len(self.threads):
-            self._start(threads - 1)
-        control = self.control
-        control[THREADS // 8] = threads
-        parked = control[(PARKED + EACH) // 8 : (PARKED + EACH * threads) // 8 : EACH // 8]
-        if parked.any():
-            for n in np.flatnonzero(parked):
-                if exchange(self.address + PARKED + EACH * (int(n) + 1), 0):
-                    self.locks[n].release()
-        return self.address
-
-    def _start(self, count):
-        if not self.threads:
-            self.control[RUN // 8], self.control[SLEEP // 8] = run_address(), _sleep_address()
-            atexit.register(self.end)
-        while len(self.threads) < count:
-            lock = threading.Lock()
-            lock.acquire()
-            n = len(self.threads) + 1
-            thread = threading.Thread(target=_work, args=(self.control, self.address, n, lock), daemon=True)
-            thread.name = f"minires-{n}"
-            self.locks.append(lock)
-            self.threads.append(thread)
-            thread.start()
-
-    def end(self):
-        """End the threads. Kernels run on the caller's thread alone from now on."""
-        self.ended = True
-        self.control[STOP // 8] = 1
-        self.control[JOB // 8] += 1
-        self.ready(len(self.threads) + 1)
-        for thread in self.threads:
-            thread.join(1)
+        return ctypes.cast(ctypes.windll.kernel32.Sleep, ctypes.c_void_p).value, 0  # milliseconds
+    return ctypes.cast(ctypes.CDLL(None).usleep, ctypes.c_void_p).value, 20  # microseconds
 
 
 @njit()
 def exchange(address, value):
     """``atomics.exchange`` for Python."""
     return atomics.exchange(address, value)
+
+
+class Workers:
+    """The worker threads of a process, and the memory that they share. ``threads.LOCK`` is held by whoever calls a method."""
+
+    def __init__(self):
+        memory = np.zeros((NEXT + EACH * MOST + LINE) // 8, np.int64)
+        self.control = memory[-memory.ctypes.data % LINE // 8 :]  # from the beginning of a cache line
+        self.address = self.control.ctypes.data
+        self.control[SPINS // 8], self.control[RUN // 8] = SPIN, run_address()
+        self.control[SLEEP // 8], self.control[NAP // 8] = _nap()
+        self.threads = []
+        self.locks = []  # one for each thread
+        self.most = MOST - 1  # threads that can be started
+
+    def ready(self, threads):
+        """Have so many threads take part in the next kernel, the caller included. Returns the address of the shared array."""
+        if threads - 1 > len(self.threads):
+            self._start(threads - 1)
+        threads = min(threads, 1 + len(self.threads))
+        self.control[THREADS // 8] = threads
+        parked = self.control[(PARKED + EACH) // 8 : (PARKED + EACH * threads) // 8 : EACH // 8]
+        if parked.any():
+            for n in np.flatnonzero(parked).tolist():
+                if exchange(self.address + PARKED + EACH * (n + 1), 0):
+                    self.locks[n].release()
+        return self.address
+
+    def _start(self, count):
+        while len(self.threads) < min(count, self.most):
+            lock, n = threading.Lock(), len(self.threads) + 1
+            lock.acquire()
+            work = self.control, self.address, n, lock
+            thread = threading.Thread(target=_work, args=work, name=f"minires-{n}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system lets this process have no more
+                self.most = len(self.threads)
+                return
+            self.threads.append(thread)
+            self.locks.append(lock)
+
+    def end(self):
+        """End the threads. From now on kernels run on the caller's thread alone."""
+        self.control[STOP // 8] = 1
+        self.control[JOB // 8] += 1
+        self.ready(len(self.threads) + 1)  # release those that are parked
+        for thread in self.threads:
+            thread.join(1)
+        self.threads, self.most = [], 0
 
 
 def _work(control, address, n, lock):
