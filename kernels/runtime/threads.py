@@ -1,7 +1,7 @@
 """The number of threads of parallel kernels, and the lock under which they are launched.
 
-The default is the number of physical cores, because two hyperthreads share one FMA unit. Numba's workqueue layer aborts
-the process if two Python threads enter parallel kernels, so every kernel launch goes through ``launch``.
+The default is the number of physical cores, because two hyperthreads share one FMA unit. The threads (``workers.py``) work at
+one kernel at a time, so every kernel launch goes through ``launch``.
 """
 
 import atexit
@@ -18,7 +18,8 @@ import numpy as np
 from ...errors import ConfigError
 
 LOCK = threading.RLock()
-SHARES = int(os.environ.get("SHARES", 4))  # of a kernel's work for each thread; more would keep fewer neighbours together
+MOST_THREADS = 256
+SHARES = 4  # of a kernel's work for each thread; more would keep fewer neighbours together
 SMALL = 1 << 16  # bytes of a kernel's largest array; below it one thread does the work
 _requested = None  # the argument of set_num_threads
 
@@ -41,13 +42,6 @@ def physical_cores():
     return len(cores) or len(allowed)
 
 
-def most_threads():
-    """The most threads that Numba can start in this process (NUMBA_NUM_THREADS, else the number of logical cores)."""
-    import numba
-
-    return numba.config.NUMBA_NUM_THREADS
-
-
 def get_num_threads() -> int:
     """The number of threads that parallel kernels run on."""
     return _default_threads() if _requested is None else _requested
@@ -55,26 +49,38 @@ def get_num_threads() -> int:
 
 @cache
 def _default_threads():
+    import numba
+
     if "NUMBA_NUM_THREADS" in os.environ:
-        return most_threads()
-    return min(physical_cores(), most_threads())
+        return min(numba.config.NUMBA_NUM_THREADS, MOST_THREADS)
+    return min(physical_cores(), MOST_THREADS)
 
 
 def set_num_threads(threads: int) -> None:
     """Run parallel kernels on this many threads. Results are bitwise the same for any number.
 
-    Raises ConfigError if it is below 1 or above what Numba can start in this process.
+    Raises ConfigError if it is below 1 or above MOST_THREADS.
     """
     global _requested
     if not isinstance(threads, numbers.Integral) or isinstance(threads, bool) or threads < 1:
         raise ConfigError(f"the number of threads is a whole number from 1 up, not {threads!r}")
-    if threads > most_threads():
-        raise ConfigError(
-            f"{threads} threads asked for, but Numba may start {most_threads()} in this process; "
-            f"set the environment variable NUMBA_NUM_THREADS={threads} before Python starts"
-        )
+    if threads > MOST_THREADS:
+        raise ConfigError(f"{threads} threads asked for, but kernels run on {MOST_THREADS} at most")
     with LOCK:
         _requested = int(threads)
+
+
+_workers = None  # the Workers of this process, when they have been needed
+
+
+def _ready(threads):
+    """Minus the address of the workers' shared array, with so many threads ready for a kernel."""
+    global _workers
+    if _workers is None:
+        from .workers import Workers
+
+        _workers = Workers(MOST_THREADS)
+    return -_workers.ready(threads)
 
 
 def forget_workers():
@@ -88,19 +94,6 @@ def _end_workers():
     if _workers is not None:
         with LOCK:
             _workers.end()
-
-
-_workers = None
-
-
-def _ready(threads):
-    """Minus the address of the workers' shared array, with so many threads ready for a kernel. Starts them where needed."""
-    global _workers
-    if _workers is None:
-        from .workers import Workers
-
-        _workers = Workers()
-    return -_workers.ready(threads)
 
 
 def launch(kernel, *args):

@@ -37,7 +37,6 @@ from . import atomics
 from .jit import njit
 
 LINE = 64  # bytes
-MOST = 1024  # threads
 JOB, STOP, SPINS = 0, 8, 16
 SHARE, ARGUMENTS, THREADS, RUN, SLEEP, NAP = range(LINE, LINE + 48, 8)
 DONE = 2 * LINE
@@ -153,15 +152,15 @@ def exchange(address, value):
 class Workers:
     """The worker threads of a process, and the memory that they share. ``threads.LOCK`` is held by whoever calls a method."""
 
-    def __init__(self):
-        memory = np.zeros((NEXT + EACH * MOST + LINE) // 8, np.int64)
+    def __init__(self, most):
+        memory = np.zeros((NEXT + EACH * most + LINE) // 8, np.int64)
         self.control = memory[-memory.ctypes.data % LINE // 8 :]  # from the beginning of a cache line
         self.address = self.control.ctypes.data
         self.control[SPINS // 8], self.control[RUN // 8] = SPIN, run_address()
         self.control[SLEEP // 8], self.control[NAP // 8] = _nap()
         self.threads = []
         self.locks = []  # one for each thread
-        self.most = MOST - 1  # threads that can be started
+        self.most = most - 1  # threads that can be started
 
     def ready(self, threads):
         """Have so many threads take part in the next kernel, the caller included. Returns the address of the shared array."""
