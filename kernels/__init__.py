@@ -11,11 +11,10 @@ Kernels are attributes of this package: ``kernels.conv2d(x, w, …)`` runs on th
 """
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 
+from ..decorators import Decorator
 from ..errors import ConfigError, nearest
 from .memory_format import nchw, nhwc, to_channels_last
 from .runtime import fork
@@ -61,24 +60,33 @@ def get_backend() -> str:
     return getattr(_local, "backend", "numba")
 
 
-@contextmanager
-def backend(name: str) -> Iterator[None]:
-    """Run kernels on another back end inside the ``with`` block: ``"numba"`` (fast) or ``"reference"`` (readable).
+class backend(Decorator):
+    """Run kernels on another back end inside: ``"numba"`` (fast) or ``"reference"`` (readable).
 
-    Raises ConfigError for an unknown name.
+    A context manager and a decorator. Raises ConfigError for an unknown name.
 
     >>> with backend("reference"):
     ...     get_backend()
     'reference'
     """
-    if name not in BACKENDS:
-        raise ConfigError(f"unknown back end {name!r}{nearest(name, BACKENDS)}: choose one of {', '.join(BACKENDS)}")
-    before = get_backend()
-    _local.backend = name
-    try:
-        yield
-    finally:
-        _local.backend = before
+
+    def __init__(self, name: str) -> None:
+        if name not in BACKENDS:
+            raise ConfigError(
+                f"unknown back end {name!r}{nearest(name, BACKENDS)}: choose one of {', '.join(BACKENDS)}"
+            )
+        self.name = name
+        self.before: list[str] = []  # a stack: a context may be nested in itself
+
+    def __enter__(self) -> None:
+        self.before.append(get_backend())
+        _local.backend = self.name
+
+    def __exit__(self, *exc: object) -> None:
+        _local.backend = self.before.pop()
+
+    def _recreate_cm(self):  # for Decorator: each call of a decorated function gets its own instance
+        return type(self)(self.name)
 
 
 @cache

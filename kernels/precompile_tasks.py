@@ -1,10 +1,13 @@
-"""The program of a precompiling process: ``python -m minires.kernels.precompile_tasks FOLDER TASK …``.
+"""The program of a precompiling process: ``python -P -m minires.kernels.precompile_tasks FOLDER TASK …``.
 
 Each task calls kernels on small arrays, which compiles them into the cache folder. ``runtime/precompile.py`` starts the
 processes and assigns the tasks; it does not import this module, which imports every kernel.
 """
 
+import os
+import signal
 import sys
+import threading
 
 import numpy as np
 
@@ -69,7 +72,7 @@ TASKS = {
 
 def main(folder, *names):
     """Run the named tasks. Returns 3 if this process would not compile the same kernels as its parent."""
-    if jit.FOLDER is None or jit.FOLDER.name != folder:
+    if str(jit.FOLDERS.folder) != folder:
         return 3
     jit.compiles.announce = False
     for name in names:
@@ -78,5 +81,14 @@ def main(folder, *names):
     return 0
 
 
+def _end_with_parent():
+    """End this process when its standard input ends: the process that started it is gone, or does not need it any more."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which decides what it means
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.exit(main(*sys.argv[1:]))

@@ -1,12 +1,13 @@
 """Per-thread switches, and the one for the Winograd algorithm. Importing this compiles nothing and needs no Numba."""
 
 import threading
-from contextlib import ContextDecorator
+
+from ..decorators import Decorator
 
 _mode = threading.local()
 
 
-class Switch(ContextDecorator):
+class Switch(Decorator):
     """Turns a feature on or off in this thread, for a ``with`` block or a decorated function. One subclass per feature."""
 
     def __init__(self, enabled: bool = True) -> None:
@@ -25,7 +26,7 @@ class Switch(ContextDecorator):
     def __exit__(self, *exc):
         setattr(_mode, type(self).__name__, self.before.pop())
 
-    def _recreate_cm(self):  # for ContextDecorator: each call of a decorated function gets its own instance
+    def _recreate_cm(self):  # for Decorator: each call of a decorated function gets its own instance
         return type(self)(self.enabled)
 
 

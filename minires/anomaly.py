@@ -1,18 +1,18 @@
 """detect_anomaly: find the operation that made the first NaN or Inf, in the forward or the backward pass."""
 
 from collections.abc import Sequence
-from contextlib import ContextDecorator
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .decorators import Decorator
 from .errors import AnomalyError
 from .grad_mode import set_watcher
 from .tensor import Op, Tensor
 
 
-class detect_anomaly(ContextDecorator):
+class detect_anomaly(Decorator):
     """Inside, the first operation whose output or gradients are not finite raises AnomalyError. PyTorch's name.
 
     The error names the operation, the module it belongs to, and the shape and range of its inputs. Call backward() inside

@@ -1,12 +1,34 @@
 """The exceptions of minires. A message names the cause, the values found and what to do."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
+# What a terminal obeys, or shows in another order: C0, DEL and C1, line separators, bidirectional controls, half of a
+# surrogate pair (a byte of a file name that is not UTF-8)
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: object, keep: str = "") -> str:
+    """``str(text)`` with its control characters escaped, for a text that comes from a file or a path.
+
+    keep: control characters that stay as they are.
+
+    >>> print(printable("a\\x1b[2Jb\\u202ec"))
+    a\\x1b[2Jb\\u202ec
+    """
+    return CONTROLS.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], str(text))
+
 
 class MiniresError(Exception):
-    """Base class of the exceptions that minires raises on purpose. The message is written for the user."""
+    """Base class of the exceptions that minires raises on purpose. The message is written for the user.
+
+    Control characters in the message, which may quote a file or a path, are escaped.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ShapeError(MiniresError, ValueError):
@@ -18,11 +40,16 @@ class ShapeError(MiniresError, ValueError):
         self.path = ""  # its path in the outermost module that was called
 
     def __str__(self) -> str:
-        return f"{self.args[0]} (in {self.path})" if self.path else self.args[0]
+        message = super().__str__()
+        return f"{message} (in {printable(self.path)})" if self.path else message
 
 
 class IndexShapeError(ShapeError, IndexError):
     """An index outside a tensor. Also an IndexError, which ends Python's loops over a tensor."""
+
+
+class NoAxisError(ShapeError, TypeError):
+    """A 0-d tensor where one with axes is needed. Also a TypeError, as Python raises for ``len(1.0)`` and ``iter(1.0)``."""
 
 
 class DtypeError(MiniresError, TypeError):

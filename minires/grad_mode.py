@@ -1,8 +1,9 @@
 """What is switched per thread: whether operations are recorded, and who watches them."""
 
 import threading
-from contextlib import ContextDecorator
 from typing import Any
+
+from .decorators import Decorator
 
 _mode = threading.local()  # .recording: does Op.apply record?  .watcher: who looks at every array that goes by?
 
@@ -12,7 +13,7 @@ def is_grad_enabled() -> bool:
     return getattr(_mode, "recording", True)
 
 
-class _Recording(ContextDecorator):
+class _Recording(Decorator):
     """Sets whether operations are recorded, for the length of a ``with`` or of a decorated function."""
 
     def __init__(self, enabled: bool) -> None:
@@ -26,7 +27,7 @@ class _Recording(ContextDecorator):
     def __exit__(self, *exc: object) -> None:
         _mode.recording = self.before.pop()
 
-    def _recreate_cm(self):  # of ContextDecorator: every call of a decorated function, in whatever thread, has its own
+    def _recreate_cm(self):  # of Decorator: every call of a decorated function, in whatever thread, has its own
         return _Recording(self.enabled)
 
 
@@ -52,14 +53,23 @@ class enable_grad(_Recording):
 
 
 class set_grad_enabled(_Recording):
-    """Record operations (True) or not (False): from here on in this thread, or inside a ``with``."""
+    """Record operations (True) or not (False): from here on in this thread, inside a ``with``, or in a decorated function."""
 
     def __init__(self, enabled: bool) -> None:
         super().__init__(enabled)
         super().__enter__()
+        self.is_entered = True
 
     def __enter__(self) -> None:
-        pass  # the constructor has entered it
+        if not self.is_entered:  # as the constructor did for the first ``with``
+            super().__enter__()
+        self.is_entered = False
+
+    def __call__(self, function: Any) -> Any:
+        if self.is_entered:  # a decorator changes nothing before the function is called
+            self.is_entered = False
+            super().__exit__()
+        return super().__call__(function)
 
 
 def watcher() -> Any:

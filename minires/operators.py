@@ -3,8 +3,14 @@
 They are defined here, and given to the class at the end, because operations are built on Tensor.
 """
 
+import operator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from .errors import ConfigError, NoAxisError, ShapeError
 from .ops import activation, arithmetic, linear, reduction, shape
 from .ops.checks import as_tensor
 from .tensor import Tensor
@@ -12,8 +18,31 @@ from .tensor import Tensor
 Dim = int | tuple[int, ...] | list[int] | None
 
 
+def _compare(comparison: Callable[[Any, Any], Any], x: Tensor, other: Any) -> NDArray[np.bool_]:
+    other = other.data if isinstance(other, Tensor) else other
+    try:
+        return np.asarray(comparison(x.data, other))
+    except ValueError:
+        raise ShapeError(f"{comparison.__name__}: shapes {x.shape} and {np.shape(other)} do not broadcast") from None
+
+
+def _single(op: str, x: Tensor) -> Any:
+    if x.size != 1:
+        raise ShapeError(f"{op}: needs a tensor with one element, got shape {x.shape}")
+    return x.data.item()
+
+
+def _no_out(op: str, out: Any) -> None:
+    if out is not None:
+        raise ConfigError(f"{op}: out= is for ndarrays, and a Tensor is not written into: use what {op} returns")
+
+
+def _in_dtype(x: Tensor, dtype: DTypeLike | None) -> Tensor:
+    return x if dtype is None else arithmetic.astype(x, dtype)
+
+
 class TensorMethods:
-    """The operators and methods of Tensor. Reductions take NumPy's ``axis`` and ``keepdims`` too."""
+    """The operators and methods of Tensor. Reductions take the keywords that NumPy passes on: ``axis``, ``keepdims`` …"""
 
     def __add__(self: Any, other: Any) -> Tensor:
         return arithmetic.add(self, other)
@@ -52,15 +81,118 @@ class TensorMethods:
     def __rmatmul__(self: Any, other: Any) -> Tensor:
         return linear.matmul(as_tensor(other, self), self)
 
-    def sum(self: Any, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool = False) -> Tensor:
-        return reduction.sum(self, dim if axis is None else axis, keepdim or keepdims)
+    # --- what Python and NumPy convert
 
-    def mean(self: Any, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool = False) -> Tensor:
-        return reduction.mean(self, dim if axis is None else axis, keepdim or keepdims)
+    def item(self: Any) -> Any:
+        """The value of a tensor with a single element, as a Python number."""
+        return _single("item", self)
 
-    def max(self: Any, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool = False) -> Tensor:
+    def __bool__(self: Any) -> bool:
+        return bool(_single("bool", self))
+
+    def __float__(self: Any) -> float:
+        return float(_single("float", self))
+
+    def __int__(self: Any) -> int:
+        return int(_single("int", self))
+
+    def __format__(self: Any, spec: str) -> str:
+        return format(_single(f"format {spec!r}", self), spec) if spec else str(self)
+
+    def __len__(self: Any) -> int:
+        if not self.ndim:
+            raise NoAxisError("len: a tensor of shape () has no rows; its value is x.item()")
+        return self.shape[0]
+
+    def __iter__(self: Any) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __contains__(self: Any, value: Any) -> bool:
+        return bool((self == value).any())
+
+    # --- comparisons: NumPy's, on the values
+
+    def __eq__(self: Any, other: object) -> NDArray[np.bool_]:  # type: ignore[override]
+        return _compare(operator.eq, self, other)
+
+    def __ne__(self: Any, other: object) -> NDArray[np.bool_]:  # type: ignore[override]
+        return _compare(operator.ne, self, other)
+
+    def __lt__(self: Any, other: Any) -> NDArray[np.bool_]:
+        return _compare(operator.lt, self, other)
+
+    def __le__(self: Any, other: Any) -> NDArray[np.bool_]:
+        return _compare(operator.le, self, other)
+
+    def __gt__(self: Any, other: Any) -> NDArray[np.bool_]:
+        return _compare(operator.gt, self, other)
+
+    def __ge__(self: Any, other: Any) -> NDArray[np.bool_]:
+        return _compare(operator.ge, self, other)
+
+    __hash__ = object.__hash__  # by identity: tensors are keys of dicts and members of sets
+
+    # --- reductions: np.sum(x) calls x.sum(axis=…, dtype=…, out=None)
+
+    def sum(
+        self: Any,
+        dim: Dim = None,
+        keepdim: bool = False,
+        *,
+        axis: Dim = None,
+        keepdims: bool = False,
+        dtype: DTypeLike | None = None,
+        out: None = None,
+    ) -> Tensor:
+        _no_out("sum", out)
+        return reduction.sum(_in_dtype(self, dtype), dim if axis is None else axis, keepdim or keepdims)
+
+    def mean(
+        self: Any,
+        dim: Dim = None,
+        keepdim: bool = False,
+        *,
+        axis: Dim = None,
+        keepdims: bool = False,
+        dtype: DTypeLike | None = None,
+        out: None = None,
+    ) -> Tensor:
+        _no_out("mean", out)
+        return reduction.mean(_in_dtype(self, dtype), dim if axis is None else axis, keepdim or keepdims)
+
+    def max(
+        self: Any, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool = False, out: None = None
+    ) -> Tensor:
+        _no_out("max", out)
         return reduction.max(self, dim if axis is None else axis, keepdim or keepdims)
 
+    def min(
+        self: Any, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool = False, out: None = None
+    ) -> Tensor:
+        """The minimum over ``dim`` (an int, a tuple, or None for all): values alone, as torch.amin."""
+        _no_out("min", out)
+        return reduction.min(self, dim if axis is None else axis, keepdim or keepdims)
+
+    def any(
+        self: Any, axis: int | tuple[int, ...] | None = None, out: None = None, keepdims: bool = False
+    ) -> NDArray[np.bool_]:
+        """Whether any value over ``axis`` is not 0, as NumPy bools."""
+        _no_out("any", out)
+        return np.asarray(self.data.any(axis=axis, keepdims=keepdims))
+
+    def all(
+        self: Any, axis: int | tuple[int, ...] | None = None, out: None = None, keepdims: bool = False
+    ) -> NDArray[np.bool_]:
+        """Whether no value over ``axis`` is 0, as NumPy bools."""
+        _no_out("all", out)
+        return np.asarray(self.data.all(axis=axis, keepdims=keepdims))
+
+    def clip(self: Any, min: ArrayLike | None = None, max: ArrayLike | None = None, *, out: None = None) -> Tensor:
+        _no_out("clip", out)
+        return arithmetic.clip(self, min, max)
+
+    clamp = clip
+    clip.__doc__ = arithmetic.clip.__doc__
     sum.__doc__, mean.__doc__, max.__doc__ = reduction.sum.__doc__, reduction.mean.__doc__, reduction.max.__doc__
 
     @property
@@ -69,8 +201,8 @@ class TensorMethods:
         return shape.permute(self, *range(self.ndim)[::-1])
 
     __getitem__ = shape.getitem
+    __abs__ = arithmetic.abs
     exp, log, sqrt, abs = arithmetic.exp, arithmetic.log, arithmetic.sqrt, arithmetic.abs
-    clip = clamp = arithmetic.clip
     reshape = view = shape.reshape
     flatten, permute, transpose = shape.flatten, shape.permute, shape.transpose
     relu, sigmoid, tanh = activation.relu, activation.sigmoid, activation.tanh

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from . import kernels
 from .errors import DtypeError, GraphError, ShapeError
 from .grad_mode import is_grad_enabled, watcher
+from .handle import Handle
 
 if TYPE_CHECKING:
     from .operators import TensorMethods  # arithmetic and methods, which operators.py gives to the class
@@ -106,13 +107,13 @@ class Tensor(TensorMethods):
     array([7.])
     """
 
-    __slots__ = ("__weakref__", "_array", "changes", "grad", "hooks", "op", "requires_grad", "retains_grad")
+    __slots__ = ("__weakref__", "_array", "_grad", "changes", "hooks", "op", "requires_grad", "retains_grad")
     __array_ufunc__ = None  # ndarray + Tensor asks Tensor.__radd__, not NumPy's broadcasting
 
     def __init__(self, data: ArrayLike, requires_grad: bool = False) -> None:
         self._array: NDArray[Any] | None = data if isinstance(data, np.ndarray) else np.asarray(data)
         self.changes = [0]  # the version, in a list that views share
-        self.grad: NDArray[Any] | None = None
+        self._grad: NDArray[Any] | None = None
         self.op: Op | None = None
         self.hooks: dict[object, Callable[..., Any]] | None = None
         self.retains_grad = False
@@ -127,7 +128,7 @@ class Tensor(TensorMethods):
 
     @data.setter
     def data(self, array: NDArray[Any]) -> None:
-        self._array = array
+        self._array = np.asanyarray(array)  # of 0-d arrays, w - lr·dw is a scalar
         self.count_change()
 
     @property
@@ -155,6 +156,22 @@ class Tensor(TensorMethods):
         return self.data.size
 
     @property
+    def grad(self) -> NDArray[Any] | None:
+        """The gradient, an ndarray, or None. A Tensor that is assigned gives its array."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, grad: "ArrayLike | Tensor | None") -> None:
+        grad = grad.data if isinstance(grad, Tensor) else grad
+        if grad is None or isinstance(grad, np.ndarray):
+            self._grad = grad
+            return
+        array = np.asarray(grad)
+        if array.dtype.kind not in "fiub":
+            raise DtypeError(f"grad: takes an array of numbers, a Tensor or None, got {type(grad).__name__}")
+        self._grad = array.astype(self.dtype)
+
+    @property
     def is_leaf(self) -> bool:
         return self.op is None
 
@@ -165,12 +182,6 @@ class Tensor(TensorMethods):
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         """np.asarray(tensor): the values; a view unless asked otherwise."""
         return np.array(self.data, dtype=dtype, copy=copy)
-
-    def item(self) -> Any:
-        """The value of a tensor with a single element, as a Python number."""
-        if self.data.size != 1:
-            raise ShapeError(f"item: needs a tensor with one element, got shape {self.shape}")
-        return self.data.item()
 
     def detach(self) -> "Tensor":
         """The same values, sharing memory, cut from the graph."""
@@ -197,7 +208,7 @@ class Tensor(TensorMethods):
             raise GraphError("retain_grad: this tensor does not require a gradient")
         self.retains_grad = True
 
-    def register_hook(self, hook: Callable[[NDArray[Any]], Any]) -> "Handle":
+    def register_hook(self, hook: Callable[[NDArray[Any]], Any]) -> Handle:
         """Call ``hook(grad)`` when the whole gradient of this tensor (an ndarray) is known; what it returns, if anything,
         replaces it. Returns a handle: ``handle.remove()``."""
         if not self.requires_grad:
@@ -238,34 +249,6 @@ class Tensor(TensorMethods):
         made_by = f", op={self.op.name}" if self.op else (", requires_grad=True" if self.requires_grad else "")
         return f"tensor({np.array2string(self.data, prefix='tensor(', precision=4)}, dtype={self.dtype}{made_by})"
 
-    def __len__(self) -> int:
-        if not self.data.ndim:
-            raise TypeError("len() of a 0-d tensor")
-        return self.data.shape[0]
-
-    def __bool__(self) -> bool:
-        if self.data.size != 1:
-            raise ShapeError(f"bool: needs a tensor with one element, got shape {self.shape}")
-        return bool(self.data)
-
-
-class Handle:
-    """What registering a hook returns; ``remove()`` unregisters it, and so does leaving it as a context."""
-
-    def __init__(self, hooks: dict[object, Any], hook: Any) -> None:
-        self.hooks = hooks
-        self.key = object()  # the handle itself may be thrown away, and its id used again
-        hooks[self.key] = hook
-
-    def remove(self) -> None:
-        self.hooks.pop(self.key, None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.remove()
-
 
 def backward(outputs: Sequence[Tensor], grads: Sequence[NDArray[Any]], retain_graph: bool = False) -> None:
     """Walk the graph above ``outputs`` once, in reverse topological order, starting with ``grads`` (ndarrays)."""
@@ -284,11 +267,8 @@ def backward(outputs: Sequence[Tensor], grads: Sequence[NDArray[Any]], retain_gr
             _compute_all(totals)
         if y.hooks or y.retains_grad or op is None or not isinstance(dy, op.takes):
             dy = _array(dy)
-        for hook in list(y.hooks.values()) if y.hooks else ():
-            replaced = hook(dy)
-            if replaced is not None:
-                replaced = replaced.data if isinstance(replaced, Tensor) else np.asarray(replaced)
-                dy, owned = y._seed(replaced.astype(y.dtype, copy=False)), False  # of y's shape, or an error
+        if y.hooks:
+            dy, owned = _call_hooks(y, dy if owned else dy.copy(order="K")), False  # a hook may keep what it is given
         if op is None or y.retains_grad:
             _accumulate(y, dy, owned and op is None)
         if op is None:
@@ -303,6 +283,16 @@ def backward(outputs: Sequence[Tensor], grads: Sequence[NDArray[Any]], retain_gr
                 _add(totals, x, dx, owned=not op.aliases)
         if not retain_graph:
             op.release()
+
+
+def _call_hooks(y, dy):
+    """What the hooks of y make of its gradient dy."""
+    for hook in list(y.hooks.values()):
+        replaced = hook(dy)
+        if replaced is not None:
+            replaced = replaced.data if isinstance(replaced, Tensor) else np.asarray(replaced)
+            dy = y._seed(replaced.astype(y.dtype, copy=False))  # of y's shape, or an error
+    return dy
 
 
 class LazyGradient:
@@ -351,6 +341,8 @@ def topological_order(outputs: Sequence[Tensor]) -> list[Tensor]:
 
 def _add(totals, x, dx, owned):
     """Fan-out sums gradients: ∂L/∂x = Σ over the uses of x. In place only into an array that the tape itself made."""
+    if isinstance(dx, np.generic):  # what NumPy computes from 0-d arrays
+        dx = np.asarray(dx)
     if id(x) not in totals:
         totals[id(x)] = dx, owned
         return

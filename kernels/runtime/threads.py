@@ -30,7 +30,9 @@ def physical_cores():
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     if sys.platform == "darwin":
         try:
-            return int(subprocess.run(["sysctl", "-n", "hw.physicalcpu"], capture_output=True, check=True).stdout)
+            return int(
+                subprocess.run(["/usr/sbin/sysctl", "-n", "hw.physicalcpu"], capture_output=True, check=True).stdout
+            )
         except (OSError, ValueError, subprocess.CalledProcessError):
             return len(allowed)
     cores = set()
@@ -49,6 +51,9 @@ def get_num_threads() -> int:
 
 @cache
 def _default_threads():
+    from . import environment  # noqa: F401  it checks NUMBA_NUM_THREADS before Numba reads it
+
+    # isort: split
     import numba
 
     if "NUMBA_NUM_THREADS" in os.environ:

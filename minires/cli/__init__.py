@@ -6,6 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from .cache import app as cache
 from .commands import Commands
 from .data import app as data
 from .doctor import doctor
@@ -29,6 +30,7 @@ app.command("eval")(evaluate)
 app.command()(replay)
 app.command()(gradcheck)
 app.add_typer(data, name="data")
+app.add_typer(cache, name="cache")
 app.command()(doctor)
 app.command()(warmup)
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, printable
 from .errors import Debug
-from .paths import DOWNLOADS
+from .paths import DOWNLOADS, command_line, nonempty
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,6 +36,8 @@ DataDir = Annotated[
     typer.Option(
         help=f"Where the files are, unpacked or as the archive; by default where downloads go: {DOWNLOADS}.",
         show_default=False,
+        parser=nonempty,
+        metavar="PATH",
     ),
 ]
 Cifar = Annotated[str, typer.Argument(help="cifar10 or cifar100.", show_default=False)]
@@ -52,7 +54,12 @@ def download(
     name: Cifar,
     data_dir: Annotated[
         Path | None,
-        typer.Option(help=f"The folder to put the archive into; by default {DOWNLOADS}.", show_default=False),
+        typer.Option(
+            help=f"The folder to put the archive into; by default {DOWNLOADS}.",
+            show_default=False,
+            parser=nonempty,
+            metavar="PATH",
+        ),
     ] = None,
     python: Annotated[bool, typer.Option("--python", help="The Python (pickle) version, not the binary one.")] = False,
     debug: Debug = False,
@@ -77,8 +84,9 @@ def download(
         path, fetched = data.download(name, data_dir, kind, progress, say=console.print)
     mark = ("downloaded, md5 sum is right" if fetched else "already there, md5 sum is right", display.DIM)
     console.print(Text.assemble((f"{name} ", "bold"), mark))
-    where = f" --data-dir {path.parent}" if data_dir is not None else ""
-    console.print(display.pairs([("archive", str(path)), ("next", f"minires train --dataset {name}{where}")]))
+    where = ("--data-dir", path.parent) if data_dir is not None else ()
+    following = command_line("minires", "train", "--dataset", name, *where)
+    console.print(display.pairs([("archive", str(path)), ("next", following)]))
 
 
 @contextmanager
@@ -91,7 +99,7 @@ def _download_bar(console: Console, what: str) -> Iterator[Callable[[int, int], 
     live = display.is_live(console)
     columns = (BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(
-        TextColumn("{task.description}"), *columns, console=console, transient=True, disable=not live
+        TextColumn("{task.description}", markup=False), *columns, console=console, transient=True, disable=not live
     ) as shown:
         task = shown.add_task(what, total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total or None)
@@ -138,27 +146,27 @@ def info(
     console.print(_classes(train, test))
 
 
-def _all_of_them(data: ModuleType, data_dir: Path | None) -> Table:
-    """A row for each data set: its size, and where it is."""
-    from rich.table import Table
+def _all_of_them(data: ModuleType, data_dir: Path | None) -> Text:
+    """A row for each data set: its size, and where it is, which is not wrapped: it is a path or a command to copy."""
+    from rich.text import Text
 
     from .display import DIM, NAME
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style=DIM)
-    table.add_column("data set", style=NAME)
-    for column in ("training", "test", "classes"):
-        table.add_column(column, justify="right")
-    table.add_column("where", overflow="fold")
-    table.add_row("shapes", "20,000", "4,000", "10", "built in: drawn when it is needed")
+    rows = [("data set", "training", "test", "classes", "where")]
+    rows.append(("shapes", "20,000", "4,000", "10", "built in: drawn when it is needed"))
     for name, layout in data.LAYOUTS.items():
         official = layout.versions[0]
         counts = [f"{sum(map(layout.official_count, files)):,}" for files in (official.train, official.test)]
         try:
-            where = str(_source(data, name, data_dir).path)
+            where = printable(_source(data, name, data_dir).path)
         except DataError:
             where = f"not here: minires data download {name} ({official.megabytes} MB)"
-        table.add_row(name, *counts, str(len(layout.classes)), where)
-    return table
+        rows.append((name, *counts, str(len(layout.classes)), where))
+    lines = []
+    for i, (name, *numbers, where) in enumerate(rows):
+        columns = (f"{name:<10}", NAME if i else DIM), "".join(f"{number:>8}  " for number in numbers), where
+        lines.append(Text.assemble(*columns, style="" if i else DIM))
+    return Text("\n").join(lines)
 
 
 def _source(data: ModuleType, name: str, data_dir: Path | None) -> Source:
@@ -213,14 +221,15 @@ def verify(
 
     layout = _layout(data, name)
     console = display.console()
-    console.print(Text.assemble((name, display.NAME), f" in {_source(data, name, data_dir).path}"))
+    console.print(Text.assemble((name, display.NAME), f" in {printable(_source(data, name, data_dir).path)}"))
     checks = []
     with display.spinner(console, f"checking {name} …"):
         for check in data.verify(layout, data_dir, own):
             checks.append(check)
             mark = ("  ✓ ", "green") if check.passed else ("  ✗ ", "bold red")
-            name_ = f"{check.name:<16}  " if check.passed else f"{check.name}: "
-            console.print(Text.assemble(mark, name_, (check.note, display.DIM if check.passed else "red")))
+            file = printable(check.name)
+            file = f"{file:<16}  " if check.passed else f"{file}: "
+            console.print(Text.assemble(mark, file, (printable(check.note), display.DIM if check.passed else "red")))
     wrong = sum(not check.passed for check in checks)
     if wrong:
         console.print(Text(f"{wrong} of {len(checks)} checks failed.", "bold red"))
@@ -244,7 +253,10 @@ def show(
     test: Annotated[bool, typer.Option("--test", help="Test images, not training images.")] = False,
     images: Annotated[int, typer.Option(help="Number of images for each class.")] = 10,
     seed: Annotated[int, typer.Option(help="Another seed shows other images.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="The PNG to write.", show_default="NAME.png")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The PNG to write.", show_default="NAME.png", parser=nonempty, metavar="PATH"),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Draw images of a data set into a PNG, one row for each class.
@@ -266,7 +278,7 @@ def show(
         dataset = data.load(name, data_dir)[test]
     with display.spinner(console, "drawing …"):
         png = draw_grid(dataset, images, seed, f"{name}: {'test' if test else 'training'} images")
-    out = Path(f"{name}.png") if out is None else out.expanduser()
+    out = Path(f"{name}.png") if out is None else out
     try:
         with atomic_write(out) as file:
             file.write(png)

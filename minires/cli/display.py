@@ -8,21 +8,41 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.segment import Segment
 from rich.text import Text
 
+from ..errors import printable
 from ..training import Callback, Mean, Recipe, RunFolder, Trainer
 
 GOOD, DIM, NAME = "bold green", "dim", "cyan"
 PLAIN_EVERY = 10.0  # seconds between two lines of progress outside a terminal
 
 
+class _PlainConsole(Console):
+    """Shows texts as they are: markup and names of emoji are not interpreted, control characters are escaped."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text, keep="\n"), **options)  # before widths are measured
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text, keep="\n"), style, control)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; tables are fitted to a terminal, and lines of text left to it, so that commands can be copied whole."""
+        if not self.is_terminal or all(isinstance(item, (str, Text)) for item in objects):
+            options.setdefault("soft_wrap", True)
+        super().print(*objects, **options)
+
+
 def console(stderr: bool = False) -> Console:
-    """The Console that commands print to: without rich's markup, and with lines wrapped only in a terminal."""
-    out = Console(stderr=stderr, highlight=False, markup=False)
-    out.soft_wrap = not out.is_terminal
-    return out
+    """The Console that commands print to."""
+    return _PlainConsole(stderr=stderr)
 
 
 def duration(seconds: float) -> str:
@@ -37,14 +57,23 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {seconds:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def compiled(done: int, total: int | None) -> str:
+    """The number of kernels compiled so far in words.
+
+    >>> compiled(12, 71), compiled(12, None)
+    ('12 of 71 kernels compiled', '12 kernels compiled')
+    """
+    return f"{done} kernels compiled" if total is None else f"{min(done, total)} of {total} kernels compiled"
+
+
 def percent(share: float) -> str:
     """A fraction as text, in percent."""
     return f"{100 * share:.2f} %"
 
 
 def pairs(rows: Iterable[tuple[str, str | Text]]) -> Text:
-    """Names and values as a Text, one pair in a line. Lines are not wrapped, so that paths stay in one piece."""
-    rows = list(rows)
+    """Names and values as a Text, one pair in a line."""
+    rows = [(name, printable(value) if isinstance(value, str) else value) for name, value in rows]
     width = max(len(name) for name, _ in rows)
     return Text("\n").join(Text.assemble("  ", (name.ljust(width + 2), DIM), value) for name, value in rows)
 
@@ -58,7 +87,7 @@ def accuracy_line(accuracy: float) -> Text:
 def bar(out: Console, what: str, total: int) -> Iterator[Callable[..., None]]:
     """A progress bar during the block, in a terminal; yields ``advance(steps=1, what=None)``."""
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30, style="bright_black", complete_style="cyan", finished_style="cyan"),
         console=out,
         transient=True,
@@ -183,6 +212,12 @@ class PlainDisplay(Callback):
         self.out.print(line)
         self.printed = time.perf_counter()
 
+    def on_compiling(self, done: int, total: int | None) -> None:
+        """Show how many kernels are compiled so far."""
+        if time.perf_counter() - self.printed >= PLAIN_EVERY:
+            self.printed = time.perf_counter()
+            self.out.print(compiled(done, total))
+
     def close(self) -> None:
         """Restore the terminal, also after an error."""
 
@@ -201,9 +236,9 @@ class LiveDisplay(PlainDisplay):
         super().on_start(trainer)
         self.evaluated = "", 0  # the split, and its batches so far
         self.progress = Progress(
-            TextColumn("{task.description}", style="bold"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=18, style="bright_black", complete_style="cyan", finished_style="cyan"),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.fields[status]}", markup=False),
             console=self.out,
             transient=True,  # it is replaced by the epoch's row; other output appears above it
             refresh_per_second=8,
@@ -239,6 +274,9 @@ class LiveDisplay(PlainDisplay):
 
     def on_end(self, trainer: Trainer) -> None:
         self.close()
+
+    def on_compiling(self, done: int, total: int | None) -> None:
+        self.update(status=f"first step  {compiled(done, total)}")
 
     def close(self) -> None:
         if hasattr(self, "progress"):

@@ -82,7 +82,10 @@ def _machine() -> Iterator[tuple[str, str]]:
     )
     yield "Winograd", _winograd(target.KIND)
     yield "threads", f"{threads.get_num_threads()} of {threads.physical_cores()} physical cores"
-    yield "cache folder", str(jit.FOLDER) if jit.FOLDER else "none is writable: compiled in every process"
+    folders = jit.FOLDERS
+    if folders.shared is not None:
+        yield "shared cache", f"{folders.shared} (read-only)"
+    yield "cache folder", str(folders.folder or "none is writable: compiled in every process")
 
 
 def _winograd(kind: str) -> str:

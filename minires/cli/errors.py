@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import MiniresError, nearest
+from ..errors import MiniresError, nearest, printable
 from . import usage
 
 UsageError: Any = typer.BadParameter.__bases__[0]  # typer bundles click since 0.20, and exports this class nowhere
@@ -98,5 +98,5 @@ def _say(sentence: str, mark: tuple[str, str] = ("error: ", "bold red")) -> None
 
     from .display import console
 
-    console(stderr=True).print(Text.assemble(mark, sentence))
+    console(stderr=True).print(Text.assemble(mark, printable(sentence)))
     sys.stderr.flush()

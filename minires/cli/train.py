@@ -130,6 +130,7 @@ def train(
 
     `minires train --recipe runs/resnet8-shapes-1/config.toml --seed 1` repeats a run with another seed
     """
+    from ..kernels.runtime.progress import reported_to
     from . import display
 
     console = display.console()
@@ -141,7 +142,8 @@ def train(
         if watch is not None:
             display.print_header(console, trainer, settings, folder)
             trainer.callbacks += (watch,)
-        with _signals_stop(trainer) as caught, _resume_advice(folder):
+        report = watch.on_compiling if watch is not None else lambda done, total: None
+        with _signals_stop(trainer) as caught, _resume_advice(folder), reported_to(report):
             try:
                 trainer.fit()
             finally:
@@ -254,20 +256,28 @@ def _name_and_value(text: str) -> tuple[str, Any]:
         return name, value
 
 
+class _FirstStepEnded(BaseException):
+    """Ends the first step; not an Exception, so that nothing on the way catches it."""
+
+
 @contextmanager
 def _signals_stop(trainer: Trainer) -> Iterator[list[int]]:
     """Inside, the first Ctrl-C, SIGTERM or hang-up ends training after the present step; a second one ends it at once.
 
-    Yields a list of the signal numbers received.
+    So does one during the first step, which may be compiling kernels, and of which nothing is worth saving. Yields a list of
+    the signal numbers received.
     """
     caught: list[int] = []
     before: dict[int, Any] = {}
+    first = trainer.step
 
     def stop(number: int, _: object) -> None:
         trainer.stop()
         caught.append(number)
         for other, handler in before.items():
             signal.signal(other, handler)
+        if trainer.step == first:
+            raise _FirstStepEnded
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no hang-up
@@ -275,6 +285,8 @@ def _signals_stop(trainer: Trainer) -> Iterator[list[int]]:
             before[number] = signal.signal(number, stop)
     try:
         yield caught
+    except _FirstStepEnded:
+        pass
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

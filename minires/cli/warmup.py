@@ -14,9 +14,11 @@ def warmup(debug: Debug = False) -> None:
 
     `minires warmup` is needed once, before the first training; it says when there is nothing left to do
 
-    `MINIRES_CACHE_DIR=/shared/minires minires warmup` keeps the kernels there; training with the same setting finds them
+    `MINIRES_CACHE_DIR=/shared/minires minires warmup` keeps the kernels there; training with the same setting finds them.
+    Only kernels of root's are used by other users; yours are used by you alone
     """
-    from ..kernels.runtime import jit
+    from ..kernels.runtime import jit, precompile
+    from ..kernels.runtime.progress import reported_to
     from . import display
 
     console = display.console()
@@ -26,11 +28,16 @@ def warmup(debug: Debug = False) -> None:
     tasks = list(_tasks())
     with display.bar(console, "", len(tasks)) as advance:
         for name, task in tasks:
-            advance(0, f"compiling: {name:<20}")
-            task()
+            what = f"compiling: {name}"
+            advance(0, what)
+            with reported_to(lambda done, total, what=what: advance(0, f"{what}, {display.compiled(done, total)}")):
+                task()
             advance()
+    if not precompile.complete():
+        precompile.note_complete()
     seconds = display.duration(time.perf_counter() - began)
-    kept = f"kept in {jit.FOLDER}" if jit.FOLDER else "kept nowhere, since no cache folder is writable"
+    kept = ", ".join(map(str, jit.FOLDERS.reading))
+    kept = f"kept in {kept}" if kept else "kept nowhere, since no cache folder is writable"
     compiled = len(jit.compiles.kernels) - before
     if compiled:
         console.print(f"compiled {compiled} kernels in {seconds}, {kept}")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import ConfigError, DataError, nearest
+from ..files import expand_user
 from . import files
 from .cifar import LAYOUTS
 from .layout import Version
@@ -52,7 +53,7 @@ def download(
     the file cannot be downloaded or stored, or when a different file has its path; ConfigError for an unknown name or kind.
     """
     version = _version(name, kind)
-    folder = files.default_folder() if folder is None else Path(folder).expanduser()
+    folder = files.default_folder() if folder is None else expand_user(folder)
     target = folder / version.archive
     if target.exists():
         md5 = md5_of(target)

@@ -7,7 +7,6 @@ an array "data" of shape (N, 3072), whose rows are such planes, and lists of lab
 
 import io
 import os
-import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,8 @@ import platformdirs
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..files import expand_user
+from . import tar
 from .layout import Layout, Version
 from .unpickle import unpickle
 
@@ -45,12 +46,12 @@ class Source:
 
 def default_folder() -> Path:
     """The folder for downloads: ``data`` in $MINIRES_CACHE_DIR, or else in the user's cache folder."""
-    return Path(os.environ.get("MINIRES_CACHE_DIR") or platformdirs.user_cache_dir("minires")).expanduser() / "data"
+    return expand_user(os.environ.get("MINIRES_CACHE_DIR") or platformdirs.user_cache_dir("minires")) / "data"
 
 
 def find(layout: Layout, data_dir: Path | str | None = None) -> Source:
     """The Source in ``data_dir``, by default in ``default_folder()``. Raises DataError where there is none."""
-    place = default_folder() if data_dir is None else Path(data_dir).expanduser()
+    place = default_folder() if data_dir is None else expand_user(data_dir)
     try:
         source = _find(layout, place)
         held = sorted(path.name for path in place.iterdir()) if source is None and place.is_dir() else []
@@ -125,43 +126,43 @@ def _of_archive(source: Source) -> Iterator[tuple[Version, str, str, Content]]:
     layout, path = source.layout, source.path
     version_of = {name: version for version in layout.versions for name in version.files}
     found: dict[str, set[str]] = {version.kind: set() for version in layout.versions}
-    seen, total = [], 0
-    with _reading(layout, path) as archive:
-        for member in archive:
+    seen: list[str] = []
+    total = 0
+    with _reading(layout, path) as members:
+        for member in members:
             name = PurePosixPath(member.name).name
-            seen.append(name)
-            file = archive.extractfile(member) if member.isfile() else None
-            if file is None or name not in version_of:
+            if len(seen) < 8:
+                seen.append(name[:100])
+            if name not in version_of:
                 continue
             version = version_of[name]
             if name in found[version.kind]:
                 raise DataError(f"{path} holds two files {name}: it is not an official archive; {again(layout)}")
             total += member.size
             refuse_too_much(total, path)
-            content = file.read()
             found[version.kind].add(name)
-            yield version, name, f"{path}: {member.name}", np.frombuffer(content, np.uint8)
-        while archive.fileobj.read(1 << 20):
-            pass  # the checksum of the archive is at its end
+            yield version, name, f"{path}: {member.name}", np.frombuffer(member.read(), np.uint8)
     version = next((version for version in layout.versions if found[version.kind]), layout.versions[0])
     missing = sorted(set(version.files) - found[version.kind])
     if missing:
-        raise DataError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(seen[:8])}. {_way_out(layout)}")
+        raise DataError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(seen)}. {_way_out(layout)}")
 
 
 @contextmanager
-def _reading(layout: Layout, path: Path) -> Iterator[tarfile.TarFile]:
-    """Open an archive. An error in the block becomes a DataError that says how far it could be read."""
+def _reading(layout: Layout, path: Path) -> Iterator[Iterator[tar.Member]]:
+    """The members of an archive. An error in the block becomes a DataError that says how far it could be read."""
     try:
         with open(path, "rb") as raw:
+            size = os.fstat(raw.fileno()).st_size
             try:
-                with tarfile.open(fileobj=raw, mode="r:gz") as archive:
-                    yield archive
-            except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError) as error:
-                if isinstance(error, DataError):
-                    raise
+                yield tar.members(raw, size)
+            except tar.RefusedArchive as error:
                 raise DataError(
-                    f"{path} ({path.stat().st_size:,} bytes) cannot be read as a .tar.gz archive past byte "
+                    f"{path} is not read: {error}. An archive of plain files is what to give; {again(layout)}"
+                ) from error
+            except (tar.ArchiveError, EOFError, zlib.error, OSError) as error:
+                raise DataError(
+                    f"{path} ({size:,} bytes) cannot be read as a .tar.gz archive past byte "
                     f"{raw.tell():,}: {error}. It is damaged, cut short or something else; {again(layout)}"
                 ) from error
     except OSError as error:
@@ -188,7 +189,7 @@ def _parse_binary(layout: Layout, content: Content, where: Path | str) -> tuple[
         if wrong.size:
             raise DataError(
                 f"{where}: the label at byte {wrong[0] * layout.record + byte:,} (record {wrong[0]}) is "
-                f"{records[wrong[0], byte]}, but {layout.name} has {limit}: the file is damaged or no {layout.name}"
+                f"{records[wrong[0], byte]}, but {_range(layout, limit)}"
             )
     labels = len(layout.label_counts)
     return records[:, labels:], records[:, labels - 1]
@@ -213,11 +214,15 @@ def _parse_python(layout: Layout, content: Content, where: Path | str) -> tuple[
             raise DataError(f"{where}: '{key}' should be {len(rows)} labels and is {said}; {again(layout)}")
         for place, label in enumerate(labels):
             if type(label) is not int or not 0 <= label < limit:
-                raise DataError(
-                    f"{where}: label {place} of '{key}' is {label!r:.40}, but {layout.name} has {limit}: "
-                    f"the file is damaged or no {layout.name}"
-                )
+                fits = type(label) is int and abs(label) < 2**63
+                said = label if fits else f"of type {type(label).__name__}"
+                raise DataError(f"{where}: label {place} of '{key}' is {said}, but {_range(layout, limit)}")
     return rows, np.array(labels)
+
+
+def _range(layout: Layout, limit: int) -> str:
+    """The end of a sentence about a label that is no class."""
+    return f"{layout.name} has the labels 0 to {limit - 1}: the file is damaged or no {layout.name}"
 
 
 def machine_memory() -> int | None:

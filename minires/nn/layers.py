@@ -96,7 +96,7 @@ class Conv2d(Module):
     @property
     def fusable(self) -> bool:
         """Whether a fused operation may replace a call of this module: it has no bias, no hooks and no forward of its own."""
-        return self.is_plain(Conv2d) and self.bias is None
+        return self.is_plain(_CONV2D) and self.bias is None
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
@@ -107,6 +107,9 @@ class Conv2d(Module):
         if self.groups != 1:
             text += f", groups={self.groups}"
         return text if self.bias is not None else text + ", bias=False"
+
+
+_CONV2D = {name: getattr(Conv2d, name) for name in ("__call__", "forward", "geometry")}
 
 
 def _default_init(layer: Linear | Conv2d) -> None:

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ..errors import ConfigError, DtypeError, ShapeError, nearest
 from ..grad_mode import watcher
-from ..tensor import Handle, Tensor
+from ..handle import Handle
+from ..tensor import Tensor
 from .hooks import BackwardHook
 
 
@@ -91,9 +92,12 @@ class Module:
         """Whether any hook is registered on this module, so that a fused operation must not replace its call."""
         return bool(self._forward_pre_hooks or self._forward_hooks or self._backward_hooks)
 
-    def is_plain(self, kind: type[Module]) -> bool:
-        """Whether calling this module does what calling a ``kind`` does: it has no hooks and no forward of its own."""
-        return type(self).forward is kind.forward and "forward" not in vars(self) and not self.is_hooked
+    def is_plain(self, defined: Mapping[str, object]) -> bool:
+        """Whether a call does what the library's class does: no hooks, no forward of its own, and its class still has the
+        attributes ``defined``, whether it is a subclass or somebody has replaced them."""
+        if self.is_hooked or "forward" in vars(self):
+            return False
+        return all(getattr(type(self), name) is attribute for name, attribute in defined.items())
 
     def register_forward_pre_hook(self, hook: Callable[..., Any], *, with_kwargs: bool = False) -> Handle:
         """Call ``hook(module, inputs)`` before forward. If it returns something, that replaces the inputs.
@@ -113,8 +117,9 @@ class Module:
     def register_full_backward_hook(self, hook: Callable[..., Any]) -> Handle:
         """Call ``hook(module, grad_input, grad_output)`` when the gradients of the inputs are known.
 
-        Both are tuples of ndarrays, one for each tensor that forward takes as a positional argument or returns; None where
-        there is no gradient. If the hook returns something, that replaces grad_input. Returns a handle.
+        Both are tuples of ndarrays, one for each tensor that forward takes as a positional argument or returns, by itself or
+        in tuples, lists and dicts; None where there is no gradient. If the hook returns something, that replaces grad_input:
+        ShapeError if it does not fit. Calling the module raises DtypeError for an output of another kind. Returns a handle.
         """
         return Handle(self._backward_hooks, hook)
 
@@ -302,13 +307,13 @@ class Module:
         """Copy arrays (ndarrays, Tensors, anything NumPy reads) into the parameters and buffers with the same paths.
 
         Parameters and buffers keep their dtypes and memory orders. Returns (missing_keys, unexpected_keys). Raises
-        ConfigError, which lists the paths, when a shape differs or, if strict, when a key is missing or unexpected; then
-        nothing has been copied.
+        ConfigError, which lists the paths, when a shape differs or, if strict, when a key is missing or unexpected, and
+        DtypeError for what are not numbers; then nothing has been copied.
         """
         own = self.state_dict()
-        given = {name: value.data if isinstance(value, Tensor) else np.asarray(value) for name, value in state.items()}
+        given = {name: _numbers(name, value) for name, value in state.items() if name in own}
         missing = [name for name in own if name not in given]
-        unexpected = [name for name in given if name not in own]
+        unexpected = [name for name in state if name not in own]
         misshapen = [name for name in own if name in given and given[name].shape != own[name].shape]
         if misshapen or (strict and (missing or unexpected)):
             raise ConfigError(self._misfit(own, given, missing, unexpected, misshapen, strict))
@@ -354,6 +359,17 @@ class Module:
 
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
+
+
+def _numbers(name: str, value: ArrayLike | Tensor) -> NDArray:
+    """A value of a state as an array of numbers, or DtypeError."""
+    try:
+        array = value.data if isinstance(value, Tensor) else np.asarray(value)
+    except ValueError as error:
+        raise DtypeError(f"load_state_dict: {name} is no array of numbers: {error}") from None
+    if array.dtype.kind not in "fiub":
+        raise DtypeError(f"load_state_dict: {name} is no array of numbers, but of {array.dtype}; nothing was loaded")
+    return array
 
 
 def _listed(names: list[str], most: int = 20) -> str:

@@ -77,10 +77,13 @@ class BatchNorm2d(Module):
     @property
     def fusable(self) -> bool:
         """Whether a fused operation may replace a call of this module: the usual settings, no hooks, no forward of its own."""
-        return self.is_plain(BatchNorm2d) and self.affine and self.track_running_stats
+        return self.is_plain(_BATCH_NORM) and self.affine and self.track_running_stats
 
     def extra_repr(self) -> str:
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
             f"track_running_stats={self.track_running_stats}"
         )
+
+
+_BATCH_NORM = {name: getattr(BatchNorm2d, name) for name in ("__call__", "forward", "update_running_stats")}

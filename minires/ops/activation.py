@@ -61,30 +61,28 @@ class LeakyReLU(Unary):
 
 
 class Sigmoid(Unary):
-    """y = 1/(1 + e⁻ˣ). dx = dy·y·(1 − y)."""
+    """y = 1/(1 + e⁻ˣ). dx = dy·e/(1 + e)² with e = e⁻|ˣ|, that is dy·y·(1 − y) without the cancellation near y = 1."""
 
     reads = ()
 
     def forward(self, x):
-        small = np.exp(-np.abs(x))  # never overflows
-        self.y = (np.where(x >= 0, 1, small) / (1 + small)).astype(x.dtype, copy=False)
-        return self.y
+        self.e = np.exp(-np.abs(x))  # never overflows
+        return (np.where(x >= 0, 1, self.e) / (1 + self.e)).astype(x.dtype, copy=False)
 
     def slope(self):
-        return self.y * (1 - self.y)
+        return self.e / (1 + self.e) ** 2
 
 
 class Tanh(Unary):
-    """y = tanh x. dx = dy·(1 − y²)."""
-
-    reads = ()
+    """y = tanh x. dx = dy·4e/(1 + e)² with e = e⁻²|ˣ|, that is dy·(1 − y²) without the cancellation near y = ±1."""
 
     def forward(self, x):
-        self.y = np.tanh(x)
-        return self.y
+        self.x = x
+        return np.tanh(x)
 
     def slope(self):
-        return 1 - self.y * self.y
+        e = np.exp(-2 * np.abs(self.x))
+        return 4 * e / (1 + e) ** 2
 
 
 class GELU(Unary):
@@ -96,19 +94,25 @@ class GELU(Unary):
     def forward(self, x):
         self.x = x
         if self.approximate == "tanh":
-            self.tanh = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)).astype(x.dtype, copy=False)
+            near = np.clip(x, -50, 50)  # beyond, tanh is ±1, and x³ would overflow
+            self.tanh = np.tanh(math.sqrt(2 / math.pi) * (near + 0.044715 * near**3)).astype(x.dtype, copy=False)
             return x * (1 + self.tanh) / 2
         self.cdf = ((1 + _erf(x / math.sqrt(2))) / 2).astype(x.dtype)
         return x * self.cdf
 
     def slope(self):
-        x = self.x
+        x = np.clip(self.x, -50, 50)  # beyond, the slope is 0 or 1, and x² would overflow
         if self.approximate == "tanh":
             inner = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
             slope = (1 + self.tanh) / 2 + x * (1 - self.tanh**2) * inner / 2
         else:
             slope = self.cdf + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
         return slope.astype(x.dtype, copy=False)
+
+
+def largest(x, dim):
+    """The maxima along ``dim``, of length 1 there; −∞ where there is nothing."""
+    return x.max(axis=dim, keepdims=True, initial=-np.inf)
 
 
 class Softmax(Op):
@@ -120,7 +124,7 @@ class Softmax(Op):
         self.dim = dim
 
     def forward(self, x):
-        e = np.exp(x - x.max(axis=self.dim, keepdims=True))
+        e = np.exp(x - largest(x, self.dim))
         self.y = e / e.sum(axis=self.dim, keepdims=True)
         return self.y
 
@@ -137,8 +141,9 @@ class LogSoftmax(Op):
         self.dim = dim
 
     def forward(self, x):
-        shifted = x - x.max(axis=self.dim, keepdims=True)
-        self.y = shifted - np.log(np.exp(shifted).sum(axis=self.dim, keepdims=True))
+        shifted = x - largest(x, self.dim)
+        with np.errstate(divide="ignore"):  # a sum is 0 only along an empty axis
+            self.y = shifted - np.log(np.exp(shifted).sum(axis=self.dim, keepdims=True))
         return self.y
 
     def backward(self, dy, needs):

@@ -91,7 +91,7 @@ class Mul(Binary):
 
 
 class Div(Binary):
-    """y = a/b. da = dy/b, db = −dy·a/b²."""
+    """y = a/b. da = dy/b, db = −da·a/b: b², which over- and underflows long before a gradient does, is not computed."""
 
     reads = ((1,), (0, 1))
 
@@ -100,14 +100,15 @@ class Div(Binary):
         return elementwise(np.divide, a, b)
 
     def backward(self, dy, needs):
+        da = dy / self.b
         return (
-            unbroadcast(dy / self.b, self.a.shape) if needs[0] else None,
-            unbroadcast(-dy * self.a / (self.b * self.b), self.b.shape) if needs[1] else None,
+            unbroadcast(da, self.a.shape) if needs[0] else None,
+            unbroadcast(-da * (self.a / self.b), self.b.shape) if needs[1] else None,
         )
 
 
 class Pow(Binary):
-    """y = aᵇ. da = dy·b·aᵇ⁻¹, db = dy·aᵇ·ln a."""
+    """y = aᵇ. da = dy·b·aᵇ⁻¹, db = dy·aᵇ·ln a. Where aᵇ⁻¹ may leave the range of float32, in float64."""
 
     def forward(self, a, b):
         self.a, self.b = a, b
@@ -119,9 +120,11 @@ class Pow(Binary):
         da = db = None
         if needs[0]:
             exponent = b - (b != 0)  # 0⁰ has slope 0, not 0·0⁻¹
-            da = unbroadcast(dy * b * a**exponent, a.shape)
+            in_range = ((exponent >= -0.5) & (exponent <= 1)).all()  # whatever a is, as with squares and square roots
+            power = (a if in_range else a.astype(np.float64, copy=False)) ** exponent
+            da = unbroadcast((dy * power * b).astype(dy.dtype, copy=False), a.shape)
         if needs[1]:
-            log = np.log(np.where(a == 0, 1, a)).astype(a.dtype, copy=False)
+            log = np.log(np.where((a == 0) & (b >= 0), 1, a)).astype(a.dtype, copy=False)  # 0·ln 0 is 0
             db = unbroadcast(dy * self.y * log, b.shape)
         return da, db
 
@@ -207,18 +210,15 @@ class Clip(Unary):
     reads = ()
 
     def __init__(self, low, high):
-        self.low, self.high = low, high
+        self.low, self.high = low, high  # arrays of x's dtype that broadcast against x
 
     def forward(self, x):
-        self.inside = np.ones_like(x, bool)
-        if self.low is not None:
-            self.inside = self.inside & (x >= self.low)
-        if self.high is not None:
-            self.inside = self.inside & (x <= self.high)
-        return np.clip(x, self.low, self.high)
+        self.shape, self.inside = x.shape, (x >= self.low) & (x <= self.high)
+        y = np.minimum(np.maximum(x, self.low), self.high)
+        return y if y.shape == x.shape else kernels.to_channels_last(y)
 
     def backward(self, dy, needs):
-        return (np.where(self.inside, dy, 0).astype(dy.dtype, copy=False),)
+        return (unbroadcast(np.where(self.inside, dy, 0).astype(dy.dtype, copy=False), self.shape),)
 
 
 class Cast(Unary):
@@ -287,9 +287,30 @@ def abs(x: Tensor) -> Tensor:
     return Abs().apply(x)
 
 
-def clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
-    """x limited to [min, max]; either bound may be None. The gradient passes on the bounds, as in PyTorch."""
-    return Clip(min, max).apply(x)
+def clip(x: Tensor, min: ArrayLike | None = None, max: ArrayLike | None = None) -> Tensor:
+    """x limited to [min, max]; either bound may be None. The gradient passes on the bounds, as in PyTorch.
+
+    min, max: numbers, or arrays that broadcast against x; they are converted to x's dtype and get no gradient. Raises
+    ShapeError and DtypeError.
+    """
+    needs_tensor("clip", x)
+    same_dtype("clip", x)
+    return Clip(_bound(x, "min", min, -np.inf), _bound(x, "max", max, np.inf)).apply(x)
+
+
+def _bound(x, name, value, otherwise):
+    """A bound of ``clip`` as an array of x's dtype; ``otherwise`` for None."""
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise DtypeError(f"clip: {name} is a constant, and this Tensor requires a gradient: pass {name}.detach()")
+    bound = np.asarray(otherwise if value is None else value)
+    if bound.dtype.kind not in "fiub":
+        raise DtypeError(f"clip: {name} is a number, an array of numbers or None, not {value!r}")
+    try:
+        np.broadcast_shapes(x.shape, bound.shape)
+    except ValueError:
+        raise ShapeError(f"clip: x of shape {x.shape} and {name} of shape {bound.shape} do not broadcast") from None
+    with np.errstate(over="ignore"):  # 1e300 bounds a float32 as inf does
+        return bound.astype(x.dtype)
 
 
 def astype(x: Tensor, dtype: DTypeLike) -> Tensor:

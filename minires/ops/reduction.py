@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..errors import ShapeError
 from ..kernels import to_channels_last
 from ..tensor import Op, Tensor
 from .checks import axis_in, needs_tensor, same_dtype
@@ -23,6 +24,8 @@ class Reduce(Op):
         same_dtype(name, x)
         dims = range(x.ndim) if self.dim is None else self.dim if isinstance(self.dim, (tuple, list)) else (self.dim,)
         self.axes = tuple(sorted(axis_in(name, d, x.ndim) for d in dims))
+        if len(set(self.axes)) < len(self.axes):
+            raise ShapeError(f"{name}: dim {tuple(dims)} names an axis of shape {x.shape} twice")
         return super().apply(x)
 
     def kept(self, dy):
@@ -64,15 +67,27 @@ class Mean(Reduce):
 class Max(Reduce):
     """y = max x. dx = dy at the maximum, shared evenly among equals (PyTorch's amax)."""
 
+    extreme = staticmethod(np.max)
+
     def forward(self, x):
         self.shape = x.shape
-        y = x.max(axis=self.axes, keepdims=True)
+        if not x.size and 0 in [x.shape[axis] for axis in self.axes]:
+            raise ShapeError(
+                f"{self.name}: shape {x.shape} has nothing along dim {self.axes} to take the {self.name} of"
+            )
+        y = self.extreme(x, axis=self.axes, keepdims=True)
         self.mask = x == y
         return np.asarray(y if self.keepdim else y.squeeze(self.axes))
 
     def backward(self, dy, needs):
         ties = self.mask.sum(axis=self.axes, keepdims=True)
         return (to_channels_last((self.mask * (self.kept(dy) / ties)).astype(dy.dtype, copy=False)),)
+
+
+class Min(Max):
+    """y = min x. dx = dy at the minimum, shared evenly among equals (PyTorch's amin)."""
+
+    extreme = staticmethod(np.min)
 
 
 def sum(x: Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
@@ -88,3 +103,8 @@ def mean(x: Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = Fals
 def max(x: Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
     """The maximum over ``dim`` (an int, a tuple, or None for all): values alone, as torch.amax."""
     return Max(dim, keepdim).apply(x)
+
+
+def min(x: Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+    """The minimum over ``dim`` (an int, a tuple, or None for all): values alone, as torch.amin."""
+    return Min(dim, keepdim).apply(x)

@@ -73,7 +73,7 @@ class Slice(Op):
         self.shape, self.dtype = x.shape, x.dtype
         try:
             y = x[self.index]
-        except IndexError as error:
+        except (IndexError, ValueError) as error:  # the latter for a list of rows of different lengths
             raise IndexShapeError(f"index: {error} (tensor of shape {x.shape})") from None
         y = to_channels_last(np.asarray(y))
         return y.copy(order="K") if np.may_share_memory(y, x) else y
@@ -162,11 +162,16 @@ def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
 def getitem(x: Tensor, index: Any) -> Tensor:
     """x[index]: integers, slices, None, Ellipsis, integer or boolean arrays (ndarrays or Tensors)."""
 
-    def plain(part):
-        part = part.data if isinstance(part, Tensor) else part
-        return part.copy() if isinstance(part, np.ndarray) else part  # backward needs it as it is now
+    return Slice(_frozen(index)).apply(x)
 
-    return Slice(tuple(map(plain, index)) if isinstance(index, tuple) else plain(index)).apply(x)
+
+def _frozen(index):
+    """A copy of an index: backward needs it as it is now. Tensors become ndarrays."""
+    if isinstance(index, (tuple, list)):
+        return (list if isinstance(index, list) else tuple)(map(_frozen, index))
+    if isinstance(index, (Tensor, np.ndarray)):
+        return np.array(index)
+    return index
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:

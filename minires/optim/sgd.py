@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import kernels
-from ..errors import ConfigError, ShapeError, nearest
+from ..errors import ConfigError, DtypeError, ShapeError, nearest
 from ..tensor import Tensor
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class SGD:
     ) -> None:
         self.defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
         self.param_groups: list[ParamGroup] = []
-        self.velocity: dict[int, NDArray] = {}  # id(parameter) -> v, an ndarray in the parameter's memory order
+        self.velocity: dict[Tensor, NDArray] = {}  # parameter -> v, an ndarray in the parameter's memory order
         given: list[Any] = [params] if isinstance(params, dict) else list(params)
         if not given:
             raise ConfigError("SGD: there are no parameters to optimise")
@@ -57,11 +57,11 @@ class SGD:
         params = group["params"]
         group["params"] = [params] if isinstance(params, Tensor) else list(params)
         _check(group, self.defaults)
-        known = {id(p) for g in self.param_groups for p in g["params"]}
+        known = set(self._params())
         for p in group["params"]:
-            if id(p) in known:
+            if p in known:
                 raise ConfigError(f"SGD: a parameter of shape {p.shape} is given twice; each may be in one group only")
-            known.add(id(p))
+            known.add(p)
         self.param_groups.append(group)
 
     def zero_grad(self) -> None:
@@ -71,7 +71,11 @@ class SGD:
                 p.grad = None
 
     def step(self) -> None:
-        """Update every parameter that has a gradient, in place."""
+        """Update every parameter that has a gradient, in place.
+
+        Raises ShapeError or DtypeError for a gradient of another shape or dtype than its parameter's; then nothing has changed.
+        """
+        self._check_gradients()
         for group in self.param_groups:
             lr, momentum = float(group["lr"]), float(group["momentum"])
             for p in group["params"]:
@@ -82,27 +86,40 @@ class SGD:
                 p.count_change()
 
     def _velocity(self, p: Tensor) -> NDArray:
-        v = self.velocity.get(id(p))
+        v = self.velocity.get(p)
         if v is None:  # with v = 0 the first step gives v = g, as in PyTorch
-            v = self.velocity[id(p)] = np.zeros_like(p.data)
+            v = self.velocity[p] = np.zeros_like(p.data)
         return v
+
+    def _params(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def _check_gradients(self) -> None:
+        for i, p in enumerate(self._params()):
+            if p.grad is None or (p.grad.shape == p.shape and p.grad.dtype == p.dtype):
+                continue
+            error = ShapeError if p.grad.shape != p.shape else DtypeError
+            raise error(
+                f"SGD.step: the gradient of parameter {i} is {p.grad.dtype} of shape {p.grad.shape}, and the parameter "
+                f"{p.dtype} of shape {p.shape}: call zero_grad() and backward() again, or assign a gradient that fits"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """``{"state": {i: {"momentum_buffer": v}}, "param_groups": [{"lr": …, "params": [i, …]}, …]}``, as in PyTorch.
 
         i counts the parameters in the order of the groups. The arrays are not copies.
         """
-        params = [p for group in self.param_groups for p in group["params"]]
-        index = {id(p): i for i, p in enumerate(params)}
-        state = {i: {"momentum_buffer": self.velocity[id(p)]} for i, p in enumerate(params) if id(p) in self.velocity}
-        groups = [{**group, "params": [index[id(p)] for p in group["params"]]} for group in self.param_groups]
+        params = self._params()
+        index = {p: i for i, p in enumerate(params)}
+        state = {i: {"momentum_buffer": self.velocity[p]} for i, p in enumerate(params) if p in self.velocity}
+        groups = [{**group, "params": [index[p] for p in group["params"]]} for group in self.param_groups]
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load the settings and velocities that ``state_dict`` returned for the same parameters in the same groups.
 
-        Velocities are copied. Raises ConfigError when the groups differ in number or size, ShapeError when a velocity does
-        not have its parameter's shape; then nothing has changed.
+        Velocities are copied. Raises ConfigError when the groups differ in number or size, ShapeError or DtypeError when a
+        velocity does not have its parameter's shape or is not numeric; then nothing has changed.
         """
         sizes = [len(group["params"]) for group in self.param_groups]
         saved = [len(group["params"]) for group in state["param_groups"]]
@@ -111,24 +128,32 @@ class SGD:
                 f"SGD.load_state_dict: the state has groups of {saved} parameters, and this optimizer has {sizes}: "
                 "build it with the groups that the state was saved from"
             )
-        params = [p for group in self.param_groups for p in group["params"]]
-        velocity = {}
+        params, velocity = self._params(), {}
         for i, entry in state["state"].items():
-            if int(i) >= len(params):
+            if not 0 <= int(i) < len(params):
                 raise ConfigError(f"SGD.load_state_dict: a velocity for parameter {i}, and there are {len(params)}")
-            p, v = params[int(i)], np.asarray(entry["momentum_buffer"])
-            if v.shape != p.shape:
-                raise ShapeError(
-                    f"SGD.load_state_dict: velocity of shape {v.shape} for parameter {i} of shape {p.shape}"
-                )
-            velocity[id(p)] = np.zeros_like(p.data)
-            velocity[id(p)][...] = v
+            if entry.get("momentum_buffer") is not None:  # PyTorch saves None, or nothing, where there is no momentum
+                p = params[int(i)]
+                velocity[p] = _velocity_like(p, np.asarray(entry["momentum_buffer"]), i)
         groups = [{**new, "params": old["params"]} for new, old in zip(state["param_groups"], self.param_groups)]
         for group in groups:
             _check(group, self.defaults)
         self.velocity = velocity
         for old, new in zip(self.param_groups, groups):
             old.update(new)
+
+
+def _velocity_like(p: Tensor, v: NDArray, i: Any) -> NDArray:
+    """A copy of the velocity v of the i-th parameter p, in p's dtype and memory order."""
+    if v.shape != p.shape:
+        raise ShapeError(f"SGD.load_state_dict: velocity of shape {v.shape} for parameter {i} of shape {p.shape}")
+    if v.dtype.kind not in "fiu":
+        raise DtypeError(
+            f"SGD.load_state_dict: the velocity of parameter {i} is of dtype {v.dtype}; it must be an array of numbers"
+        )
+    copy = np.empty_like(p.data)
+    copy[...] = v
+    return copy
 
 
 def _check(group: ParamGroup, defaults: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Self
 from .. import __version__, kernels
 from ..anomaly import all_finite
 from ..errors import AnomalyError, ConfigError, DataError
-from ..files import atomic_write
+from ..files import atomic_write, remove_temporary_files
 from ..lock import FolderLock
 from ..nn import Module
 from .build import build_model
@@ -77,6 +77,7 @@ class RunFolder:
             folder = cls(path) if path is not None else cls(_next_free(f"runs/{recipe.model}-{recipe.dataset}"))
             folder.path.mkdir(parents=True, exist_ok=True)
             folder.lock = FolderLock(folder.path)
+            remove_temporary_files(folder.path, FILES)  # of a process that was killed as it created the run
             for name in FILES:
                 if (folder.path / name).exists():
                     folder.close()
@@ -97,8 +98,7 @@ class RunFolder:
             )
         with _explained(path):
             folder.lock = FolderLock(folder.path)
-            for leftover in folder.path.glob(".*.tmp"):  # of a killed process
-                leftover.unlink()
+            remove_temporary_files(folder.path, FILES)
         return folder
 
     def write_config(self, recipe: Recipe) -> None:

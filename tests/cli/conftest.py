@@ -3,6 +3,7 @@ import pytest
 
 from minires.cli import main
 from minires.data import shapes
+from minires.kernels.runtime import jit, progress
 
 collect_ignore = ["conftest.py"]  # else pytest takes it for a module of doctests, whose name is not unique
 
@@ -26,6 +27,8 @@ def minires(capsys, tmp_path, monkeypatch):
     """Run a command line in an empty folder: (exit code, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(jit.compiles, "announce", False)  # what is said of kernels depends on what others have compiled
+    monkeypatch.setattr(progress, "_report", lambda done, total: None)
 
     def call(*args):
         with pytest.raises(SystemExit) as ended:

@@ -13,6 +13,7 @@ from minires.cli.commands import Commands
 from minires.errors import ConfigError
 from minires.gradcheck import cases
 from minires.kernels.runtime import jit as cache
+from minires.kernels.runtime.cache_folder import Folders
 from minires.training import Trainer
 
 
@@ -122,14 +123,15 @@ def test_a_second_ctrl_c_ends_a_step_in_the_middle_and_says_how_to_go_on(minires
 # --- a machine that is odd
 
 
-def test_warmup_says_what_it_compiled_and_where_it_is_kept(minires, monkeypatch):
+def test_warmup_says_what_it_compiled_and_where_it_is_kept(minires, monkeypatch, tmp_path):
+    monkeypatch.setattr(cache, "FOLDERS", Folders(tmp_path))
     warmup = sys.modules["minires.cli.warmup"]  # minires.cli.warmup is the command of that name
     monkeypatch.setattr(warmup, "_tasks", lambda: [("a kernel", lambda: cache.compiles.kernels.append("a kernel"))])
     code, out, _ = minires("warmup")
     assert code == 0
     assert out.startswith("compiled 1 kernels in ")
-    assert f"kept in {cache.FOLDER}"[:60] in out.replace("\n", "")
-    monkeypatch.setattr(cache, "FOLDER", None)
+    assert f"kept in {cache.FOLDERS.folder}"[:60] in out.replace("\n", "")
+    monkeypatch.setattr(cache, "FOLDERS", Folders())
     assert "kept nowhere, since no cache folder is writable" in minires("warmup")[1].replace("\n", " ")
 
 

@@ -1,11 +1,14 @@
 """`minires data`, as a user sees it."""
 
 import re
+import shlex
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from minires.cli import main
 from minires.data import downloads
 from minires.data.cifar import CIFAR10
 from minires.errors import DataError
@@ -106,6 +109,59 @@ def test_show_writes_a_picture(minires, cifar):
     assert sorted(path.name for path in Path().iterdir()) == ["cifar10.png", "t.png"]
 
 
+def test_show_replaces_a_picture_and_nothing_else(minires, cifar, tmp_path):
+    def show(out):
+        return minires("data", "show", "cifar10", "--data-dir", cifar, "--images", 1, "--out", out)
+
+    (tmp_path / ".grid.png.tmp").write_text("my notes")
+    (tmp_path / "grid.png").write_text("old")
+    (tmp_path / "link.png").symlink_to("grid.png")
+    assert show("link.png")[0] == 0
+    assert (tmp_path / "link.png").is_symlink()
+    assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for place in ("/dev/null", ".", "..", "/", ""):
+        code, out, err = show(place)
+        assert (code, out) == (2, "")
+        assert "Traceback" not in err
+        assert err.count("\n") == 1
+    assert Path("/dev/null").is_char_device() or sys.platform == "win32"
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert (tmp_path / ".grid.png.tmp").read_text() == "my notes"
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "show", "download"])
+def test_a_folder_that_is_an_empty_text_is_refused(minires, command):
+    code, out, err = minires("data", command, "cifar10", "--data-dir", "")
+    assert (code, out) == (2, "")
+    assert "a path is needed, not ''" in err
+
+
+def test_commands_to_copy_are_quoted_and_in_one_piece(archive, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes the output for a terminal
+    monkeypatch.setattr(downloads, "md5_of", lambda path: CIFAR10.versions[0].md5)
+    folder = tmp_path / "my data; it's mine"
+    folder.mkdir()
+    archive.rename(folder / archive.name)
+    for args, wanted in [
+        (
+            ["download", "cifar10", "--data-dir", folder],
+            ["minires", "train", "--dataset", "cifar10", "--data-dir", folder],
+        ),
+        (["info"], ["minires", "data", "download", "cifar100"]),
+    ]:
+        with pytest.raises(SystemExit):
+            main(["data", *map(str, args)])
+        out = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+        line = next(line for line in out.splitlines() if shlex.join(map(str, wanted[:4])) in line)
+        words = shlex.split(line[line.index("minires ") :])
+        assert words[: len(wanted)] == list(map(str, wanted))
+    with pytest.raises(SystemExit):
+        main(["data", "verify", "cifar100"])
+    assert "`minires data download cifar100`" in re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().err)
+
+
 def test_download(minires, archive, cache, monkeypatch):
     def fetch(url, md5, target, size, progress, say):
         assert url == "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -156,7 +212,5 @@ def test_training_finds_what_was_downloaded(minires, small_run, archive, cache):
 
 
 def test_debug_shows_the_traceback():
-    from minires.cli import main
-
     with pytest.raises(DataError, match="cifar10 is not in"):
         main(["data", "info", "cifar10", "--debug"])

@@ -28,6 +28,7 @@ def text(command):
 def test_they_are_all_there():
     assert {" ".join(words) for words in COMMANDS} == {
         *("", "train", "eval", "replay", "gradcheck", "doctor", "warmup"),
+        *("cache", "cache info", "cache clear"),
         *("data", "data download", "data info", "data verify", "data show"),
     }
 
@@ -62,7 +63,9 @@ def test_every_option_and_argument_is_explained(words):
             assert param.help.endswith((".", ")")), f"{param.name}: {param.help}"
 
 
-@pytest.mark.parametrize("words", [words for words in COMMANDS if words not in ((), ("data",))], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [words for words in COMMANDS if words not in ((), ("cache",), ("data",))], ids=" ".join
+)
 def test_every_command_has_debug(words):
     assert "--debug" in {name for param in COMMANDS[words].params for name in param.opts}
 

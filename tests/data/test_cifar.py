@@ -213,7 +213,9 @@ class TestPythonVersion:
             (lambda batch: {b"data": batch[b"data"]}, "'coarse_labels' should be 7 labels and is a NoneType"),
             (lambda batch: batch | {"fine_labels": [1]}, "'fine_labels' should be 7 labels and is 1 of them"),
             (lambda batch: batch | {"fine_labels": [0] * 6 + [-1]}, "label 6 of 'fine_labels' is -1"),
-            (lambda batch: batch | {"fine_labels": [0] * 6 + ["7"]}, "label 6 of 'fine_labels' is '7'"),
+            (lambda batch: batch | {"fine_labels": [0] * 6 + [100]}, "is 100, but cifar100 has the labels 0 to 99"),
+            (lambda batch: batch | {"fine_labels": [0] * 6 + ["7"]}, "label 6 of 'fine_labels' is of type str"),
+            (lambda batch: batch | {"fine_labels": [0] * 6 + [10**5000]}, "label 6 of 'fine_labels' is of type int"),
         ],
     )
     def test_refused(self, tmp_path, change, said):

@@ -76,8 +76,6 @@ def test_objects_used_twice_are_one():
     first, second, b, c = read(pickle.dumps([x, x, a, a]))
     assert first is second
     assert b is c
-    first.append(first)
-    assert read(pickle.dumps(first))[1][1][0] == 1
 
 
 class Runs:
@@ -135,7 +133,7 @@ def test_everything_else_is_refused_before_it_does_anything(name, protocol, tmp_
         (b"cnumpy\nndarray\n.", "the name numpy.ndarray by itself"),
         (b"cnumpy\nndarray\n)\x81.", "NEWOBJ"),
         (b"cnumpy\nndarray\n)R.", "numpy.ndarray in a way that builds no array"),
-        (b"cnumpy\ndtype\nU\x02u1\x85R.", "holds a UInt8DType by itself"),
+        (b"cnumpy\ndtype\nU\x02u1\x85R.", "holds a dtype by itself"),
         (b"cnumpy.core.multiarray\n_reconstruct\n)R.", "an array without content"),
         (b"cnumpy\ndtype\nU\x02u1\x85R(K\x03U\x01|U\x01aNNtb.", "something other than numbers"),
         (b"]K\x01R.", "calls something that is not a function"),
@@ -150,9 +148,16 @@ def test_everything_else_is_refused_before_it_does_anything(name, protocol, tmp_
         (b"t.", "damaged pickle"),
         (b"\x87.", "too little on the stack"),
         (b"NNa.", "an instruction for a list meets a NoneType"),
-        (b"}]Ns.", "damaged pickle"),
+        (b"}]Ns.", "a key (list) that is neither a string"),
+        (b"})Ns.", "a key (tuple) that is neither a string"),
+        (b"}(I2147483648\nNd.", "a key (int) that is neither a string"),
+        (b"}(X\xe9\x03\x00\x00" + b"x" * 1001 + b"Nd.", "a key (str) that is neither a string"),
+        (b"(cx\n" + b"y" * 10**5 + b"\n.", "yyy …, which a file of arrays does not need"),
+        (b"F" + b"1" * 10**5 + b"x\n.", "111 … (at byte"),
+        (b"]K\x01\x93.", "asks for a name that is not text"),
+        (b"]K\x01a\x940(lh\x00ah\x00ah\x00h\x00a.", "hold themselves"),
         (b"}(Nu.", "damaged pickle"),
-        (b"}(NNNu.", "damaged pickle"),
+        (b"}(K\x01NK\x01u.", "damaged pickle"),
         (b"<html>not found</html>", "damaged pickle"),
         (b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7fabc.", "damaged pickle"),
     ],

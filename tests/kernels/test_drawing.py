@@ -15,7 +15,9 @@ from minires.kernels.keyed_random import key_of
 
 SCRIPT = """
 import hashlib, sys
+import numba
 import numpy as np
+numba.config.DISABLE_JIT = "interpreted" in sys.argv
 from minires.kernels.compiled import drawing as shapes
 from minires.kernels.keyed_random import key_of
 images = np.empty((int(sys.argv[1]), 32, 32, 3), np.uint8)
@@ -35,9 +37,9 @@ def digest(images):
     return hashlib.sha256(images).hexdigest()[:16]
 
 
-def digest_elsewhere(count, **environment):
-    """The digest of what another process draws with these environment variables."""
-    command = [sys.executable, "-c", SCRIPT, str(count)]
+def digest_elsewhere(count, *how, **environment):
+    """The digest of what another process draws with these environment variables. how: "interpreted" for no compiler."""
+    command = [sys.executable, "-c", SCRIPT, str(count), *how]
     return subprocess.run(
         command, env=os.environ | environment, capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -55,7 +57,7 @@ def test_any_number_of_threads_draws_the_same(threads):
 
 def test_the_same_without_the_compiler():
     """Plain Python and NumPy are the kernel's reference."""
-    assert digest_elsewhere(10, NUMBA_DISABLE_JIT="1") == digest(draw(10))
+    assert digest_elsewhere(10, "interpreted") == digest(draw(10))
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def sources(tmp_path, monkeypatch):
 
 def test_the_folders_name_depends_on_the_sources(sources):
     before = jit.source_hash()
-    assert jit.FOLDER.name.endswith(before)
+    assert jit.FOLDERS.folder.name.endswith(before)
     tile = sources / "convolution" / "microkernel.py"
     tile.write_text(tile.read_text() + "\n")
     edited = jit.source_hash()
@@ -71,7 +71,7 @@ assert numba.config.CACHE_DIR == {str(tmp_path / "elsewhere")!r}, numba.config.C
 assert fast.matmul.__module__
 import foreign
 assert foreign.f(1) == 2
-print(jit.FOLDER)
+print(jit.FOLDERS.folder)
 """
     found = python(code, NUMBA_CACHE_DIR=str(tmp_path / "elsewhere"), MINIRES_CACHE_DIR=str(tmp_path / "own"))
     assert found.returncode == 0, found.stderr
@@ -97,7 +97,7 @@ print(jit.compiles.kernels, jit.compiles.seconds > 0)
     assert second.stdout.split() == ["[]", "False"]
     assert second.stderr == ""
     (folder,) = tmp_path.iterdir()
-    assert list(folder.rglob("*.nbc"))
+    assert list(folder.glob("*.kernel"))
 
 
 # Modules that register what Numba can compile.
@@ -138,12 +138,12 @@ def test_a_numba_that_keeps_its_functions_elsewhere_still_loads_kernels(tmp_path
     assert python(STEP, MINIRES_CACHE_DIR=str(tmp_path)).returncode == 0
     code = f"""
 import numba.core.runtime.nrt
-from minires.kernels.runtime import jit
-assert jit._know_symbols.__wrapped__()
+from minires.kernels.runtime import kernel_cache, jit
+assert kernel_cache.know_symbols.__wrapped__()
 numba.core.runtime.nrt.rtsys.initialize(numba.core.registry.cpu_target.target_context)
 del numba.core.runtime._nrt_python.c_helpers
 {STEP}
-print(jit._know_symbols(), sorted({COMPILING!r} - set(sys.modules)), jit.compiles.kernels)
+print(kernel_cache.know_symbols(), sorted({COMPILING!r} - set(sys.modules)), jit.compiles.kernels)
 """
     found = python(code, MINIRES_CACHE_DIR=str(tmp_path))
     assert found.returncode == 0, found.stderr
@@ -171,7 +171,7 @@ import warnings
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     from minires.kernels.runtime import jit
-print(jit.FOLDER)
+print(jit.FOLDERS.folder)
 print([str(w.message) for w in caught])
 """
     unwritable = {"MINIRES_CACHE_DIR": str(tmp_path / "file"), "NUMBA_CACHE_DIR": str(tmp_path / "good")}
@@ -193,7 +193,7 @@ with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     from minires.kernels.runtime import jit
     from minires.kernels.compiled import backend as fast
-assert jit.FOLDER is None, jit.FOLDER
+assert jit.FOLDERS.folder is None, jit.FOLDERS
 assert "every process" in str(caught[0].message), caught
 import numpy as np
 losses, p = fast.cross_entropy(np.zeros((2, 4), np.float32), np.zeros(2, np.int64), 0.0)

@@ -4,7 +4,6 @@ import mmap
 import os
 import subprocess
 import sys
-import tempfile
 from types import SimpleNamespace
 
 import numba
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 from minires.kernels.convolution.microkernel import indirect_micro_kernel
-from minires.kernels.runtime import jit, memory_pool, target, threads
+from minires.kernels.runtime import memory_pool, target, threads
 
 
 @pytest.mark.parametrize(
@@ -81,34 +80,6 @@ def test_fresh_memory_is_writable_and_page_aligned(monkeypatch, lacking):
     assert array.ctypes.data % mmap.PAGESIZE == 0
     array[:] = 7
     assert memory[-1] == 7
-
-
-@pytest.mark.skipif(not hasattr(os, "getuid"), reason="files have no owner")
-class TestCacheInTheSharedTemporaryFolder:
-    @pytest.fixture
-    def base(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
-        (tmp_path / "minires").mkdir(mode=0o700)
-        return tmp_path / "minires"
-
-    def test_my_own_is_used(self, base):
-        jit._refuse_strangers(base)
-
-    @pytest.mark.parametrize("mode", [0o777, 0o720, 0o702])
-    def test_one_that_others_can_write_to_is_refused(self, base, mode):
-        base.chmod(mode)
-        with pytest.raises(PermissionError, match="can be written by, somebody else"):
-            jit._refuse_strangers(base)
-
-    def test_another_users_is_refused(self, base, monkeypatch):
-        monkeypatch.setattr(os, "getuid", lambda: base.stat().st_uid + 1)
-        with pytest.raises(PermissionError, match="belongs to"):
-            jit._refuse_strangers(base)
-
-    def test_elsewhere_the_user_decides(self, base):
-        (base / "inner").mkdir()
-        (base / "inner").chmod(0o777)
-        jit._refuse_strangers(base / "inner")
 
 
 def test_the_tiles_shape_must_be_known_at_compile_time():

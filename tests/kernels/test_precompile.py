@@ -5,13 +5,16 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
 
 from minires.kernels import precompile_tasks
-from minires.kernels.runtime import jit, precompile
+from minires.kernels.runtime import jit, kernel_files, precompile, target
+from minires.kernels.runtime.cache_folder import Folders
 
+NAMES = tuple(precompile_tasks.TASKS)
 ROOT = Path(__file__).parents[2]
 
 
@@ -24,32 +27,29 @@ def python(code, **environment):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty cache folder, in a process that has not looked into it yet."""
-    monkeypatch.setattr(jit, "FOLDER", tmp_path / "kernels")
-    jit.FOLDER.mkdir()
+    monkeypatch.setattr(jit, "FOLDERS", Folders(tmp_path / "kernels"))
+    jit.FOLDERS.folder.mkdir()
     monkeypatch.setattr(precompile, "_looked", False)
     monkeypatch.setattr(precompile, "physical_cores", lambda: 2)
     monkeypatch.setattr(jit.compiles, "kernels", [])
     monkeypatch.setattr(jit.compiles, "announce", False)
     monkeypatch.delenv("MINIRES_PRECOMPILE", raising=False)
-    return jit.FOLDER
+    return jit.FOLDERS.folder
 
 
 CHILD = """
 import pathlib, sys
-here = pathlib.Path(sys.argv[1], "kernels", "sources")
-here.mkdir(parents=True)
 for name in sys.argv[2:]:
-    (here / f"{name}-1.py311.nbi").write_text(name)
-    (here / f"{name}-1.py311.1.nbc").write_text(sys.argv[1])
+    pathlib.Path(sys.argv[1], f"{name}-1.0123.kernel").write_text(name)
 """
 
 
 @pytest.fixture
-def children(monkeypatch):
+def children(folder, monkeypatch):
     """Stand-ins for the compiling processes: the code that they run, which a test may replace, and all that were started."""
     found = {"code": CHILD, "running": []}
 
-    def start(names, folder):
+    def start(names):
         process = subprocess.Popen([sys.executable, "-c", found["code"], folder, *names])
         found["running"].append(process)
         return process
@@ -72,33 +72,59 @@ def test_every_task_is_assigned():
     assert set(precompile_tasks.TASKS) == set(precompile.SECONDS)
 
 
-def test_compiled_kernels_are_moved_into_the_folder(folder, children):
+def contents(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_processes_fill_the_folder(folder, children):
     precompile.first_time()
     names = sorted(name for share in precompile.shares(2) for name in share)
-    assert sorted(path.name.split("-")[0] for path in folder.rglob("*.nbi")) == names
-    assert sorted(path.name.split("-")[0] for path in folder.rglob("*.nbc")) == names
     assert sorted(jit.compiles.kernels) == names
-    assert sorted(path.name for path in folder.iterdir()) == [precompile.LOCK, "sources"]  # no scratch folder
+    assert contents(folder) == sorted([*(f"{name}-1.0123.kernel" for name in names), precompile.DONE, precompile.LOCK])
+    assert precompile.complete()
     precompile.first_time()
     assert len(children["running"]) == 2
 
 
-@pytest.mark.parametrize("code", ["raise SystemExit(3)", "import os; os.abort()", CHILD + "raise ValueError"])
-def test_a_failed_process_leaves_nothing(folder, children, code):
+@pytest.mark.parametrize("code", ["raise SystemExit(3)", CHILD + "raise ValueError", "import os; os.abort()"])
+def test_what_a_failed_process_leaves_is_used(folder, children, monkeypatch, code):
+    """Where processes fail by themselves, they are not started at every start of minires."""
     children["code"] = code
     precompile.first_time()
-    assert [path.name for path in folder.iterdir()] == [precompile.LOCK]
-
-
-def test_existing_files_are_kept(folder, children):
-    """Another process may have compiled in the meantime, and an index belongs to the code that it lists."""
-    (folder / "sources").mkdir()
-    (folder / "sources" / "direct-1.py311.nbi").write_text("theirs")
-    (folder / "sources" / "direct-1.py311.1.nbc").write_text("theirs")
+    assert {path.name for path in folder.glob("*.kernel")} == (
+        {f"{n}-1.0123.kernel" for n in NAMES} if "write" in code else set()
+    )
+    monkeypatch.setattr(precompile, "_looked", False)
     precompile.first_time()
-    assert (folder / "sources" / "direct-1.py311.nbi").read_text() == "theirs"
-    assert (folder / "sources" / "direct-1.py311.1.nbc").read_text() == "theirs"
-    assert (folder / "sources" / "rest-1.py311.nbi").exists()
+    assert len(children["running"]) == (2 if "SystemExit" in code or "write" in code else 4)
+
+
+@pytest.mark.parametrize(
+    "left", [["direct._convolve-59.0123.kernel"], [".direct._convolve-59.0123.kernel.0a1b2c3d.tmp"]]
+)
+def test_what_a_killed_process_has_left_does_not_switch_precompiling_off(folder, children, left):
+    """Of the first two kernels, whose presence used to mean that all are there, or half of a file."""
+    for name in left:
+        (folder / name).touch()
+        os.utime(folder / name, (0, 0))
+    precompile.first_time()
+    assert len(children["running"]) == 2
+    assert not list(folder.glob(".*"))
+
+
+def test_kernels_that_have_gone_are_compiled_again(folder, children, monkeypatch):
+    precompile.first_time()
+    (folder / "rest-1.0123.kernel").unlink()
+    monkeypatch.setattr(precompile, "_looked", False)
+    precompile.first_time()
+    assert len(children["running"]) == 4
+    assert precompile.complete()
+
+
+def test_a_read_only_folder_that_is_complete_is_enough(folder, children, monkeypatch, tmp_path):
+    precompile.first_time()
+    monkeypatch.setattr(jit, "FOLDERS", Folders(tmp_path / "own", shared=folder))
+    assert precompile.complete()
 
 
 def test_an_interrupt_ends_the_processes(folder, children, monkeypatch):
@@ -108,14 +134,14 @@ def test_an_interrupt_ends_the_processes(folder, children, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(precompile, "_adopt", None)  # must not be reached
+    monkeypatch.setattr(precompile, "note_complete", None)  # must not be reached
     start = precompile._start
     monkeypatch.setattr(precompile, "_start", lambda *a: start(*a) if not children["running"] else interrupted())
     with pytest.raises(KeyboardInterrupt):
         precompile.first_time()
     assert children["running"][0].poll() is not None
     assert time.monotonic() - began < 30
-    assert [path.name for path in folder.iterdir()] == [precompile.LOCK]
+    assert contents(folder) == [precompile.LOCK]
 
 
 def test_when_no_process_is_started(folder, children, monkeypatch):
@@ -131,14 +157,14 @@ def test_when_no_process_is_started(folder, children, monkeypatch):
         patch.setattr(precompile, "physical_cores", lambda: 1)
         assert nothing_starts()
     with monkeypatch.context() as patch:
-        patch.setattr(jit, "FOLDER", None)
+        patch.setattr(jit, "FOLDERS", Folders())
         assert nothing_starts()
     for executable in (None, "", "/usr/bin/blender"):
         with monkeypatch.context() as patch:
             patch.setattr(sys, "executable", executable)
             assert nothing_starts()
-    (folder / "sources").mkdir()
-    (folder / "sources" / "winograd._convolve-1.py311.nbi").write_text("")
+    (folder / "winograd._convolve-1.0123.kernel").touch()
+    precompile.note_complete()
     assert nothing_starts()
 
 
@@ -148,7 +174,7 @@ def test_processes_that_cannot_be_started(folder, monkeypatch):
 
     monkeypatch.setattr(precompile.subprocess, "Popen", refused)
     precompile.first_time()
-    assert [path.name for path in folder.iterdir()] == [precompile.LOCK]
+    assert contents(folder) == [precompile.LOCK]
 
 
 HOLDER = """
@@ -174,8 +200,8 @@ def holder(folder):
 
 def test_one_process_at_a_time(folder, children, holder):
     def done():
-        (folder / "sources").mkdir()
-        (folder / "sources" / "direct._convolve-1.py311.nbi").write_text("")
+        (folder / "direct._convolve-1.0123.kernel").touch()
+        precompile.note_complete()
         holder.kill()
 
     threading.Timer(0.5, done).start()
@@ -208,8 +234,78 @@ def test_without_locks_kernels_are_compiled_as_they_are_needed(folder, children,
     assert not children["running"]
 
 
+@pytest.fixture
+def real(tmp_path, monkeypatch):
+    """An empty cache folder of the name that compiling processes expect."""
+    folder = tmp_path / "cache" / jit.FOLDERS.folder.name
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(jit, "FOLDERS", Folders(folder))
+    return folder
+
+
+@pytest.mark.parametrize("path", [[], [""], ["."]])
+def test_no_module_of_the_current_folder_is_run(real, tmp_path, monkeypatch, path):
+    for name in ("numba", "numpy", "llvmlite", "random", "hashlib"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'evidence')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", path + sys.path)
+    process = precompile._start([])
+    try:
+        assert process.wait(60) == 0
+    finally:
+        precompile._stop(process)
+    assert not (tmp_path / "evidence").exists()
+
+
+def is_running(pid):
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks for processes in /proc")
+def test_compiling_processes_end_with_the_one_that_started_them(real):
+    """However it ends: the kernel closes its end of the pipe."""
+    code = """
+import sys, time
+from pathlib import Path
+from minires.kernels.runtime import jit, precompile
+from minires.kernels.runtime.cache_folder import Folders
+jit.FOLDERS = Folders(Path(sys.argv[1]))
+print(*[precompile._start(names).pid for names in precompile.shares(2)], flush=True)
+time.sleep(60)
+"""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    with subprocess.Popen([sys.executable, "-c", code, real], env=env, stdout=subprocess.PIPE, text=True) as parent:
+        pids = parent.stdout.readline().split()
+        assert len(pids) == 2
+        until = time.monotonic() + 60
+        while not kernel_files.names(real) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert all(map(is_running, pids))  # and compiling
+        parent.kill()
+    until = time.monotonic() + 10
+    while any(map(is_running, pids)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(is_running, pids))
+    assert time.monotonic() < until
+
+
+def test_a_python_that_ignores_its_environment_does_not_hand_it_on(real, monkeypatch):
+    started = {}
+    monkeypatch.setattr(subprocess, "Popen", lambda command, env, **_: started.update(command=command, env=env))
+    monkeypatch.setenv("PYTHONSTARTUP", "somewhere")
+    monkeypatch.setattr(sys, "flags", types.SimpleNamespace(ignore_environment=1, no_user_site=1))
+    precompile._start(["rest"])
+    assert "PYTHONSTARTUP" not in started["env"]
+    assert started["command"][1:4] == ["-P", "-s", "-m"]
+    assert str(ROOT) in started["env"]["PYTHONPATH"].split(os.pathsep)
+    assert started["env"]["MINIRES_CACHE_DIR"] == str(real.parent)
+
+
 def test_a_process_that_would_compile_other_kernels_stops():
-    assert precompile_tasks.main("kernels-avx2-000000000000", "direct") == 3
+    assert precompile_tasks.main("/kernels-avx2-000000000000", "direct") == 3
 
 
 STEP = """
@@ -244,4 +340,6 @@ def test_a_cold_start(tmp_path):
     assert together.stderr.count("compiling") == alone.stderr.count("compiling") == 1
     assert together.stdout.splitlines()[0] == alone.stdout.splitlines()[0]
     assert together.stdout.splitlines()[1] == "[]"
+    (folder,) = (tmp_path / "together").iterdir()
+    assert len(list(folder.glob("*.kernel"))) == precompile.NEEDED[target.KIND]
     assert "_weight_grad" in alone.stdout.splitlines()[1]

@@ -223,3 +223,27 @@ def test_a_shape_error_gets_the_path_from_the_outermost_module():
     with pytest.raises(ShapeError) as caught:
         m.body[1](ones(1, 3))
     assert caught.value.path == "Linear"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array(["text"] * 5),
+        np.array([None] * 5),
+        [[1], [2, 3], 4, 5, 6],
+        np.ones(5, complex),
+        np.zeros(5, "M8[s]"),
+        None,
+    ],
+    ids=["text", "objects", "ragged", "complex", "dates", "none"],
+)
+@pytest.mark.parametrize("name", ["0.weight", "4.bias"])
+def test_a_state_that_is_not_numeric_changes_nothing(name, value):
+    m = net()
+    before, state = copy.deepcopy(m.state_dict()), {key: array + 1 for key, array in m.state_dict().items()}
+    for strict in (True, False):
+        with pytest.raises(DtypeError, match=f"{name} is no array of numbers"):
+            m.load_state_dict({**state, name: value}, strict=strict)
+        for key, array in m.state_dict().items():
+            np.testing.assert_array_equal(array, before[key])
+    assert m.load_state_dict({**state, "notes": value}, strict=False) == ([], ["notes"])

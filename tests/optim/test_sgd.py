@@ -1,11 +1,12 @@
 import copy
+import pickle
 
 import numpy as np
 import pytest
 
 import minires as mr
 from minires import nn
-from minires.errors import ConfigError, ShapeError
+from minires.errors import ConfigError, DtypeError, ShapeError
 from minires.optim import SGD, split_decay
 
 SETTINGS = [
@@ -91,7 +92,7 @@ def test_a_saved_state_goes_on_with_the_same_bits():
         give_grads(parameters, 1)
         o.step()
     assert all(np.array_equal(p.data, q.data) for p, q in zip(ours, twins))
-    assert again.velocity[id(twins[0])].strides == twins[0].data.strides
+    assert again.velocity[twins[0]].strides == twins[0].data.strides
 
 
 def test_a_state_that_does_not_fit_is_refused():
@@ -124,3 +125,91 @@ def test_a_state_that_does_not_fit_is_refused():
 def test_settings_that_cannot_work_are_refused(make, says):
     with pytest.raises(ConfigError, match=says):
         make(*params())
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=["copy", "pickle"]
+)
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+def test_a_copy_goes_on_with_its_momentum(duplicate, backend):
+    ours = [*params(), nn.Parameter(np.array(1.0))]
+    opt = SGD([{"params": ours[:1]}, {"params": ours[1:], "momentum": 0.5}], lr=0.1, momentum=0.9)
+    schedule = mr.optim.MultiStepLR(opt, [2])
+    with mr.backend(backend):
+        give_grads(ours, 0)
+        opt.step()
+        twins, again, schedule_again = duplicate((ours, opt, schedule))
+        for step in range(1, 4):
+            for parameters, optimizer, plan in ((ours, opt, schedule), (twins, again, schedule_again)):
+                give_grads(parameters, step)
+                optimizer.step()
+                plan.step()
+    assert all(np.array_equal(p.data, q.data) for p, q in zip(ours, twins, strict=True))
+    assert not any(np.shares_memory(p.data, q.data) for p, q in zip(ours, twins))
+    assert opt.state_dict()["state"].keys() == again.state_dict()["state"].keys() == {0, 1, 2}
+    assert again.param_groups[0]["lr"] == opt.param_groups[0]["lr"] == pytest.approx(0.01)
+
+
+def test_a_copied_model_and_optimizer_train_on_to_the_same_bits():
+    draw = np.random.default_rng(0)
+    x, labels = mr.tensor(draw.standard_normal((4, 3, 8, 8)).astype(np.float32)), draw.integers(0, 10, 4)
+    mr.manual_seed(0)
+    model = mr.models.resnet8()
+    optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def step(model, optimizer):
+        optimizer.zero_grad()
+        mr.functional.cross_entropy(model(x), labels).backward()
+        optimizer.step()
+
+    step(model, optimizer)
+    copies = [copy.deepcopy((model, optimizer)), pickle.loads(pickle.dumps((model, optimizer)))]
+    for pair in ((model, optimizer), *copies):
+        step(*pair)
+        step(*pair)
+    for other, _ in copies:
+        for name, array in model.state_dict().items():
+            np.testing.assert_array_equal(other.state_dict()[name], array)
+
+
+def test_a_gradient_that_does_not_fit_stops_the_step_before_it_begins(page):
+    ours = [nn.Parameter(np.ones(2)), nn.Parameter(np.ones(3))]
+    opt = SGD(ours, lr=0.1, momentum=0.9)
+    ours[0].grad, ours[1].grad = np.ones(2), np.ones(2)
+    with pytest.raises(ShapeError) as caught:
+        opt.step()
+    page(str(caught.value))
+    ours[1].grad = np.ones(3, np.float32)
+    with pytest.raises(DtypeError, match="the gradient of parameter 1 is float32 of shape"):
+        opt.step()
+    assert all((p.data == 1).all() for p in ours)
+    assert not opt.velocity
+    ours[1].grad = mr.tensor(np.ones(3))
+    opt.step()
+    assert all((p.data == 0.9).all() for p in ours)
+
+
+def test_a_velocity_that_is_not_numeric_is_refused(page):
+    ours = params()
+    opt = SGD(ours, lr=0.1, momentum=0.9)
+    give_grads(ours, 0)
+    opt.step()
+    state, before = opt.state_dict(), copy.deepcopy(opt.state_dict())
+    state["state"] = {0: {"momentum_buffer": np.zeros((5, 4, 3, 3))}, 1: {"momentum_buffer": np.array([None] * 7)}}
+    with pytest.raises(DtypeError) as caught:
+        opt.load_state_dict(state)
+    page(str(caught.value))
+    with pytest.raises(ConfigError, match="velocity for parameter -1, and there are 2"):
+        opt.load_state_dict({**state, "state": {-1: before["state"][1]}})
+    for i, entry in before["state"].items():
+        np.testing.assert_array_equal(opt.state_dict()["state"][i]["momentum_buffer"], entry["momentum_buffer"])
+
+
+def test_a_state_without_momentum():
+    """PyTorch saves None, or nothing, for a velocity that there is not."""
+    opt = SGD([nn.Parameter(np.ones(3))], lr=1.0)
+    group = {"lr": 0.25, "momentum": 0.0, "weight_decay": 0.0, "nesterov": False, "params": [0]}
+    for entry in ({}, {"momentum_buffer": None}):
+        opt.load_state_dict({"state": {0: entry}, "param_groups": [group]})
+    assert opt.param_groups[0]["lr"] == 0.25
+    assert not opt.velocity

@@ -109,6 +109,15 @@ def test_a_folder_with_a_run_is_refused(tmp_path):
         RunFolder.create(RECIPE, tmp_path)
 
 
+def test_temporary_files_of_a_killed_run_are_removed_and_nobody_elses(tmp_path):
+    ours, theirs = ".last.safetensors.0123456789abcdef.tmp", {".notes.tmp", ".last.safetensors.tmp", ".x.png.tmp"}
+    RunFolder.create(Recipe(), tmp_path / "run").close()
+    for name in {ours} | theirs:
+        (tmp_path / "run" / name).touch()
+    RunFolder.open(tmp_path / "run").close()
+    assert {path.name for path in (tmp_path / "run").glob(".*.tmp")} == theirs
+
+
 def test_folders_that_cannot_be_made(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
