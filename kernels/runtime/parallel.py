@@ -1,10 +1,10 @@
 """Runs kernels on several threads without compiling a parallel loop for each of them.
 
 A parallel kernel is a serial function ``kernel(share, shares, thread, …)`` that does one share of the work and begins with
-``if share < 0: return on_threads(share, shares)``. ``threads.launch`` calls it once with a negative share, and it then calls itself
-for each share through ``workers.run``, which takes addresses and is compiled once. thread: the number of the thread that does the
-share, below the number of threads; for scratch arrays that each thread has one of. Results do not depend on it, nor on the
-number of shares.
+``if share < 0: return on_threads(share, shares)``. ``threads.launch`` calls it once with a negative share, and it then calls
+itself for each share through ``workers.run``, which takes addresses and is compiled once. thread: the number of the thread that
+does the share, below the number of threads; for scratch arrays, of which each thread has one. Results depend neither on it nor
+on the number of shares.
 """
 
 from llvmlite import ir

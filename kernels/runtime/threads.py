@@ -122,5 +122,3 @@ def _large(args):
         if type(a) is np.ndarray and a.nbytes >= SMALL:
             return True
     return False
-
-

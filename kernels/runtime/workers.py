@@ -5,15 +5,15 @@ another, and when its own range is empty, shares of the others'. The thread that
 and in the end waits only for those who are still at a share. So a thread that is not running, because another process has its
 core, takes nothing and costs nothing. Numba's own layers end every loop in a barrier at which all threads must arrive.
 
-A worker is a Python thread inside one compiled loop, without the GIL. It waits for the next kernel by spinning for a moment; then
-it parks: it leaves the loop and waits on a lock, as any Python thread does on any system, until a launch releases it.
+A worker is a Python thread inside one compiled loop, without the GIL. It waits for the next kernel by spinning for a moment;
+then it parks: it leaves the loop and waits on a lock, as any Python thread does on any system, until a launch releases it.
 
 Everything that threads share lies in one array of 64-bit integers, with what is written by different threads in different
 cache lines:
 
     line 0            JOB: the number of the kernel that runs, counted up; STOP; SPINS
-    line 1            what describes it: SHARE and ARGUMENTS, addresses; THREADS, how many take part. RUN, the address of ``run``;
-                      SLEEP, of a C function, and NAP, its argument
+    line 1            what describes it: SHARE and ARGUMENTS, addresses; THREADS, how many take part. RUN, the address of
+                      ``run``; SLEEP, of a C function, and NAP, its argument
     line 2            DONE: how many of its shares are finished
     line 3 + 2n       thread n's range: NEXT, the number of the kernel (upper 32 bits) and the next share (lower); END
     line 4 + 2n       thread n's PARKED: 1 while it waits, or is about to wait, on its lock

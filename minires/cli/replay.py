@@ -50,7 +50,6 @@ def replay(
     from .. import kernels
     from ..anomaly import describe
     from ..errors import ConfigError
-    from ..kernels.runtime.threads import start_threads
     from ..training.diagnosis import Trace, diagnose
     from ..training.replay import load_anomaly
     from . import display
@@ -74,8 +73,6 @@ def replay(
     )
     trace = Trace()
     with kernels.backend(backend), recipe.switches():
-        if backend == "numba":
-            start_threads()
         found = diagnose(model, batch, trace)
     if steps and trace.operations:
         console.print(_table(trace.operations[-steps:], found), end="\n\n")

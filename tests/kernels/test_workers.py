@@ -1,4 +1,4 @@
-"""The threads that kernels run on: every share is done once, whoever does it, and nobody waits for a thread that is not running."""
+"""The threads that kernels run on: every share is done once, and nobody waits for a thread that is not running."""
 
 import os
 import subprocess
