@@ -14,7 +14,6 @@ from numba.extending import intrinsic
 
 from minires.kernels.runtime import target
 from minires.kernels.runtime.memory_pool import empty
-from minires.kernels.runtime.threads import start_threads
 
 CHAINS = 24 if target.KIND in ("avx512", "neon") else 12  # of 32 and of 16 registers
 LANES = target.VECTOR_BYTES // 4
@@ -97,7 +96,6 @@ class Limits:
     """The two limits, on so many threads."""
 
     def __init__(self, threads, steps=2_000_000, megabytes=128):
-        start_threads()
         numba.set_num_threads(threads)
         self.threads, self.steps = threads, steps
         self.sums = np.empty(threads, np.float32)

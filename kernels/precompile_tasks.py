@@ -17,7 +17,6 @@ from .convolution.winograd_table import GAINS
 from .convolution.work_items import problem_of
 from .descriptors import STORE, Operand
 from .runtime import jit
-from .runtime.parallel import parallel_for_address
 from .runtime.target import KIND
 
 
@@ -42,7 +41,6 @@ def _weight_grad(algorithm):
 def _rest():
     """The other kernels of a ResNet training step."""
     x, *_ = _arrays()
-    parallel_for_address()
     backend.pointwise(Operand(x), STORE)
     weight, mean = np.ones(16, np.float32), np.zeros(16)
     terms = norm_terms.norm_forward_terms(

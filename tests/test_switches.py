@@ -130,8 +130,6 @@ def test_training_is_the_same_up_to_rounding(winograd_taken, dtype, rtol):
 
 @BOTH
 def test_same_bits_for_any_number_of_threads(winograd_taken, fused, winograd):
-    if mr.kernels.runtime.threads.most_threads() < 2:
-        pytest.skip("Numba can start only one thread here")
     found = []
     for threads in (1, 2):  # conftest.py restores the number
         mr.set_num_threads(threads)

@@ -44,11 +44,11 @@ def draw_shapes(images, labels, key):
 
 
 @njit()
-def _draw_all(t, threads, images, labels, key):
-    if t < 0:
-        return on_threads(t, threads)
+def _draw_all(share, shares, thread, images, labels, key):
+    if share < 0:
+        return on_threads(share, shares)
     canvas = np.empty((SIZE, SIZE, 3))
-    for i in range(t * len(labels) // threads, (t + 1) * len(labels) // threads):
+    for i in range(share * len(labels) // shares, (share + 1) * len(labels) // shares):
         _draw(images[i], labels[i], _scramble(key[0], np.uint64(i)), canvas)
     return 0
 

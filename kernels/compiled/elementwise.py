@@ -32,16 +32,16 @@ def same_order(x, like):
 
 
 @njit(inner=True)
-def part(n, t, threads):
+def part(n, share, shares):
     """Thread share t of n elements, as a slice. LLVM vectorises loops over slices that start from 0."""
-    return slice(t * n // threads, (t + 1) * n // threads)
+    return slice(share * n // shares, (share + 1) * n // shares)
 
 
 @njit()
-def _relu(t, threads, x, y):
-    if t < 0:
-        return on_threads(t, threads)
-    mine = part(x.size, t, threads)
+def _relu(share, shares, thread, x, y):
+    if share < 0:
+        return on_threads(share, shares)
+    mine = part(x.size, share, shares)
     xs, ys = x[mine], y[mine]
     for i in range(xs.size):
         ys[i] = 0 if xs[i] <= 0 else xs[i]  # NaN stays NaN
@@ -56,10 +56,10 @@ def relu(x: Array) -> Array:
 
 
 @njit()
-def _relu_grad(t, threads, dy, y, dx):
-    if t < 0:
-        return on_threads(t, threads)
-    mine = part(y.size, t, threads)
+def _relu_grad(share, shares, thread, dy, y, dx):
+    if share < 0:
+        return on_threads(share, shares)
+    mine = part(y.size, share, shares)
     grads, ys, dxs = dy[mine], y[mine], dx[mine]
     for i in range(ys.size):
         dxs[i] = 0 if ys[i] <= 0 else grads[i]
@@ -75,10 +75,10 @@ def relu_grad(dy: Array, y: Array) -> Array:
 
 
 @njit()
-def _add(t, threads, a, b, y):
-    if t < 0:
-        return on_threads(t, threads)
-    mine = part(a.size, t, threads)
+def _add(share, shares, thread, a, b, y):
+    if share < 0:
+        return on_threads(share, shares)
+    mine = part(a.size, share, shares)
     xs, zs, ys = a[mine], b[mine], y[mine]
     for i in range(ys.size):
         ys[i] = xs[i] + zs[i]
@@ -96,10 +96,10 @@ def add(a: Array, b: Array, out: Array | None = None) -> Array:
 
 
 @njit()
-def _add_relu(t, threads, a, b, y):
-    if t < 0:
-        return on_threads(t, threads)
-    mine = part(a.size, t, threads)
+def _add_relu(share, shares, thread, a, b, y):
+    if share < 0:
+        return on_threads(share, shares)
+    mine = part(a.size, share, shares)
     xs, zs, ys = a[mine], b[mine], y[mine]
     for i in range(ys.size):
         total = xs[i] + zs[i]

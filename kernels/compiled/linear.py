@@ -31,7 +31,7 @@ def _pack_columns(b, width, panels):
 
 @njit()
 def _matmul(
-    t, threads,
+    share, shares, thread,
     a, a_step,  # (M·K,) with a_step 1, or its transpose (K·M,) with a_step M
     panels,  # b (K, N), packed
     row_offsets, out_offsets,  # (M,) int64: where the rows of a and of c begin, in bytes
@@ -39,12 +39,12 @@ def _matmul(
     c,  # (M·N,)
 ):  # fmt: skip
     """c = a · b."""
-    if t < 0:
-        return on_threads(t, threads)
+    if share < 0:
+        return on_threads(share, shares)
     M = row_offsets.size
     blocks = (M + ROWS - 1) // ROWS
     origin, nothing = np.zeros(1, np.int64), np.zeros((0, 4), np.int64)
-    for block in range(t * blocks // threads, (t + 1) * blocks // threads):
+    for block in range(share * blocks // shares, (share + 1) * blocks // shares):
         i = block * ROWS
         macro_kernel(
             a, 0, row_offsets[i:], min(ROWS, M - i), a_step, origin, 1, K, panels, 0, K * width, width,

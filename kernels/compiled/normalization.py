@@ -32,13 +32,13 @@ def _fold(x):
 
 
 @njit()
-def _partial_moments(t, threads, x, first, sums, squares):
+def _partial_moments(share, shares, thread, x, first, sums, squares):
     """For each block: its first long row, and Σ (x − first) and Σ (x − first)² for each element of a long row."""
-    if t < 0:
-        return on_threads(t, threads)
+    if share < 0:
+        return on_threads(share, shares)
     rows, length = x.shape
     blocks = sums.shape[0]
-    for block in range(t * blocks // threads, (t + 1) * blocks // threads):
+    for block in range(share * blocks // shares, (share + 1) * blocks // shares):
         origin, s, q = first[block], sums[block], squares[block]
         start = block * BLOCK
         for i in range(length):
@@ -78,16 +78,16 @@ def _repeat(values, length, dtype):
 
 @njit()
 def _normalise(
-    t, threads,
+    share, shares, thread,
     x,  # (long rows, length)
     mean, scale, shift,  # (length,)
     y,  # the output, like x
 ):  # fmt: skip
     """y = (x − mean)·scale + shift."""
-    if t < 0:
-        return on_threads(t, threads)
+    if share < 0:
+        return on_threads(share, shares)
     rows, length = x.shape
-    for r in range(t * rows // threads, (t + 1) * rows // threads):
+    for r in range(share * rows // shares, (share + 1) * rows // shares):
         row, out = x[r], y[r]
         for i in range(length):
             out[i] = (row[i] - mean[i]) * scale[i] + shift[i]
@@ -112,17 +112,17 @@ def batch_norm(x: Array, mean: Array, scale: Array, shift: Array) -> Array:
 
 @njit()
 def _partial_grads(
-    t, threads,
+    share, shares, thread,
     dy, x,  # (long rows, length)
     mean,  # (length,)
     sums, products,  # the outputs, (blocks, length)
 ):  # fmt: skip
     """For each block: Σ dy and Σ dy·(x − mean)."""
-    if t < 0:
-        return on_threads(t, threads)
+    if share < 0:
+        return on_threads(share, shares)
     rows, length = x.shape
     blocks = sums.shape[0]
-    for block in range(t * blocks // threads, (t + 1) * blocks // threads):
+    for block in range(share * blocks // shares, (share + 1) * blocks // shares):
         s, q = sums[block], products[block]
         s[:] = 0
         q[:] = 0
@@ -136,16 +136,16 @@ def _partial_grads(
 
 @njit()
 def _input_grad(
-    t, threads,
+    share, shares, thread,
     dy, x,  # (long rows, length)
     mean, a, b, d,  # (length,)
     dx,  # the output, like x
 ):  # fmt: skip
     """dx = a·dy + b·(x − mean) + d."""
-    if t < 0:
-        return on_threads(t, threads)
+    if share < 0:
+        return on_threads(share, shares)
     rows, length = x.shape
-    for r in range(t * rows // threads, (t + 1) * rows // threads):
+    for r in range(share * rows // shares, (share + 1) * rows // shares):
         grad, row, out = dy[r], x[r], dx[r]
         for i in range(length):
             out[i] = a[i] * grad[i] + b[i] * (row[i] - mean[i]) + d[i]

@@ -40,15 +40,15 @@ def _max_pool_image(
 
 @njit()
 def _max_pool(
-    t, threads,
+    share, shares, thread,
     x,  # (N, H, W, C)
     kernel, stride, padding, dilation,  # pairs (height, width)
     y, index,  # the outputs, (N, OH, OW, C)
 ):  # fmt: skip
-    if t < 0:
-        return on_threads(t, threads)
+    if share < 0:
+        return on_threads(share, shares)
     N = x.shape[0]
-    for n in range(t * N // threads, (t + 1) * N // threads):
+    for n in range(share * N // shares, (share + 1) * N // shares):
         _max_pool_image(x[n], kernel, stride, padding, dilation, y[n], index[n])
     return 0
 
@@ -63,12 +63,12 @@ def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pa
 
 
 @njit()
-def _max_pool_grad(t, threads, dy, index, dx):
-    if t < 0:
-        return on_threads(t, threads)
+def _max_pool_grad(share, shares, thread, dy, index, dx):
+    if share < 0:
+        return on_threads(share, shares)
     N, OH, OW, C = dy.shape
     W = dx.shape[2]
-    for n in range(t * N // threads, (t + 1) * N // threads):
+    for n in range(share * N // shares, (share + 1) * N // shares):
         dx[n] = 0
         for oh in range(OH):
             for ow in range(OW):
@@ -97,17 +97,17 @@ def _window(o, k, s, p, n):
 
 @njit()
 def _avg_pool(
-    t, threads,
+    share, shares, thread,
     x,  # (N, H, W, C)
     kernel, stride, padding,  # pairs (height, width)
     count_padding,  # whether a window's elements in the padding count
     y,  # the output, (N, OH, OW, C)
 ):  # fmt: skip
-    if t < 0:
-        return on_threads(t, threads)
+    if share < 0:
+        return on_threads(share, shares)
     N, H, W, C = x.shape
     OH, OW = y.shape[1:3]
-    for n in range(t * N // threads, (t + 1) * N // threads):
+    for n in range(share * N // shares, (share + 1) * N // shares):
         for oh in range(OH):
             h0, h1, padded_h = _window(oh, kernel[0], stride[0], padding[0], H)
             for ow in range(OW):
@@ -135,17 +135,17 @@ def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, count_paddin
 
 @njit()
 def _avg_pool_grad(
-    t, threads,
+    share, shares, thread,
     dy,  # (N, OH, OW, C)
     kernel, stride, padding,  # pairs (height, width)
     count_padding,  # whether a window's elements in the padding counted
     dx,  # the output, (N, H, W, C)
 ):  # fmt: skip
-    if t < 0:
-        return on_threads(t, threads)
+    if share < 0:
+        return on_threads(share, shares)
     N, OH, OW, C = dy.shape
     H, W = dx.shape[1:3]
-    for n in range(t * N // threads, (t + 1) * N // threads):
+    for n in range(share * N // shares, (share + 1) * N // shares):
         dx[n] = 0
         for oh in range(OH):
             h0, h1, padded_h = _window(oh, kernel[0], stride[0], padding[0], H)

@@ -28,13 +28,13 @@ def _update(
 
 @njit()
 def _sgd(
-    t, threads,
+    share, shares, thread,
     param, grad, velocity,  # 1-D
     lr, momentum, weight_decay, now, ahead,  # as in _update
 ):  # fmt: skip
-    if t < 0:
-        return on_threads(t, threads)
-    mine = part(param.size, t, threads)
+    if share < 0:
+        return on_threads(share, shares)
+    mine = part(param.size, share, shares)
     _update(param[mine], grad[mine], velocity[mine], lr, momentum, weight_decay, now, ahead)
     return 0
 

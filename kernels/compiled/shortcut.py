@@ -12,12 +12,12 @@ from ..runtime.threads import launch
 
 
 @njit()
-def _subsample(t, threads, x, stride, before, y):
-    if t < 0:
-        return on_threads(t, threads)
+def _subsample(share, shares, thread, x, stride, before, y):
+    if share < 0:
+        return on_threads(share, shares)
     images, rows, columns, _ = y.shape
     C = x.shape[3]
-    for line in range(t * images * rows // threads, (t + 1) * images * rows // threads):
+    for line in range(share * images * rows // shares, (share + 1) * images * rows // shares):
         n, i = line // rows, line % rows
         for j in range(columns):
             pixel, source = y[n, i, j], x[n, i * stride, j * stride]
@@ -37,11 +37,11 @@ def zero_pad_shortcut(x: Array, stride: int, before: int, after: int) -> Array:
 
 
 @njit()
-def _subsample_grad(t, threads, dy, stride, before, dx):
-    if t < 0:
-        return on_threads(t, threads)
+def _subsample_grad(share, shares, thread, dy, stride, before, dx):
+    if share < 0:
+        return on_threads(share, shares)
     images, rows, columns, C = dx.shape
-    for line in range(t * images * rows // threads, (t + 1) * images * rows // threads):
+    for line in range(share * images * rows // shares, (share + 1) * images * rows // shares):
         n, i = line // rows, line % rows
         dx[n, i] = 0
         if i % stride == 0:

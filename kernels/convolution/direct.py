@@ -58,7 +58,7 @@ def convolve_phase(
 
 @njit()
 def _convolve(
-    t, threads,
+    share, shares, thread,
     kind, source, partner, parameters, folded,  # an Operand (prologue.operand_arguments)
     panels,  # the packed weights
     out, O,  # the outputs, 1-D, and the number of their channels
@@ -68,13 +68,13 @@ def _convolve(
     scratch,  # (threads, packed_size): buffers for packed items
 ):  # fmt: skip
     """out = Σ over taps of source · panels, one work item after another: the forward pass and the input gradient."""
-    if t < 0:
-        return on_threads(t, threads)
-    layout, packed = record[0], scratch[t]
+    if share < 0:
+        return on_threads(share, shares)
+    layout, packed = record[0], scratch[thread]
     before, ends = repeat_channels(parameters, folded, source), repeat_channels(after, after_folded, out)
     streams = np.zeros((STREAMS, 4), np.int64)
-    stop_item = (t + 1) * layout.items // threads
-    for item in range(t * layout.items // threads, stop_item):
+    stop_item = (share + 1) * layout.items // shares
+    for item in range(share * layout.items // shares, stop_item):
         if layout.direct == 0:
             pack_item(item, kind, source, partner, before, layout, packed)
         start, stop = item_stretch(item, layout, O)

@@ -58,7 +58,7 @@ def _item(
 
 @njit()
 def _weight_grad(
-    t, threads,
+    share, shares, thread,
     x_kind, x, x_partner, x_parameters, x_folded,  # the Operand x (prologue.operand_arguments)
     kind, dy, partner, dy_parameters, dy_folded,  # the Operand dy
     totals, O,  # (chunks, KH·KW·I·O), and the number of filters
@@ -67,13 +67,13 @@ def _weight_grad(
     scratch, spread,  # (threads, …): buffers for packed items of x and of dy
 ):  # fmt: skip
     """totals[chunk] = the sum over the chunk's work items."""
-    if t < 0:
-        return on_threads(t, threads)
-    packed, panels = scratch[t], spread[t]
+    if share < 0:
+        return on_threads(share, shares)
+    packed, panels = scratch[thread], spread[thread]
     layout = record[0]
     chunks, splits, rows = layout.chunks, layout.splits, layout.rows
     x_rows, parameters = repeat_channels(x_parameters, x_folded, x), repeat_channels(dy_parameters, dy_folded, dy)
-    for part in range(t * chunks * splits // threads, (t + 1) * chunks * splits // threads):
+    for part in range(share * chunks * splits // shares, (share + 1) * chunks * splits // shares):
         chunk, split = part // splits, part % splits
         first, last = split * rows // splits, (split + 1) * rows // splits
         total = totals[chunk]
@@ -89,12 +89,12 @@ def _weight_grad(
 
 
 @njit()
-def _sum(t, threads, totals, dw):
+def _sum(share, shares, thread, totals, dw):
     """dw = Σ totals, added in the order of the chunks."""
-    if t < 0:
-        return on_threads(t, threads)
+    if share < 0:
+        return on_threads(share, shares)
     chunks = totals.shape[0]
-    mine = slice(t * dw.size // threads, (t + 1) * dw.size // threads)
+    mine = slice(share * dw.size // shares, (share + 1) * dw.size // shares)
     total, first = dw[mine], totals[0, mine]
     for i in range(total.size):
         total[i] = first[i]

@@ -17,18 +17,18 @@ BLOCK = 64  # long rows in one work item
 
 @njit()
 def _pointwise(
-    t, threads,
+    share, shares, thread,
     kind, x, partner, parameters, folded,  # an Operand (prologue.operand_arguments)
     y,  # the output, 1-D
     flags, other, c, z, after, after_folded,  # an Epilogue (epilogue.epilogue_arguments)
     size,  # elements of a work item
     results,  # (items, 2, C) float64: the epilogue's sums over each item
 ):  # fmt: skip
-    if t < 0:
-        return on_threads(t, threads)
+    if share < 0:
+        return on_threads(share, shares)
     items = results.shape[0]
     before, ends = repeat_channels(parameters, folded, x), repeat_channels(after, after_folded, y)
-    for item in range(t * items // threads, (t + 1) * items // threads):
+    for item in range(share * items // shares, (share + 1) * items // shares):
         mine = slice(item * size, min(item * size + size, y.size))
         apply_prologue(kind, x[mine], partner[mine], before, y[mine])
         if flags[0] != NOTHING:

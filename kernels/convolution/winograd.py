@@ -217,24 +217,24 @@ def winograd_item(
 
 @njit()
 def _filters(
-    t, threads,
+    share, shares, thread,
     w, transposed, U,  # arguments of transform_filters
     edges,  # (threads, …): its scratch
     blocks,  # the plan's Block, a record array
 ):  # fmt: skip
     """Transform all filters."""
-    if t < 0:
-        return on_threads(t, threads)
+    if share < 0:
+        return on_threads(share, shares)
     block, line = blocks[0], LINE // w.itemsize
     groups = (block.channels + line - 1) // line
-    first, last = t * groups // threads * line, min(block.channels, (t + 1) * groups // threads * line)
-    transform_filters(w, transposed, first, last, U, edges[t], block)
+    first, last = share * groups // shares * line, min(block.channels, (share + 1) * groups // shares * line)
+    transform_filters(w, transposed, first, last, U, edges[thread], block)
     return 0
 
 
 @njit()
 def _convolve(
-    t, threads,
+    share, shares, thread,
     kind, source, partner, parameters, folded,  # an Operand (prologue.operand_arguments)
     U,  # the transformed filters
     out,  # the outputs, 1-D
@@ -244,14 +244,14 @@ def _convolve(
     scratch, Vs, Ms,  # (threads, …): buffers for packed items, their transforms and the products
 ):  # fmt: skip
     """out = x ∗ w, one work item after another: the forward pass and the input gradient."""
-    if t < 0:
-        return on_threads(t, threads)
-    layout, block, packed, V, M = record[0], blocks[0], scratch[t], Vs[t], Ms[t]
+    if share < 0:
+        return on_threads(share, shares)
+    layout, block, packed, V, M = record[0], blocks[0], scratch[thread], Vs[thread], Ms[thread]
     before, ends = repeat_channels(parameters, folded, source), repeat_channels(after, after_folded, out)
     filters, columns = block.filters, layout.out_row
     streams = np.zeros((STREAMS, 4), np.int64)
     image_step, out_step = layout.height * layout.width * layout.pitch, layout.out_pixels * filters
-    start, stop = t * layout.items // threads, (t + 1) * layout.items // threads
+    start, stop = share * layout.items // shares, (share + 1) * layout.items // shares
     for item in range(start, stop):
         pack_item(item, kind, source, partner, before, layout, packed)
         first, last = item_stretch(item, layout, filters)

@@ -178,7 +178,7 @@ def _add_next_images(
 
 @njit()
 def _weight_grad(
-    t, threads,
+    share, shares, thread,
     x_kind, x, x_partner, x_parameters, x_folded,  # the Operand x (prologue.operand_arguments)
     kind, dy, partner, dy_parameters, dy_folded,  # the Operand dy
     totals,  # (chunks, 36 planes): the partial sums of the total
@@ -186,16 +186,16 @@ def _weight_grad(
     scratch, reads, Vs, Zs,  # (threads, …): buffers for packed items of x, for those of dy, and for their transforms
 ):  # fmt: skip
     """totals[chunk] = the sum over the chunk's work items."""
-    if t < 0:
-        return on_threads(t, threads)
-    layout, block, packed, read, V, Z = record[0], blocks[0], scratch[t], reads[t], Vs[t], Zs[t]
+    if share < 0:
+        return on_threads(share, shares)
+    layout, block, packed, read, V, Z = record[0], blocks[0], scratch[thread], reads[thread], Vs[thread], Zs[thread]
     x_rows, parameters = repeat_channels(x_parameters, x_folded, x), repeat_channels(dy_parameters, dy_folded, dy)
     chunks, splits, filters, columns = layout.chunks, layout.splits, block.filters, layout.out_row
     image_step, dy_step = layout.height * layout.width * layout.pitch, layout.out_pixels * filters
     groups = (block.channels + block.rows - 1) // block.rows
     streams = np.zeros((STREAMS, 4), np.int64)
     packed[layout.images * image_step :] = 0  # the elements read behind the last pixel must be finite
-    for part in range(t * chunks * splits // threads, (t + 1) * chunks * splits // threads):
+    for part in range(share * chunks * splits // shares, (share + 1) * chunks * splits // shares):
         chunk, split = part // splits, part % splits
         first_row, last_row = split * groups // splits * block.rows, (split + 1) * groups // splits * block.rows
         total = totals[chunk]
@@ -223,12 +223,12 @@ def _weight_grad(
 
 
 @njit()
-def _finish(t, threads, totals, dw, edges, blocks):
+def _finish(share, shares, thread, totals, dw, edges, blocks):
     """dw = Gᵀ (Σ totals) G. edges: (threads, …), scratch for ``finish_weights``; blocks: the plan's Block, a record array."""
-    if t < 0:
-        return on_threads(t, threads)
+    if share < 0:
+        return on_threads(share, shares)
     channels = dw.shape[2]
-    finish_weights(totals, t * channels // threads, (t + 1) * channels // threads, dw, edges[t], blocks[0])
+    finish_weights(totals, share * channels // shares, (share + 1) * channels // shares, dw, edges[thread], blocks[0])
     return 0
 
 

@@ -1,8 +1,7 @@
-"""What os.fork() does to kernels: the child gets one thread, and copies of locks that no thread will ever release.
+"""What os.fork() does to kernels: the child gets one thread and copies of locks that no thread will ever release.
 
 The parent holds the locks of kernels, the memory pool and Numba's compiler while it forks, so that the child finds them free
-and what they protect whole. Threads that have been started are gone in the child, and GNU OpenMP ends a process that uses
-them after a fork. So kernels run on one thread there, with the same bits, and say so once.
+and what they protect whole. Threads are gone in the child, and it starts its own when it needs them.
 """
 
 import os
@@ -33,7 +32,7 @@ def _after():
 
 def _after_in_child():
     _after()
-    threads.lose_threads()
+    threads.forget_workers()
 
 
 def register():

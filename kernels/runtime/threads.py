@@ -1,16 +1,16 @@
 """The number of threads of parallel kernels, and the lock under which they are launched.
 
-The default is the number of physical cores, because two hyperthreads share one FMA unit. Numba's workqueue layer aborts
-the process if two Python threads enter parallel kernels, so every kernel launch goes through ``launch``.
+The default is the number of physical cores, because two hyperthreads share one FMA unit. The threads (``workers.py``) work at
+one kernel at a time, so every kernel launch goes through ``launch``.
 """
 
+import atexit
 import glob
 import numbers
 import os
 import subprocess
 import sys
 import threading
-import warnings
 from functools import cache
 
 import numpy as np
@@ -18,15 +18,10 @@ import numpy as np
 from ...errors import ConfigError
 
 LOCK = threading.RLock()
+MOST_THREADS = 256
+SHARES = 4  # of a kernel's work for each thread; more would keep fewer neighbours together
 SMALL = 1 << 16  # bytes of a kernel's largest array; below it one thread does the work
 _requested = None  # the argument of set_num_threads
-_started = False  # have Numba's threads been started in this process?
-_lost = False  # were they started in a process that this one was forked from?
-_warned = False
-FORKED = (
-    "this process was forked from one in which minires had started threads, which a fork does not copy, so its kernels run on "
-    "one thread; start processes with multiprocessing.get_context('spawn') to have them run on several"
-)
 
 
 @cache
@@ -49,13 +44,6 @@ def physical_cores():
     return len(cores) or len(allowed)
 
 
-def most_threads():
-    """The most threads that Numba can start in this process (NUMBA_NUM_THREADS, else the number of logical cores)."""
-    from .environment import numba
-
-    return numba.config.NUMBA_NUM_THREADS
-
-
 def get_num_threads() -> int:
     """The number of threads that parallel kernels run on."""
     return _default_threads() if _requested is None else _requested
@@ -63,81 +51,65 @@ def get_num_threads() -> int:
 
 @cache
 def _default_threads():
+    from .environment import numba
+
     if "NUMBA_NUM_THREADS" in os.environ:
-        return most_threads()
-    return min(physical_cores(), most_threads())
+        return min(numba.config.NUMBA_NUM_THREADS, MOST_THREADS)
+    return min(physical_cores(), MOST_THREADS)
 
 
 def set_num_threads(threads: int) -> None:
     """Run parallel kernels on this many threads. Results are bitwise the same for any number.
 
-    Raises ConfigError if it is below 1 or above what Numba can start in this process.
+    Raises ConfigError if it is below 1 or above MOST_THREADS.
     """
     global _requested
     if not isinstance(threads, numbers.Integral) or isinstance(threads, bool) or threads < 1:
         raise ConfigError(f"the number of threads is a whole number from 1 up, not {threads!r}")
-    if threads > most_threads():
-        raise ConfigError(
-            f"{threads} threads asked for, but Numba may start {most_threads()} in this process; "
-            f"set the environment variable NUMBA_NUM_THREADS={threads} before Python starts"
-        )
-    if threads > 1 and _lost:
-        raise ConfigError(f"{threads} threads asked for, but {FORKED}")
+    if threads > MOST_THREADS:
+        raise ConfigError(f"{threads} threads asked for, but kernels run on {MOST_THREADS} at most")
     with LOCK:
         _requested = int(threads)
 
 
-def lose_threads():
-    """In a process that was just forked: threads that had been started are gone."""
-    global _lost, _requested
-    if _started:
-        _lost, _requested = True, 1
+_workers = None  # the Workers of this process, when they have been needed
 
 
-def _warn_of_fork():
-    global _warned
-    _warned = True
-    warnings.warn(FORKED, RuntimeWarning, stacklevel=3)
+def _ready(threads):
+    """Minus the address of the workers' shared array, with so many threads ready for a kernel."""
+    global _workers
+    if _workers is None:
+        from .workers import Workers
+
+        _workers = Workers(MOST_THREADS)
+    return -_workers.ready(threads)
 
 
-@cache
-def start_threads():
-    """Start Numba's threads, and set how long they spin before they sleep.
+def forget_workers():
+    """In a process that was just forked: threads that had been started are gone, and others are started when needed."""
+    global _workers
+    _workers = None
 
-    By default GNU OpenMP's threads spin for many milliseconds at the end of each kernel. If anything else needs a core (a
-    browser, our own prefetch thread), a spinning thread takes it from one that still has work. Threads that sleep at once
-    must be woken for each kernel, and often wake up on the caller's core. So they spin slightly longer than Python takes
-    from one kernel to the next. The user's own settings take precedence.
-    """
-    global _started
-    from .environment import numba
 
-    _started = True
-    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-    if any(name in os.environ for name in names):
-        numba.get_num_threads()
-        return
-    os.environ["GOMP_SPINCOUNT"] = "50000"  # read once, when OpenMP is loaded
-    try:
-        numba.get_num_threads()
-    finally:
-        del os.environ["GOMP_SPINCOUNT"]
+@atexit.register
+def _end_workers():
+    if _workers is not None:
+        with LOCK:
+            _workers.end()
 
 
 def launch(kernel, *args):
-    """Launch a parallel kernel, one at a time. Its first two arguments (``parallel.py``) are supplied here.
+    """Launch a parallel kernel, one at a time. Its first three arguments (``parallel.py``) are supplied here.
 
     Small work runs on one thread: waking the others costs more, and far more if they have to wait for a core. Raises
     MemoryError if a thread share failed to allocate its scratch arrays.
     """
-    if _lost and not _warned:
-        _warn_of_fork()
     with LOCK:
         threads = get_num_threads()
         if threads == 1 or not _large(args):
-            failed = kernel(0, 1, *args)
+            failed = kernel(0, 1, 0, *args)
         else:
-            failed = _launch_on(threads, kernel, args)
+            failed = kernel(_ready(threads), SHARES * threads, 0, *args)
     if failed:
         raise MemoryError(f"{kernel.__name__} found no memory for its scratch arrays")
 
@@ -147,29 +119,3 @@ def _large(args):
         if type(a) is np.ndarray and a.nbytes >= SMALL:
             return True
     return False
-
-
-@cache
-def _parallel():
-    """Start Numba's threads. Returns its functions that get and set their number, and the address of ``parallel_for``."""
-    import numba
-    from numba.np.ufunc import parallel
-
-    from .parallel import parallel_for_address
-
-    start_threads()
-    # Numba's public function takes two locks to start the threads. They have started, so use the private one, if it exists.
-    get_threads = getattr(parallel, "_get_num_threads", numba.get_num_threads)
-    return get_threads, numba.set_num_threads, parallel_for_address()
-
-
-def _launch_on(threads, kernel, args):
-    get_threads, set_threads, address = _parallel()
-    before = get_threads()
-    if threads == before:
-        return kernel(-address, threads, *args)
-    set_threads(threads)
-    try:
-        return kernel(-address, threads, *args)
-    finally:
-        set_threads(before)

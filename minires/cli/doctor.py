@@ -31,10 +31,8 @@ def doctor(debug: Debug = False) -> int:
         console.print(Text(title, "bold"))
         console.print(display.pairs(rows), end="\n\n")
 
-    from ..kernels.runtime.threads import start_threads
     from . import selftest
 
-    start_threads()  # without them there is nothing to test
     console.print(Text("self-test", "bold"), "(fast against readable kernels, largest relative difference)")
     failed = 0
     for result in selftest.run():
@@ -42,7 +40,6 @@ def doctor(debug: Debug = False) -> int:
         mark = ("  ✓ ", "green") if result.passed else ("  ✗ ", "bold red")
         console.print(Text.assemble(mark, f"{result.name:<34}", (result.note, display.DIM if result.passed else "red")))
     console.print()
-    console.print(display.pairs([("threading layer", _threading_layer())]))
     if failed:
         console.print(Text(f"{failed} of the checks failed: results on this machine cannot be trusted.", "bold red"))
         return 1
@@ -100,13 +97,3 @@ def _winograd(kind: str) -> str:
         else:
             parts.append(f"{name} of {', '.join(map(str, chosen))} channels")
     return f"by the table for {kind}: {', '.join(parts)}"
-
-
-def _threading_layer() -> str:
-    """Numba's threading layer, which is known once a parallel kernel has run."""
-    import numba
-
-    try:
-        return numba.threading_layer()
-    except ValueError:
-        return "none, since no parallel kernel ran"

@@ -1,6 +1,5 @@
 """Errors on the command line: one or two sentences and exit code 2. ``--debug`` shows the traceback."""
 
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -9,13 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import MiniresError, nearest, printable
+from ..errors import MiniresError, printable
 from . import usage
 
 UsageError: Any = typer.BadParameter.__bases__[0]  # typer bundles click since 0.20, and exports this class nowhere
 INTERRUPTED = 130  # the exit code that shells expect after Ctrl-C
 FAILED = 2
-LAYERS = ("workqueue", "omp", "tbb", "default", "safe", "threadsafe", "forksafe")  # Numba's names
 
 _debug = False
 
@@ -39,21 +37,9 @@ def explain(error: BaseException, args: Sequence[str] = ()) -> str | None:
         return usage.sentence(error, args)
     if isinstance(error, MemoryError):
         return f"the machine's memory is not enough: {error}" if str(error) else "the machine's memory is not enough"
-    if isinstance(error, ValueError) and "threading layer" in str(error).lower():
-        return _about_layer(os.environ.get("NUMBA_THREADING_LAYER", "default"))
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return None
-
-
-def _about_layer(name: str) -> str:
-    """The message for a threading layer that Numba cannot start."""
-    brings = " (pip install tbb brings it)" if name == "tbb" else ""
-    what = f"cannot be loaded here{brings}" if name in LAYERS else f"is unknown{nearest(name, LAYERS)}"
-    return (
-        f"Numba's threading layer {name!r} {what}: leave NUMBA_THREADING_LAYER unset, or set it to workqueue, "
-        "which is always there"
-    )
 
 
 def run(app: typer.Typer, args: Sequence[str] | None = None) -> int:

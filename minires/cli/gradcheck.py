@@ -63,7 +63,6 @@ def gradcheck(
     from .. import kernels, lazy
     from ..errors import ConfigError, brief
     from ..gradcheck.plot import FORMATS, draw_sweeps
-    from ..kernels.runtime.threads import start_threads
     from ..kernels.switches import winograd as winograd_switch
     from . import display
 
@@ -84,8 +83,6 @@ def gradcheck(
     console = display.console()
     settings = {"seed": seed, "sweep_points": PLOT_POINTS if plot else 8}
     with kernels.backend(backend), lazy.fusion(fusion), winograd_switch(winograd):
-        if backend == "numba":
-            start_threads()  # here, since without threads every check would fail
         if model:
             network, images = _network(model, evaluation, image_size, batch_size, seed)
             results = [_check_model(console, model, network, images, directions, settings)]

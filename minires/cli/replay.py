@@ -38,7 +38,6 @@ def replay(
     from .. import kernels
     from ..anomaly import describe
     from ..errors import ConfigError
-    from ..kernels.runtime.threads import start_threads
     from ..training.diagnosis import Trace, diagnose
     from ..training.replay import load_anomaly
     from . import display
@@ -63,8 +62,6 @@ def replay(
 
     def repeat(backend: str, trace: Trace) -> AnomalyError | None:
         with kernels.backend(backend), recipe.switches():
-            if backend == "numba":
-                start_threads()
             return diagnose(model, batch, trace)
 
     trace = Trace()

@@ -4,9 +4,6 @@ import numpy as np
 import pytest
 
 from benchmarks import cases, roofline
-from minires.kernels.runtime.threads import start_threads
-
-start_threads()  # as minires does, before anything else starts Numba's
 
 
 @pytest.mark.parametrize("steps", [1, 2, 37])

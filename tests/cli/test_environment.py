@@ -48,33 +48,6 @@ def test_a_cache_folder_that_cannot_be_written_to(tmp_path, page):
     assert str(cache.FOLDERS.folder) in said  # without the link
 
 
-@pytest.mark.parametrize("layer", ["tbb", "ompp"])
-def test_a_threading_layer_that_is_not_there(tmp_path, page, layer):
-    if layer == "tbb":
-        try:
-            from numba.np.ufunc import tbbpool  # noqa: F401
-
-            pytest.skip("TBB is installed")
-        except ImportError:
-            pass
-    commands = [["train", "--epochs", "1", "--out", str(tmp_path / "run")], ["gradcheck", "relu"], ["doctor"]]
-    for command in commands if layer == "tbb" else commands[1:2]:
-        code, _, err = minires(*command, NUMBA_THREADING_LAYER=layer)
-        assert code == 2
-        page(err)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-def test_other_ways_than_a_threading_layer_that_is_not_there():
-    layer = "ompp"
-    assert minires("gradcheck", "relu", NUMBA_THREADING_LAYER="workqueue")[0] == 0
-    assert minires("gradcheck", "relu", "--backend", "reference", NUMBA_THREADING_LAYER=layer)[0] == 0
-    code, _, err = minires("gradcheck", "relu", "--debug", NUMBA_THREADING_LAYER=layer)
-    assert code == 1
-    assert "Traceback" in err
-
-
 @pytest.mark.parametrize("name", ["NUMBA_NUM_THREADS", "NUMBA_DISABLE_JIT"])
 def test_a_setting_of_numbas_with_which_nothing_can_run(page, name):
     value = {"NUMBA_NUM_THREADS": "0", "NUMBA_DISABLE_JIT": "1"}[name]

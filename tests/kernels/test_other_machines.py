@@ -54,22 +54,6 @@ class TestMacCores:
         assert threads.physical_cores.__wrapped__() == 3
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "spin"),
-    [(None, None, "50000"), ("GOMP_SPINCOUNT", "7", "7"), ("OMP_WAIT_POLICY", "active", None)],
-)
-def test_waiting_threads_sleep_soon_unless_the_user_decides(monkeypatch, name, value, spin):
-    for known in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
-        monkeypatch.delenv(known, raising=False)
-    if name:
-        monkeypatch.setenv(name, value)
-    before, seen = dict(os.environ), []
-    monkeypatch.setattr(numba, "get_num_threads", lambda: seen.append(os.environ.get("GOMP_SPINCOUNT")))
-    threads.start_threads.__wrapped__()
-    assert seen == [spin]
-    assert dict(os.environ) == before
-
-
 @pytest.mark.parametrize("lacking", [("MAP_PRIVATE", "MAP_ANONYMOUS", "MADV_HUGEPAGE"), ("MADV_HUGEPAGE",), ()])
 def test_fresh_memory_is_writable_and_page_aligned(monkeypatch, lacking):
     for name in lacking:

@@ -17,7 +17,8 @@ from minires.kernels.convolution.prefetch import (
     prefetch_line,
     share_lines,
 )
-from minires.kernels.runtime.parallel import on_threads, parallel_for_address
+from minires.kernels.runtime.parallel import on_threads
+from minires.kernels.runtime.workers import Workers
 
 
 @numba.njit
@@ -69,14 +70,14 @@ def test_threads_count_no_references():
     """Otherwise all threads would count references to slices of a shared array at the same address."""
 
     @numba.njit(nogil=True, error_model="numpy")
-    def kernel(t, threads, x, y):
-        if t < 0:
-            return on_threads(t, threads)
-        y[t] = x[t::threads].sum()
+    def kernel(share, shares, thread, x, y):
+        if share < 0:
+            return on_threads(share, shares)
+        y[share] = x[share::shares].sum()
         return 0
 
     x, y = np.arange(10.0), np.zeros(3)
-    assert kernel(-parallel_for_address(), 3, x, y) == 0
+    assert kernel(-Workers(2).ready(1), 3, 0, x, y) == 0
     assert y.tolist() == [18.0, 12.0, 15.0]
     share = re.search(r"define internal .*?\.share.*?\n}", kernel.inspect_llvm(kernel.signatures[0]), flags=re.DOTALL)
     call = re.search(r"call .*@[^\n]*", share[0])[0]

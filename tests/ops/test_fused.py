@@ -291,8 +291,6 @@ def test_statistics_of_a_large_mean_and_a_small_deviation(size):
 
 
 def test_same_bits_for_any_number_of_threads():
-    if mr.kernels.runtime.threads.most_threads() < 2:
-        pytest.skip("Numba can start only one thread here")
     found, before = [], mr.get_num_threads()
     try:
         for threads in (1, 2):

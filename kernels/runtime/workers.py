@@ -1,0 +1,209 @@
+"""The threads that kernels run on, and how they divide the work.
+
+A kernel is divided into more shares than there are threads. Each thread has a range of neighbouring shares; it takes one after
+another, and when its own range is empty, shares of the others'. The thread that launched the kernel takes part like any other,
+and in the end waits only for those who are still at a share. So a thread that is not running, because another process has its
+core, takes nothing and costs nothing. Numba's own layers end every loop in a barrier at which all threads must arrive.
+
+A worker is a Python thread inside one compiled loop, without the GIL. It waits for the next kernel by spinning for a moment;
+then it parks: it leaves the loop and waits on a lock, as any Python thread does on any system, until a launch releases it.
+
+Everything that threads share lies in one array of 64-bit integers, with what is written by different threads in different
+cache lines:
+
+    line 0            JOB: the number of the kernel that runs, counted up; STOP; SPINS
+    line 1            what describes it: SHARE and ARGUMENTS, addresses; THREADS, how many take part. RUN, the address of
+                      ``run``; SLEEP, of a C function, and NAP, its argument
+    line 2            DONE: how many of its shares are finished
+    line 3 + 2n       thread n's range: NEXT, the number of the kernel (upper 32 bits) and the next share (lower); END
+    line 4 + 2n       thread n's PARKED: 1 while it waits, or is about to wait, on its lock
+
+A share is taken by advancing NEXT with a compare-and-swap. That fails if the kernel's number in it has changed meanwhile, so a
+thread that was away for a long time can take no share of a kernel that it knows nothing of. What it has read of lines 1 and 3
+before is valid if it succeeds, as those lines are written only when all shares of the last kernel are finished.
+"""
+
+import ctypes
+import sys
+import threading
+from functools import cache
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from . import atomics
+from .jit import njit
+
+LINE = 64  # bytes
+JOB, STOP, SPINS = 0, 8, 16
+SHARE, ARGUMENTS, THREADS, RUN, SLEEP, NAP = range(LINE, LINE + 48, 8)
+DONE = 2 * LINE
+NEXT, END, PARKED = 3 * LINE, 3 * LINE + 8, 4 * LINE
+EACH = 2 * LINE  # from one thread's range to the next one's
+SPIN = 10_000  # rounds in which a worker waits for the next kernel, before it parks
+PATIENCE = 2_000  # rounds in which the launching thread waits for the last shares, before it sleeps between looks
+
+_bytes = ir.IntType(8).as_pointer()
+SHARE_TYPE = ir.FunctionType(ir.VoidType(), [_bytes, ir.IntType(64), ir.IntType(64)])  # (arguments, share, thread)
+
+
+@intrinsic
+def _call_share(typingctx, function, arguments, share, thread):
+    """Do one share: call the C function at the address ``function``."""
+
+    def codegen(context, builder, signature, args):
+        function, arguments, share, thread = args
+        pointer = builder.inttoptr(function, SHARE_TYPE.as_pointer())
+        builder.call(pointer, [builder.inttoptr(arguments, _bytes), share, thread])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), codegen
+
+
+@njit(inner=True)
+def _take(control, thread):
+    """Do shares of the current kernel until none is left to take."""
+    threads = atomics.load(control + THREADS)
+    for k in range(threads):
+        at = control + EACH * ((thread + k) % threads)
+        while True:
+            word = atomics.load(at + NEXT)
+            share = word & 0xFFFFFFFF
+            function, arguments = atomics.load(control + SHARE), atomics.load(control + ARGUMENTS)
+            allowed = thread < atomics.load(control + THREADS)
+            if share >= atomics.load(at + END) or not allowed:
+                break
+            if atomics.replace(at + NEXT, word, word + 1):
+                _call_share(function, arguments, share, thread)
+                atomics.add(control + DONE, 1)
+
+
+@njit()
+def run(control, function, arguments, shares):
+    """Run shares 0 ≤ s < ``shares`` of the C function at an address on the threads. Returns when all are finished."""
+    threads = atomics.load(control + THREADS)
+    job = atomics.load(control + JOB) + 1
+    atomics.store(control + SHARE, function)
+    atomics.store(control + ARGUMENTS, arguments)
+    atomics.store(control + DONE, 0)
+    for n in range(threads):
+        at = control + EACH * n
+        atomics.store(at + END, (n + 1) * shares // threads)
+        atomics.store(at + NEXT, (job & 0x7FFFFFFF) << 32 | n * shares // threads)
+    atomics.store(control + JOB, job)
+    _take(control, 0)
+    rounds = 0
+    while atomics.load(control + DONE) < shares:
+        rounds += 1
+        if rounds < PATIENCE:
+            atomics.pause()
+        else:
+            atomics.call(atomics.load(control + SLEEP), atomics.load(control + NAP))
+    return 0
+
+
+@njit()
+def wait(control, thread, seen):
+    """A worker's loop: do shares of every kernel. Returns the number of the last one when it is time to park, or −1 to end."""
+    parked = control + EACH * thread + PARKED
+    while True:
+        rounds, spins = 0, atomics.load(control + SPINS)
+        while atomics.load(control + JOB) == seen and rounds < spins:
+            atomics.pause()
+            rounds += 1
+        if atomics.load(control + STOP):
+            return -1
+        if atomics.load(control + JOB) == seen:
+            atomics.store(parked, 1)
+            if atomics.load(control + JOB) == seen and not atomics.load(control + STOP):
+                return seen
+            if atomics.exchange(parked, 0) == 0:  # a launch has released the lock already: wait on it, for a moment
+                return seen
+        seen = atomics.load(control + JOB)
+        _take(control, thread)
+
+
+_RUN_SIGNATURE = (types.int64,) * 4
+
+
+@cache
+def run_address():
+    """The address of the compiled ``run``."""
+    run.compile(_RUN_SIGNATURE)
+    compiled = run.overloads[_RUN_SIGNATURE]
+    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+
+
+def _nap():
+    """The address of a C function, and what to call it with: it gives the core to others for a moment."""
+    if sys.platform == "win32":
+        return ctypes.cast(ctypes.windll.kernel32.Sleep, ctypes.c_void_p).value, 0  # milliseconds
+    return ctypes.cast(ctypes.CDLL(None).usleep, ctypes.c_void_p).value, 20  # microseconds
+
+
+@njit()
+def exchange(address, value):
+    """``atomics.exchange`` for Python."""
+    return atomics.exchange(address, value)
+
+
+class Workers:
+    """The worker threads of a process, and the memory that they share. ``threads.LOCK`` is held by whoever calls a method."""
+
+    def __init__(self, most):
+        memory = np.zeros((NEXT + EACH * most + LINE) // 8, np.int64)
+        self.control = memory[-memory.ctypes.data % LINE // 8 :]  # from the beginning of a cache line
+        self.address = self.control.ctypes.data
+        self.control[SPINS // 8], self.control[RUN // 8] = SPIN, run_address()
+        self.control[SLEEP // 8], self.control[NAP // 8] = _nap()
+        self.threads = []
+        self.locks = []  # one for each thread
+        self.most = most - 1  # threads that can be started
+
+    def ready(self, threads):
+        """Have so many threads take part in the next kernel, the caller included. Returns the address of the shared array."""
+        if threads - 1 > len(self.threads):
+            self._start(threads - 1)
+        threads = min(threads, 1 + len(self.threads))
+        self.control[THREADS // 8] = threads
+        parked = self.control[(PARKED + EACH) // 8 : (PARKED + EACH * threads) // 8 : EACH // 8]
+        if parked.any():
+            for n in np.flatnonzero(parked).tolist():
+                if exchange(self.address + PARKED + EACH * (n + 1), 0):
+                    self.locks[n].release()
+        return self.address
+
+    def _start(self, count):
+        while len(self.threads) < min(count, self.most):
+            lock, n = threading.Lock(), len(self.threads) + 1
+            lock.acquire()
+            work = self.control, self.address, n, lock
+            thread = threading.Thread(target=_work, args=work, name=f"minires-{n}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system lets this process have no more
+                self.most = len(self.threads)
+                return
+            self.threads.append(thread)
+            self.locks.append(lock)
+
+    def end(self):
+        """End the threads. From now on kernels run on the caller's thread alone."""
+        self.control[STOP // 8] = 1
+        self.control[JOB // 8] += 1
+        self.ready(len(self.threads) + 1)  # release those that are parked
+        for thread in self.threads:
+            thread.join(1)
+        self.threads, self.most = [], 0
+
+
+def _work(control, address, n, lock):
+    """What a worker thread does. control: the array, which stays alive as long as the thread."""
+    seen = 0
+    while True:
+        seen = wait(address, n, seen)
+        if seen < 0:
+            return
+        lock.acquire()
