@@ -16,9 +16,10 @@ from importlib import import_module
 
 from ..decorators import Decorator
 from ..errors import ConfigError, nearest
-from .memory_format import nchw, nhwc, to_channels_last
+from .memory_format import copy, nchw, nhwc, to_channels_last
 from .runtime import fork
 from .runtime.memory_pool import empty, empty_like, zeros
+from .runtime.recording import also
 from .runtime.threads import get_num_threads, set_num_threads
 
 FUNCTIONS = (
@@ -39,11 +40,14 @@ FUNCTIONS = (
     "max_pool2d",
     "max_pool2d_grad",
     "norm_backward_terms",
+    "norm_fixed_terms",
     "norm_forward_terms",
+    "not_finite",
     "pointwise",
     "relu",
     "relu_grad",
     "sgd_step",
+    "update_running_stats",
     "values",
     "zero_pad_shortcut",
     "zero_pad_shortcut_grad",
@@ -103,7 +107,9 @@ def __getattr__(name):
 
 __all__ = [
     "FUNCTIONS",
+    "also",
     "backend",
+    "copy",
     "empty",
     "empty_like",
     "get_backend",

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .runtime.memory_pool import empty
+from .runtime.memory_pool import empty, empty_like
+from .runtime.recording import also
 
 Array = NDArray[Any]
 Pair = tuple[int, int]  # (height, width)
@@ -20,8 +21,15 @@ def contiguous(x: Array) -> Array:
     if x.flags.carray:
         return x
     copy = empty(x.shape, x.dtype)
-    np.copyto(copy, x)
+    also(np.copyto, copy, x)
     return copy
+
+
+def copy(x: Array) -> Array:
+    """A copy in the same memory order."""
+    y = empty_like(x)
+    also(np.copyto, y, x)
+    return y
 
 
 def nhwc(x: Array) -> Array:

@@ -57,8 +57,10 @@ def _rest():
     backend.cross_entropy_grad(p, np.zeros(2, np.int64), 0.0, losses)
     large = np.zeros((3, 3, 64, 64), np.float32)
     backend.add(large, large)
-    for param in (weights, large):
-        backend.sgd_step(param, param.copy(), param.copy(), 0.1, 0.9, 1e-4, False)
+    backend.sgd_step([large], [large.copy()], [large.copy()], 0.1, 0.9, 1e-4, False)
+    backend.not_finite([large])
+    backend.update_running_stats(weight, weight.copy(), np.zeros((), np.int64), 0.1, mean, np.ones(16), 2)
+    backend.norm_fixed_terms(weight, weight, 1e-5, weight, weight)
 
 
 TASKS = {

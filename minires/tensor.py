@@ -93,6 +93,13 @@ class Op:
                 )
 
 
+class TransientGradient:
+    """A gradient in memory that the next recorded step overwrites (``recorded.py``): who looks at ``.grad`` gets a copy."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.array = array
+
+
 class Tensor(TensorMethods):
     """An n-dimensional array that can be differentiated.
 
@@ -113,7 +120,7 @@ class Tensor(TensorMethods):
     def __init__(self, data: ArrayLike, requires_grad: bool = False) -> None:
         self._array: NDArray[Any] | None = data if isinstance(data, np.ndarray) else np.asarray(data)
         self.changes = [0]  # the version, in a list that views share
-        self._grad: NDArray[Any] | None = None
+        self._grad: NDArray[Any] | TransientGradient | None = None
         self.op: Op | None = None
         self.hooks: dict[object, Callable[..., Any]] | None = None
         self.retains_grad = False
@@ -158,7 +165,14 @@ class Tensor(TensorMethods):
     @property
     def grad(self) -> NDArray[Any] | None:
         """The gradient, an ndarray, or None. A Tensor that is assigned gives its array."""
+        if isinstance(self._grad, TransientGradient):
+            self._grad = kernels.copy(self._grad.array)
         return self._grad
+
+    @property
+    def grad_to_read(self) -> NDArray[Any] | None:
+        """The gradient, for reading it now: another recorded step may overwrite this array."""
+        return self._grad.array if isinstance(self._grad, TransientGradient) else self._grad
 
     @grad.setter
     def grad(self, grad: "ArrayLike | Tensor | None") -> None:
@@ -361,4 +375,4 @@ def _accumulate(x, dx, owned):
     if x.grad is not None:
         x.grad = x.grad + dx
     else:
-        x.grad = dx if owned else dx.copy(order="K")
+        x.grad = dx if owned else kernels.copy(dx)

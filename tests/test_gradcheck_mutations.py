@@ -243,8 +243,8 @@ def label_smoothing_forgotten(monkeypatch):
 def momentum_sign(monkeypatch):
     right = reference.sgd_step
 
-    def wrong(param, grad, velocity, lr, momentum, weight_decay, nesterov):
-        right(param, grad, velocity, lr, -momentum, weight_decay, nesterov)
+    def wrong(params, grads, velocities, lr, momentum, weight_decay, nesterov):
+        right(params, grads, velocities, lr, -momentum, weight_decay, nesterov)
 
     monkeypatch.setattr(reference, "sgd_step", wrong)
 

@@ -7,6 +7,7 @@ from ..memory_format import Array, contiguous
 from ..runtime.jit import njit
 from ..runtime.memory_pool import empty_like
 from ..runtime.parallel import on_threads
+from ..runtime.recording import also
 from ..runtime.threads import launch
 
 FEW = 1 << 14  # elements; below this a NumPy call costs less than waking the threads
@@ -27,7 +28,7 @@ def same_order(x, like):
     if x.strides == like.strides:
         return x
     copy = empty_like(like)
-    np.copyto(copy, x)
+    also(np.copyto, copy, x)
     return copy
 
 
@@ -89,7 +90,8 @@ def add(a: Array, b: Array, out: Array | None = None) -> Array:
     """a + b, of the same shape. ``out`` may be a itself."""
     y = empty_like(a) if out is None else out
     if y.size < FEW or y.dtype.kind != "f" or not (y.flags.behaved and has_no_gaps(y)):
-        return np.add(a, b, out=y)
+        also(np.add, a, b, out=y)
+        return y
     alike("add", a, b, y)
     launch(_add, flat(same_order(a, y)), flat(same_order(b, y)), flat(y))
     return y

@@ -9,14 +9,16 @@ from ..runtime.jit import njit
 from ..runtime.memory_pool import empty, zeros
 from ..runtime.parallel import on_threads
 from ..runtime.target import tile_columns
-from ..runtime.threads import launch
+from ..runtime.threads import launch, serial
 
 ROWS = 96  # of A in one work item: a multiple of every register tile's rows
 
 
 @njit()
-def _pack_columns(b, width, panels):
+def _pack_columns(share, shares, thread, b, width, panels):
     """Pack b (K, N) in blocks of ``width`` columns: [block][k][column], with zeros at the end of the last block."""
+    if share < 0:
+        return on_threads(share, shares)
     K, N = b.shape
     at = 0
     for n in range(0, N, width):
@@ -27,6 +29,7 @@ def _pack_columns(b, width, panels):
             for j in range(full, width):
                 panels[at + j] = 0
             at += width
+    return 0
 
 
 @njit()
@@ -75,7 +78,7 @@ def matmul(a: Array, b: Array) -> Array:
     c = empty((batch, M, N), a.dtype)
     left, right, out_offsets = left.reshape(batch, M * K), right.reshape(batch, K, N), np.arange(M) * (N * a.itemsize)
     for n in range(batch):
-        _pack_columns(right[n], width, panels)
+        serial(_pack_columns, right[n], width, panels)
         a_step = M if transposed else 1
         launch(_matmul, left[n], a_step, panels, row_offsets, out_offsets, K, N, width, c[n].reshape(-1))
     return c.reshape(*lead, M, N)

@@ -5,10 +5,14 @@ import numpy as np
 from ..checks import fits, labels_in, one_dtype
 from ..memory_format import Array, contiguous
 from ..runtime.jit import njit
+from ..runtime.parallel import on_threads
+from ..runtime.threads import serial
 
 
 @njit()
-def _cross_entropy(logits, labels, smoothing, losses, p):
+def _cross_entropy(share, shares, thread, logits, labels, smoothing, losses, p):
+    if share < 0:
+        return on_threads(share, shares)
     N, K = logits.shape
     for n in range(N):
         top = logits[n, 0]
@@ -25,6 +29,7 @@ def _cross_entropy(logits, labels, smoothing, losses, p):
             losses[n] -= smoothing * spread / K
         for k in range(K):
             p[n, k] /= total
+    return 0
 
 
 def cross_entropy(logits: Array, labels: Array, smoothing: float) -> tuple[Array, Array]:
@@ -37,17 +42,20 @@ def cross_entropy(logits: Array, labels: Array, smoothing: float) -> tuple[Array
     fits("cross_entropy", logits.ndim == 2 and labels.shape == logits.shape[:1], logits, labels)
     labels_in("cross_entropy", labels, logits.shape[1])
     losses, p = np.empty(len(logits), logits.dtype), np.empty(logits.shape, logits.dtype)
-    _cross_entropy(contiguous(logits), contiguous(labels), logits.dtype.type(smoothing), losses, p)
+    serial(_cross_entropy, contiguous(logits), contiguous(labels), logits.dtype.type(smoothing), losses, p)
     return losses, p
 
 
 @njit()
-def _cross_entropy_grad(p, labels, smoothing, dlosses, dlogits):
+def _cross_entropy_grad(share, shares, thread, p, labels, smoothing, dlosses, dlogits):
+    if share < 0:
+        return on_threads(share, shares)
     N, K = p.shape
     for n in range(N):
         for k in range(K):
             dlogits[n, k] = (p[n, k] - smoothing / K) * dlosses[n]
         dlogits[n, labels[n]] -= (1 - smoothing) * dlosses[n]
+    return 0
 
 
 def cross_entropy_grad(p: Array, labels: Array, smoothing: float, dlosses: Array) -> Array:
@@ -56,5 +64,7 @@ def cross_entropy_grad(p: Array, labels: Array, smoothing: float, dlosses: Array
     fits("cross_entropy_grad", labels.shape == dlosses.shape == p.shape[:1], p, labels, dlosses)
     labels_in("cross_entropy_grad", labels, p.shape[1])
     dlogits = np.empty(p.shape, p.dtype)
-    _cross_entropy_grad(contiguous(p), contiguous(labels), p.dtype.type(smoothing), contiguous(dlosses), dlogits)
+    serial(
+        _cross_entropy_grad, contiguous(p), contiguous(labels), p.dtype.type(smoothing), contiguous(dlosses), dlogits
+    )
     return dlogits

@@ -1,12 +1,17 @@
-"""The SGD update with momentum, in place, in one pass over the parameter."""
+"""The SGD update with momentum, in place, in one pass over all parameters."""
+
+from collections.abc import Sequence
+
+import numpy as np
 
 from ...errors import ShapeError
-from ..checks import alike
+from ..checks import alike, one_dtype
 from ..memory_format import Array, contiguous
 from ..runtime.jit import njit
 from ..runtime.parallel import on_threads
-from ..runtime.threads import SMALL, launch
-from .elementwise import part, same_order
+from ..runtime.pointers import array_at
+from ..runtime.threads import launch
+from .elementwise import same_order
 
 
 @njit()
@@ -29,39 +34,83 @@ def _update(
 @njit()
 def _sgd(
     share, shares, thread,
-    param, grad, velocity,  # 1-D
-    lr, momentum, weight_decay, now, ahead,  # as in _update
+    table,  # (parameters, 4) int64: the addresses of parameter, gradient and velocity, and the elements of all before
+    total,  # elements of all parameters
+    settings,  # (5,) in their dtype: the last arguments of _update
 ):  # fmt: skip
     if share < 0:
         return on_threads(share, shares)
-    mine = part(param.size, share, shares)
-    _update(param[mine], grad[mine], velocity[mine], lr, momentum, weight_decay, now, ahead)
+    first, stop = share * total // shares, (share + 1) * total // shares
+    for n in range(table.shape[0]):
+        start, end = table[n, 3], table[n + 1, 3] if n + 1 < table.shape[0] else total
+        if end <= first or start >= stop:
+            continue
+        low, count = max(first, start) - start, min(stop, end) - max(first, start)
+        skipped = low * settings.itemsize
+        param = array_at(table[n, 0] + skipped, count, settings)
+        grad = array_at(table[n, 1] + skipped, count, settings)
+        velocity = array_at(table[n, 2] + skipped, count, settings)
+        _update(param, grad, velocity, settings[0], settings[1], settings[2], settings[3], settings[4])
     return 0
 
 
 def sgd_step(
-    param: Array, grad: Array, velocity: Array | None, lr: float, momentum: float, weight_decay: float, nesterov: bool
+    params: Sequence[Array],
+    grads: Sequence[Array],
+    velocities: Sequence[Array] | None,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    nesterov: bool,
 ) -> None:
     """g = grad + weight_decay·param;  v = momentum·v + g;  param −= lr·(g + momentum·v if nesterov else v).
 
-    param and velocity (None without momentum) have the same shape and memory order and are updated in place. As in PyTorch,
+    One launch for all parameters. A parameter, its gradient and its velocity have the same shape, and all one dtype. The parameter and its
+    velocity have the same memory order too, and are updated in place; velocities may be None without momentum. As in PyTorch,
     the learning rate multiplies the velocity, not the gradient in it. Raises ShapeError and DtypeError.
     """
-    if velocity is None:
-        velocity, momentum = param, 0.0  # velocity is not used
+    if not params:
+        return
+    if velocities is None:
+        velocities, momentum = params, 0.0  # velocities are not used
+    table = StepTable(params, grads, velocities)
+    table.set(lr, momentum, weight_decay, nesterov)
+    launch(_sgd, *table.arguments)
+
+
+class StepTable:
+    """The arguments of an SGD update of some parameters, whose settings can be ``set`` again."""
+
+    def __init__(self, params, grads, velocities):
+        one_dtype("sgd_step", *params)
+        self.kept = [_flat(*arrays) for arrays in zip(params, grads, velocities)]
+        sizes = [param.size for param, _, _ in self.kept]
+        starts = np.cumsum([0, *sizes])
+        self.table = np.array(
+            [[a.__array_interface__["data"][0] for a in arrays] + [start] for arrays, start in zip(self.kept, starts)],
+            np.int64,
+        )
+        self.settings = np.zeros(5, params[0].dtype)
+        self.total = int(starts[-1])
+
+    def set(self, lr, momentum, weight_decay, nesterov):
+        now, ahead = (1, momentum) if nesterov else (0, 1)  # the step is now·g + ahead·v
+        self.settings[:] = lr, momentum, weight_decay, now, ahead
+
+    @property
+    def arguments(self):
+        return self.table, self.total, self.settings
+
+
+def _flat(param, grad, velocity):
+    """The three as 1-D arrays in one memory order."""
     alike("sgd_step", param, grad, velocity)
     arrays = [a.ravel(order="K") for a in (param, same_order(grad, param), velocity)]
-    arrays[1] = contiguous(arrays[1])  # a read-only or unaligned array would compile the kernel again
+    arrays[1] = contiguous(arrays[1])
     one_order = param.strides == velocity.strides and not (arrays[0].flags.owndata or arrays[2].flags.owndata)
     if not (one_order and param.flags.behaved and velocity.flags.behaved):
         raise ShapeError(
             "sgd_step: a parameter and its velocity are updated in place: both are writeable and fill their memory, in "
             "one order of axes"
         )
-    kind = param.dtype.type
-    now, ahead = (1, momentum) if nesterov else (0, 1)  # the step is now·g + ahead·v
-    args = *arrays, kind(lr), kind(momentum), kind(weight_decay), kind(now), kind(ahead)
-    if param.nbytes < SMALL:  # networks have dozens of these; even the lock would cost more than the work
-        _update(*args)
-    else:
-        launch(_sgd, *args)
+    return arrays

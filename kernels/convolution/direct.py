@@ -12,7 +12,8 @@ from ..descriptors import NOTHING, PLAIN
 from ..runtime.jit import njit
 from ..runtime.memory_pool import empty
 from ..runtime.parallel import on_threads
-from ..runtime.threads import LOCK, get_num_threads, launch
+from ..runtime.recording import preparing
+from ..runtime.threads import LOCK, get_num_threads, launch, serial
 from .direct_plan import forward_plan, input_grad_plan
 from .epilogue import epilogue_arguments, finish, join_items
 from .macrokernel import macro_kernel, prefetch_shares
@@ -95,10 +96,11 @@ def _run(plan, operand, w, out, transposed, epilogue):
     layout, O = plan.layout, out.shape[3]
     ins, outs = (w.shape[3], w.shape[2]) if transposed else (w.shape[2], w.shape[3] // layout.groups)
     ins = ins // layout.groups if transposed else ins
-    panels = empty((plan.panels,), w.dtype)
-    for at, taps in zip(plan.phases[:, 4], plan.taps):
-        if len(taps):
-            pack_panels(w, taps, layout.groups, ins, outs, transposed, layout.tile, panels, at)
+    with preparing():
+        panels = empty((plan.panels,), w.dtype)
+        for at, taps in zip(plan.phases[:, 4], plan.taps):
+            if len(taps):
+                serial(pack_panels, w, taps, layout.groups, ins, outs, transposed, layout.tile, panels, at)
     reads = *operand_arguments(operand), panels, out.reshape(-1), O, plan.record, plan.phases, plan.indirection
     results = np.zeros((0 if epilogue.kind == NOTHING else layout.items, 2, O))
     with LOCK:  # one buffer per thread, so the number of threads must not change in between

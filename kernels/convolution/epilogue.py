@@ -11,7 +11,7 @@ from ..checks import alike
 from ..descriptors import ADD, MASK, MOMENTS, NORMALISE
 from ..memory_format import contiguous
 from ..runtime.jit import njit
-from .norm_terms import join_moments
+from .norm_terms import join_moments, join_sums
 from .prologue import as_rows, fold
 
 
@@ -41,7 +41,7 @@ def join_items(epilogue, results, counts):
     """
     if epilogue.kind == MOMENTS:
         return join_moments(results, counts)
-    return np.add.reduce(results) if epilogue.kind == MASK else None
+    return join_sums(results) if epilogue.kind == MASK else None
 
 
 @njit(inner=True)

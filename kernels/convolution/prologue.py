@@ -13,6 +13,7 @@ from ..checks import alike
 from ..descriptors import GRADIENT, NORMALISED, PLAIN
 from ..memory_format import contiguous
 from ..runtime.jit import njit
+from ..runtime.parallel import on_threads
 
 LONG_ROW = 512  # elements; loops over just 16 channels would spend their time on loop entry
 
@@ -144,6 +145,7 @@ def pack_item(
 
 @njit()
 def pack_panels(
+    share, shares, thread,
     w, taps,  # the weights (KH, KW, I, O), and the taps to pack, (taps, 2)
     groups, ins, outs,  # the groups, and per group the channels that are summed over and that are computed
     transposed,  # whether the sum runs over O (input gradient) or over I
@@ -151,6 +153,8 @@ def pack_panels(
     panels, at,  # the buffer, and the element at which the panels begin
 ):  # fmt: skip
     """B of ``macro_kernel``: [group][block of columns][tap][in][column], with zero columns beyond ``outs``."""
+    if share < 0:
+        return on_threads(share, shares)
     for g in range(groups):
         for n in range(0, outs, width):
             full = min(width, outs - n)
@@ -172,6 +176,7 @@ def pack_panels(
                     for i in range(ins):
                         for j in range(full, width):
                             panel[i, j] = 0
+    return 0
 
 
 @njit(inner=True)

@@ -26,6 +26,7 @@ from ..runtime import target
 from ..runtime.jit import njit
 from ..runtime.memory_pool import empty, empty_together
 from ..runtime.parallel import on_threads
+from ..runtime.recording import preparing
 from ..runtime.threads import LOCK, get_num_threads, launch
 from .epilogue import epilogue_arguments, finish, join_items
 from .microkernel import micro_kernel
@@ -277,8 +278,10 @@ def _run(operand, w, out, padding, transposed, epilogue):
     results = np.zeros((0 if epilogue.kind == NOTHING else plan.layout.items, 2, out.shape[3]))
     with LOCK:  # buffers for each thread, so the number of threads must not change in between
         threads = get_num_threads()
-        U, packed, V, M, edges = empty_together([(plan.filters,), *[(threads, n) for n in plan.scratch]], w.dtype)
-        launch(_filters, w, transposed, U, edges, plan.tables[1])
+        packed, V, M, edges = empty_together([(threads, n) for n in plan.scratch], w.dtype)
+        with preparing():
+            U = empty((plan.filters,), w.dtype)
+            launch(_filters, w, transposed, U, edges, plan.tables[1])
         reads = *operand_arguments(operand), U, out.reshape(-1), *plan.tables
         launch(_convolve, *reads, *epilogue_arguments(epilogue, out), results, packed, V, M)
     return out, join_items(epilogue, results, item_counts(plan.layout))

@@ -2,7 +2,19 @@
 
 import numpy as np
 
-from ..descriptors import ADD, GRADIENT, MASK, MOMENTS, NORMALISE, NORMALISED, PLAIN, Epilogue, Operand, as_operand
+from ..descriptors import (
+    ADD,
+    GRADIENT,
+    MASK,
+    MOMENTS,
+    NORMALISE,
+    NORMALISED,
+    PLAIN,
+    Epilogue,
+    Operand,
+    as_operand,
+    rounded,
+)
 from ..memory_format import Array
 from .elementwise import relu
 from .normalization import batch_norm_stats
@@ -56,6 +68,13 @@ def norm_forward_terms(mean: Array, var: Array, eps: float, weight: Array, bias:
     inv_std = 1 / np.sqrt(var + eps)
     scale = weight * inv_std
     return np.stack([near, scale, bias - (mean - near) * scale, inv_std])
+
+
+def norm_fixed_terms(mean: Array, var: Array, eps: float, weight: Array, bias: Array) -> Array:
+    """(3, C) float64: m, scale and shift of batch norm with fixed statistics, as in ``norm_forward_terms``."""
+    near, rest = rounded(mean, weight.dtype)
+    scale = weight.astype(np.float64) / np.sqrt(var.astype(np.float64) + eps)
+    return np.stack([near, scale, bias - rest * scale])
 
 
 def norm_backward_terms(sums: Array, mean: Array, terms: Array, weight: Array, count: int) -> tuple[Array, Array]:

@@ -32,3 +32,12 @@ def batch_norm_grad(
     M = x.size // x.shape[-1]
     dx = weight * inv_std * (dy - (dbias / M + x_hat * dweight / M if training else 0))
     return dx.astype(x.dtype), dweight, dbias
+
+
+def update_running_stats(
+    running_mean: Array, running_var: Array, batches: Array, momentum: float, mean: Array, var: Array, count: int
+) -> None:
+    """running ← (1 − momentum)·running + momentum·batch, with the unbiased variance σ²·M/(M − 1); batches ← batches + 1."""
+    running_mean[...] = (1 - momentum) * running_mean + momentum * mean
+    running_var[...] = (1 - momentum) * running_var + momentum * var * (count / (count - 1))
+    batches += 1

@@ -9,7 +9,7 @@ import mmap
 import threading
 from bisect import bisect, bisect_left, insort
 from collections import deque
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
@@ -22,7 +22,7 @@ SMALLEST = 1 << 16  # bytes; below this malloc is as good
 SEGMENT = 64 << 20  # bytes requested from the system at once, at least; pages that are never written to take no memory
 
 
-class _Lease(np.ndarray):
+class Lease(np.ndarray):
     """Owns a piece of memory as long as any array refers to it (NumPy keeps ``base`` alive), then returns it to the pool.
 
     Its own base is an mmap. If that were an ndarray, arrays made from the lease would refer to it and drop the lease.
@@ -122,7 +122,7 @@ class Pool:
         self.used += size
         self.most_used = max(self.most_used, self.used)
         first = self.firsts[bisect(self.firsts, address) - 1]
-        lease = _Lease((size,), np.uint8, self.segments[first], address - first)
+        lease = Lease((size,), np.uint8, self.segments[first], address - first)
         lease.place = self, address, size
         return lease
 
@@ -185,7 +185,31 @@ class Pool:
                 self.firsts.remove(first)
 
 
+class Arena(Pool):
+    """A pool that keeps its segments, for computations that are run again at the same addresses (``recording.py``)."""
+
+    def _drop(self):
+        pass
+
+    def alias(self, array, lease):
+        """An array over the same memory that does not hold the lease, but the segment."""
+        segment = lease.base
+        at = array.__array_interface__["data"][0] - np.frombuffer(segment, np.uint8).ctypes.data
+        return np.ndarray(array.shape, array.dtype, segment, at, array.strides)
+
+
 pool = Pool()
+_local = threading.local()
+
+
+@contextmanager
+def using(other):
+    """Take the memory of new arrays of this thread from another pool."""
+    before, _local.pool = getattr(_local, "pool", pool), other
+    try:
+        yield
+    finally:
+        _local.pool = before
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -196,7 +220,7 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         size *= n
     if size < SMALLEST:
         return np.empty(shape, dtype)
-    memory = pool.take(-(-size // PAGE) * PAGE)
+    memory = getattr(_local, "pool", pool).take(-(-size // PAGE) * PAGE)
     return np.empty(shape, dtype) if memory is None else np.ndarray(shape, dtype, memory)
 
 

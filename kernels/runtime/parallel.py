@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from .workers import RUN, SHARE_TYPE
 
 _i64 = ir.IntType(64)
-_RUN_SIGNATURE = (types.int64,) * 4
+_RUN_SIGNATURE = (types.int64,) * 5
 
 
 def _uncounted(arg, value):
@@ -62,7 +62,8 @@ def on_threads(typingctx, share, shares):
         pointer = convention.get_function_type(types.int64, _RUN_SIGNATURE).as_pointer()
         control = builder.neg(args[0])
         run = builder.load(builder.inttoptr(builder.add(control, _i64(RUN)), pointer.as_pointer()))
-        arguments = [control, builder.ptrtoint(share, _i64), builder.ptrtoint(fields, _i64), shares]
+        size = _i64(context.get_abi_sizeof(kept))  # a multiple of 8, since it begins with an int64
+        arguments = [control, builder.ptrtoint(share, _i64), builder.ptrtoint(fields, _i64), size, shares]
         convention.call_function(builder, run, types.int64, _RUN_SIGNATURE, arguments)
         return builder.load(cgutils.gep_inbounds(builder, fields, 0, 0))
 

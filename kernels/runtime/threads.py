@@ -18,6 +18,7 @@ import numpy as np
 from ...errors import ConfigError
 
 LOCK = threading.RLock()
+_local = threading.local()
 MOST_THREADS = 256
 SHARES = 4  # of a kernel's work for each thread; more would keep fewer neighbours together
 SMALL = 1 << 16  # bytes of a kernel's largest array; below it one thread does the work
@@ -72,17 +73,32 @@ def set_num_threads(threads: int) -> None:
         _requested = int(threads)
 
 
+def current():
+    """What this thread records its launches to (``recording.py``), or None."""
+    return getattr(_local, "recording", None)
+
+
+def record_to(recording):
+    """Have this thread record its launches, or with None record no more."""
+    _local.recording = recording
+
+
 _workers = None  # the Workers of this process, when they have been needed
 
 
-def _ready(threads):
-    """Minus the address of the workers' shared array, with so many threads ready for a kernel."""
+def ready(threads):
+    """The address of the workers' shared array, with so many threads ready for a kernel. LOCK is held."""
     global _workers
     if _workers is None:
         from .workers import Workers
 
         _workers = Workers(MOST_THREADS)
-    return -_workers.ready(threads)
+    return _workers.ready(threads)
+
+
+def control():
+    """The workers' shared array, after ``ready``."""
+    return _workers.control
 
 
 def forget_workers():
@@ -104,14 +120,27 @@ def launch(kernel, *args):
     Small work runs on one thread: waking the others costs more, and far more if they have to wait for a core. Raises
     MemoryError if a thread share failed to allocate its scratch arrays.
     """
+    recording = current()
     with LOCK:
-        threads = get_num_threads()
-        if threads == 1 or not _large(args):
+        threads = get_num_threads() if _large(args) else 1
+        if recording is not None:
+            failed = recording.launch(kernel, args, SHARES * threads if threads > 1 else 1, ready(threads))
+        elif threads == 1:
             failed = kernel(0, 1, 0, *args)
         else:
-            failed = kernel(_ready(threads), SHARES * threads, 0, *args)
+            failed = kernel(-ready(threads), SHARES * threads, 0, *args)
     if failed:
         raise MemoryError(f"{kernel.__name__} found no memory for its scratch arrays")
+
+
+def serial(kernel, *args):
+    """Run a kernel that takes the same three arguments first on this thread, with no lock: the work is too small for one."""
+    recording = current()
+    if recording is None:
+        kernel(0, 1, 0, *args)
+        return
+    with LOCK:
+        recording.launch(kernel, args, 1, ready(1))
 
 
 def _large(args):

@@ -13,7 +13,8 @@ cache lines:
 
     line 0            JOB: the number of the kernel that runs, counted up; STOP; SPINS
     line 1            what describes it: SHARE and ARGUMENTS, addresses; THREADS, how many take part. RUN, the address of
-                      ``run``; SLEEP, of a C function, and NAP, its argument
+                      ``run``; SLEEP, of a C function, and NAP, its argument; RECORD, where ``run`` writes down what it is
+                      called with (``recording.py``), or 0
     line 2            DONE: how many of its shares are finished
     line 3 + 2n       thread n's range: NEXT, the number of the kernel (upper 32 bits) and the next share (lower); END
     line 4 + 2n       thread n's PARKED: 1 while it waits, or is about to wait, on its lock
@@ -38,11 +39,12 @@ from .jit import njit
 
 LINE = 64  # bytes
 JOB, STOP, SPINS = 0, 8, 16
-SHARE, ARGUMENTS, THREADS, RUN, SLEEP, NAP = range(LINE, LINE + 48, 8)
+SHARE, ARGUMENTS, THREADS, RUN, SLEEP, NAP, RECORD = range(LINE, LINE + 56, 8)
 DONE = 2 * LINE
 NEXT, END, PARKED = 3 * LINE, 3 * LINE + 8, 4 * LINE
 EACH = 2 * LINE  # from one thread's range to the next one's
 SPIN = 10_000  # rounds in which a worker waits for the next kernel, before it parks
+MOST_ARGUMENTS = 4096  # bytes of a kernel's arguments
 PATIENCE = 2_000  # rounds in which the launching thread waits for the last shares, before it sleeps between looks
 
 _bytes = ir.IntType(8).as_pointer()
@@ -80,9 +82,27 @@ def _take(control, thread):
                 atomics.add(control + DONE, 1)
 
 
+@njit(inner=True)
+def _write_down(record, function, arguments, size, shares):
+    """record: the address of int64: the function, the shares, the size of the arguments in bytes, and the arguments."""
+    atomics.store(record, function)
+    atomics.store(record + 8, shares)
+    atomics.store(record + 16, size)
+    for at in range(0, min(size, MOST_ARGUMENTS), 8):
+        atomics.store(record + 24 + at, atomics.load(arguments + at))
+
+
 @njit()
-def run(control, function, arguments, shares):
-    """Run shares 0 ≤ s < ``shares`` of the C function at an address on the threads. Returns when all are finished."""
+def run(control, function, arguments, size, shares):
+    """Run shares 0 ≤ s < ``shares`` of the C function at an address on the threads. Returns when all are finished.
+
+    arguments: the address of the function's arguments, ``size`` bytes, a multiple of 8.
+    """
+    if atomics.load(control + RECORD) != 0:
+        _write_down(atomics.load(control + RECORD), function, arguments, size, shares)
+    if shares == 1:
+        _call_share(function, arguments, 0, 0)
+        return 0
     threads = atomics.load(control + THREADS)
     job = atomics.load(control + JOB) + 1
     atomics.store(control + SHARE, function)
@@ -102,6 +122,22 @@ def run(control, function, arguments, shares):
         else:
             atomics.call(atomics.load(control + SLEEP), atomics.load(control + NAP))
     return 0
+
+
+@njit()
+def replay(control, entries, start, stop):
+    """Run launches start ≤ n < ``stop`` again. Returns the number of one that found no memory for its scratch arrays, or −1.
+
+    entries: (launches, 3) int64, the function, the shares and the address of the arguments, which begin with what a failed
+    share sets to 1.
+    """
+    for n in range(start, stop):
+        arguments = entries[n, 2]
+        atomics.store(arguments, 0)
+        run(control, entries[n, 0], arguments, 0, entries[n, 1])
+        if atomics.load(arguments) != 0:
+            return n
+    return -1
 
 
 @njit()
@@ -125,7 +161,7 @@ def wait(control, thread, seen):
         _take(control, thread)
 
 
-_RUN_SIGNATURE = (types.int64,) * 4
+_RUN_SIGNATURE = (types.int64,) * 5
 
 
 @cache

@@ -33,6 +33,8 @@ def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 class ZeroPad(nn.Module):
     """Option A of [1, §3.3]: every stride-th pixel, padded with channels of zeros, half of them before x and half after."""
 
+    recordable = True
+
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         self.stride = stride
         self.before = (out_channels - in_channels) // 2
@@ -47,6 +49,8 @@ class ZeroPad(nn.Module):
 
 class Projection(nn.Sequential):
     """Option B of [1, §3.3]: a 1×1 convolution and its batch norm."""
+
+    recordable = True
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
@@ -88,6 +92,8 @@ def make_shortcut(
 class BasicBlock(nn.Module):
     """relu(x + F(x)), F = 3×3 → BN → relu → 3×3 → BN. [1, fig. 5 left]"""
 
+    recordable = True
+
     expansion = 1
 
     def __init__(self, in_channels: int, channels: int, stride: int = 1, option: Option = "B") -> None:
@@ -109,6 +115,8 @@ class Bottleneck(nn.Module):
 
     The stride is on the 3×3 convolution ("v1.5"): a strided 1×1 would ignore three of four pixels.
     """
+
+    recordable = True
 
     expansion = 4
     stride_on_3x3 = True
@@ -167,6 +175,8 @@ class PreActBlock(nn.Module):
 class PreActBasicBlock(PreActBlock):
     """x + F(x), F = BN → relu → 3×3, twice."""
 
+    recordable = True
+
     expansion = 1
 
     def __init__(self, in_channels: int, channels: int, stride: int = 1, option: Option = "B") -> None:
@@ -183,6 +193,8 @@ class PreActBasicBlock(PreActBlock):
 
 class PreActBottleneck(PreActBlock):
     """x + F(x), F = BN → relu → 1×1, BN → relu → 3×3, BN → relu → 1×1. The stride is on the 3×3 convolution."""
+
+    recordable = True
 
     expansion = 4
     stride_on_3x3 = True

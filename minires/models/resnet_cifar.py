@@ -31,6 +31,8 @@ class CifarResNet(nn.Module):
     projections, None for a plain network. pool: "avg" or "max". Raises ConfigError for a depth that is not 6n + 2.
     """
 
+    recordable = True
+
     def __init__(
         self,
         depth: int,
@@ -62,6 +64,8 @@ class CifarPreResNet(nn.Module):
 
     (N, in_channels, H, W) → logits (N, num_classes). Options as of CifarResNet; block: PreActBasicBlock or a bottleneck.
     """
+
+    recordable = True
 
     def __init__(
         self,

@@ -21,6 +21,8 @@ class ResNet(nn.Module):
     of the 3×3; basic blocks are not affected. pool: "avg" or "max", the global pooling.
     """
 
+    recordable = True
+
     def __init__(
         self,
         block: type[BasicBlock] | type[Bottleneck],
@@ -61,6 +63,8 @@ class ResNetV2(nn.Module):
     The stem has no norm and no relu, since the first block begins with them; a final norm and relu precede the global
     pooling. depths: the numbers of blocks of the four stages. Other options as of ResNet.
     """
+
+    recordable = True
 
     def __init__(
         self,

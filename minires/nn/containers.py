@@ -51,6 +51,8 @@ class Sequential(ModuleList):
     )
     """
 
+    recordable = True
+
     @overload
     def __init__(self, *modules: Module) -> None: ...
 

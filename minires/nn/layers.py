@@ -18,6 +18,8 @@ from .module import Module, Parameter
 class Identity(Module):
     """y = x."""
 
+    recordable = True
+
     def forward(self, x: Tensor) -> Tensor:
         return x
 
@@ -27,6 +29,8 @@ class Linear(Module):
 
     Raises ConfigError for fewer than one feature.
     """
+
+    recordable = True
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         if in_features < 1 or out_features < 1:
@@ -54,6 +58,8 @@ class Conv2d(Module):
     (KH, KW, I, O). kernel_size, stride, padding and dilation are integers or (height, width). float32, or float64 after
     ``double()``. Raises ConfigError for groups that do not divide both numbers of channels.
     """
+
+    recordable = True
 
     def __init__(
         self,
@@ -123,6 +129,8 @@ def _default_init(layer: Linear | Conv2d) -> None:
 class ReLU(Module):
     """y = max(x, 0)."""
 
+    recordable = True
+
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
 
@@ -190,6 +198,8 @@ class Dropout(Module):
 
 class Flatten(Module):
     """(N, C, H, W) → (N, C·H·W): merges all dimensions from start_dim on, in logical order."""
+
+    recordable = True
 
     def __init__(self, start_dim: int = 1) -> None:
         self.start_dim = start_dim

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ..errors import ConfigError, DtypeError, ShapeError, nearest
 from ..grad_mode import watcher
-from ..handle import Handle
+from ..handle import Handle, structure
 from ..tensor import Tensor
 from .hooks import BackwardHook
 
@@ -55,6 +55,7 @@ class Module:
     """
 
     training = True
+    recordable: Any = False  # does every call launch the same kernels? Each class says so for itself (``recorded.py``)
     _buffers: set[str]  # names
     _forward_pre_hooks: dict[object, tuple[Callable[..., Any], bool]]
     _forward_hooks: dict[object, tuple[Callable[..., Any], bool]]
@@ -164,7 +165,13 @@ class Module:
             raise ConfigError(
                 f"{type(self).__name__}.{name} is a buffer, an ndarray, and cannot become a {type(value).__name__}"
             )
+        if before is not value:
+            structure.changes()
         super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        structure.changes()
 
     def register_buffer(self, name: str, array: NDArray | None) -> None:
         """Make ``self.name`` an ndarray (or None) that is saved and loaded with the parameters.
@@ -320,6 +327,7 @@ class Module:
         for name, array in own.items():
             if name in given:
                 array[...] = given[name]
+        structure.changes()
         for parameter in self.parameters():
             parameter.count_change()
         return IncompatibleKeys(missing, unexpected)

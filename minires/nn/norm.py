@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import functional as F
+from .. import kernels
 from ..errors import ConfigError, ShapeError
-from ..ops.normalization import update_running_stats
 from ..tensor import Tensor
 from .module import Module, Parameter
 
@@ -71,13 +71,18 @@ class BatchNorm2d(Module):
 
     def update_running_stats(self, mean: NDArray[Any], var: NDArray[Any], count: int) -> None:
         """Move the running statistics as a training step does, towards mean and biased variance of ``count`` values."""
-        update_running_stats(self.running_mean, self.running_var, self._current_momentum(), mean, var, count)
-        self.num_batches_tracked += 1
+        running = self.running_mean, self.running_var, self.num_batches_tracked
+        kernels.update_running_stats(*running, self._current_momentum(), mean, var, count)
 
     @property
     def fusable(self) -> bool:
         """Whether a fused operation may replace a call of this module: the usual settings, no hooks, no forward of its own."""
         return self.is_plain(_BATCH_NORM) and self.affine and self.track_running_stats
+
+    @property
+    def recordable(self) -> bool:
+        """Whether every call launches the same kernels: a momentum that depends on the number of batches is no constant."""
+        return self.fusable and not (self.training and self.momentum is None)
 
     def extra_repr(self) -> str:
         return (

@@ -13,6 +13,8 @@ class MaxPool2d(Module):
     Padding counts as -∞. All settings are integers or (height, width). OH and OW as in Conv2d.
     """
 
+    recordable = True
+
     def __init__(
         self,
         kernel_size: int | tuple[int, int],
@@ -37,6 +39,8 @@ class AvgPool2d(Module):
 
     count_include_pad: whether padding counts, as zeros. kernel_size, stride and padding are integers or (height, width).
     """
+
+    recordable = True
 
     def __init__(
         self,
@@ -74,12 +78,16 @@ class _GlobalPool2d(Module):
 class AdaptiveAvgPool2d(_GlobalPool2d):
     """y = the mean over each channel of an image of any size: (N, C, H, W) → (N, C, 1, 1). Only output size 1."""
 
+    recordable = True
+
     def forward(self, x: Tensor) -> Tensor:
         return F.global_avg_pool2d(x)
 
 
 class AdaptiveMaxPool2d(_GlobalPool2d):
     """y = the maximum over each channel of an image of any size: (N, C, H, W) → (N, C, 1, 1). Only output size 1."""
+
+    recordable = True
 
     def forward(self, x: Tensor) -> Tensor:
         return F.global_max_pool2d(x)

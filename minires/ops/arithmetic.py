@@ -16,8 +16,11 @@ def unbroadcast(dy, shape):
     lead = dy.ndim - len(shape)
     stretched = tuple(axis + lead for axis, n in enumerate(shape) if n == 1 and dy.shape[axis + lead] != 1)
     # In float64: along leading axes NumPy adds one by one, and a million terms lose three digits of float32.
-    total = dy.sum(axis=(*range(lead), *stretched), keepdims=True, dtype=np.float64)
-    return total.reshape(shape).astype(dy.dtype)
+    axes = (*range(lead), *stretched)
+    total, result = np.empty([1 if i in axes else n for i, n in enumerate(dy.shape)]), np.empty(shape, dy.dtype)
+    kernels.also(np.sum, dy, axis=axes, keepdims=True, dtype=np.float64, out=total)
+    kernels.also(np.copyto, result, total.reshape(shape))
+    return result
 
 
 class Binary(Op):

@@ -3,6 +3,8 @@
 import numbers
 from functools import lru_cache
 
+import numpy as np
+
 from .. import kernels
 from ..errors import ConfigError, ShapeError
 from ..kernels.descriptors import ADD, MOMENTS, Epilogue, Operand
@@ -43,7 +45,7 @@ class Conv2d(Op):
         if epilogue is not None:
             y, self.statistics = y
         if self.bias:
-            y += rest[0]
+            kernels.also(np.add, y, rest[0], out=y)
         return y
 
     def wrap(self, y):

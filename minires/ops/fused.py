@@ -8,12 +8,10 @@ gradient as it computes it. ``docs/fused-path.md`` follows a block through both.
 
 import math
 
-import numpy as np
-
 from .. import kernels
 from ..errors import MiniresError
 from ..grad_mode import is_grad_enabled
-from ..kernels.descriptors import GRADIENT, MASK, NORMALISE, NORMALISED, PLAIN, Epilogue, Operand, normalised, rounded
+from ..kernels.descriptors import GRADIENT, MASK, NORMALISE, NORMALISED, PLAIN, Epilogue, Operand
 from ..kernels.memory_format import hwio, nchw, nhwc
 from ..lazy import ConvGradient, LazyTensor, NormGradient, is_fusing, is_lazy, saved, stored, values
 from ..recompute import SavedActivation
@@ -162,10 +160,8 @@ def conv_bn(x, conv, bn, relu=True, shortcut=None):
     """relu(bn(conv(x)) + shortcut), where ``fusable`` says so; in evaluation mode also without the relu."""
     if bn.training:
         return _norm_relu(Conv2d(conv.geometry, moments=True).apply(x, conv.weight), bn, shortcut)
-    mean, scale, shift = _fixed(bn)
-    near, rest = rounded(mean, x.dtype)
     other = None if shortcut is None else values(shortcut)
-    epilogue = Epilogue(NORMALISE, (near, scale, shift - rest * scale), relu, other)
+    epilogue = Epilogue(NORMALISE, _fixed(bn), relu, other)
     y, _ = kernels.conv2d(saved(x).operand(), hwio(conv.weight.data), *conv.geometry, epilogue)
     return Tensor(nchw(y))
 
@@ -174,7 +170,7 @@ def bn_relu(x, bn):
     """relu(bn(x)), where ``fusable`` says so: stored only if somebody may change x."""
     if bn.training:
         return _norm_relu(x, bn)
-    y = SavedActivation(normalised(stored(x), *_fixed(bn)))
+    y = SavedActivation(Operand(stored(x), NORMALISED, _fixed(bn)))
     if is_lazy(x) and x.saved is not None:
         x.saved.add_dependant(y.array)
     else:
@@ -189,7 +185,7 @@ def bn_relu_conv(x, bn, conv, shortcut=None):
     if bn.training:
         activation = bn_relu(x, bn)
     else:  # it is used at once, so nothing can change x before
-        activation = LazyTensor.of(SavedActivation(normalised(values(x), *_fixed(bn))))
+        activation = LazyTensor.of(SavedActivation(Operand(values(x), NORMALISED, _fixed(bn))))
     return op.apply(activation, conv.weight, *others)
 
 
@@ -203,6 +199,5 @@ def _norm_relu(c, bn, shortcut=None):
 
 
 def _fixed(bn):
-    """(mean, scale, shift), float64, of a batch norm in evaluation mode."""
-    scale = bn.weight.data.astype(np.float64) / np.sqrt(bn.running_var.astype(np.float64) + bn.eps)
-    return bn.running_mean.astype(np.float64), scale, bn.bias.data.astype(np.float64)
+    """(3, C): mean, scale and shift of a batch norm in evaluation mode."""
+    return kernels.norm_fixed_terms(bn.running_mean, bn.running_var, bn.eps, bn.weight.data, bn.bias.data)

@@ -39,7 +39,7 @@ class Linear(Op):
         self.x, self.w = x, w
         y = product(x, w.T)  # (…, I)·(I, O) → (…, O)
         if b is not None:
-            y += b
+            kernels.also(np.add, y, b, out=y)
         return y
 
     def backward(self, dy, needs):

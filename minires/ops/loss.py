@@ -64,7 +64,9 @@ def cross_entropy(
     if not 0 <= label_smoothing <= 1:
         raise ConfigError(f"cross_entropy: label_smoothing is from 0 to 1, not {label_smoothing!r}")
     labels_in("cross_entropy", labels, logits.shape[1])
-    return _reduce("cross_entropy", CrossEntropy(labels.astype(np.int64), label_smoothing).apply(logits), reduction)
+    own = np.empty(labels.shape, np.int64)
+    kernels.also(np.copyto, own, labels, casting="same_kind")
+    return _reduce("cross_entropy", CrossEntropy(own, label_smoothing).apply(logits), reduction)
 
 
 def mse_loss(x: Tensor, target: Tensor | ArrayLike, *, reduction: str = "mean") -> Tensor:

@@ -78,11 +78,16 @@ class SGD:
         self._check_gradients()
         for group in self.param_groups:
             lr, momentum = float(group["lr"]), float(group["momentum"])
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                v = self._velocity(p) if momentum else None
-                kernels.sgd_step(p.data, p.grad, v, lr, momentum, float(group["weight_decay"]), bool(group["nesterov"]))
+            params = [p for p in group["params"] if p.grad_to_read is not None]
+            by_dtype: dict[Any, list[Tensor]] = {}
+            for p in params:
+                by_dtype.setdefault(p.dtype, []).append(p)
+            for alike in by_dtype.values():
+                arrays, grads = [p.data for p in alike], [p.grad_to_read for p in alike]
+                velocities = [self._velocity(p) for p in alike] if momentum else None
+                settings = lr, momentum, float(group["weight_decay"]), bool(group["nesterov"])
+                kernels.sgd_step(arrays, grads, velocities, *settings)
+            for p in params:
                 p.count_change()
 
     def _velocity(self, p: Tensor) -> NDArray:
@@ -96,11 +101,12 @@ class SGD:
 
     def _check_gradients(self) -> None:
         for i, p in enumerate(self._params()):
-            if p.grad is None or (p.grad.shape == p.shape and p.grad.dtype == p.dtype):
+            grad = p.grad_to_read
+            if grad is None or (grad.shape == p.shape and grad.dtype == p.dtype):
                 continue
-            error = ShapeError if p.grad.shape != p.shape else DtypeError
+            error = ShapeError if grad.shape != p.shape else DtypeError
             raise error(
-                f"SGD.step: the gradient of parameter {i} is {p.grad.dtype} of shape {p.grad.shape}, and the parameter "
+                f"SGD.step: the gradient of parameter {i} is {grad.dtype} of shape {grad.shape}, and the parameter "
                 f"{p.dtype} of shape {p.shape}: call zero_grad() and backward() again, or assign a gradient that fits"
             )
 

@@ -75,7 +75,7 @@ def calls(dtype, change=lambda x: x):
     yield "cross_entropy_grad", kernels.cross_entropy_grad(change(p), change(LABELS), 0.1, new(40))
     param, velocity = (np.array(new(70, 50)) for _ in range(2))
     for momentum in (0.9, 0.0):
-        kernels.sgd_step(param, new(70, 50), velocity if momentum else None, 0.1, momentum, 1e-2, momentum > 0)
+        kernels.sgd_step([param], [new(70, 50)], [velocity] if momentum else None, 0.1, momentum, 1e-2, momentum > 0)
     yield "sgd_step", np.stack([param, velocity])
     images, indices = rng.integers(0, 256, (9, 12, 12, 3), dtype=np.uint8), np.array([4, 0, 8, 1])
     out, how = np.empty((4, 12, 12, 3), dtype), {"pad": 2, "reflect": True, "flip": True, "cutout": 3}

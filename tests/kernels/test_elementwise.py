@@ -181,7 +181,7 @@ def test_sgd_step_against_loops(shape, momentum, decay, nesterov, order, dtype, 
         if order == "F" or (order == "weights" and len(shape) == 4):
             stored = np.asfortranarray if order == "F" else lambda w: layout.oihw(np.copy(layout.hwio(w)))
             param, velocity = stored(param), stored(velocity)
-        module.sgd_step(param, grad, velocity if momentum else None, 0.1, momentum, decay, nesterov)
+        module.sgd_step([param], [grad], [velocity] if momentum else None, 0.1, momentum, decay, nesterov)
         assert param.dtype == dtype
         assert_close(param, expected, np.abs(start) + np.abs(grad) + np.abs(v))
         if momentum:
@@ -192,7 +192,7 @@ def test_sgd_step_refuses_what_it_cannot_update_in_place():
     gaps, dense = np.ones((4, 8), np.float32)[:, ::2], np.ones((4, 4), np.float32)
     for param, velocity in ((gaps, dense), (dense, gaps), (dense, np.asfortranarray(dense))):
         with pytest.raises(ShapeError, match="memory"):
-            fast.sgd_step(param, dense, velocity, 0.1, 0.9, 0.0, False)
+            fast.sgd_step([param], [dense], [velocity], 0.1, 0.9, 0.0, False)
     np.testing.assert_array_equal(gaps, 1)
 
 

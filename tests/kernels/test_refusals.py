@@ -57,10 +57,10 @@ def test_the_update_refuses_a_mismatched_gradient(backend):
     with kernels.backend(backend):
         for grad in (np.ones(3, np.float32), np.ones((1, 5), np.float32), np.ones(5)):
             with pytest.raises((ShapeError, DtypeError)):
-                kernels.sgd_step(np.ones(5, np.float32), grad, None, 0.1, 0.0, 0.0, False)
+                kernels.sgd_step([np.ones(5, np.float32)], [grad], None, 0.1, 0.0, 0.0, False)
 
 
 def test_the_update_refuses_a_read_only_parameter():
     frozen = np.frombuffer(np.ones(5, np.float32).tobytes(), np.float32)
     with pytest.raises(ShapeError, match="writeable"):
-        kernels.sgd_step(frozen, np.ones(5, np.float32), None, 0.1, 0.0, 0.0, False)
+        kernels.sgd_step([frozen], [np.ones(5, np.float32)], None, 0.1, 0.0, 0.0, False)

@@ -1,0 +1,302 @@
+"""Recorded training steps and predictions: the kernels of a fixed network, run again without the Python between them.
+
+A step of a small network spends a tenth of its time in Python, and at batch 1 more than half. The kernels that it launches are
+the same every time, with the same sizes and on arrays that could be the same. So the second step with inputs of one shape is
+recorded (``kernels/runtime/recording.py``), the third is computed both ways, and if every bit is the same, later ones run the
+recording. Whatever a recording cannot stand for is computed as if there were none: another shape, a hook, a watcher, a module
+that is not the library's or has been changed, dropout. The results are the same bits in any case.
+
+On GPUs this is done with CUDA graphs ("Accelerating PyTorch with CUDA Graphs", Nguyen et al. 2021).
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import functional as F
+from . import kernels
+from .grad_mode import is_grad_enabled, no_grad
+from .handle import structure
+from .kernels.checks import labels_in
+from .kernels.memory_format import nchw
+from .kernels.runtime.memory_pool import pool
+from .kernels.runtime.recording import Recording, record
+from .kernels.switches import uses_winograd
+from .lazy import is_fusing
+from .nn import Module
+from .tensor import Tensor, TransientGradient
+
+Arrays = list[NDArray[Any]]
+
+
+class _Recorded:
+    """What recorded steps and predictions share: when to record, to check, to run the recording.
+
+    state: "waiting" for two inputs of one shape in a row, "recorded", "checked", or "refused", with ``reason``.
+    """
+
+    frozen = False
+
+    def __init__(self, model: Module) -> None:
+        self.model = model
+        self.state, self.reason = "waiting", ""
+        self._lock = threading.Lock()
+        self._key: Any = None  # what the last inputs were like
+        self._version = -1  # of ``structure``, when the model was last looked at
+        self._signature: Any = None  # of the model, then
+        self._parameters: list[Any] = []
+        self._recording: Recording | None = None
+        self._inputs: Arrays = []
+        self._outputs: Arrays = []
+
+    def compute(self, *inputs: NDArray[Any]) -> Arrays:
+        """The outputs, with nothing recorded. Output arrays may be in use by nobody else."""
+        raise NotImplementedError
+
+    def _run(self, *inputs: NDArray[Any]) -> Arrays:
+        """The outputs for these inputs, arrays that nobody but the caller will change."""
+        if not self._lock.acquire(blocking=False):  # another thread is using the recording
+            return self.compute(*inputs)
+        try:
+            return self._choose(inputs)
+        finally:
+            self._lock.release()
+
+    def _choose(self, inputs: tuple[NDArray[Any], ...]) -> Arrays:
+        changed = self._look_at_model()
+        if self.state == "refused" or self._signature is None or not self._possible():
+            return self.compute(*inputs)
+        arrays = [(p._array, p.requires_grad) for p in self._parameters]
+        key = [(a.shape, a.dtype) for a in inputs], kernels.get_num_threads(), uses_winograd(), arrays
+        same, self._key = not changed and _same(key, self._key), key
+        if not same:
+            self._recording, self.state = None, "waiting"
+            return self.compute(*inputs)
+        if self._recording is None:
+            return self._record(inputs)
+        if self.state == "recorded":
+            return self._check(inputs)
+        self._set(inputs)
+        self._recording.replay()
+        return self._copies()
+
+    def _possible(self) -> bool:
+        """Whether a recording can stand for what this thread asks for."""
+        return is_fusing()
+
+    def _look_at_model(self) -> bool:
+        """Whether the model has changed in a way that changes its kernels, or may have, since the last time."""
+        if self._version == structure.version:
+            return False
+        version, now = structure.version, signature(self.model)
+        changed = now != self._signature
+        self._version, self._signature, self._parameters = version, now, list(self.model.parameters())
+        if not changed and self._recording is not None:
+            self._recording.prepare()  # the values of buffers may have changed
+        return changed
+
+    # --- the recording
+
+    def _record(self, inputs: tuple[NDArray[Any], ...]) -> Arrays:
+        pool.clear()  # so that the memory of steps that were not recorded does not stay beside that of the recording
+        recording = Recording(self.frozen)
+        self._inputs = [_place_for(a) for a in inputs]
+        self._set(inputs)
+        with record(recording):
+            outputs = self.compute(*self._inputs)
+        self._outputs = [recording.alias(a) for a in outputs]
+        copies = [kernels.copy(a) for a in self._outputs]
+        del outputs
+        self._release()
+        if not recording.is_closed:
+            gc.collect()
+        if not recording.is_closed:
+            self._refuse("something keeps an array of a recorded computation")
+            return copies
+        recording.finish()
+        self._recording, self.state = recording, "recorded"
+        return copies
+
+    def _check(self, inputs: tuple[NDArray[Any], ...]) -> Arrays:
+        """Compute both ways."""
+        assert self._recording is not None
+        self._set(inputs)
+        buffers = list(self.model.buffers())
+        before = [b.copy() for b in buffers]
+        self._recording.replay()
+        found, after = self._copies(), [b.copy() for b in buffers]
+        for buffer, value in zip(buffers, before):
+            buffer[...] = value
+        outputs = self.compute(*self._inputs)
+        right = [kernels.copy(a) for a in outputs]
+        del outputs
+        self._release()
+        pairs = [*zip(found, right, strict=True), *zip(after, buffers, strict=True)]
+        if all(a.tobytes() == b.tobytes() for a, b in pairs):
+            self.state = "checked"
+        else:
+            self._refuse("the recorded computation and the plain one differ")
+        return right
+
+    def _refuse(self, reason: str) -> None:
+        self.state, self.reason, self._recording = "refused", reason, None
+
+    def _set(self, inputs: tuple[NDArray[Any], ...]) -> None:
+        for place, array in zip(self._inputs, inputs):
+            np.copyto(place, array)
+
+    def _copies(self) -> Arrays:
+        return [kernels.copy(a) for a in self._outputs]
+
+    def _release(self) -> None:
+        """Let go of what ``compute`` left in the model."""
+
+
+class RecordedPrediction(_Recorded):
+    """The outputs of a network in evaluation mode, as ``with no_grad(): model(x)`` gives them, from a recording where possible.
+
+    What follows from the weights alone, such as packing them, is computed once, and again when an optimizer, ``.data =`` or
+    load_state_dict has changed them. What NumPy writes into their arrays in place cannot be seen: call ``refresh()`` after it.
+
+        predict = minires.RecordedPrediction(model.eval())
+        logits = predict(images)
+
+    images: ndarray or Tensor (N, C, H, W). The output is a Tensor, the caller's own. A model in training mode is computed without
+    a recording.
+    """
+
+    frozen = True
+
+    def __init__(self, model: Module) -> None:
+        super().__init__(model)
+        self._versions: list[int] = []
+
+    def __call__(self, images: NDArray[Any] | Tensor) -> Tensor:
+        array = images.data if isinstance(images, Tensor) else np.asarray(images)
+        return Tensor(self._run(array)[0])
+
+    def refresh(self) -> None:
+        """Compute anew what follows from the weights."""
+        with self._lock:
+            if self._recording is not None:
+                self._recording.prepare()
+
+    def compute(self, *inputs: NDArray[Any]) -> Arrays:
+        with no_grad():
+            return [self.model(Tensor(inputs[0])).data]
+
+    def _possible(self) -> bool:
+        versions = [p.version for p in self._parameters]
+        if versions != self._versions:
+            self._versions = versions
+            if self._recording is not None:
+                self._recording.prepare()
+        return is_fusing() and not self.model.training
+
+
+class RecordedStep(_Recorded):
+    """Forward and backward pass of a classifier with softmax cross-entropy, from a recording where possible.
+
+        step = minires.RecordedStep(model)
+        loss, logits = step(images, labels)       # in place of model(), cross_entropy(), zero_grad() and backward()
+        optimizer.step()
+
+    images: (N, C, H, W), labels: (N,) integers. Sets the gradients of the model's parameters, in place of what was there.
+    Returns the mean loss and the logits (N, K), arrays. Raises DataError for labels out of range.
+    """
+
+    def __init__(self, model: Module, label_smoothing: float = 0.0) -> None:
+        super().__init__(model)
+        self.label_smoothing = label_smoothing
+        self._trained: list[Any] = []  # the parameters that got a gradient
+
+    def __call__(self, images: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        labels = np.asarray(labels)
+        if self.state == "checked":
+            labels_in("cross_entropy", labels, self._outputs[1].shape[1])
+        losses, logits, *gradients = self._run(np.asarray(images), labels)
+        for p, gradient in zip(self._trained, gradients):  # there are none if they are to be copied when somebody looks
+            p.grad = gradient
+        return F.mean(Tensor(losses)).data, logits
+
+    def compute(self, *inputs: NDArray[Any]) -> Arrays:
+        images, labels = inputs
+        self._release()
+        logits = self.model(Tensor(images))
+        losses = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
+        losses.mean().backward()
+        self._trained = [p for p in self.model.parameters() if p.grad is not None]
+        return [losses.data, logits.data, *[p.grad for p in self._trained]]
+
+    def _possible(self) -> bool:
+        return is_fusing() and is_grad_enabled()
+
+    def _copies(self) -> Arrays:
+        """Copies of losses and logits alone, once the recording is checked: gradients are copied when somebody looks."""
+        if self.state != "checked":
+            return super()._copies()
+        for p in self._parameters:
+            p.grad = None
+        for p, gradient in zip(self._trained, self._outputs[2:]):
+            p._grad = TransientGradient(gradient)
+        return [kernels.copy(a) for a in self._outputs[:2]]
+
+    def _release(self) -> None:
+        self.model.zero_grad()
+
+
+def signature(model: Module) -> Any:
+    """What decides which kernels a model launches, to be compared; None where a recording cannot stand for the model."""
+    found: list[Any] = []
+    for module in model.modules():
+        if not recordable(module) or any(p.hooks for _, p in module._own_parameters()):
+            return None
+        settings = [(name, _identity(value)) for name, value in vars(module).items()]
+        found.append((id(module), type(module), type(module).forward, module.training, settings))
+    return found
+
+
+def recordable(module: Module) -> bool:
+    """Whether a module's class says that each call launches the same kernels (``recordable = True``), and nobody listens.
+
+    A class says so for itself and its own forward(): for others that inherit from it, it may not be true.
+    """
+    kind = type(module)
+    owner = next((c for c in kind.__mro__ if "forward" in vars(c)), Module)
+    if kind is not owner and "recordable" not in vars(kind) and not kind.__module__.startswith(f"{__package__}."):
+        return False
+    return (
+        "recordable" in vars(owner)
+        and bool(module.recordable)
+        and not module.is_hooked
+        and "forward" not in vars(module)
+    )
+
+
+def _identity(value: Any) -> Any:
+    """A setting's value, or which object it is."""
+    if isinstance(value, Tensor):
+        return id(value)
+    if isinstance(value, list | tuple):
+        return tuple(map(_identity, value))
+    return value if isinstance(value, bool | int | float | str | type(None)) else id(value)
+
+
+def _same(key: Any, other: Any) -> bool:
+    """Whether two keys are the same; of arrays, whether they are the same objects."""
+    if other is None or key[:3] != other[:3] or len(key[3]) != len(other[3]):
+        return False
+    return all(a is b and needs == needed for (a, needs), (b, needed) in zip(key[3], other[3]))
+
+
+def _place_for(array: NDArray[Any]) -> NDArray[Any]:
+    """An array for inputs like this one: images channels-last, as convolutions read them, and labels int64."""
+    if array.ndim == 4:
+        N, C, H, W = array.shape
+        return nchw(np.empty((N, H, W, C), array.dtype))
+    return np.empty(array.shape, np.int64 if array.dtype.kind in "iu" else array.dtype)
