@@ -19,7 +19,7 @@ from ..errors import ConfigError, nearest
 from .memory_format import copy, nchw, nhwc, to_channels_last
 from .runtime import fork
 from .runtime.memory_pool import empty, empty_like, zeros
-from .runtime.recording import also
+from .runtime.recording import also, computed
 from .runtime.threads import get_num_threads, set_num_threads
 
 FUNCTIONS = (
@@ -109,6 +109,7 @@ __all__ = [
     "FUNCTIONS",
     "also",
     "backend",
+    "computed",
     "copy",
     "empty",
     "empty_like",

@@ -20,10 +20,13 @@ from .tensor import Tensor
 
 from . import data, models, nn, optim  # isort: skip
 from .gradcheck import gradcheck, gradcheck_model  # isort: skip
+from .recorded import RecordedPrediction, RecordedStep  # isort: skip
 
 __version__ = "0.1.0"
 __all__ = [
     "MiniresError",
+    "RecordedPrediction",
+    "RecordedStep",
     "Tensor",
     "backend",
     "data",

@@ -166,8 +166,7 @@ class RecordedPrediction(_Recorded):
         predict = minires.RecordedPrediction(model.eval())
         logits = predict(images)
 
-    images: ndarray or Tensor (N, C, H, W). The output is a Tensor, the caller's own. A model in training mode is computed without
-    a recording.
+    images: ndarray or Tensor (N, C, H, W). The output is a Tensor, the caller's own. In training mode nothing is recorded.
     """
 
     frozen = True

@@ -1,6 +1,7 @@
 """The search for NaN and Inf in many arrays at once."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -8,8 +9,7 @@ from ..checks import one_dtype
 from ..memory_format import Array
 from ..runtime.jit import njit
 from ..runtime.parallel import on_threads
-from ..runtime.pointers import array_at
-from ..runtime.recording import also
+from ..runtime.pointers import address_of, array_at
 from ..runtime.threads import launch
 from .elementwise import flat
 
@@ -44,10 +44,9 @@ def not_finite(arrays: Sequence[Array]) -> Array:
     if arrays:
         one_dtype("not_finite", *arrays)
         kept = [flat(a) for a in arrays]
-        starts = np.cumsum([0, *[a.size for a in kept]])
-        table = np.array([[a.__array_interface__["data"][0], at] for a, at in zip(kept, starts)], np.int64)
+        starts = list(accumulate((a.size for a in kept), initial=0))
+        table = np.array([[address_of(a), at] for a, at in zip(kept, starts)], np.int64)
         dtype = arrays[0].dtype
         exponent = np.array([np.inf], dtype).view(np.dtype(f"i{dtype.itemsize}"))
-        also(found.fill, 0)
-        launch(_find, table, int(starts[-1]), exponent, found)
+        launch(_find, table, starts[-1], exponent, found, work=starts[-1] * dtype.itemsize)
     return found

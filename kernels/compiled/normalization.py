@@ -15,6 +15,7 @@ from ..memory_format import Array, contiguous
 from ..runtime.jit import njit
 from ..runtime.memory_pool import empty_like
 from ..runtime.parallel import on_threads
+from ..runtime.recording import computed
 from ..runtime.threads import launch
 
 LONG_ROW = 256  # elements; loops over just 16 channels would spend their time on loop entry
@@ -60,6 +61,13 @@ def batch_norm_stats(x: Array) -> tuple[Array, Array]:
     blocks = -(-rows // BLOCK)
     first, sums, squares = np.empty((3, blocks, length), x.dtype)
     launch(_partial_moments, x.reshape(rows, length), first, sums, squares)
+    mean, var = computed(_join_blocks, (2, C), np.float64, first, sums, squares, rows, x.size // C)
+    return mean, var
+
+
+def _join_blocks(first, sums, squares, rows, count):
+    """(2, C): mean and biased variance of ``count`` values a channel, from the sums of blocks of the long rows."""
+    blocks, C = len(first), first.shape[1] * rows // count
     n = np.full((blocks, 1), BLOCK, np.float64)
     n[-1] = rows - (blocks - 1) * BLOCK
     means = first + sums / n  # float64 from here on; for each block and element
@@ -68,7 +76,7 @@ def batch_norm_stats(x: Array) -> tuple[Array, Array]:
     deviation = deviations.sum(0) + (n * (means - mean) ** 2).sum(0)
     means, deviation = mean.reshape(-1, C), deviation.reshape(-1, C)  # now join the rows of a long row
     mean = means.mean(0)
-    return mean, deviation.sum(0) / (x.size // C) + ((means - mean) ** 2).mean(0)
+    return mean, deviation.sum(0) / count + ((means - mean) ** 2).mean(0)
 
 
 def _repeat(values, length, dtype):
@@ -94,6 +102,11 @@ def _normalise(
     return 0
 
 
+def _scale_and_shift(mean, scale, shift, dtype, length):
+    near, rest = rounded(mean, dtype)
+    return [_repeat(v, length, dtype) for v in (near, scale, shift - rest * scale)]
+
+
 def batch_norm(x: Array, mean: Array, scale: Array, shift: Array) -> Array:
     """(x − mean)·scale + shift. Subtracting the mean first keeps precision when it is large.
 
@@ -104,8 +117,7 @@ def batch_norm(x: Array, mean: Array, scale: Array, shift: Array) -> Array:
     fits("batch_norm", mean.shape == scale.shape == shift.shape == x.shape[-1:], x, mean, scale, shift)
     rows, length = _fold(x)
     y = empty_like(x)
-    near, rest = rounded(mean, x.dtype)
-    params = [_repeat(v, length, x.dtype) for v in (near, scale, shift - rest * scale)]
+    params = computed(_scale_and_shift, (3, length), x.dtype, mean, scale, shift, x.dtype, length)
     launch(_normalise, x.reshape(rows, length), *params, y.reshape(rows, length))
     return y
 
@@ -169,15 +181,31 @@ def batch_norm_grad(
     dy, x = contiguous(dy), contiguous(x)
     C = x.shape[-1]
     rows, length = _fold(x)
-    near, rest = rounded(mean, x.dtype)
     sums, products = np.empty((2, -(-rows // BLOCK), length), x.dtype)
-    folded = dy.reshape(rows, length), x.reshape(rows, length), _repeat(near, length, x.dtype)
+    near = computed(_near, (length,), x.dtype, mean, x.dtype, length)
+    folded = dy.reshape(rows, length), x.reshape(rows, length), near
     launch(_partial_grads, *folded, sums, products)
-    dbias = sums.sum(0, dtype=np.float64).reshape(-1, C).sum(0)
-    dweight = (products.sum(0, dtype=np.float64).reshape(-1, C).sum(0) - rest * dbias) * inv_std
-    M = x.size // C
-    a = weight * inv_std
-    b, d = (-a * inv_std * dweight / M, -a * dbias / M) if training else (np.zeros(C), np.zeros(C))
-    dx = empty_like(x)
-    launch(_input_grad, *folded, *[_repeat(v, length, x.dtype) for v in (a, b, d - b * rest)], dx.reshape(rows, length))
+    dweight, dbias = computed(_parameter_grads, (2, C), np.float64, sums, products, mean, inv_std, x.dtype)
+    M, dx = x.size // C, empty_like(x)
+    known = mean, inv_std, weight, dweight, dbias, M, training, x.dtype, length
+    launch(_input_grad, *folded, *computed(_input_grad_terms, (3, length), x.dtype, *known), dx.reshape(rows, length))
     return dx, dweight, dbias
+
+
+def _near(mean, dtype, length):
+    return _repeat(rounded(mean, dtype)[0], length, dtype)
+
+
+def _parameter_grads(sums, products, mean, inv_std, dtype):
+    """dweight and dbias, from the sums of blocks."""
+    C, (_, rest) = len(mean), rounded(mean, dtype)
+    dbias = sums.sum(0, dtype=np.float64).reshape(-1, C).sum(0)
+    return (products.sum(0, dtype=np.float64).reshape(-1, C).sum(0) - rest * dbias) * inv_std, dbias
+
+
+def _input_grad_terms(mean, inv_std, weight, dweight, dbias, M, training, dtype, length):
+    """a, b and d of ``_input_grad``, along a long row."""
+    _, rest = rounded(mean, dtype)
+    a = weight * inv_std
+    b, d = (-a * inv_std * dweight / M, -a * dbias / M) if training else np.zeros((2, len(a)))
+    return [_repeat(v, length, dtype) for v in (a, b, d - b * rest)]

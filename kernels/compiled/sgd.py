@@ -1,6 +1,7 @@
 """The SGD update with momentum, in place, in one pass over all parameters."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from ..checks import alike, one_dtype
 from ..memory_format import Array, contiguous
 from ..runtime.jit import njit
 from ..runtime.parallel import on_threads
-from ..runtime.pointers import array_at
+from ..runtime.pointers import address_of, array_at
 from ..runtime.threads import launch
 from .elementwise import same_order
 
@@ -65,41 +66,21 @@ def sgd_step(
 ) -> None:
     """g = grad + weight_decay·param;  v = momentum·v + g;  param −= lr·(g + momentum·v if nesterov else v).
 
-    One launch for all parameters. A parameter, its gradient and its velocity have the same shape, and all one dtype. The parameter and its
-    velocity have the same memory order too, and are updated in place; velocities may be None without momentum. As in PyTorch,
-    the learning rate multiplies the velocity, not the gradient in it. Raises ShapeError and DtypeError.
+    One launch for all. A parameter, its gradient and its velocity have the same shape, and all have one dtype. The parameter
+    and its velocity have the same memory order too, and are updated in place; velocities may be None without momentum.
+    As in PyTorch, the learning rate multiplies the velocity, not the gradient in it. Raises ShapeError and DtypeError.
     """
     if not params:
         return
     if velocities is None:
         velocities, momentum = params, 0.0  # velocities are not used
-    table = StepTable(params, grads, velocities)
-    table.set(lr, momentum, weight_decay, nesterov)
-    launch(_sgd, *table.arguments)
-
-
-class StepTable:
-    """The arguments of an SGD update of some parameters, whose settings can be ``set`` again."""
-
-    def __init__(self, params, grads, velocities):
-        one_dtype("sgd_step", *params)
-        self.kept = [_flat(*arrays) for arrays in zip(params, grads, velocities)]
-        sizes = [param.size for param, _, _ in self.kept]
-        starts = np.cumsum([0, *sizes])
-        self.table = np.array(
-            [[a.__array_interface__["data"][0] for a in arrays] + [start] for arrays, start in zip(self.kept, starts)],
-            np.int64,
-        )
-        self.settings = np.zeros(5, params[0].dtype)
-        self.total = int(starts[-1])
-
-    def set(self, lr, momentum, weight_decay, nesterov):
-        now, ahead = (1, momentum) if nesterov else (0, 1)  # the step is now·g + ahead·v
-        self.settings[:] = lr, momentum, weight_decay, now, ahead
-
-    @property
-    def arguments(self):
-        return self.table, self.total, self.settings
+    one_dtype("sgd_step", *params)
+    kept = [_flat(*arrays) for arrays in zip(params, grads, velocities, strict=True)]
+    starts = list(accumulate((param.size for param, _, _ in kept), initial=0))
+    table = [[*map(address_of, arrays), start] for arrays, start in zip(kept, starts)]
+    now, ahead = (1, momentum) if nesterov else (0, 1)  # the step is now·g + ahead·v
+    settings = np.array([lr, momentum, weight_decay, now, ahead], params[0].dtype)
+    launch(_sgd, np.array(table, np.int64), starts[-1], settings, work=starts[-1] * settings.itemsize)
 
 
 def _flat(param, grad, velocity):

@@ -6,6 +6,11 @@ from numba.extending import intrinsic
 from .jit import njit
 
 
+def address_of(array):
+    """The address of an array's first element, for a table."""
+    return array.__array_interface__["data"][0]
+
+
 @intrinsic
 def _pointer(typingctx, address, like):
     """The address as a pointer to elements of the array ``like``."""

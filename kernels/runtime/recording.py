@@ -166,6 +166,17 @@ def also(function, *args, **keywords):
         recording.also(function, args, keywords)
 
 
+def computed(function, shape, dtype, *args):
+    """A new array with the values of ``function(*args)``, a function of NumPy's as in ``also``, of this shape and dtype."""
+    result = memory_pool.empty(shape, dtype)
+    also(_store, result, function, *args)
+    return result
+
+
+def _store(result, function, *args):
+    result[...] = function(*args)
+
+
 def preparing():
     """A context for what follows from weights alone, such as packing them: a frozen recording computes it once."""
     recording = threads.current()

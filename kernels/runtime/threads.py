@@ -114,15 +114,16 @@ def _end_workers():
             _workers.end()
 
 
-def launch(kernel, *args):
+def launch(kernel, *args, work=None):
     """Launch a parallel kernel, one at a time. Its first three arguments (``parallel.py``) are supplied here.
 
-    Small work runs on one thread: waking the others costs more, and far more if they have to wait for a core. Raises
-    MemoryError if a thread share failed to allocate its scratch arrays.
+    work: the bytes that it reads or writes, if not those of its largest array. Small work runs on one thread: waking the others
+    costs more, and far more if they have to wait for a core. Raises MemoryError if a thread share failed to allocate its
+    scratch arrays.
     """
     recording = current()
     with LOCK:
-        threads = get_num_threads() if _large(args) else 1
+        threads = get_num_threads() if (_large(args) if work is None else work >= SMALL) else 1
         if recording is not None:
             failed = recording.launch(kernel, args, SHARES * threads if threads > 1 else 1, ready(threads))
         elif threads == 1:

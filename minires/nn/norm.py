@@ -63,7 +63,7 @@ class BatchNorm2d(Module):
             eps=self.eps,
         )
         if update:
-            self.num_batches_tracked += 1
+            kernels.also(np.add, self.num_batches_tracked, 1, out=self.num_batches_tracked)
         return y
 
     def _current_momentum(self) -> float:

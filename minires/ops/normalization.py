@@ -31,10 +31,11 @@ class BatchNorm(Op):
         self.x = rows = nhwc(x) if x.ndim == 4 else x  # channels last
         self.mean, self.var = kernels.batch_norm_stats(rows) if self.fixed[0] is None else self.fixed
         if self.running is not None:
-            update_running_stats(*self.running, self.mean, self.var, rows.size // rows.shape[-1])
-        self.inv_std = 1 / np.sqrt(np.asarray(self.var, np.float64) + self.eps)
-        self.weight = weight.astype(np.float64)
-        y = kernels.batch_norm(rows, self.mean, self.weight * self.inv_std, bias)
+            kernels.also(update_running_stats, *self.running, self.mean, self.var, rows.size // rows.shape[-1])
+        double = weight.shape, np.float64
+        self.inv_std = kernels.computed(_inverse_deviation, *double, self.var, self.eps)
+        self.weight = kernels.computed(np.asarray, *double, weight)
+        y = kernels.batch_norm(rows, self.mean, kernels.computed(np.multiply, *double, self.weight, self.inv_std), bias)
         return nchw(y) if x.ndim == 4 else y
 
     def backward(self, dy, needs):
@@ -42,7 +43,11 @@ class BatchNorm(Op):
         training = self.fixed[0] is None
         dx, dw, db = kernels.batch_norm_grad(rows, self.x, self.mean, self.inv_std, self.weight, training)
         dx = nchw(dx) if dy.ndim == 4 else dx
-        return dx, dw.astype(dy.dtype), db.astype(dy.dtype)
+        return dx, *[kernels.computed(np.asarray, d.shape, dy.dtype, d) for d in (dw, db)]
+
+
+def _inverse_deviation(var, eps):
+    return 1 / np.sqrt(np.asarray(var, np.float64) + eps)
 
 
 def update_running_stats(running_mean, running_var, momentum, mean, var, count):
@@ -88,6 +93,6 @@ def batch_norm(
         )
     fixed: tuple[Any, Any] = None, None
     if not use_batch and running_mean is not None and running_var is not None:
-        fixed = running_mean.copy(), running_var.copy()
+        fixed = kernels.copy(running_mean), kernels.copy(running_var)
     running = (running_mean, running_var, momentum) if training and running_mean is not None else None
     return BatchNorm(fixed, running, eps).apply(x, weight, bias)

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import kernels
 from ..anomaly import all_finite
 from ..data import Loader
 from ..errors import AnomalyError
@@ -20,7 +21,7 @@ from ..grad_mode import no_grad
 from ..nn import Module
 from ..optim import SGD, LRSchedule
 from ..random import get_rng_state, set_rng_state
-from ..tensor import Tensor
+from ..recorded import RecordedPrediction, RecordedStep
 from .diagnosis import QUIET, Batch, diagnose
 from .metrics import Mean
 from .progress import is_watched, print_epoch
@@ -99,6 +100,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.progress = Progress()
         self.stopping = False
+        self._step: RecordedStep | None = None
 
     @property
     def finished(self) -> bool:
@@ -191,10 +193,7 @@ class Trainer:
         """
         rng_state = get_rng_state()
         with np.errstate(**QUIET):
-            logits = self.model(Tensor(images))
-            loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-            self.optimizer.zero_grad()
-            loss.backward()
+            loss, logits = self._gradients(images, labels)
             wrong = self._not_finite(loss)
             if wrong:
                 self._raise_anomaly(wrong, Batch(images, labels, rng_state, self.label_smoothing))
@@ -202,15 +201,28 @@ class Trainer:
         if self.schedule is not None:
             self.schedule.step()
         self.step += 1
-        mean.add(loss.item(), logits.numpy(), labels)
+        mean.add(loss.item(), logits, labels)
 
-    def _not_finite(self, loss: Tensor) -> str | None:
+    def _gradients(self, images: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Forward and backward pass: the loss and the logits."""
+        if (
+            self._step is None
+            or self._step.model is not self.model
+            or self._step.label_smoothing != self.label_smoothing
+        ):
+            self._step = RecordedStep(self.model, self.label_smoothing)
+        self.optimizer.zero_grad()
+        return self._step(images, labels)
+
+    def _not_finite(self, loss: NDArray[Any]) -> str | None:
         """A description of the loss or the gradient that is not finite after a backward pass, or None."""
-        if not all_finite(loss.numpy()):
+        if not all_finite(loss):
             return f"the loss is {loss.item()}"
-        for name, p in self.model.named_parameters():
-            if p.grad is not None and not all_finite(p.grad):
-                return f"the gradient of {name} is not finite"
+        named = [(name, p) for name, p in self.model.named_parameters() if p.grad_to_read is not None]
+        for dtype in {p.dtype for _, p in named}:
+            alike = [(name, p.grad_to_read) for name, p in named if p.dtype == dtype]
+            for wrong in np.flatnonzero(kernels.not_finite([grad for _, grad in alike])):
+                return f"the gradient of {alike[wrong][0]} is not finite"
         return None
 
     def _find_anomaly_in_evaluation(self, split: str, loader: Loader) -> None:
@@ -250,9 +262,10 @@ def evaluate(
     mean = Mean() if mean is None else mean
     model.eval()
     try:
+        predict = RecordedPrediction(model)
         with no_grad(), np.errstate(**QUIET):
             for images, labels in loader:
-                logits = model(Tensor(images))
+                logits = predict(images)
                 mean.add(cross_entropy(logits, labels).item(), logits.numpy(), labels)
                 if on_batch is not None and on_batch(mean) is False:
                     break
