@@ -1,5 +1,7 @@
 """Matrix products by the macro-kernel. Unlike with BLAS, results are bitwise the same for any number of threads."""
 
+from contextlib import nullcontext
+
 import numpy as np
 
 from ..checks import fits, one_dtype
@@ -8,6 +10,7 @@ from ..memory_format import Array, contiguous
 from ..runtime.jit import njit
 from ..runtime.memory_pool import empty, zeros
 from ..runtime.parallel import on_threads
+from ..runtime.recording import preparing
 from ..runtime.target import tile_columns
 from ..runtime.threads import launch, serial
 
@@ -56,10 +59,11 @@ def _matmul(
     return 0
 
 
-def matmul(a: Array, b: Array) -> Array:
+def matmul(a: Array, b: Array, weights: bool = False) -> Array:
     """a (…, M, K) · b (…, K, N) → (…, M, N). Leading axes broadcast, as in np.matmul. One float dtype.
 
-    Raises ShapeError and DtypeError.
+    weights: whether b follows from weights alone: a recording of predictions then packs it once (``recording.py``). Raises
+    ShapeError and DtypeError.
     """
     one_dtype("matmul", a, b)
     (M, K), N = a.shape[-2:], b.shape[-1]
@@ -70,15 +74,19 @@ def matmul(a: Array, b: Array) -> Array:
     batch = int(np.prod(lead, dtype=int))
     # Aᵀ is read in place: dW = dyᵀ·x
     transposed = a.ndim == b.ndim == 2 and a.T.flags.carray and not a.flags.carray
-    left = contiguous(a.T if transposed else np.broadcast_to(a, (*lead, M, K)))
-    right = contiguous(np.broadcast_to(b, (*lead, K, N)))
+    left = contiguous(a.T if transposed else np.broadcast_to(a, (*lead, M, K))).reshape(batch, M * K)
     row_offsets = np.arange(M) * (a.itemsize * (1 if transposed else K))
-    width = tile_columns(N, a.itemsize)
-    panels = empty((-(-N // width) * K * width,), a.dtype)
+    out_offsets = np.arange(M) * (N * a.itemsize)
+    width, a_step = tile_columns(N, a.itemsize), M if transposed else 1
     c = empty((batch, M, N), a.dtype)
-    left, right, out_offsets = left.reshape(batch, M * K), right.reshape(batch, K, N), np.arange(M) * (N * a.itemsize)
+    with preparing() if weights else nullcontext():
+        right = contiguous(np.broadcast_to(b, (*lead, K, N))).reshape(batch, K, N)
+        panels = empty((batch if weights else 1, -(-N // width) * K * width), a.dtype)
+        for n in range(batch if weights else 0):
+            serial(_pack_columns, right[n], width, panels[n])
     for n in range(batch):
-        serial(_pack_columns, right[n], width, panels)
-        a_step = M if transposed else 1
-        launch(_matmul, left[n], a_step, panels, row_offsets, out_offsets, K, N, width, c[n].reshape(-1))
+        packed = panels[n if weights else 0]
+        if not weights:
+            serial(_pack_columns, right[n], width, packed)
+        launch(_matmul, left[n], a_step, packed, row_offsets, out_offsets, K, N, width, c[n].reshape(-1))
     return c.reshape(*lead, M, N)

@@ -9,9 +9,9 @@ from .arithmetic import unbroadcast
 from .checks import needs_tensor, same_dtype
 
 
-def product(a, b):
-    """a·b; with four axes stored channels-last, as everything is."""
-    return kernels.to_channels_last(kernels.matmul(a, b))
+def product(a, b, weights=False):
+    """a·b; with four axes stored channels-last, as everything is. weights: b follows from weights alone."""
+    return kernels.to_channels_last(kernels.matmul(a, b, weights))
 
 
 class MatMul(Op):
@@ -37,7 +37,7 @@ class Linear(Op):
 
     def forward(self, x, w, b=None):
         self.x, self.w = x, w
-        y = product(x, w.T)  # (…, I)·(I, O) → (…, O)
+        y = product(x, w.T, weights=True)  # (…, I)·(I, O) → (…, O)
         if b is not None:
             kernels.also(np.add, y, b, out=y)
         return y
