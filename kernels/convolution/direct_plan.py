@@ -23,6 +23,8 @@ import numpy as np
 from ..runtime import target
 from .work_items import PACKED_BYTES, Layout
 
+FEW_ITEMS = 8  # if there are fewer images, each is divided into bands, for so many items
+LEAST_POSITIONS = 56  # in such a band, at least: register tiles should be full
 FEW_POSITIONS = 256  # in an item of several small images, at most: enough for full tiles
 WEIGHT_POSITIONS = 192  # in an item of a weight gradient, at most: its tile reads a cache line of x and of dy for each
 DENSE_BYTES = 128  # from one pixel of dy to the next, at most, to read it in place; beyond, packing pays (measured)
@@ -68,6 +70,9 @@ def _layout(problem, source, channels, columns, pitch, packed, grid, step, origi
         band = max(1, min(band, (PACKED_BYTES // row_bytes - reach[0]) // step[0] + 1))
     if most is not None:
         band = max(1, min(band, most // grid[1]))
+    elif problem.images < FEW_ITEMS:  # a few images alone would leave threads without work
+        least, parts = -(-LEAST_POSITIONS // max(1, grid[1])), -(-FEW_ITEMS // max(1, problem.images))
+        band = max(1, min(band, max(least, -(-grid[0] // parts))))
     if band < grid[0]:
         band = -(-grid[0] // -(-grid[0] // band))  # bands of nearly equal height
     bands = -(-grid[0] // band)

@@ -6,12 +6,11 @@ evict everything of Python's from the caches: there, thirty NumPy calls for one 
 
 import numpy as np
 
-from ...errors import ShapeError
 from ..checks import fits, one_dtype
 from ..memory_format import Array, contiguous
 from ..runtime.jit import njit
 from ..runtime.parallel import on_threads
-from ..runtime.recording import preparing
+from ..runtime.recording import also, preparing
 from ..runtime.threads import serial
 
 
@@ -143,11 +142,13 @@ def update_running_stats(
     shapes = running_mean.shape == running_var.shape == mean.shape == var.shape and batches.shape == ()
     fits("update_running_stats", shapes, running_mean, running_var, mean, var)
     one_dtype("update_running_stats", running_mean, running_var)
-    running, kept = (running_mean, running_var, batches.reshape(1)), running_mean.dtype.type(1 - momentum)
-    if not all(a.flags.carray for a in running):
-        raise ShapeError("update_running_stats: the running statistics are updated in place: contiguous and writeable")
+    given, kept = (running_mean, running_var, batches.reshape(1)), running_mean.dtype.type(1 - momentum)
+    running = [contiguous(a) for a in given]
     batch = contiguous(mean), contiguous(var)
     serial(_update_running_stats, *running, kept, float(momentum), *batch, count / (count - 1))
+    for array, copy in zip(given, running):
+        if copy is not array:
+            also(np.copyto, array, copy)
 
 
 @njit()

@@ -18,6 +18,8 @@ from .work_items import Layout
 BLOCK_BYTES = 64 << 10  # of one block's V and M
 BLOCK_TILES = 16, 96  # in a block, at least and at most: each block reads all weights
 WEIGHT_TILES = 32  # in a block of a weight gradient: each block reads and writes the total
+FEW_ITEMS = 8  # if there are fewer images, each is divided into bands, for so many items
+BAND_TILES = 16  # in such a band, at least
 ITEM_TILES = 64  # in an item, if the batch has that many
 WIDE_ITEM_TILES = 12  # in an item of a layer whose weights are larger than the L2 cache
 WIDE_BYTES = 1 << 20  # of transformed weights, about the size of the L2 cache
@@ -137,6 +139,9 @@ def item_layout(images, size, padding, channels, filters, itemsize, weight):
         least = TILE * -(-ITEM_TILES // tiles_across)
         band = min(band, max(least, (PACKED_BYTES // row_bytes - 2) // TILE * TILE, TILE))
         band = whole(-(-rows // -(-rows // band)))
+    if images < FEW_ITEMS and not weight:
+        least, parts = -(-BAND_TILES // tiles_across) * TILE, -(-FEW_ITEMS // max(1, images))
+        band = min(band, max(least, whole(-(-rows // parts))))
     bands = -(-rows // band)
     group = 1
     if bands == 1:

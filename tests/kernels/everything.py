@@ -77,6 +77,13 @@ def calls(dtype, change=lambda x: x):
     for momentum in (0.9, 0.0):
         kernels.sgd_step([param], [new(70, 50)], [velocity] if momentum else None, 0.1, momentum, 1e-2, momentum > 0)
     yield "sgd_step", np.stack([param, velocity])
+    yield "not_finite", kernels.not_finite([new(70, 50), change(np.full(9, np.nan, dtype)), new(3)])
+    mean, var, weight, bias = new(24), np.abs(new(24)), new(24), new(24)
+    yield "norm_fixed_terms", kernels.norm_fixed_terms(mean, change(var), 0.1, weight, bias)
+    batch, batches = [change(np.asarray(a, np.float64)) for a in (weight, var)], np.zeros((), np.int64)
+    running = np.array(mean), np.array(var)
+    kernels.update_running_stats(*running, batches, 0.3, *batch, 50)
+    yield "update_running_stats", np.stack(running)
     images, indices = rng.integers(0, 256, (9, 12, 12, 3), dtype=np.uint8), np.array([4, 0, 8, 1])
     out, how = np.empty((4, 12, 12, 3), dtype), {"pad": 2, "reflect": True, "flip": True, "cutout": 3}
     yield "augment_batch", kernels.augment_batch(change(images), change(indices), out, [0.5] * 3, [0.2] * 3, **how)

@@ -222,3 +222,37 @@ def test_the_zero_padding_shortcut_is_exact(module, shape, stride, before, after
 def test_the_gradient_of_another_shortcut_is_refused(dy):
     with pytest.raises(ShapeError, match=r"zero_pad_shortcut_grad: shapes \(2"):
         fast.zero_pad_shortcut_grad(np.zeros(dy), (2, 7, 6, 5), 2, 1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_not_finite_finds_every_nan_and_inf(dtype):
+    info = np.finfo(dtype)
+    fine = [
+        np.array([info.max, -info.max, info.smallest_subnormal, -0.0], dtype),
+        np.ones((300, 401), dtype),
+        np.zeros((0, 3), dtype),
+    ]
+    wrong = []
+    for value in (np.nan, -np.nan, np.inf, -np.inf):
+        for at in (0, 77, 120299):
+            array = np.ones((300, 401), dtype)
+            array.flat[at] = value
+            wrong.append(array[:, ::-1] if at == 77 else array)
+    mixed = [a for pair in zip(wrong, fine * 4, strict=True) for a in pair]
+    for module in (fast, reference):
+        assert module.not_finite(mixed).tolist() == [1, 0] * len(wrong)
+        assert module.not_finite(fine).tolist() == [0] * len(fine)
+        assert module.not_finite([]).tolist() == []
+
+
+def test_one_update_of_many_parameters():
+    """Parameters of all sizes, on several threads, against one at a time."""
+    rng = np.random.default_rng(0)
+    shapes = [(1,), (70000,), (3, 3, 5, 7), (16,), (200, 300), (0,), (2,)]
+    params, grads, velocities = ([rng.standard_normal(s).astype(np.float32) for s in shapes] for _ in range(3))
+    alone = [[a.copy() for a in arrays] for arrays in (params, velocities)]
+    fast.sgd_step(params, grads, velocities, 0.1, 0.9, 1e-2, True)
+    for param, grad, velocity in zip(alone[0], grads, alone[1], strict=True):
+        fast.sgd_step([param], [grad], [velocity], 0.1, 0.9, 1e-2, True)
+    for found, expected in zip([*params, *velocities], [*alone[0], *alone[1]], strict=True):
+        assert found.tobytes() == expected.tobytes()

@@ -98,3 +98,29 @@ def test_nan_stays_in_its_channel(module):
     assert np.isnan(mean).tolist() == np.isnan(var).tolist() == [False, False, False, True, False]
     y = module.batch_norm(x, np.zeros(5), np.ones(5), np.zeros(5))
     np.testing.assert_array_equal(np.isnan(y), np.isnan(x))
+
+
+@given(st.integers(1, 70), st.sampled_from([0.0, 0.1, 1.0]), st.integers(2, 10**6), DTYPES, SEEDS)
+def test_running_statistics_have_the_bits_of_numpy(C, momentum, count, dtype, seed):
+    running, batch = arrays(seed, dtype, (C,), (C,)), arrays(seed + 1, np.float64, (C,), (C,))
+    found = []
+    for module in (fast, reference):
+        mine, batches = [np.array(a) for a in running], np.array(7, np.int64)
+        module.update_running_stats(*mine, batches, momentum, *batch, count)
+        assert batches == 8
+        found.append([a.tobytes() for a in mine])
+    assert found[0] == found[1]
+
+
+def test_running_statistics_may_be_slices():
+    rows = np.zeros((5, 4), np.float32)
+    fast.update_running_stats(rows[:, 0], rows[:, 2], np.zeros((), np.int64), 0.5, np.arange(5.0), np.ones(5), 2)
+    np.testing.assert_array_equal(rows, np.stack([np.arange(5) / 2, 0 * np.arange(5), np.ones(5), np.zeros(5)], 1))
+
+
+@given(st.integers(1, 70), DTYPES, DTYPES, SEEDS)
+def test_fixed_terms_have_the_bits_of_numpy(C, dtype, kept, seed):
+    weight, bias = arrays(seed, dtype, (C,), (C,))
+    mean, var = arrays(seed + 1, kept, (C,), (C,))
+    args = mean, np.abs(var), 1e-5, weight, bias
+    assert fast.norm_fixed_terms(*args).tobytes() == reference.norm_fixed_terms(*args).tobytes()
