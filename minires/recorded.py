@@ -12,6 +12,7 @@ On GPUs this is done with CUDA graphs ("Accelerating PyTorch with CUDA Graphs", 
 from __future__ import annotations
 
 import gc
+import hashlib
 import threading
 from typing import Any
 
@@ -24,7 +25,7 @@ from .grad_mode import is_grad_enabled, no_grad
 from .handle import structure
 from .kernels.checks import labels_in
 from .kernels.memory_format import nchw
-from .kernels.runtime.memory_pool import pool
+from .kernels.runtime.memory_pool import pool, using
 from .kernels.runtime.recording import Recording, record
 from .kernels.switches import uses_winograd
 from .lazy import is_fusing
@@ -80,10 +81,10 @@ class _Recorded:
         if self._recording is None:
             return self._record(inputs)
         if self.state == "recorded":
-            return self._check(inputs)
+            return self._check(self._recording, inputs)
         self._set(inputs)
         self._recording.replay()
-        return self._copies()
+        return self._results()
 
     def _possible(self) -> bool:
         """Whether a recording can stand for what this thread asks for."""
@@ -103,6 +104,7 @@ class _Recorded:
     # --- the recording
 
     def _record(self, inputs: tuple[NDArray[Any], ...]) -> Arrays:
+        self._release()
         pool.clear()  # so that the memory of steps that were not recorded does not stay beside that of the recording
         recording = Recording(self.frozen)
         self._inputs = [_place_for(a) for a in inputs]
@@ -110,38 +112,40 @@ class _Recorded:
         with record(recording):
             outputs = self.compute(*self._inputs)
         self._outputs = [recording.alias(a) for a in outputs]
-        copies = [kernels.copy(a) for a in self._outputs]
         del outputs
         self._release()
         if not recording.is_closed:
             gc.collect()
-        if not recording.is_closed:
+        if recording.is_closed:
+            recording.finish()
+            self._recording, self.state = recording, "recorded"
+        else:
             self._refuse("something keeps an array of a recorded computation")
-            return copies
-        recording.finish()
-        self._recording, self.state = recording, "recorded"
-        return copies
+        return self._results()
 
-    def _check(self, inputs: tuple[NDArray[Any], ...]) -> Arrays:
-        """Compute both ways."""
-        assert self._recording is not None
+    def _check(self, recording: Recording, inputs: tuple[NDArray[Any], ...]) -> Arrays:
+        """Compute both ways, and return what the recording gives if every bit is the same."""
         self._set(inputs)
         buffers = list(self.model.buffers())
         before = [b.copy() for b in buffers]
-        self._recording.replay()
-        found, after = self._copies(), [b.copy() for b in buffers]
-        for buffer, value in zip(buffers, before):
-            buffer[...] = value
-        outputs = self.compute(*self._inputs)
-        right = [kernels.copy(a) for a in outputs]
+        expected = self._digest_of_plain(recording, buffers)
+        _copy_to(buffers, before)
+        recording.replay()
+        if _digests([*self._outputs, *buffers]) == expected:
+            self.state = "checked"
+            return self._results()
+        self._refuse("the recorded computation and the plain one differ")
+        _copy_to(buffers, before)
+        return self.compute(*inputs)
+
+    def _digest_of_plain(self, recording: Recording, buffers: Arrays) -> list[bytes]:
+        """The digests of outputs and buffers when nothing is recorded."""
+        with using(recording.pool):  # which is free between two runs
+            outputs = self.compute(*self._inputs)
+            found = _digests([*outputs, *buffers])
         del outputs
         self._release()
-        pairs = [*zip(found, right, strict=True), *zip(after, buffers, strict=True)]
-        if all(a.tobytes() == b.tobytes() for a, b in pairs):
-            self.state = "checked"
-        else:
-            self._refuse("the recorded computation and the plain one differ")
-        return right
+        return found
 
     def _refuse(self, reason: str) -> None:
         self.state, self.reason, self._recording = "refused", reason, None
@@ -150,7 +154,8 @@ class _Recorded:
         for place, array in zip(self._inputs, inputs):
             np.copyto(place, array)
 
-    def _copies(self) -> Arrays:
+    def _results(self) -> Arrays:
+        """What the recording has computed, for the caller to keep."""
         return [kernels.copy(a) for a in self._outputs]
 
     def _release(self) -> None:
@@ -218,9 +223,7 @@ class RecordedStep(_Recorded):
         labels = np.asarray(labels)
         if self.state == "checked":
             labels_in("cross_entropy", labels, self._outputs[1].shape[1])
-        losses, logits, *gradients = self._run(np.asarray(images), labels)
-        for p, gradient in zip(self._trained, gradients):  # there are none if they are to be copied when somebody looks
-            p.grad = gradient
+        losses, logits, *_ = self._run(np.asarray(images), labels)
         return F.mean(Tensor(losses)).data, logits
 
     def compute(self, *inputs: NDArray[Any]) -> Arrays:
@@ -235,13 +238,10 @@ class RecordedStep(_Recorded):
     def _possible(self) -> bool:
         return is_fusing() and is_grad_enabled()
 
-    def _copies(self) -> Arrays:
-        """Copies of losses and logits alone, once the recording is checked: gradients are copied when somebody looks."""
-        if self.state != "checked":
-            return super()._copies()
-        for p in self._parameters:
-            p.grad = None
-        for p, gradient in zip(self._trained, self._outputs[2:]):
+    def _results(self) -> Arrays:
+        """Losses and logits. Gradients are copied when somebody looks at them."""
+        self._release()
+        for p, gradient in zip(self._trained, self._outputs[2:], strict=True):
             p._grad = TransientGradient(gradient)
         return [kernels.copy(a) for a in self._outputs[:2]]
 
@@ -291,6 +291,15 @@ def _same(key: Any, other: Any) -> bool:
     if other is None or key[:3] != other[:3] or len(key[3]) != len(other[3]):
         return False
     return all(a is b and needs == needed for (a, needs), (b, needed) in zip(key[3], other[3]))
+
+
+def _digests(arrays: Arrays) -> list[bytes]:
+    return [hashlib.blake2b(np.ascontiguousarray(a).data).digest() for a in arrays]
+
+
+def _copy_to(arrays: Arrays, values: Arrays) -> None:
+    for array, value in zip(arrays, values):
+        array[...] = value
 
 
 def _place_for(array: NDArray[Any]) -> NDArray[Any]:
