@@ -20,7 +20,7 @@ from .tensor import Tensor
 
 from . import data, models, nn, optim  # isort: skip
 from .gradcheck import gradcheck, gradcheck_model  # isort: skip
-from .recorded import RecordedPrediction, RecordedStep  # isort: skip
+from .recorded import RecordedPrediction, RecordedStep, recording  # isort: skip
 
 __version__ = "0.1.0"
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "operators",
     "optim",
     "random",
+    "recording",
     "set_grad_enabled",
     "set_num_threads",
     "tensor",

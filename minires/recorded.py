@@ -27,12 +27,21 @@ from .kernels.checks import labels_in
 from .kernels.memory_format import nchw
 from .kernels.runtime.memory_pool import pool, using
 from .kernels.runtime.recording import Recording, record
-from .kernels.switches import uses_winograd
+from .kernels.switches import Switch, uses_winograd
 from .lazy import is_fusing
 from .nn import Module
 from .tensor import Tensor, TransientGradient
 
 Arrays = list[NDArray[Any]]
+
+
+class recording(Switch):
+    """``with recording(False):`` computes every step and prediction without a recording. A context manager and a decorator.
+
+    >>> with recording(False):
+    ...     recording.is_on()
+    False
+    """
 
 
 class _Recorded:
@@ -88,7 +97,7 @@ class _Recorded:
 
     def _possible(self) -> bool:
         """Whether a recording can stand for what this thread asks for."""
-        return is_fusing()
+        return recording.is_on() and is_fusing()
 
     def _look_at_model(self) -> bool:
         """Whether the model has changed in a way that changes its kernels, or may have, since the last time."""
@@ -200,7 +209,7 @@ class RecordedPrediction(_Recorded):
             self._versions = versions
             if self._recording is not None:
                 self._recording.prepare()
-        return is_fusing() and not self.model.training
+        return super()._possible() and not self.model.training
 
 
 class RecordedStep(_Recorded):
@@ -236,7 +245,7 @@ class RecordedStep(_Recorded):
         return [losses.data, logits.data, *[p.grad for p in self._trained]]
 
     def _possible(self) -> bool:
-        return is_fusing() and is_grad_enabled()
+        return super()._possible() and is_grad_enabled()
 
     def _results(self) -> Arrays:
         """Losses and logits. Gradients are copied when somebody looks at them."""

@@ -165,14 +165,10 @@ class Tensor(TensorMethods):
     @property
     def grad(self) -> NDArray[Any] | None:
         """The gradient, an ndarray, or None. A Tensor that is assigned gives its array."""
-        if isinstance(self._grad, TransientGradient):
-            self._grad = kernels.copy(self._grad.array)
-        return self._grad
-
-    @property
-    def grad_to_read(self) -> NDArray[Any] | None:
-        """The gradient, for reading it now: another recorded step may overwrite this array."""
-        return self._grad.array if isinstance(self._grad, TransientGradient) else self._grad
+        grad = self._grad
+        if isinstance(grad, TransientGradient):
+            grad = self._grad = kernels.copy(grad.array)
+        return grad
 
     @grad.setter
     def grad(self, grad: "ArrayLike | Tensor | None") -> None:
@@ -184,6 +180,12 @@ class Tensor(TensorMethods):
         if array.dtype.kind not in "fiub":
             raise DtypeError(f"grad: takes an array of numbers, a Tensor or None, got {type(grad).__name__}")
         self._grad = array.astype(self.dtype)
+
+    @property
+    def grad_to_read(self) -> NDArray[Any] | None:
+        """The gradient, for reading it now: another recorded step may overwrite this array."""
+        grad = self._grad
+        return grad.array if isinstance(grad, TransientGradient) else grad
 
     @property
     def is_leaf(self) -> bool:

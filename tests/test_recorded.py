@@ -213,7 +213,12 @@ def test_changes_take_effect_at_once(change):
 
 def test_settings_of_the_thread_take_effect_at_once():
     twins = Twins()
-    for context in (lambda: mr.backend("reference"), lambda: mr.fusion(False), lambda: mr.winograd(False)):
+    for context in (
+        lambda: mr.recording(False),
+        lambda: mr.backend("reference"),
+        lambda: mr.fusion(False),
+        lambda: mr.winograd(False),
+    ):
         assert twins.steps(4)[-1] == "checked"
         with context():
             twins.steps(4)
