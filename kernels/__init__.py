@@ -98,6 +98,11 @@ def _backend_module(name):
     return import_module(f".{BACKENDS[name]}", __name__)
 
 
+def load() -> None:
+    """Import the compiled back end, which takes half a second. Raises ConfigError if Numba cannot work here."""
+    _backend_module("numba")
+
+
 def __getattr__(name):
     """``kernels.conv2d`` is the current back end's conv2d. Numba is not imported before the first compiled kernel."""
     if name not in _NAMES:
@@ -115,6 +120,7 @@ __all__ = [
     "empty_like",
     "get_backend",
     "get_num_threads",
+    "load",
     "nchw",
     "nhwc",
     "set_num_threads",

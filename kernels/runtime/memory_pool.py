@@ -205,7 +205,7 @@ _local = threading.local()
 @contextmanager
 def using(other):
     """Take the memory of new arrays of this thread from another pool."""
-    before, _local.pool = getattr(_local, "pool", pool), other
+    before, _local.pool = getattr(_local, "pool", None), other
     try:
         yield
     finally:
@@ -220,7 +220,7 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         size *= n
     if size < SMALLEST:
         return np.empty(shape, dtype)
-    memory = getattr(_local, "pool", pool).take(-(-size // PAGE) * PAGE)
+    memory = (getattr(_local, "pool", None) or pool).take(-(-size // PAGE) * PAGE)
     return np.empty(shape, dtype) if memory is None else np.ndarray(shape, dtype, memory)
 
 

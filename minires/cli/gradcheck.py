@@ -83,6 +83,8 @@ def gradcheck(
     console = display.console()
     settings = {"seed": seed, "sweep_points": PLOT_POINTS if plot else 8}
     with kernels.backend(backend), lazy.fusion(fusion), winograd_switch(winograd):
+        if backend == "numba":
+            kernels.load()  # here, since without Numba every check would fail
         if model:
             network, images = _network(model, evaluation, image_size, batch_size, seed)
             results = [_check_model(console, model, network, images, directions, settings)]

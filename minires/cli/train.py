@@ -144,6 +144,7 @@ def train(
 @contextmanager
 def _new(params: dict[str, Any], console: PlainConsole) -> Iterator[tuple[Trainer, Recipe, RunFolder]]:
     """(trainer, recipe, folder) of a new run; the folder is locked during the block."""
+    from .. import kernels
     from ..training import Recorder, RunFolder, build_trainer
     from . import display
 
@@ -152,6 +153,7 @@ def _new(params: dict[str, Any], console: PlainConsole) -> Iterator[tuple[Traine
     recipe = _recipe(params)
     with display.spinner(console, f"loading {recipe.dataset} …", params["quiet"]):
         trainer = build_trainer(recipe)
+        kernels.load()  # before the folder is created, since this may fail
     with RunFolder.create(recipe, params["out"]) as folder:
         trainer.callbacks = (Recorder(folder, recipe),)
         yield trainer, recipe, folder
