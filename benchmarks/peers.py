@@ -182,7 +182,7 @@ def ncnn_inference(case, threads, weights=None):
     import ncnn
 
     net, parameters, images = ncnn_network(case, threads, weights)
-    images = [ncnn.Mat(image) for image in images]
+    images = [ncnn.Mat(image).clone() for image in images]  # a Mat alone does not keep the array alive
 
     def logits(image):
         extractor = net.create_extractor()
