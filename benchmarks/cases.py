@@ -7,6 +7,8 @@ ONNX, OPENVINO, NCNN = "ONNX Runtime", "OpenVINO", "ncnn"
 NCHW, LAST, COMPILE = "PyTorch NCHW", "PyTorch channels_last", "PyTorch compile"
 COMPILE_LAST, FROZEN = "PyTorch compile channels_last", "PyTorch compile frozen"
 NEW, OLD = "new", "old"  # this checkout of minires and the one it is compared with
+ONE_THREAD = f"{MINIRES}, 1 thread"
+ALONE, ALL_THREADS, FIRST, SECOND = "one alone", "one alone, all threads", "first of two", "second of two"  # trainings
 TORCH = (NCHW, LAST, COMPILE)
 SLOW = (NUMPY,)  # one step a turn is enough of these
 TRAIN_PEERS = (MINIRES, *TORCH, COMPILE_LAST, NUMPY, JAX)
@@ -57,7 +59,7 @@ TRAIN = (
 )
 _engines = (*TORCH, FROZEN, ONNX, OPENVINO)
 INFERENCE = tuple(Case(case.model, case.batch, _engines) for case in TRAIN)
-LATENCY = tuple(Case(model, 1, (*_engines, NCNN)) for model in ("resnet20", "resnet18"))  # ncnn takes an image at a time
+LATENCY = tuple(Case(model, 1, (*_engines, NCNN)) for model in ("resnet20", "resnet18"))
 RESNET20 = (Case("resnet20", 128, _modes),)
 SCALING = (Case("resnet20", 128, TORCH),)
 AGAINST = tuple(

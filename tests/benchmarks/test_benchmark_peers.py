@@ -7,7 +7,21 @@ pytest.importorskip("torch")
 
 import minires as mr
 from benchmarks import cases, conv_peers, peers, torch_models
-from benchmarks.cases import COMPILE, COMPILE_LAST, FROZEN, JAX, LAST, MINIRES, NCHW, NCNN, NUMPY, ONNX, OPENVINO, Case, Conv
+from benchmarks.cases import (
+    COMPILE,
+    COMPILE_LAST,
+    FROZEN,
+    JAX,
+    LAST,
+    MINIRES,
+    NCHW,
+    NCNN,
+    NUMPY,
+    ONNX,
+    OPENVINO,
+    Case,
+    Conv,
+)
 
 # PyTorch's compiler and exporter warn of themselves.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -62,7 +76,10 @@ ENGINES = [("resnet18", name) for name in MODULES]  # max-pooling, projections, 
     ("model", "name"),
     [
         *(("resnet20", name) for name in (NCHW, LAST, *MODULES)),
-        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in [("resnet20", COMPILE), ("resnet20", FROZEN), *ENGINES]),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in [("resnet20", COMPILE), ("resnet20", FROZEN), *ENGINES]
+        ),
     ],
 )
 def test_logits_are_equal(model, name):
