@@ -8,24 +8,32 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from . import against, kernels, machine, memory, report, startup, steps, trees
+from . import against, busy, kernels, machine, memory, report, sharing, startup, steps, trees
 from .cases import INFERENCE_PEERS, TRAIN_PEERS, Case
 from .settings import Settings
 from .turns import PeerError, say
 
-PARTS = {**steps.PARTS, **kernels.PARTS, **memory.PARTS, **startup.PARTS}
+PARTS = {**steps.PARTS, **sharing.PARTS, **kernels.PARTS, **memory.PARTS, **startup.PARTS}
 PEERS = tuple(dict.fromkeys((*TRAIN_PEERS, *INFERENCE_PEERS)))
 EPILOG = """
 parts:
-  train       training steps: ResNet-20, -56, pre-activation 110 at batch 128; ResNet-20 at 32 and 512;
-              ResNet-18 on 224 x 224 at batch 8
-  inference   the same networks in eval mode, beside ONNX Runtime too
-  avx2        ResNet-20's training step, minires and PyTorch held to AVX2
-  one-thread  the same on one thread
-  scaling     the same on 1, 2, 4, ... threads
-  kernels     convolutions by themselves: GFLOP/s, share of the machine's measured peak
-  memory      peak memory of training steps; 1,000 steps in a row
-  startup     import, first step ever, first step of a new process
+  train          training steps: ResNet-20, -56, pre-activation 110 at batch 128; ResNet-20 at 32 and 512;
+                 ResNet-18 at batch 8 and ResNet-50 at batch 4 on 224 x 224
+  inference      the same networks in eval mode, beside ONNX Runtime and OpenVINO too
+  latency        ResNet-20 and ResNet-18 on one image, beside ncnn too
+  avx2           ResNet-20's training step, minires and PyTorch held to AVX2
+  one-thread     the same on one thread
+  scaling        the same on 1, 2, 4, ... threads
+  busy           ResNet-20's training step and its inference of one image, alone and beside a busy process (--busy N: beside
+                 N) in turn; minires on one thread too
+  two-trainings  ResNet-20's training step in two processes at once, with all threads each, against one alone with half
+  kernels        convolutions by themselves: GFLOP/s, share of the machine's measured peak
+  memory         peak memory of training steps; 1,000 steps in a row
+  startup        import, first step ever, first step of a new process
+
+busy processes:
+  --busy N runs N processes beside the timed ones, from before they warm up until the part ends. Each is an endless loop of
+  Python that wants a core to itself; it ends when the benchmark ends, is interrupted or is killed. The table's title says so.
 
 another checkout:
   --against TREE compares this checkout, "new", with another, "old", such as a git worktree of an earlier commit: the parts
@@ -42,14 +50,16 @@ examples:
   python -m benchmarks --quick                        a short look at everything
   python -m benchmarks train --cases resnet20:128     one network
   python -m benchmarks train --peers "PyTorch NCHW" "PyTorch compile" --rounds 3
+  python -m benchmarks busy two-trainings             how well minires shares the cores
+  python -m benchmarks train --busy 2 --json busy.json     beside two busy processes; a file has a part either so or alone
   python -m benchmarks kernels --roofline roofline.png
   python -m benchmarks train inference --json run.json     parts already in the file stay, those named are replaced
   python -m benchmarks --from run.json                the tables of a run, without running anything
   git worktree add ../before HEAD~3                   what do the last three commits gain?
   python -m benchmarks train --against ../before --cases resnet20:128 --json gain.json
 
-The peers (PyTorch, ONNX Runtime, JAX) come with: pip install -e ".[bench]". One that is not installed is left out, with a
-word. Progress goes to standard error, the tables, in Markdown, to standard output.
+The peers (PyTorch, ONNX Runtime, OpenVINO, ncnn, JAX) come with: pip install -e ".[bench]". One that is not installed is
+left out, with a word. Progress goes to standard error, the tables, in Markdown, to standard output.
 """
 
 
@@ -64,7 +74,8 @@ def parser():
     p.add_argument("--quick", action="store_true", help="two rounds of two steps, each part's first network alone")
     p.add_argument("--threads", type=int, metavar="N", help="for all peers alike (default: the physical cores)")
     p.add_argument("--rounds", type=int, metavar="N", help="turns that each peer takes (default: 5; see --against)")
-    p.add_argument("--steps", type=int, metavar="N", help="timed steps of a turn (default: 4)")
+    p.add_argument("--steps", type=int, metavar="N", help="timed steps of a turn (default: 4; of one image 100)")
+    p.add_argument("--busy", type=int, metavar="N", help="busy processes beside the timed ones (default: none)")
     p.add_argument(
         "--cases", nargs="+", metavar="MODEL:BATCH", help="networks in place of the parts' own: resnet20:128"
     )
@@ -88,7 +99,8 @@ def settings_of(args, p):
         cases = tuple((case.model, case.batch) for case in (Case.parse(text, ()) for text in args.cases or ()))
     except ValueError:
         p.error(f"--cases takes MODEL:BATCH, such as resnet20:128, not {' '.join(args.cases)}")
-    for name, value in (("--threads", args.threads), ("--rounds", args.rounds), ("--steps", args.steps)):
+    counts = {"--threads": args.threads, "--rounds": args.rounds, "--steps": args.steps, "--busy": args.busy}
+    for name, value in counts.items():
         if value is not None and value < 1:
             p.error(f"{name} is a whole number from 1 up, not {value}")
     if args.cases:
@@ -101,8 +113,9 @@ def settings_of(args, p):
         from minires import get_num_threads
 
         threads = get_num_threads()
-    steps = args.steps or (2 if args.quick else 4)
-    return Settings(threads, steps=steps, quick=args.quick, cases=cases, peers=tuple(args.peers or ()))
+    steps, many = (args.steps or default for default in ((2, 20) if args.quick else (4, 100)))
+    peers = tuple(args.peers or ())
+    return Settings(threads, steps=steps, many=many, quick=args.quick, cases=cases, peers=peers, busy=args.busy or 0)
 
 
 def rounds(part, args):
@@ -150,12 +163,21 @@ def write(path, records):
     os.replace(new, path)
 
 
+def beside(part, settings):
+    """The busy processes that run for the whole of a part. The part busy has its own, which rest now and then."""
+    return 0 if part == "busy" else settings.busy
+
+
 def run(part, work, settings):
     """The record of a part. What stops it is kept in its place, so that the others still run."""
     environment = machine.environment(settings.threads) | {tree.name: tree.facts for tree in settings.trees}
     record = {"environment": environment, "rounds": settings.rounds, "steps": settings.steps}
+    if beside(part, settings):
+        record["busy"] = settings.busy
     try:
-        return {**record, "result": work(settings)}
+        with busy.processes(beside(part, settings)) as run_or_rest:
+            run_or_rest(True)
+            return {**record, "result": work(settings)}
     except PeerError as error:
         say(f"{part}: {error}")
         return {**record, "failed": str(error)}
@@ -173,6 +195,10 @@ def main(argv=None):
     if args.roofline and "kernels" not in parts:
         p.error("--roofline is drawn from the part kernels: name it too")
     kept = read(args.json, p) if args.json and args.json.exists() else {}
+    if other := [
+        part for part in parts if kept.get(part, {}).get("busy", 0) != beside(part, settings) and part in kept
+    ]:
+        p.error(f"{args.json} has {', '.join(other)} with another number of busy processes: name another file")
     if machine.load() > 0.5:
         say(f"The machine is busy (load {machine.load():.1f}): the times will be too.")
     found, stopped = {}, False

@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass
 
-MINIRES, NUMPY, JAX, ONNX = "minires", "NumPy im2col", "JAX", "ONNX Runtime"
+MINIRES, NUMPY, JAX = "minires", "NumPy im2col", "JAX"
+ONNX, OPENVINO, NCNN = "ONNX Runtime", "OpenVINO", "ncnn"
 NCHW, LAST, COMPILE = "PyTorch NCHW", "PyTorch channels_last", "PyTorch compile"
 COMPILE_LAST, FROZEN = "PyTorch compile channels_last", "PyTorch compile frozen"
 NEW, OLD = "new", "old"  # this checkout of minires and the one it is compared with
+ONE_THREAD = f"{MINIRES}, 1 thread"
+ALONE, ALL_THREADS, FIRST, SECOND = "one alone", "one alone, all threads", "first of two", "second of two"  # trainings
 TORCH = (NCHW, LAST, COMPILE)
 SLOW = (NUMPY,)  # one step a turn is enough of these
 TRAIN_PEERS = (MINIRES, *TORCH, COMPILE_LAST, NUMPY, JAX)
-INFERENCE_PEERS = (MINIRES, *TORCH, FROZEN, ONNX)
+INFERENCE_PEERS = (MINIRES, *TORCH, FROZEN, ONNX, OPENVINO, NCNN)
 
 
 @dataclass(frozen=True)
@@ -44,17 +47,20 @@ class Case:
         return cls(model, int(batch or 128), tuple(peers))
 
 
-_headline = (*TORCH, COMPILE_LAST, NUMPY)
+_modes = (*TORCH, COMPILE_LAST)
 TRAIN = (
-    Case("resnet20", 128, (*_headline, JAX)),
+    Case("resnet20", 128, (*_modes, NUMPY, JAX)),
     Case("resnet56", 128, (*TORCH, NUMPY)),
     Case("preresnet110", 128, (*TORCH, NUMPY)),
-    Case("resnet20", 32, (*TORCH, NUMPY)),
+    Case("resnet20", 32, (*_modes, NUMPY)),
     Case("resnet20", 512, (*TORCH, NUMPY)),
-    Case("resnet18", 8, (*TORCH, NUMPY)),
+    Case("resnet18", 8, (*_modes, NUMPY)),
+    Case("resnet50", 4, (*_modes, NUMPY)),
 )
-INFERENCE = tuple(Case(case.model, case.batch, (*TORCH, FROZEN, ONNX)) for case in TRAIN)
-RESNET20 = (Case("resnet20", 128, (*TORCH, COMPILE_LAST)),)
+_engines = (*TORCH, FROZEN, ONNX, OPENVINO)
+INFERENCE = tuple(Case(case.model, case.batch, _engines) for case in TRAIN)
+LATENCY = tuple(Case(model, 1, (*_engines, NCNN)) for model in ("resnet20", "resnet18"))
+RESNET20 = (Case("resnet20", 128, _modes),)
 SCALING = (Case("resnet20", 128, TORCH),)
 AGAINST = tuple(
     Case(model, batch, ())

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from .turns import ROOT
 
-LIBRARIES = ("numpy", "numba", "llvmlite", "torch", "onnxruntime", "onnx", "jax")
+LIBRARIES = ("numpy", "numba", "llvmlite", "torch", "onnxruntime", "onnx", "openvino", "ncnn", "jax")
 
 
 def cpu_name():

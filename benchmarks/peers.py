@@ -4,9 +4,13 @@ A builder takes a Case and the number of threads and returns (step, parameters):
 the loss, or the logits as an ndarray. A library that is not installed raises ImportError.
 """
 
+import io
+import subprocess
+import tempfile
+
 import numpy as np
 
-from .cases import COMPILE, COMPILE_LAST, FROZEN, JAX, LAST, MINIRES, NCHW, NUMPY, ONNX
+from .cases import COMPILE, COMPILE_LAST, FROZEN, JAX, LAST, MINIRES, NCHW, NCNN, NUMPY, ONNX, OPENVINO
 
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
 
@@ -41,10 +45,11 @@ def minires_train(case, threads, weights=None):
     optimizer = mr.optim.SGD(net.parameters(), **SGD)
     images, labels = data(case)
     images = mr.tensor(images)
+    run = net  # what is called in each step
 
     def step():
         optimizer.zero_grad()
-        loss = F.cross_entropy(net(images), labels)
+        loss = F.cross_entropy(run(images), labels)
         loss.backward()
         optimizer.step()
         return loss.item()
@@ -58,10 +63,11 @@ def minires_inference(case, threads, weights=None):
     net, parameters = minires_network(case, threads, weights)
     net.eval()
     images = mr.tensor(data(case)[0])
+    run = net  # what is called in each step
 
     def step():
         with mr.no_grad():
-            return net(images).numpy()
+            return run(images).numpy()
 
     return step, parameters
 
@@ -131,24 +137,79 @@ def torch_inference(case, threads, weights=None, channels_last=False, compiled=F
     return step, parameters
 
 
-# --- ONNX Runtime
+# --- Inference engines
 
 
-def onnx_inference(case, threads, weights=None):
-    """The PyTorch network, exported; ONNX Runtime optimises the graph for this batch size."""
-    import io
-
+def onnx_network(case, threads, weights):
+    """(ONNX file in memory, images (N, 3, H, W), parameters): the PyTorch network, exported for this batch size."""
     import onnx  # noqa: F401  (the exporter wants it, and says so in more words)
-    import onnxruntime
 
     torch, net, images, _, parameters = torch_network(case, threads, False, weights)
     file = io.BytesIO()
     torch.onnx.export(net.eval(), (images,), file, input_names=["images"], output_names=["logits"], dynamo=False)
+    file.seek(0)
+    return file, images.numpy(), parameters
+
+
+def onnx_inference(case, threads, weights=None):
+    import onnxruntime
+
+    file, images, parameters = onnx_network(case, threads, weights)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
-    feed = {"images": images.numpy()}
+    feed = {"images": images}
     return lambda: session.run(["logits"], feed)[0], parameters
+
+
+def openvino_inference(case, threads, weights=None):
+    """From the same file. Where the CPU has bfloat16, OpenVINO would use it: float32 has to be asked for."""
+    import openvino
+
+    file, images, parameters = onnx_network(case, threads, weights)
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on all threads
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    core = openvino.Core()
+    request = core.compile_model(core.read_model(file), "CPU", options).create_infer_request()
+    return lambda: request.infer([images], share_inputs=True)[0], parameters
+
+
+def ncnn_inference(case, threads, weights=None):
+    """The PyTorch network, traced and converted by pnnx. ncnn takes one image at a time."""
+    import ncnn
+
+    net, parameters, images = ncnn_network(case, threads, weights)
+    images = [ncnn.Mat(image).clone() for image in images]  # a Mat alone does not keep the array alive
+
+    def logits(image):
+        extractor = net.create_extractor()
+        extractor.input("in0", image)
+        return np.array(extractor.extract("out0")[1])
+
+    return lambda: np.stack([logits(image) for image in images]), parameters
+
+
+def ncnn_network(case, threads, weights):
+    """(ncnn.Net in float32, parameters, images)."""
+    import ncnn
+    import pnnx
+
+    from .torch_models import without_slices
+
+    torch, original, images, _, parameters = torch_network(case, threads, False, weights)
+    with tempfile.TemporaryDirectory() as folder:
+        torch.jit.trace(without_slices(original.eval()), images[:1]).save(f"{folder}/net.pt")
+        subprocess.run([pnnx.EXEC_PATH, "net.pt", "fp16=0"], cwd=folder, stdout=subprocess.DEVNULL, check=True)
+        net = ncnn.Net()
+        net.opt.num_threads = threads
+        for name in ("fp16_storage", "fp16_arithmetic", "fp16_packed", "bf16_storage", "bf16_packed"):
+            setattr(net.opt, f"use_{name}", False)
+        if net.load_param(f"{folder}/net.ncnn.param") or net.load_model(f"{folder}/net.ncnn.bin"):
+            raise RuntimeError(f"ncnn cannot load {case.model} as pnnx converts it")
+    return net, parameters, images.numpy()
 
 
 def jax_train(case, threads, weights=None):
@@ -173,6 +234,8 @@ INFERENCE = {
     COMPILE: (torch_inference, {"compiled": True}),
     FROZEN: (torch_inference, {"frozen": True}),
     ONNX: (onnx_inference, {}),
+    OPENVINO: (openvino_inference, {}),
+    NCNN: (ncnn_inference, {}),
 }
 
 

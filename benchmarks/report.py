@@ -2,7 +2,7 @@
 
 from statistics import median
 
-from .cases import MINIRES, NEW, OLD, ONNX, TORCH, USES
+from .cases import ALL_THREADS, ALONE, FIRST, MINIRES, NCNN, NEW, OLD, ONE_THREAD, ONNX, OPENVINO, SECOND, TORCH, USES
 from .interval import LEAST_TURNS, ratio_interval
 
 
@@ -24,6 +24,11 @@ def typical(case, name):
 
 def is_torch(name):
     return name.startswith("PyTorch")
+
+
+def is_other(name):
+    """Whether it is not minires, on all threads or on one."""
+    return name not in (MINIRES, ONE_THREAD)
 
 
 def rivals(case, wanted=is_torch):
@@ -62,8 +67,14 @@ def count(threads):
     return f"{threads} thread" + ("s" if threads > 1 else "")
 
 
+def beside(processes):
+    """1 → beside 1 busy process."""
+    return f"beside {processes} busy process" + ("es" if processes > 1 else "") if processes else "alone"
+
+
 def title(case):
-    return f"{case['model']}, batch {case['batch']}, {count(case['threads'])}"
+    text = f"{case['model']}, batch {case['batch']}, {count(case['threads'])}"
+    return f"{text}, {beside(case['busy'])}" if "busy" in case else text
 
 
 def work(result):
@@ -77,16 +88,17 @@ def failures(result):
 
 
 def steps(result):
-    """The parts train, inference, avx2 and one-thread: a row a case, milliseconds by peer; sentences; who is missing."""
+    """The parts that time steps: a row a case, milliseconds by peer; sentences; who is missing."""
     cases = [case for case in result["cases"] if "failed" not in case]
     names = list(dict.fromkeys(name for case in cases for name in case["seconds"]))
     names = [MINIRES, *(name for name in names if name != MINIRES)]
+    wanted, best_of = (is_other, "the best of them") if work(result) == "inference" else (is_torch, "PyTorch's best")
     rows = []
     for case in cases:
         cells = [milliseconds(typical(case, name)) if flat(case["seconds"].get(name, [])) else "–" for name in names]
-        best = rivals(case)
+        best = rivals(case, wanted)
         rows.append([title(case), f"**{cells[0]}**", *cells[1:], f"**{times(ratio(case, best[0]))}**" if best else "–"])
-    head = [f"{work(result)}, ms (medians)", *names, "against PyTorch's best"]
+    head = [f"{work(result)}, ms (medians)", *names, f"against {best_of}"]
     sentences = [f"- {title(case)}: {sentence}" for case in cases for sentence in conclusions(case)]
     for name, variables in result.get("environment", {}).items():
         used = dict.fromkeys(t for case in cases for peer, t in case["targets"].items() if peer.split()[0] == name)
@@ -107,9 +119,11 @@ def conclusions(case):
             f"{least:.2f}–{most:.2f})"
             + (f", {times(ratio(case, slowest))} as fast as its slowest ({mode(slowest)})" if slowest != best else "")
         )
-    if ONNX in case["seconds"] and torch:
-        better = rivals(case, lambda name: is_torch(name) or name == ONNX)[0]
-        yield f"minires is {times(ratio(case, better))} as fast as the better of PyTorch and ONNX Runtime ({better})"
+    engines = [name for name in (ONNX, OPENVINO, NCNN) if name in case["seconds"]]
+    if engines and torch:
+        best = rivals(case, lambda name: is_torch(name) or name in engines)[0]
+        *first, last = ["PyTorch", *engines]
+        yield f"minires is {times(ratio(case, best))} as fast as the fastest of {', '.join(first)} and {last} ({best})"
     yield from case["missing"].values()
 
 
@@ -139,6 +153,47 @@ def scaling(result):
         rows.append(row + ["–"] * (6 - len(row)))
     head = ["training step", "minires, ms", "over one thread", "PyTorch's best, ms", "over one thread", "ratio"]
     return "\n\n".join([table(head, rows), *failures(result)])
+
+
+def busy(result):
+    """The part busy: for training steps and for inference, the table of their times and what a busy process does to them."""
+    blocks = []
+    for job in dict.fromkeys(case["job"] for case in result["cases"]):
+        cases = [case for case in result["cases"] if case["job"] == job]
+        blocks += [steps({"job": job, "cases": cases}), slowdown([case for case in cases if "failed" not in case])]
+    return "\n\n".join(filter(None, blocks))
+
+
+def slowdown(cases):
+    """A row a case beside busy processes: each peer's time over its time alone, and the least and greatest by round."""
+    alone = {(case["model"], case["batch"]): case for case in cases if not case["busy"]}
+    names = list(dict.fromkeys(name for case in cases for name in case["seconds"]))
+    rows = []
+    for case in cases:
+        if case["busy"]:
+            own = alone[case["model"], case["batch"]]["seconds"]
+            both = {name: {"seconds": {"busy": case["seconds"][name], ALONE: own[name]}} for name in case["seconds"]}
+            rows.append([title(case), *(against_alone(both[name], "busy") if name in both else "–" for name in names)])
+    return rows and table(["time beside busy processes / time alone", *names], rows)
+
+
+def against_alone(case, name):
+    """The time over that of ``ALONE``, and the least and greatest by round."""
+    return "{} ({:.2f}–{:.2f})".format(times(ratio(case, name, ALONE)), *spread(case, name, ALONE))
+
+
+def two_trainings(result):
+    """The part two-trainings: a row a case, milliseconds, and each training's time over that of one alone."""
+    rows = []
+    for case in result["cases"]:
+        if "failed" not in case:
+            ms = [milliseconds(typical(case, name)) for name in (ALONE, ALL_THREADS, FIRST, SECOND)]
+            rows.append(
+                [title(case), count(case["half"]), *ms, *(against_alone(case, name) for name in (FIRST, SECOND))]
+            )
+    names = ["one alone on", ALONE, ALL_THREADS, FIRST, SECOND, f"{FIRST} / alone", f"{SECOND} / alone"]
+    head = ["training step, ms (medians)", *names]
+    return "\n\n".join(filter(None, [rows and table(head, rows), "\n".join(failures(result))]))
 
 
 def gflops(row, name=None):
@@ -258,6 +313,9 @@ def environment(facts):
 RENDERERS = {
     "train": ("Training step", steps),
     "inference": ("Inference", steps),
+    "latency": ("Inference of one image", steps),
+    "busy": ("A busy process beside them", busy),
+    "two-trainings": ("Two trainings at once", two_trainings),
     "avx2": ("Training step, both held to AVX2", steps),
     "one-thread": ("Training step on one thread", steps),
     "scaling": ("Threads", scaling),
@@ -273,6 +331,8 @@ RENDERERS = {
 def section(part, record):
     """A part's heading and tables."""
     heading, render = RENDERERS[part]
+    if record.get("busy"):
+        heading += f", {beside(record['busy'])}"
     return f"### {heading}\n\n" + (record["failed"] if "failed" in record else render(record["result"]))
 
 

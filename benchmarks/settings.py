@@ -10,9 +10,11 @@ class Settings:
     threads: int
     rounds: int = 5  # turns that each peer takes
     steps: int = 4  # timed steps of a turn
+    many: int = 100  # the same of a prediction at batch 1, which may take less than a millisecond
     quick: bool = False
     cases: tuple = ()  # (model, batch) pairs in place of a part's own
     peers: tuple = ()  # names in place of a part's own
+    busy: int = 0  # busy processes beside the timed ones
     trees: tuple = ()  # this checkout and the one it is compared with
 
     def choose(self, cases):

@@ -1,6 +1,9 @@
-"""The parts that time whole networks: train, inference, avx2, one-thread, scaling."""
+"""The parts that time whole networks: train, inference, latency, avx2, one-thread, scaling."""
 
-from .cases import INFERENCE, JAX, RESNET20, SCALING, SLOW, TRAIN
+from dataclasses import replace
+from statistics import median
+
+from .cases import INFERENCE, JAX, LATENCY, RESNET20, SCALING, SLOW, TRAIN
 from .report import milliseconds, typical
 from .turns import Peer, PeerError, Table, in_turn, say
 
@@ -11,16 +14,20 @@ AVX2 = {
 }
 
 
-def table_of(job, case, threads, env=()):
+def peers_of(job, case, threads, env=()):
     """All peers of a case, each a process that builds it."""
     env = dict(env)
     peers = []
     for name in case.peers:
         if name == JAX and (case.imagenet or not case.model.startswith("resnet")):
             continue  # written for the CIFAR ResNets of 2015 alone
-        task = {"job": job, "peer": name, "model": case.model, "batch": case.batch}
-        peers.append(Peer(name, task, threads, env.get(name.split()[0], {})))
-    return Table(peers)
+        peers.append(Peer(name, task_of(job, case, name), threads, env.get(name.split()[0], {})))
+    return peers
+
+
+def task_of(job, case, name):
+    """What the worker is told."""
+    return {"job": job, "peer": name, "model": case.model, "batch": case.batch}
 
 
 def measure(job, case, table, threads, settings, flip=False):
@@ -30,17 +37,47 @@ def measure(job, case, table, threads, settings, flip=False):
     with table:
         try:
             table.start()
-            seconds = take_turns(table, settings, flip)
+            seconds = take_turns(table, settings_of(job, case, settings), flip)
         except PeerError as error:
             say(f"  {error}")
             return {**found, "failed": str(error)}
-        found["parameters"] = table.peers[table.ours].facts["parameters"]
-        found["targets"] = {name: peer.facts["target"] for name, peer in table.peers.items()}
-        found["missing"] = table.missing
-    for name, rounds in seconds.items():
-        if rounds:
-            say(f"  {name}: {milliseconds(typical({'seconds': seconds}, name))} ms")
-    return {**found, "seconds": {name: rounds for name, rounds in seconds.items() if rounds}}
+        found |= facts_of(table)
+    return {**found, "seconds": kept(job, case, seconds)}
+
+
+def facts_of(table):
+    """What a table's peers said of themselves, and who is missing."""
+    return {
+        "parameters": table.peers[table.ours].facts["parameters"],
+        "targets": {name: peer.facts["target"] for name, peer in table.peers.items()},
+        "missing": table.missing,
+    }
+
+
+def is_brief(job, case):
+    """Whether a step may take less than a millisecond, so that a turn takes many."""
+    return job == "inference" and case.batch == 1
+
+
+def settings_of(job, case, settings):
+    """The settings with the number of steps in a turn of this case."""
+    return replace(settings, steps=settings.many) if is_brief(job, case) else settings
+
+
+def kept(job, case, seconds):
+    """The seconds for the JSON file, without peers that had no turn; of a turn of many steps the median alone. Says them."""
+    seconds = {name: rounds for name, rounds in seconds.items() if rounds}
+    if is_brief(job, case):
+        seconds = {name: [[median(times)] for times in rounds] for name, rounds in seconds.items()}
+    for name in seconds:
+        say(f"  {name}: {milliseconds(typical({'seconds': seconds}, name))} ms")
+    return seconds
+
+
+def warm_up(table):
+    for name in list(table.peers):
+        say(f"  warming up {name}")
+        ask(table, name, 1 if name in SLOW else WARMUP)
 
 
 def take_turns(table, settings, flip=False):
@@ -48,9 +85,7 @@ def take_turns(table, settings, flip=False):
 
     With ``flip`` every other round goes through the peers from the last to the first.
     """
-    for name in list(table.peers):
-        say(f"  warming up {name}")
-        ask(table, name, 1 if name in SLOW else WARMUP)
+    warm_up(table)
     seconds = {name: [] for name in table.peers}
     for r in range(settings.rounds):
         for name in in_turn(list(table.peers), r if flip else 0):
@@ -78,7 +113,7 @@ def part(job, cases, threads=None, env=()):
         return {
             "job": job,
             "environment": {name: dict(variables) for name, variables in dict(env).items()},
-            "cases": [measure(job, case, table_of(job, case, n, env), n, settings) for case in chosen],
+            "cases": [measure(job, case, Table(peers_of(job, case, n, env)), n, settings) for case in chosen],
         }
 
     return run
@@ -93,7 +128,7 @@ def scaling(settings):
     return {
         "job": "train",
         "cases": [
-            measure("train", case, table_of("train", case, n), n, settings)
+            measure("train", case, Table(peers_of("train", case, n)), n, settings)
             for case in settings.choose(SCALING)
             for n in counts
         ],
@@ -103,6 +138,7 @@ def scaling(settings):
 PARTS = {
     "train": part("train", TRAIN),
     "inference": part("inference", INFERENCE),
+    "latency": part("inference", LATENCY),
     "avx2": part("train", RESNET20, env=AVX2),
     "one-thread": part("train", RESNET20, threads=1),
     "scaling": scaling,

@@ -18,9 +18,12 @@ class ZeroPad(nn.Module):
     def __init__(self, inputs, outputs, stride):
         super().__init__()
         self.stride, self.border = stride, (outputs - inputs) // 2
+        self.by_pooling = False  # the same values without a strided slice
 
     def forward(self, x):
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.border, self.border))
+        s = self.stride
+        x = F.max_pool2d(x, 1, s) if self.by_pooling else x[:, :, ::s, ::s]
+        return F.pad(x, (0, 0, 0, 0, self.border, self.border))
 
 
 def shortcut(inputs, outputs, stride, projection):
@@ -145,6 +148,14 @@ IMAGENET = {
     "resnet34": (Basic, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
 }
+
+
+def without_slices(net):
+    """The network, made to compute the same without strided slices, which ncnn does not have."""
+    for module in net.modules():
+        if isinstance(module, ZeroPad):
+            module.by_pooling = True
+    return net
 
 
 DEPTHS = (8, 14, 20, 32, 44, 56, 110, 1202)  # those of basic blocks

@@ -51,21 +51,26 @@ class Peer:
 
     def start(self):
         """Wait until it is built; its facts. Raises PeerError when it is not installed."""
-        self.facts = self._answer()
+        self.facts = self.answer()
         if "missing" in self.facts:
             raise PeerError(f"{self.name} is left out: {self.facts['missing']}")
         return self.facts
 
     def ask(self, **request):
         """The answer to a request. Raises PeerError when the process has stopped."""
+        self.send(**request)
+        return self.answer()
+
+    def send(self, **request):
+        """A request whose answer is fetched later, so that several peers work at once. Raises PeerError as ``ask``."""
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
         except (BrokenPipeError, ValueError):
             raise PeerError(self._death()) from None
-        return self._answer()
 
-    def _answer(self):
+    def answer(self):
+        """The next line that it writes, from JSON. Raises PeerError when it stops instead."""
         line = self.process.stdout.readline()
         if not line:
             raise PeerError(self._death())

@@ -14,14 +14,14 @@ from .cases import CONVS, MINIRES, Case
 
 
 def steps(task):
-    """Jobs ``train`` and ``inference``: {"steps": n} → the seconds of each."""
+    """Jobs ``train`` and ``inference``: {"steps": n} or {"seconds": at least} → the seconds of each step."""
     from .peers import build
 
     case = Case(task["model"], task["batch"])
     step, parameters = build(task["job"], task["peer"], case, task["threads"])
 
-    def answer(steps):
-        return [timed(step) for _ in range(steps)]
+    def answer(steps=0, seconds=0):
+        return timed_for(step, steps, seconds)
 
     return answer, {"parameters": parameters, "target": instructions(task["peer"])}
 
@@ -37,6 +37,14 @@ def instructions(name):
 
         return torch.backends.cpu.get_cpu_capability()
     return None
+
+
+def timed_for(work, calls, seconds):
+    """The seconds of each call: so many calls at least, and more until so many seconds have passed."""
+    times, end = [], time.perf_counter() + seconds
+    while len(times) < calls or time.perf_counter() < end:
+        times.append(timed(work))
+    return times
 
 
 def timed(work):
@@ -89,10 +97,7 @@ def convolutions(task):
     def answer(conv, use, seconds):
         work = work_of(CONVS[conv], use)
         work(), work()
-        times, end = [], time.perf_counter() + seconds
-        while len(times) < 3 or time.perf_counter() < end:
-            times.append(timed(work))
-        return median(times)
+        return median(timed_for(work, 3, seconds))
 
     return answer, {}
 

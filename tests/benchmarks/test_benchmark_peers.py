@@ -7,7 +7,21 @@ pytest.importorskip("torch")
 
 import minires as mr
 from benchmarks import cases, conv_peers, peers, torch_models
-from benchmarks.cases import COMPILE, COMPILE_LAST, FROZEN, JAX, LAST, MINIRES, NCHW, NUMPY, ONNX, Case, Conv
+from benchmarks.cases import (
+    COMPILE,
+    COMPILE_LAST,
+    FROZEN,
+    JAX,
+    LAST,
+    MINIRES,
+    NCHW,
+    NCNN,
+    NUMPY,
+    ONNX,
+    OPENVINO,
+    Case,
+    Conv,
+)
 
 # PyTorch's compiler and exporter warn of themselves.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -54,18 +68,28 @@ def test_losses_of_two_steps_are_equal(model, name):
     assert abs(ours[1] - ours[0]) > 0.01 * ours[0]  # and it has changed something
 
 
+MODULES = {ONNX: ("onnx", "onnxruntime"), OPENVINO: ("onnx", "openvino"), NCNN: ("ncnn", "pnnx")}
+ENGINES = [("resnet18", name) for name in MODULES]  # max-pooling, projections, 224 x 224
+
+
 @pytest.mark.parametrize(
-    "name", [NCHW, LAST, ONNX, *(pytest.param(n, marks=pytest.mark.slow) for n in (COMPILE, FROZEN))]
+    ("model", "name"),
+    [
+        *(("resnet20", name) for name in (NCHW, LAST, *MODULES)),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in [("resnet20", COMPILE), ("resnet20", FROZEN), *ENGINES]
+        ),
+    ],
 )
-def test_logits_are_equal(name):
-    if name == ONNX:
-        pytest.importorskip("onnxruntime")
-        pytest.importorskip("onnx")
-    case = Case("resnet20", 2)
+def test_logits_are_equal(model, name):
+    for module in MODULES.get(name, ()):
+        pytest.importorskip(module)
+    case = Case(model, 2)
     (ours,), parameters = results("inference", MINIRES, case, 1)
     (theirs,), their_parameters = results("inference", name, case, 1)
     assert their_parameters == parameters
-    np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-4 * abs(ours).max())
+    np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=2e-5 * abs(ours).max())  # half precision fails
 
 
 @pytest.mark.parametrize("name", [NCHW, LAST])
