@@ -15,6 +15,7 @@ input gradient  stride² phases. dx[s·q + p] = Σ dy[q + (p + padding − kh·d
 weight gradient rows are (kh, kw, channel) and the sum runs over output pixels (see ``WeightPlan``).
 """
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -27,6 +28,9 @@ FEW_ITEMS = 8  # if there are fewer images, each is divided into bands, for so m
 LEAST_POSITIONS = 56  # in such a band, at least: register tiles should be full
 FEW_POSITIONS = 256  # in an item of several small images, at most: enough for full tiles
 WEIGHT_POSITIONS = 192  # in an item of a weight gradient, at most: its tile reads a cache line of x and of dy for each
+PART_BYTES = 256 << 10  # of the part of a large weight gradient that is computed at a time: it stays in the L2 cache
+PART_ROWS, PART_COLUMNS = 64, 128  # in such a part, at least
+AHEAD_BYTES = 16 << 20  # of images and gradients, at most, to pack all of them before a large weight gradient
 DENSE_BYTES = 128  # from one pixel of dy to the next, at most, to read it in place; beyond, packing pays (measured)
 
 
@@ -54,19 +58,21 @@ class WeightPlan(NamedTuple):
     panel: int  # elements of an item's packed dy; 0 if dy is read in place
 
 
-def _layout(problem, source, channels, columns, pitch, packed, grid, step, origin, reach, itemsize, most=None):
+def _layout(
+    problem, source, channels, columns, pitch, packed, grid, step, origin, reach, itemsize, most=None, ahead=False
+):
     """The Layout for a grid of positions, whose taps reach from ``origin`` (≤ 0: above and left of the image) over ``reach``.
 
     source: (H, W) of the images that are packed, and ``channels``; columns: those of the product; pitch: elements from one
     packed pixel to the next; packed: pack even if no border is needed; grid: positions of an image; step: source pixels from
-    one position to the next; most: positions in an item, at most.
+    one position to the next; most: positions in an item, at most; ahead: whether all items are packed before the first is used.
     """
     needed = [(n - 1) * s + r for n, s, r in zip(grid, step, reach)]
     direct = not packed and pitch == channels and origin == (0, 0) and all(n <= have for n, have in zip(needed, source))
     width = source[1] if direct else needed[1]
     row_bytes = width * pitch * itemsize
     band = grid[0]
-    if needed[0] * row_bytes > PACKED_BYTES:
+    if needed[0] * row_bytes > PACKED_BYTES and not ahead:
         band = max(1, min(band, (PACKED_BYTES // row_bytes - reach[0]) // step[0] + 1))
     if most is not None:
         band = max(1, min(band, most // grid[1]))
@@ -79,8 +85,8 @@ def _layout(problem, source, channels, columns, pitch, packed, grid, step, origi
     images = 1
     if bands == 1:
         few = (most or FEW_POSITIONS) // (grid[0] * grid[1])
-        fits = problem.images if direct else PACKED_BYTES // (needed[0] * row_bytes)
-        images = max(1, min(few, fits, -(-problem.images // 8)))
+        fits = problem.images if direct or ahead else PACKED_BYTES // (needed[0] * row_bytes)
+        images = max(1, min(few, fits, problem.images if ahead else -(-problem.images // 8)))
     height = source[0] if direct else (band - 1) * step[0] + reach[0]
     items = -(-problem.images // images) * bands
     item = int(direct), images, band, bands, items
@@ -214,22 +220,42 @@ def weight_grad_plan(problem, itemsize, packed=False, packed_dy=False):
     # Pixels that are a multiple of 256 bytes apart share a few sets of the L1 cache, and a tile reads them one after another.
     spread = problem.channels * itemsize % 256 == 0
     pitch = problem.channels + (64 // itemsize if spread else 0)
-    columns = problem.filters // problem.groups
+    columns, ahead = problem.filters // problem.groups, _is_packed_ahead(problem, itemsize)
     layout = _layout(
         problem, problem.size, problem.channels, columns, pitch, packed, problem.out_size, problem.stride, origin, reach,
-        itemsize, WEIGHT_POSITIONS,
+        itemsize, WEIGHT_POSITIONS, ahead,
     )  # fmt: skip
     kh, kw, i = np.ogrid[: problem.kernel[0], : problem.kernel[1], : problem.channels // problem.groups]
     row_offsets = (
         ((kh * problem.dilation[0] * layout.width + kw * problem.dilation[1]) * pitch + i).astype(np.int64).ravel()
     )
     run_offsets = _positions(layout, 1, layout.step * layout.width * pitch, 0, layout.height * layout.width * pitch)
-    chunks = max(1, min(16, layout.items, (32 << 20) // (row_offsets.size * problem.filters * itemsize)))
-    splits = max(1, min(16 // chunks, row_offsets.size // target.WIDE_ROWS))
     # dy is read in place if its columns fill whole tiles and its pixels are close together.
     dense = columns % layout.tile == 0 and problem.filters * itemsize <= DENSE_BYTES
-    layout = layout._replace(chunks=chunks, splits=splits, dense=int(dense), rows=row_offsets.size)
     pixels = layout.images * layout.band * problem.out_size[1]
     panel = pixels * (problem.filters if dense else -(-columns // layout.tile) * layout.tile)
     panel = 0 if dense and not packed_dy else panel
+    layout = layout._replace(dense=int(dense), ahead=int(ahead), rows=row_offsets.size)
+    layout = layout._replace(**_parts(layout, row_offsets.size * problem.filters * itemsize))
     return WeightPlan(layout, layout.record(), np.concatenate([row_offsets, run_offsets]) * itemsize, panel)
+
+
+def _is_packed_ahead(problem, itemsize):
+    """Whether a weight gradient is so large, and its images so few, that all items are packed first, and used part by part."""
+    weights, images = math.prod(problem.w_shape), math.prod(problem.x_shape) + math.prod(problem.y_shape)
+    return problem.groups == 1 and weights * itemsize > 2 * PART_BYTES and images * itemsize <= AHEAD_BYTES
+
+
+def _parts(layout, size):
+    """The parts of a weight gradient of ``size`` bytes, as fields of its Layout.
+
+    Packed ahead, it is divided into rows and columns, and a part stays in cache while all items are added to it. Otherwise the
+    items are divided into chunks, each of which has a total of its own.
+    """
+    if layout.ahead:
+        parts = max(16, -(-size // PART_BYTES))
+        splits = max(1, min(parts, layout.rows // PART_ROWS))
+        columns = max(1, min(-(-parts // splits), layout.columns // PART_COLUMNS))
+        return {"chunks": 1, "splits": splits, "column_splits": columns}
+    chunks = max(1, min(16, layout.items, (32 << 20) // size))
+    return {"chunks": chunks, "splits": max(1, min(16 // chunks, layout.rows // target.WIDE_ROWS)), "column_splits": 1}

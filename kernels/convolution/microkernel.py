@@ -212,3 +212,19 @@ def micro_kernel(
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def copy_vectors(typingctx, dtype, NV, source, to):
+    """Copy NV (a literal) vectors of float32 or float64 from one address to another."""
+    if not isinstance(NV, types.IntegerLiteral):
+        return None
+
+    def codegen(context, builder, signature, args):
+        emit = Emitter(builder, dtype.dtype)
+        at = [v * emit.lanes * emit.size for v in range(NV.literal_value)]
+        for value, offset in [(emit.load(emit.plus(args[2], offset), emit.vector), offset) for offset in at]:
+            emit.store(value, emit.plus(args[3], offset))
+        return context.get_dummy_value()
+
+    return types.void(dtype, NV, types.intp, types.intp), codegen

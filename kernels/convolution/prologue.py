@@ -12,9 +12,13 @@ from ...errors import ShapeError
 from ..checks import alike
 from ..descriptors import GRADIENT, NORMALISED, PLAIN
 from ..memory_format import contiguous
+from ..runtime import target
 from ..runtime.jit import njit
 from ..runtime.parallel import on_threads
+from .microkernel import copy_vectors
+from .prefetch import address
 
+VECTOR_BYTES = target.VECTOR_BYTES
 LONG_ROW = 512  # elements; loops over just 16 channels would spend their time on loop entry
 
 
@@ -188,17 +192,27 @@ def pack_columns(
     panels,  # the buffer
 ):  # fmt: skip
     """Pack one group's channels of some pixels: [block of columns][pixel][column], with zeros in the last block."""
+    size, wide = source.itemsize, width * source.itemsize > VECTOR_BYTES
     step = max(1, parameters.shape[1] // O)  # pixels at a time
-    row = np.empty(step * O, source.dtype)
+    row = np.empty(step * O if kind != PLAIN else 0, source.dtype)
+    whole = columns // width * width
     for p in range(0, pixels, step):
-        count = min(step, pixels - p)
-        stretch = slice((first + p) * O, (first + p + count) * O)
-        apply_prologue(kind, source[stretch], partner[stretch], parameters, row[: count * O])
-        for n in range(0, columns, width):
-            full = min(width, columns - n)
-            for r in range(count):
-                to = panels[(n // width * pixels + p + r) * width : (n // width * pixels + p + r + 1) * width]
-                pixel = row[r * O + first_column + n : r * O + first_column + n + full]
-                for j in range(full):
-                    to[j] = pixel[j]
-                to[full:] = 0
+        count, start = min(step, pixels - p), (first + p) * O
+        read, at = source, start
+        if kind != PLAIN:
+            stretch = slice(start, start + count * O)
+            apply_prologue(kind, source[stretch], partner[stretch], parameters, row[: count * O])
+            read, at = row, 0
+        p_read, p_panels = address(read) + (at + first_column) * size, address(panels) + p * width * size
+        for r in range(count):
+            for n in range(0, whole, width):
+                pixel, to = p_read + (r * O + n) * size, p_panels + (n * pixels + r * width) * size
+                if wide:
+                    copy_vectors(source.dtype, 2, pixel, to)
+                else:
+                    copy_vectors(source.dtype, 1, pixel, to)
+            if whole < columns:
+                last = panels[whole * pixels + (p + r) * width : whole * pixels + (p + r + 1) * width]
+                for j in range(width):
+                    last[j] = read[at + r * O + first_column + whole + j] if whole + j < columns else 0
+    return row  # Numba would free it after its last use, even if its address is still in use

@@ -85,6 +85,8 @@ class Layout(NamedTuple):
     out_pixels: int = 0  # output pixels of one image
     chunks: int = 0  # weight gradient: parts of the sum over items, independent of the number of threads
     splits: int = 0  # weight gradient: parts of its rows, if a part of the sum would otherwise be large
+    column_splits: int = 0  # weight gradient: parts of its columns
+    ahead: int = 0  # weight gradient: 1 if all items are packed before the first is used
     dense: int = 0  # weight gradient: 1 if dy is read pixel by pixel, as in the image, not in blocks of columns
     rows: int = 0  # positions of an item (weight gradient: rows of dw): the first offsets of an indirection table
 

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import reference_loops as loops
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_cases import DTYPES, arrays, assert_close, convolutions
 
 import minires as mr
 from minires.kernels import reference
 from minires.kernels.compiled import backend as fast
+from minires.kernels.convolution import direct_plan
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -83,6 +84,9 @@ LAYERS = {  # name: x shape, w shape, stride, padding, dilation, groups; each ta
     "an image in bands": ((1, 90, 80, 24), (3, 3, 24, 17), ONE, ONE, ONE, 1),
     "bands with stride 2 and 5×5": ((2, 75, 61, 20), (5, 5, 20, 9), (2, 2), (2, 2), ONE, 1),
     "a projection": ((2, 14, 14, 33), (1, 1, 33, 65), (2, 2), (0, 0), ONE, 1),
+    "more weights than pixels": ((5, 7, 7, 130), (3, 3, 130, 140), ONE, ONE, ONE, 1),
+    "a wide projection": ((9, 9, 9, 150), (1, 1, 150, 900), (2, 2), (0, 0), ONE, 1),
+    "a 1×1 kernel with many channels": ((3, 6, 7, 600), (1, 1, 600, 320), ONE, (0, 0), ONE, 1),
     "1×1 images": ((5, 1, 1, 19), (3, 3, 19, 23), ONE, ONE, ONE, 1),
     "a kernel as large as the image": ((2, 5, 5, 8), (5, 5, 8, 8), ONE, (0, 0), ONE, 1),
     "stride 3 with gaps that no tap reads": ((2, 11, 13, 6), (1, 2, 6, 10), (3, 3), (0, 0), ONE, 1),
@@ -99,6 +103,28 @@ LAYERS = {  # name: x shape, w shape, stride, padding, dilation, groups; each ta
 def test_layers_of_real_networks(name, dtype):
     x_shape, w_shape, *geometry = LAYERS[name]
     check(x_shape, w_shape, tuple(geometry), dtype, 0, fast, reference)
+
+
+@pytest.fixture
+def packed_ahead(monkeypatch):
+    """Every weight gradient without groups is divided as a large one is: parts of a few rows and columns, packed ahead."""
+    monkeypatch.setattr(direct_plan, "PART_BYTES", 64)
+    monkeypatch.setattr(direct_plan, "PART_ROWS", 8)
+    monkeypatch.setattr(direct_plan, "PART_COLUMNS", 16)
+    direct_plan.weight_grad_plan.cache_clear()
+    yield
+    direct_plan.weight_grad_plan.cache_clear()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=convolutions(most_kernel=4, most_channels=70, most_extra=12), dtype=DTYPES, seed=SEEDS)
+def test_large_weight_gradients(packed_ahead, case, dtype, seed):
+    check(*case, dtype, seed, fast, reference)
+
+
+@pytest.mark.parametrize("channels", [3, 400])
+def test_no_images(channels):
+    check((0, 5, 5, channels), (3, 3, channels, 400), (ONE, ONE, ONE, 1), np.float32, 0, fast, reference)
 
 
 @pytest.mark.parametrize("channels", range(1, 35))
