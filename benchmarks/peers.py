@@ -37,20 +37,16 @@ def minires_network(case, threads, weights=None):
 
 
 def minires_train(case, threads, weights=None):
-    """Forward, cross-entropy, backward, SGD with momentum and weight decay."""
+    """Forward, cross-entropy, backward, SGD with momentum and weight decay; from a recording, as the Trainer does it."""
     import minires as mr
-    from minires import functional as F
 
     net, parameters = minires_network(case, threads, weights)
     optimizer = mr.optim.SGD(net.parameters(), **SGD)
     images, labels = data(case)
-    images = mr.tensor(images)
-    run = net  # what is called in each step
+    gradients = mr.RecordedStep(net)
 
     def step():
-        optimizer.zero_grad()
-        loss = F.cross_entropy(run(images), labels)
-        loss.backward()
+        loss, _ = gradients(images, labels)
         optimizer.step()
         return loss.item()
 
@@ -63,11 +59,10 @@ def minires_inference(case, threads, weights=None):
     net, parameters = minires_network(case, threads, weights)
     net.eval()
     images = mr.tensor(data(case)[0])
-    run = net  # what is called in each step
+    predict = mr.RecordedPrediction(net)
 
     def step():
-        with mr.no_grad():
-            return run(images).numpy()
+        return predict(images).numpy()
 
     return step, parameters
 
