@@ -68,6 +68,13 @@ class _Recorded:
         """The outputs, with nothing recorded. Output arrays may be in use by nobody else."""
         raise NotImplementedError
 
+    def settings(self) -> tuple[Any, ...]:
+        """What else the outputs depend on: the further arguments of the constructor."""
+        return ()
+
+    def __reduce__(self) -> Any:  # a copy records for itself
+        return type(self), (self.model, *self.settings())
+
     def _run(self, *inputs: NDArray[Any]) -> Arrays:
         """The outputs for these inputs, arrays that nobody but the caller will change."""
         if not self._lock.acquire(blocking=False):  # another thread is using the recording
@@ -82,7 +89,8 @@ class _Recorded:
         if self.state == "refused" or self._signature is None or not self._possible():
             return self.compute(*inputs)
         arrays = [(p._array, p.requires_grad) for p in self._parameters]
-        key = [(a.shape, a.dtype) for a in inputs], kernels.get_num_threads(), uses_winograd(), arrays
+        shapes = [(a.shape, a.dtype) for a in inputs]
+        key = shapes, kernels.get_num_threads(), uses_winograd(), self.settings(), arrays
         same, self._key = not changed and _same(key, self._key), key
         if not same:
             self._recording, self.state = None, "waiting"
@@ -235,6 +243,9 @@ class RecordedStep(_Recorded):
         losses, logits, *_ = self._run(np.asarray(images), labels)
         return F.mean(Tensor(losses)).data, logits
 
+    def settings(self) -> tuple[Any, ...]:
+        return (self.label_smoothing,)
+
     def compute(self, *inputs: NDArray[Any]) -> Arrays:
         images, labels = inputs
         self._release()
@@ -297,9 +308,9 @@ def _identity(value: Any) -> Any:
 
 def _same(key: Any, other: Any) -> bool:
     """Whether two keys are the same; of arrays, whether they are the same objects."""
-    if other is None or key[:3] != other[:3] or len(key[3]) != len(other[3]):
+    if other is None or key[:-1] != other[:-1] or len(key[-1]) != len(other[-1]):
         return False
-    return all(a is b and needs == needed for (a, needs), (b, needed) in zip(key[3], other[3]))
+    return all(a is b and needs == needed for (a, needs), (b, needed) in zip(key[-1], other[-1]))
 
 
 def _digests(arrays: Arrays) -> list[bytes]:

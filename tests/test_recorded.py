@@ -1,6 +1,8 @@
 """Recorded steps and predictions: the same bits as without a recording, and no recording where none can stand for the model."""
 
+import copy
 import os
+import pickle
 import threading
 
 import numpy as np
@@ -338,6 +340,27 @@ def test_an_interrupted_replay_harms_nothing(moment, monkeypatch):
     monkeypatch.undo()
     twins.model.load_state_dict(state)
     assert twins.steps(3)[-1] == "checked"
+
+
+def test_another_label_smoothing_takes_effect_at_once():
+    twins = Twins()
+    assert twins.steps(4)[-1] == "checked"
+    twins.smoothing = twins.recorded.label_smoothing = 0.3
+    assert twins.steps(4) == RUNS[:4]
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))], ids=["copy", "pickle"]
+)
+def test_a_copy_goes_its_own_way(duplicate):
+    twins = Twins()
+    twins.steps(4)
+    other = duplicate(twins.recorded)
+    before = bits(other.model.state_dict().values())
+    assert other.state == "waiting"
+    assert twins.steps(2)[-1] == "checked"
+    assert bits(other.model.state_dict().values()) == before
+    other(images(1), labels(1))
 
 
 # --- predictions
