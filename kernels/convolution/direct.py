@@ -72,6 +72,8 @@ def _convolve(
     if share < 0:
         return on_threads(share, shares)
     layout, packed = record[0], scratch[thread]
+    if share * layout.items // shares == (share + 1) * layout.items // shares:
+        return 0
     before, ends = repeat_channels(parameters, folded, source), repeat_channels(after, after_folded, out)
     streams = np.zeros((STREAMS, 4), np.int64)
     stop_item = (share + 1) * layout.items // shares

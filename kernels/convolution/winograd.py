@@ -248,11 +248,13 @@ def _convolve(
     if share < 0:
         return on_threads(share, shares)
     layout, block, packed, V, M = record[0], blocks[0], scratch[thread], Vs[thread], Ms[thread]
+    start, stop = share * layout.items // shares, (share + 1) * layout.items // shares
+    if start == stop:
+        return 0
     before, ends = repeat_channels(parameters, folded, source), repeat_channels(after, after_folded, out)
     filters, columns = block.filters, layout.out_row
     streams = np.zeros((STREAMS, 4), np.int64)
     image_step, out_step = layout.height * layout.width * layout.pitch, layout.out_pixels * filters
-    start, stop = share * layout.items // shares, (share + 1) * layout.items // shares
     for item in range(start, stop):
         pack_item(item, kind, source, partner, before, layout, packed)
         first, last = item_stretch(item, layout, filters)
