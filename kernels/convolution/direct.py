@@ -13,7 +13,7 @@ from ..runtime.jit import njit
 from ..runtime.memory_pool import empty
 from ..runtime.parallel import on_threads
 from ..runtime.recording import preparing
-from ..runtime.threads import LOCK, get_num_threads, launch, serial
+from ..runtime.threads import LOCK, get_num_threads, launch
 from .direct_plan import forward_plan, input_grad_plan
 from .epilogue import epilogue_arguments, finish, join_items
 from .macrokernel import macro_kernel, prefetch_shares
@@ -102,7 +102,7 @@ def _run(plan, operand, w, out, transposed, epilogue):
         panels = empty((plan.panels,), w.dtype)
         for at, taps in zip(plan.phases[:, 4], plan.taps):
             if len(taps):
-                serial(pack_panels, w, taps, layout.groups, ins, outs, transposed, layout.tile, panels, at)
+                launch(pack_panels, w, taps, layout.groups, ins, outs, transposed, layout.tile, panels, at)
     reads = *operand_arguments(operand), panels, out.reshape(-1), O, plan.record, plan.phases, plan.indirection
     results = np.zeros((0 if epilogue.kind == NOTHING else layout.items, 2, O))
     with LOCK:  # one buffer per thread, so the number of threads must not change in between

@@ -17,6 +17,7 @@ from ..runtime.jit import njit
 from ..runtime.parallel import on_threads
 from .microkernel import copy_vectors
 from .prefetch import address
+from .winograd_transforms import transpose
 
 VECTOR_BYTES = target.VECTOR_BYTES
 LONG_ROW = 512  # elements; loops over just 16 channels would spend their time on loop entry
@@ -147,6 +148,15 @@ def pack_item(
         pack_band(kind, source, partner, parameters, image + n, first, layout, packed, n * size)
 
 
+@njit(inner=True)
+def _copy_tile_row(dtype, source, to, row_bytes):
+    """Copy a row of a register tile, one or two vectors, from one address to another."""
+    if row_bytes > VECTOR_BYTES:
+        copy_vectors(dtype, 2, source, to)
+    else:
+        copy_vectors(dtype, 1, source, to)
+
+
 @njit()
 def pack_panels(
     share, shares, thread,
@@ -159,27 +169,29 @@ def pack_panels(
     """B of ``macro_kernel``: [group][block of columns][tap][in][column], with zero columns beyond ``outs``."""
     if share < 0:
         return on_threads(share, shares)
-    for g in range(groups):
-        for n in range(0, outs, width):
-            full = min(width, outs - n)
-            for t in range(taps.shape[0]):
-                kh, kw = taps[t]
-                panel = panels[at : at + ins * width].reshape((ins, width))
-                at += ins * width
-                if transposed:
-                    for j in range(full):
-                        column = w[kh, kw, n + j, g * ins : (g + 1) * ins]
-                        for i in range(ins):
-                            panel[i, j] = column[i]
-                else:
-                    for i in range(ins):
-                        row, to = w[kh, kw, i, g * outs + n : g * outs + n + full], panel[i, :full]
-                        for j in range(full):
-                            to[j] = row[j]
-                if full < width:
-                    for i in range(ins):
-                        for j in range(full, width):
-                            panel[i, j] = 0
+    size, count, blocks = w.itemsize, taps.shape[0], (outs + width - 1) // width
+    parts, panel = groups * blocks * count, ins * width
+    row, to_row, lanes = w.shape[3] * size, width * size, VECTOR_BYTES // size
+    for part in range(share * parts // shares, (share + 1) * parts // shares):
+        g, n, t = part // (blocks * count), part // count % blocks * width, part % count
+        kh, kw = taps[t]
+        full, to = min(width, outs - n), at + part * panel
+        tap, p_to = address(w) + (kh * w.shape[1] + kw) * w.shape[2] * row, address(panels) + to * size
+        done = 0  # rows that vectors have copied
+        if full == width and transposed:
+            done = ins // lanes * lanes
+            for i in range(0, done, lanes):
+                for j in range(0, width, lanes):
+                    square = tap + (n + j) * row + (g * ins + i) * size
+                    transpose(w.dtype, square, row, p_to + i * to_row + j * size, to_row)
+        elif full == width:
+            done = ins
+            for i in range(ins):
+                _copy_tile_row(w.dtype, tap + i * row + (g * outs + n) * size, p_to + i * to_row, to_row)
+        for i in range(done, ins):
+            for j in range(width):
+                at_w = (n + j, g * ins + i) if transposed else (i, g * outs + n + j)
+                panels[to + i * width + j] = w[kh, kw, at_w[0], at_w[1]] if j < full else 0
     return 0
 
 
@@ -192,7 +204,7 @@ def pack_columns(
     panels,  # the buffer
 ):  # fmt: skip
     """Pack one group's channels of some pixels: [block of columns][pixel][column], with zeros in the last block."""
-    size, wide = source.itemsize, width * source.itemsize > VECTOR_BYTES
+    size = source.itemsize
     step = max(1, parameters.shape[1] // O)  # pixels at a time
     row = np.empty(step * O if kind != PLAIN else 0, source.dtype)
     whole = columns // width * width
@@ -207,10 +219,7 @@ def pack_columns(
         for r in range(count):
             for n in range(0, whole, width):
                 pixel, to = p_read + (r * O + n) * size, p_panels + (n * pixels + r * width) * size
-                if wide:
-                    copy_vectors(source.dtype, 2, pixel, to)
-                else:
-                    copy_vectors(source.dtype, 1, pixel, to)
+                _copy_tile_row(source.dtype, pixel, to, width * size)
             if whole < columns:
                 last = panels[whole * pixels + (p + r) * width : whole * pixels + (p + r + 1) * width]
                 for j in range(width):

@@ -68,7 +68,7 @@ def transform_filters(
                 for t in range(9):
                     for n in range(0, line, lanes):
                         corner = p_w + (8 - t) * tap + o * row + (i + n) * size
-                        transpose(w.dtype, corner, row, p_edge + t * square + n * VECTOR_BYTES)
+                        transpose(w.dtype, corner, row, p_edge + t * square + n * VECTOR_BYTES, VECTOR_BYTES)
             else:
                 edge[:] = 0
                 for t in range(9):

@@ -161,11 +161,11 @@ def transform_weight_grad(typingctx, dtype, source, plane, to, tap):
 
 
 @intrinsic
-def transpose(typingctx, dtype, source, row, to):
-    """Transpose a square as wide as a vector. Its rows are ``row`` bytes apart; the result is stored contiguously."""
+def transpose(typingctx, dtype, source, row, to, to_row):
+    """Transpose a square as wide as a vector. Its rows are ``row`` bytes apart, and those of the result ``to_row``."""
 
     def codegen(context, builder, signature, args):
-        source, row, to = args[1:]
+        source, row, to, to_row = args[1:]
         emit = _Transforms(builder, dtype.dtype)
         lanes, rows = emit.lanes, emit.loads(source, row, range(emit.lanes))
 
@@ -180,7 +180,7 @@ def transpose(typingctx, dtype, source, row, to):
                     rows[i] = shuffle(x, y, [lanes + j - step if j & step else j for j in range(lanes)])
                     rows[i + step] = shuffle(x, y, [lanes + j if j & step else j + step for j in range(lanes)])
             step *= 2
-        emit.stores(rows, to, ir.Constant(i64, lanes * emit.size))
+        emit.stores(rows, to, to_row)
         return context.get_dummy_value()
 
-    return types.void(dtype, *[types.intp] * 3), codegen
+    return types.void(dtype, *[types.intp] * 4), codegen
