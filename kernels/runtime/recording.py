@@ -74,6 +74,7 @@ class Recording:
         self.threads = threads.get_num_threads()
         self.frozen = frozen
         self.tape, self.preparation = Tape(), Tape()
+        self._largest = 0  # bytes of the largest array
         self._written = np.zeros(3 + workers().MOST_ARGUMENTS // 8, np.int64)
 
     def launch(self, kernel, args, shares, address):
@@ -84,6 +85,7 @@ class Recording:
             failed = kernel(-address, shares, 0, *args)
         finally:
             control[at] = 0
+        self._largest = max(self._largest, threads.largest(args))
         self.tape.add_launch(kernel, self._written)
         self.tape.kept += [a for a in args if type(a) is np.ndarray and self._lease_of(a) is None]
         return failed
@@ -128,11 +130,14 @@ class Recording:
 
     def prepare(self):
         """Compute again what follows from weights alone."""
-        self.preparation.replay(self.threads)
+        self.preparation.replay(self._threads_now())
 
     def replay(self):
         """Compute everything else again, or everything if it is not frozen. Raises MemoryError."""
-        self.tape.replay(self.threads)
+        self.tape.replay(self._threads_now())
+
+    def _threads_now(self):
+        return self.threads if self._largest >= threads.least_work() else 1
 
 
 def workers():

@@ -5,44 +5,23 @@ one kernel at a time, so every kernel launch goes through ``launch``.
 """
 
 import atexit
-import glob
 import numbers
 import os
-import subprocess
-import sys
 import threading
 from functools import cache
 
 import numpy as np
 
 from ...errors import ConfigError
+from .cores import crowded, usable_cores
 
 LOCK = threading.RLock()
 _local = threading.local()
 MOST_THREADS = 256
 SHARES = 4  # of a kernel's work for each thread; more would keep fewer neighbours together
 SMALL = 1 << 16  # bytes of a kernel's largest array; below it one thread does the work
+SMALL_IF_CROWDED = 1 << 21  # the same while other processes want the cores: a thread may have to wait for one
 _requested = None  # the argument of set_num_threads
-
-
-@cache
-def physical_cores():
-    """The number of physical cores that this process may run on."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-    if sys.platform == "darwin":
-        try:
-            return int(
-                subprocess.run(["/usr/sbin/sysctl", "-n", "hw.physicalcpu"], capture_output=True, check=True).stdout
-            )
-        except (OSError, ValueError, subprocess.CalledProcessError):
-            return len(allowed)
-    cores = set()
-    for path in glob.glob("/sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list"):
-        cpu = int(path.split("/")[5][3:])
-        if cpu in allowed:
-            with open(path) as file:
-                cores.add(file.read().strip())
-    return len(cores) or len(allowed)
 
 
 def get_num_threads() -> int:
@@ -56,7 +35,7 @@ def _default_threads():
 
     if "NUMBA_NUM_THREADS" in os.environ:
         return min(numba.config.NUMBA_NUM_THREADS, MOST_THREADS)
-    return min(physical_cores(), MOST_THREADS)
+    return min(usable_cores(), MOST_THREADS)
 
 
 def set_num_threads(threads: int) -> None:
@@ -123,7 +102,8 @@ def launch(kernel, *args, work=None):
     """
     recording = current()
     with LOCK:
-        threads = get_num_threads() if (_large(args) if work is None else work >= SMALL) else 1
+        least = SMALL if recording is not None else least_work()  # a recording is run at other times too
+        threads = get_num_threads() if (largest(args) if work is None else work) >= least else 1
         if recording is not None:
             failed = recording.launch(kernel, args, SHARES * threads if threads > 1 else 1, ready(threads))
         elif threads == 1:
@@ -144,8 +124,11 @@ def serial(kernel, *args):
         recording.launch(kernel, args, 1, ready(1))
 
 
-def _large(args):
-    for a in args:
-        if type(a) is np.ndarray and a.nbytes >= SMALL:
-            return True
-    return False
+def least_work():
+    """The bytes from which on a kernel runs on several threads."""
+    return SMALL_IF_CROWDED if crowded() else SMALL
+
+
+def largest(args):
+    """The bytes of the largest array among a kernel's arguments."""
+    return max((a.nbytes for a in args if type(a) is np.ndarray), default=0)

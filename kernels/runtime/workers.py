@@ -35,6 +35,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from . import atomics
+from .cores import crowded
 from .jit import njit
 
 LINE = 64  # bytes
@@ -44,6 +45,7 @@ DONE = 2 * LINE
 NEXT, END, PARKED = 3 * LINE, 3 * LINE + 8, 4 * LINE
 EACH = 2 * LINE  # from one thread's range to the next one's
 SPIN = 10_000  # rounds in which a worker waits for the next kernel, before it parks
+SPIN_IF_CROWDED = 1_000  # the same while other processes want the cores
 MOST_ARGUMENTS = 4096  # bytes of a kernel's arguments
 PATIENCE = 2_000  # rounds in which the launching thread waits for the last shares, before it sleeps between looks
 
@@ -204,6 +206,7 @@ class Workers:
             self._start(threads - 1)
         threads = min(threads, 1 + len(self.threads))
         self.control[THREADS // 8] = threads
+        self.control[SPINS // 8] = SPIN_IF_CROWDED if crowded() else SPIN
         parked = self.control[(PARKED + EACH) // 8 : (PARKED + EACH * threads) // 8 : EACH // 8]
         if parked.any():
             for n in np.flatnonzero(parked).tolist():
