@@ -11,7 +11,7 @@ from pathlib import Path
 GROUPS = Path("/sys/fs/cgroup")
 LOADS = Path("/proc/loadavg")
 EVERY = 1.0  # seconds between two looks at the load, at least
-_looked, _crowded = -EVERY, False
+_looked, _many, _crowded = -EVERY, False, False
 
 
 def allowed_cores():
@@ -75,9 +75,13 @@ def running(loads=LOADS):
 
 
 def crowded():
-    """Whether more threads than there are cores wanted to run, when this was last looked at."""
-    global _looked, _crowded
+    """Whether more threads than there are cores wanted to run, the last two times that this was looked at.
+
+    Once may be chance: something that runs for a millisecond.
+    """
+    global _looked, _many, _crowded
     now = time.monotonic()
     if now - _looked >= EVERY:
-        _looked, _crowded = now, running() > len(allowed_cores())
+        before, _looked, _many = _many, now, running() > len(allowed_cores())
+        _crowded = before and _many
     return _crowded
