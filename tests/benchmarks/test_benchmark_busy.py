@@ -47,14 +47,24 @@ def wait_until_gone(pids):
 
 
 @pytest.fixture
-def started(monkeypatch):
-    """The processes that a benchmark starts."""
+def asked():
+    """What a benchmark asks of busy processes."""
+    return []
+
+
+@pytest.fixture
+def started(monkeypatch, asked):
+    """The busy processes that a benchmark starts."""
     found = []
 
     class Watched(Peer):
         def __init__(self, *arguments, **options):
             super().__init__(*arguments, **options)
             found.append(self.process)
+
+        def send(self, **request):
+            asked.append(request)
+            super().send(**request)
 
     monkeypatch.setattr(busy, "Peer", Watched)
     return found
@@ -82,14 +92,13 @@ def test_they_end_with_the_context(started):
 
 
 @pytest.mark.parametrize("error", [PeerError("why"), KeyboardInterrupt()])
-def test_they_run_for_the_whole_part_and_end_with_an_error(error, started):
+def test_they_run_for_the_whole_part_and_end_with_an_error(error, started, asked):
     def part(settings):
         assert [process.poll() for process in started] == [None, None]
-        time.sleep(0.5)
+        assert asked == [{"busy": True}] * 2
         raise error
 
     settings = Settings(threads=1, busy=2)
-    before = os.times().children_user
     if isinstance(error, PeerError):
         record = command.run("train", part, settings)
         assert (record["busy"], record["failed"]) == (2, "why")
@@ -97,7 +106,7 @@ def test_they_run_for_the_whole_part_and_end_with_an_error(error, started):
         with pytest.raises(KeyboardInterrupt):
             command.run("train", part, settings)
     assert [process.poll() for process in started] == [0, 0]
-    assert os.times().children_user - before > 0.2  # and were not at rest
+    assert asked == [{"busy": True}] * 2
 
 
 def test_no_process_without_the_option(started):

@@ -13,7 +13,7 @@ from benchmarks.turns import ROOT, Peer
 
 SETTINGS = Settings(threads=2, rounds=2, steps=2)
 CASE = Case("resnet20", 128, ("minires", "PyTorch NCHW"))
-# A peer whose steps take a hundredth of a second; it logs when each request begins and ends.
+# A peer whose steps take a hundredth of a second (it says five); it logs when each request begins and ends.
 STUB = """
 import json, sys, time
 NAME, LOG = sys.argv[1:]
@@ -23,7 +23,7 @@ for line in sys.stdin:
     begin, times, end = time.time(), [], time.time() + request.get("seconds", 0)
     while len(times) < request["steps"] or time.time() < end:
         time.sleep(0.01)
-        times.append(0.01)
+        times.append(0.05)
     with open(LOG, "a") as file:
         file.write(json.dumps([NAME, begin, time.time(), len(times)]) + "\\n")
     print(json.dumps(times), flush=True)
