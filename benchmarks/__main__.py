@@ -195,9 +195,7 @@ def main(argv=None):
     if args.roofline and "kernels" not in parts:
         p.error("--roofline is drawn from the part kernels: name it too")
     kept = read(args.json, p) if args.json and args.json.exists() else {}
-    if other := [
-        part for part in parts if kept.get(part, {}).get("busy", 0) != beside(part, settings) and part in kept
-    ]:
+    if other := [part for part in kept if part in parts and kept[part].get("busy", 0) != beside(part, settings)]:
         p.error(f"{args.json} has {', '.join(other)} with another number of busy processes: name another file")
     if machine.load() > 0.5:
         say(f"The machine is busy (load {machine.load():.1f}): the times will be too.")

@@ -67,14 +67,14 @@ def count(threads):
     return f"{threads} thread" + ("s" if threads > 1 else "")
 
 
-def beside(processes):
-    """1 → beside 1 busy process."""
-    return f"beside {processes} busy process" + ("es" if processes > 1 else "") if processes else "alone"
+def neighbours(busy):
+    """0 → alone, 1 → beside 1 busy process."""
+    return f"beside {busy} busy process" + ("es" if busy > 1 else "") if busy else "alone"
 
 
 def title(case):
     text = f"{case['model']}, batch {case['batch']}, {count(case['threads'])}"
-    return f"{text}, {beside(case['busy'])}" if "busy" in case else text
+    return f"{text}, {neighbours(case['busy'])}" if "busy" in case else text
 
 
 def work(result):
@@ -332,7 +332,7 @@ def section(part, record):
     """A part's heading and tables."""
     heading, render = RENDERERS[part]
     if record.get("busy"):
-        heading += f", {beside(record['busy'])}"
+        heading += f", {neighbours(record['busy'])}"
     return f"### {heading}\n\n" + (record["failed"] if "failed" in record else render(record["result"]))
 
 

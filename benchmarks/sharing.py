@@ -4,14 +4,16 @@ from statistics import median
 
 from . import busy
 from .cases import ALL_THREADS, ALONE, FIRST, LATENCY, MINIRES, ONE_THREAD, RESNET20, SECOND
+from .report import neighbours
 from .steps import WARMUP, ask, facts_of, kept, peers_of, settings_of, task_of, warm_up
 from .turns import Peer, PeerError, Table, in_turn, say
 
+TURN = 1.0  # seconds at least: many time slices of the scheduler, so that it has shared out the cores
 TRAINING = RESNET20
 ONE_IMAGE = LATENCY[:1]
 
 
-def beside(settings):
+def alternating(settings):
     """The part busy: two cases each, alone and beside busy processes."""
     found = []
     for job, cases in (("train", TRAINING), ("inference", ONE_IMAGE)):
@@ -39,7 +41,7 @@ def alternate(job, case, settings):
         found |= facts_of(table)
     cases = []
     for beside, times in seconds.items():
-        say(f"  beside {beside}:")
+        say(f"  {neighbours(beside)}:")
         cases.append({**found, "busy": beside, "seconds": kept(job, case, times)})
     return cases
 
@@ -47,8 +49,9 @@ def alternate(job, case, settings):
 def take_turns(table, settings, count, run_or_rest):
     """{busy processes, 0 or count: {peer: [[seconds of a round's steps], …]}}.
 
-    Each peer has a turn alone and one beside the busy processes right after; which comes first changes by round.
+    Each peer has a turn alone and one beside the busy processes, one after the other; which comes first changes by round.
     """
+    least = 0 if settings.quick else TURN
     warm_up(table)
     seconds = {beside: {name: [] for name in table.peers} for beside in (0, count)}
     for r in range(settings.rounds):
@@ -56,7 +59,7 @@ def take_turns(table, settings, count, run_or_rest):
             for beside in in_turn((0, count), r):
                 if name in table.peers:  # it may have stopped in the turn before
                     run_or_rest(beside > 0)
-                    ask(table, name, settings.steps + 1, seconds[beside])
+                    ask(table, name, settings.steps + 1, seconds[beside], seconds=least)
         say(f"  round {r + 1} of {settings.rounds}")
     return {beside: {name: times[name] for name in table.peers} for beside, times in seconds.items()}
 
@@ -100,4 +103,4 @@ def together(table, names, seconds):
     return {name: table.peers[name].answer()[1:-1] for name in names}
 
 
-PARTS = {"busy": beside, "two-trainings": two_trainings}
+PARTS = {"busy": alternating, "two-trainings": two_trainings}

@@ -98,11 +98,11 @@ def take_turns(table, settings, flip=False):
     return {name: seconds[name] for name in seconds if name in table.peers}
 
 
-def ask(table, name, steps, seconds=None):
-    """One peer's turn; its times are added to ``seconds``. A peer that dies in it is left out from then on."""
-    answer = table.turn_of(name, steps=steps)
-    if answer is not None and seconds is not None:
-        seconds[name].append(answer[1:] if len(answer) > 1 else answer)
+def ask(table, name, steps, times=None, **more):
+    """One peer's turn; its seconds are added to ``times``. A peer that dies in it is left out from then on."""
+    answer = table.turn_of(name, steps=steps, **more)
+    if answer is not None and times is not None:
+        times[name].append(answer[1:] if len(answer) > 1 else answer)
 
 
 def part(job, cases, threads=None, env=()):

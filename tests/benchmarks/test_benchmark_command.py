@@ -36,7 +36,35 @@ def test_what_is_named_runs_and_is_printed(parts, capsys):
     assert "### Training step\n" in out
     assert "| resnet20, batch 128, 3 threads | **10.0** | 20.0 | **2.00 ×** |" in out
     assert "### Beginning" not in out
-    assert parts == [Settings(threads=3, rounds=7, steps=2, quick=True)]
+    assert parts == [Settings(threads=3, rounds=7, steps=2, many=20, quick=True)]
+
+
+def test_busy_processes_are_in_the_record_and_the_title(parts, capsys, tmp_path):
+    path = tmp_path / "run.json"
+    assert command.main(["train", "--threads", "1", "--busy", "1", "--json", str(path)]) == 0
+    assert "### Training step, beside 1 busy process\n" in capsys.readouterr().out
+    assert json.loads(path.read_text())["parts"]["train"]["busy"] == 1
+    assert [settings.busy for settings in parts] == [1]
+
+
+@pytest.mark.parametrize("first", [[], ["--busy", "1"]])
+def test_a_file_is_not_overwritten_by_a_run_beside_another_number_of_busy_processes(first, parts, capsys, tmp_path):
+    path = tmp_path / "run.json"
+    train = ["train", "--threads", "1", "--json", str(path)]
+    command.main([*train, *first])
+    whole = path.read_text()
+    with pytest.raises(SystemExit):
+        command.main([*train, "--busy", "2"])
+    assert "has train with another number of busy processes" in capsys.readouterr().err
+    assert path.read_text() == whole
+    assert command.main([*train, *first]) == 0  # the same again replaces it
+    assert command.main(["startup", "--threads", "1", "--json", str(path), "--busy", "2"]) == 0  # not in it yet
+
+
+def test_steps_of_a_turn(parts):
+    for arguments in ([], ["--quick"], ["--steps", "7"], ["--quick", "--steps", "7"]):
+        command.main(["train", "--threads", "1", *arguments])
+    assert [(settings.steps, settings.many) for settings in parts] == [(4, 100), (2, 20), (7, 7), (7, 7)]
 
 
 def test_a_part_that_fails_leaves_the_others(parts, capsys, tmp_path):
@@ -83,6 +111,7 @@ def test_parts_already_in_the_file_stay_and_are_printed_again(parts, capsys, tmp
         (["train", "--cases", "resnet21:4"], "no model resnet21"),
         (["train", "--cases", "resnet20:0"], "--cases takes MODEL:BATCH"),
         (["train", "--rounds", "0"], "--rounds is a whole number from 1 up, not 0"),
+        (["train", "--busy", "0"], "--busy is a whole number from 1 up, not 0"),
         (["train", "--peers", "Torch"], "invalid choice: 'Torch'"),
         (["train", "--roofline", "x.png"], "name it too"),
         (["--from", "nowhere.json"], "nowhere.json is no file of a run"),

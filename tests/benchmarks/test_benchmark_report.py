@@ -36,7 +36,7 @@ def test_the_best_mode_is_the_anchor(case):
     assert list(report.conclusions(case)) == [
         "minires is 1.50 × as fast as PyTorch's best mode (channels_last; by round 1.27–1.60), "
         "3.00 × as fast as its slowest (NCHW)",
-        "minires is 1.20 × as fast as the better of PyTorch and ONNX Runtime (ONNX Runtime)",
+        "minires is 1.20 × as fast as the fastest of PyTorch and ONNX Runtime (ONNX Runtime)",
         "JAX is left out: No module named 'jax'",
     ]
 
@@ -69,6 +69,59 @@ def test_what_both_were_held_to_is_said(case):
         "- minires: `NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=`, which makes it avx2 (haswell)",
         "- PyTorch: `A=avx2`, which makes it AVX2",
     ]
+
+
+def test_inference_is_compared_with_the_best_of_all(case):
+    case["seconds"] |= {"OpenVINO": [[9 * MS], [9 * MS]], "ncnn": [[13 * MS], [13 * MS]]}
+    lines = report.steps({"job": "inference", "cases": [case]}).splitlines()
+    assert lines[0].endswith("| ONNX Runtime | OpenVINO | ncnn | against the best of them |")
+    assert lines[2].endswith("| 12.0 | 9.00 | 13.0 | **0.90 ×** |")
+    assert "0.90 × as fast as the fastest of PyTorch, ONNX Runtime, OpenVINO and ncnn (OpenVINO)" in lines[5]
+
+
+def test_busy_tables(case):
+    """Twice the time on all threads, the same on one; PyTorch's best mode is another one beside the busy process."""
+    alone = {**case, "job": "train", "busy": 0, "missing": {}}
+    alone["seconds"] = {"minires": [[10 * MS], [10 * MS]], "minires, 1 thread": [[16 * MS], [16 * MS]],
+                        "PyTorch NCHW": [[30 * MS], [30 * MS]], "PyTorch compile": [[20 * MS], [20 * MS]]}  # fmt: skip
+    both = {**alone, "busy": 1}
+    both["seconds"] = {"minires": [[18 * MS], [22 * MS]], "minires, 1 thread": [[16 * MS], [16 * MS]],
+                       "PyTorch NCHW": [[60 * MS], [60 * MS]], "PyTorch compile": [[80 * MS], [80 * MS]]}  # fmt: skip
+    broken = {"job": "inference", "model": "resnet20", "batch": 1, "threads": 2, "failed": "minires stopped"}
+    lines = report.busy({"cases": [alone, both, broken]}).splitlines()
+    assert lines[2] == "| resnet20, batch 128, 2 threads, alone | **10.0** | 16.0 | 30.0 | 20.0 | **2.00 ×** |"
+    title = "resnet20, batch 128, 2 threads, beside 1 busy process"
+    assert lines[3] == f"| {title} | **20.0** | 16.0 | 60.0 | 80.0 | **3.00 ×** |"
+    first = lines.index(
+        "| time beside busy processes / time alone | minires | minires, 1 thread | PyTorch NCHW | PyTorch compile |"
+    )
+    assert lines[first + 2] == (
+        f"| {title} | 2.00 × (1.80–2.20) | 1.00 × (1.00–1.00) | 2.00 × (2.00–2.00) | 4.00 × (4.00–4.00) |"
+    )
+    assert lines[-1] == "- resnet20, batch 1, 2 threads: minires stopped"
+    for name in ("minires", "minires, 1 thread"):
+        assert not report.is_other(name)
+
+
+def test_two_trainings_are_compared_with_one_on_half_the_threads():
+    seconds = {"one alone": [[20 * MS], [20 * MS]], "one alone, all threads": [[12 * MS], [12 * MS]],
+               "first of two": [[22 * MS], [24 * MS]], "second of two": [[30 * MS], [30 * MS]]}  # fmt: skip
+    case = {"model": "resnet20", "batch": 128, "threads": 4, "half": 2, "seconds": seconds}
+    broken = {**case, "failed": "first of two stopped"}
+    lines = report.two_trainings({"job": "train", "cases": [case, broken]}).splitlines()
+    assert lines[0].endswith("| one alone | one alone, all threads | first of two | second of two | "
+                             "first of two / alone | second of two / alone |")  # fmt: skip
+    assert lines[2] == (
+        "| resnet20, batch 128, 4 threads | 2 threads | 20.0 | 12.0 | 23.0 | 30.0 | 1.15 × (1.10–1.20) | 1.50 × (1.50–1.50) |"
+    )
+    assert lines[-1] == "- resnet20, batch 128, 4 threads: first of two stopped"
+
+
+def test_the_title_names_the_busy_processes(case):
+    record = {"environment": {}, "result": {"job": "train", "cases": [case]}}
+    assert report.section("train", record).startswith("### Training step\n")
+    assert report.section("train", {**record, "busy": 1}).startswith("### Training step, beside 1 busy process\n")
+    assert report.section("train", {**record, "busy": 2}).startswith("### Training step, beside 2 busy processes\n")
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,46 @@ def test_turns_are_taken_one_after_another_and_the_first_step_is_not_counted():
     }
 
 
+def test_a_prediction_of_one_image_takes_many_steps_a_turn_and_gives_their_median():
+    asked = []
+
+    class Fake:
+        peers = {"minires": None}
+
+        def turn_of(self, name, steps):
+            asked.append(steps)
+            return [9.0, *range(1, steps)]
+
+    case, settings = Case("resnet20", 1), Settings(threads=1, rounds=2, steps=2, many=5)
+    seconds = steps.take_turns(Fake(), steps.settings_of("inference", case, settings))
+    assert asked == [3, 6, 6]
+    assert steps.kept("inference", case, seconds) == {"minires": [[3], [3]]}
+    for job, other in (("train", case), ("inference", Case("resnet20", 2))):
+        assert steps.settings_of(job, other, settings) == settings
+        assert steps.kept(job, other, seconds) == seconds
+
+
+def test_several_peers_work_at_once():
+    waits = (
+        FACTS + "import time\ninput()\nbegin = time.time()\ntime.sleep(0.3)\nprint([begin, time.time()], flush=True)"
+    )
+    with Table([peer("A", waits), peer("B", waits)]) as table:
+        table.start()
+        for one in table.peers.values():
+            one.send(steps=1)
+        (a, b), (c, d) = (one.answer() for one in table.peers.values())
+    assert max(a, c) < min(b, d)
+
+
+def test_a_turn_has_so_many_steps_and_lasts_so_long():
+    task = {"job": "inference", "peer": "minires", "model": "resnet8", "batch": 1}
+    with Peer("minires", task, threads=1) as worker:
+        worker.start()
+        assert len(worker.ask(steps=2)) == 2
+        assert sum(worker.ask(steps=2, seconds=0.2)) > 0.15
+        assert len(worker.ask(steps=20, seconds=0.001)) == 20
+
+
 def test_a_worker_trains_and_measures_memory():
     case = Case("resnet8", 2)
     for job in ("train", "memory"):
