@@ -52,7 +52,7 @@ def environment(threads):
     """{what: text} for the head of a run and its JSON file."""
     import minires as mr
     from minires.kernels.runtime import target
-    from minires.kernels.runtime.threads import physical_cores
+    from minires.kernels.runtime.cores import physical_cores
 
     fused = "fused multiply-add" if target.HAS_FMA else "separate multiply and add"
     facts = {

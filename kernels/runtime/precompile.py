@@ -18,7 +18,7 @@ from pathlib import Path
 from ...lock import try_lock
 from . import jit, kernel_files, progress
 from .target import KIND
-from .threads import physical_cores
+from .cores import usable_cores
 
 MOST_PROCESSES = 4  # each further one would compile the same inner functions again
 LOCK = "precompiling"  # the lock file; it is never deleted, and its existence means nothing
@@ -102,7 +102,7 @@ def _wanted():
         and jit.FOLDERS.folder is not None
         and name.startswith("python")  # not a program that embeds Python
         and not getattr(sys, "frozen", False)
-        and physical_cores() > 1
+        and usable_cores() > 1
         and not complete()
     )
 
@@ -129,7 +129,7 @@ def _alone(work):
 
 def _precompile():
     folder = jit.FOLDERS.folder
-    processes = min(physical_cores(), MOST_PROCESSES)
+    processes = min(usable_cores(), MOST_PROCESSES)
     jit.compiles.announce_once()
     _tidy(folder)
     before = kernel_files.names(folder)

@@ -14,6 +14,7 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 
 from . import memory_pool, threads
+from .work import SHARES
 
 STRETCH = 16  # launches in a row, before Python looks for signals and other threads get their turn
 
@@ -56,8 +57,10 @@ class Tape:
                 function(*args, **keywords)
                 continue
             for start in range(at, at + step, STRETCH):
+                stop = min(start + STRETCH, at + step)
+                useful = -(-max(shares for _, shares, _, _ in self.launches[start:stop]) // SHARES)
                 with threads.LOCK:
-                    failed = run(threads.ready(count), self._entries, start, min(start + STRETCH, at + step))
+                    failed = run(threads.ready(min(count, useful)), self._entries, start, stop)
                 if failed >= 0:
                     raise MemoryError(f"{self.launches[failed][3]} found no memory for its scratch arrays")
             at += step

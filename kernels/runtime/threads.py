@@ -1,48 +1,24 @@
 """The number of threads of parallel kernels, and the lock under which they are launched.
 
-The default is the number of physical cores, because two hyperthreads share one FMA unit. The threads (``workers.py``) work at
+The default is the number of physical cores, because two hyperthreads share one FMA unit, or what a container's CPU quota
+(``cores.py``) or the environment variable NUMBA_NUM_THREADS allows. The threads (``workers.py``) work at
 one kernel at a time, so every kernel launch goes through ``launch``.
 """
 
 import atexit
-import glob
 import numbers
 import os
-import subprocess
-import sys
 import threading
 from functools import cache
 
-import numpy as np
-
 from ...errors import ConfigError
+from .cores import usable_cores
+from .work import SHARES, largest, threads_for
 
 LOCK = threading.RLock()
 _local = threading.local()
 MOST_THREADS = 256
-SHARES = 4  # of a kernel's work for each thread; more would keep fewer neighbours together
-SMALL = 1 << 16  # bytes of a kernel's largest array; below it one thread does the work
 _requested = None  # the argument of set_num_threads
-
-
-@cache
-def physical_cores():
-    """The number of physical cores that this process may run on."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-    if sys.platform == "darwin":
-        try:
-            return int(
-                subprocess.run(["/usr/sbin/sysctl", "-n", "hw.physicalcpu"], capture_output=True, check=True).stdout
-            )
-        except (OSError, ValueError, subprocess.CalledProcessError):
-            return len(allowed)
-    cores = set()
-    for path in glob.glob("/sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list"):
-        cpu = int(path.split("/")[5][3:])
-        if cpu in allowed:
-            with open(path) as file:
-                cores.add(file.read().strip())
-    return len(cores) or len(allowed)
 
 
 def get_num_threads() -> int:
@@ -56,7 +32,7 @@ def _default_threads():
 
     if "NUMBA_NUM_THREADS" in os.environ:
         return min(numba.config.NUMBA_NUM_THREADS, MOST_THREADS)
-    return min(physical_cores(), MOST_THREADS)
+    return min(usable_cores(), MOST_THREADS)
 
 
 def set_num_threads(threads: int) -> None:
@@ -117,13 +93,12 @@ def _end_workers():
 def launch(kernel, *args, work=None):
     """Launch a parallel kernel, one at a time. Its first three arguments (``parallel.py``) are supplied here.
 
-    work: the bytes that it reads or writes, if not those of its largest array. Small work runs on one thread: waking the others
-    costs more, and far more if they have to wait for a core. Raises MemoryError if a thread share failed to allocate its
-    scratch arrays.
+    work: the bytes that it reads or writes, if not those of its largest array. There are no more threads than have enough to
+    do (``work.py``). Raises MemoryError if a share failed to allocate its scratch arrays.
     """
     recording = current()
     with LOCK:
-        threads = get_num_threads() if (_large(args) if work is None else work >= SMALL) else 1
+        threads = threads_for(kernel.__name__, largest(args) if work is None else work, get_num_threads())
         if recording is not None:
             failed = recording.launch(kernel, args, SHARES * threads if threads > 1 else 1, ready(threads))
         elif threads == 1:
@@ -142,10 +117,3 @@ def serial(kernel, *args):
         return
     with LOCK:
         recording.launch(kernel, args, 1, ready(1))
-
-
-def _large(args):
-    for a in args:
-        if type(a) is np.ndarray and a.nbytes >= SMALL:
-            return True
-    return False

@@ -60,7 +60,7 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 
 def _machine() -> Iterator[tuple[str, str]]:
-    from ..kernels.runtime import jit, target, threads
+    from ..kernels.runtime import cores, jit, target, threads
 
     features = [name for name in FEATURES if f"+{name}" in target.CPU_FEATURES.split(",")]
     lanes = target.VECTOR_BYTES // 4
@@ -71,7 +71,7 @@ def _machine() -> Iterator[tuple[str, str]]:
         f"{target.KIND}, {lanes} float32 lanes, {'fused' if target.HAS_FMA else 'separate'} multiply and add",
     )
     yield "Winograd", _winograd(target.KIND)
-    yield "threads", f"{threads.get_num_threads()} of {threads.physical_cores()} physical cores"
+    yield "threads", f"{threads.get_num_threads()} of {cores.physical_cores()} physical cores"
     folders = jit.FOLDERS
     if folders.shared is not None:
         yield "shared cache", f"{folders.shared} (read-only)"

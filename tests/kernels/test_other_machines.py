@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from minires.kernels.convolution.microkernel import indirect_micro_kernel
-from minires.kernels.runtime import memory_pool, target, threads
+from minires.kernels.runtime import cores, memory_pool, target
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ class TestMacCores:
 
     def test_the_system_reports_them(self, monkeypatch):
         monkeypatch.setattr(subprocess, "run", lambda command, **how: SimpleNamespace(stdout=b"6\n"))
-        assert threads.physical_cores.__wrapped__() == 6
+        assert cores.physical_cores.__wrapped__() == 6
 
     @pytest.mark.parametrize("error", [FileNotFoundError(2, "no sysctl"), subprocess.CalledProcessError(1, "sysctl")])
     def test_otherwise_logical_cores_are_counted(self, monkeypatch, error):
@@ -51,7 +51,7 @@ class TestMacCores:
 
         monkeypatch.setattr(subprocess, "run", fails)
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2, 3}, raising=False)
-        assert threads.physical_cores.__wrapped__() == 3
+        assert cores.physical_cores.__wrapped__() == 3
 
 
 @pytest.mark.parametrize("lacking", [("MAP_PRIVATE", "MAP_ANONYMOUS", "MADV_HUGEPAGE"), ("MADV_HUGEPAGE",), ()])

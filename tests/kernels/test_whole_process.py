@@ -12,7 +12,7 @@ from everything import CONVOLUTIONS, calls
 
 from minires import kernels
 from minires.errors import ConfigError
-from minires.kernels.runtime import threads
+from minires.kernels.runtime import cores
 
 HERE = Path(__file__).parent
 
@@ -73,7 +73,7 @@ def test_the_thread_count_is_checked():
     with pytest.raises(ConfigError, match="10000 threads asked for, but kernels run on 256 at most"):
         kernels.set_num_threads(10_000)
     assert kernels.get_num_threads() == before
-    assert 1 <= threads.physical_cores() <= (os.cpu_count() or 1)
+    assert 1 <= cores.physical_cores() <= (os.cpu_count() or 1)
 
 
 KERNEL_TESTS = [

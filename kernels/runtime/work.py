@@ -1,0 +1,20 @@
+"""On how many threads a kernel runs, by the size of its work, and into how many shares that is divided."""
+
+import numpy as np
+
+SHARES = 4  # of a kernel's work for each thread; more would keep fewer neighbours together
+LEAST = 20_000  # nanoseconds of work that a further thread is worth: handing it out takes 2 to 5 of them, waking a thread 50
+USUAL = 0.05  # nanoseconds of one thread a byte of the largest array, of kernels that are not in the table
+
+# The same by kernels' names, printed by ``python -m benchmarks.work_table``: the least of a training step's launches.
+NANOSECONDS: dict[str, float] = {}
+
+
+def threads_for(name, nbytes, most):
+    """How many threads, ``most`` at most, get at least LEAST of work each from a kernel whose largest array has so many bytes."""
+    return max(1, min(most, int(nbytes * NANOSECONDS.get(name, USUAL) / LEAST)))
+
+
+def largest(args):
+    """The bytes of the largest array among a kernel's arguments."""
+    return max((a.nbytes for a in args if type(a) is np.ndarray), default=0)
