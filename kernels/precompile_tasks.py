@@ -16,7 +16,7 @@ from .convolution import direct, direct_weight, norm_terms, winograd, winograd_w
 from .convolution.winograd_table import GAINS
 from .convolution.work_items import problem_of
 from .descriptors import STORE, Operand
-from .runtime import jit
+from .runtime import jit, workers
 from .runtime.target import KIND
 
 
@@ -61,6 +61,7 @@ def _rest():
     backend.not_finite([large])
     backend.update_running_stats(weight, weight.copy(), np.zeros((), np.int64), 0.1, mean, np.ones(16), 2)
     backend.norm_fixed_terms(weight, weight, 1e-5, weight, weight)
+    workers.compile_loops()
 
 
 TASKS = {

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from ...lock import try_lock
 from . import jit, kernel_files, progress
-from .target import KIND
 from .cores import usable_cores
+from .target import KIND
 
 MOST_PROCESSES = 4  # each further one would compile the same inner functions again
 LOCK = "precompiling"  # the lock file; it is never deleted, and its existence means nothing

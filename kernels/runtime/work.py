@@ -11,7 +11,7 @@ NANOSECONDS: dict[str, float] = {}
 
 
 def threads_for(name, nbytes, most):
-    """How many threads, ``most`` at most, get at least LEAST of work each from a kernel whose largest array has so many bytes."""
+    """The number of threads, ``most`` at most, that get LEAST of work each. nbytes: of the kernel's largest array."""
     return max(1, min(most, int(nbytes * NANOSECONDS.get(name, USUAL) / LEAST)))
 
 

@@ -173,6 +173,13 @@ def wait(control, thread, seen):
 _RUN_SIGNATURE = (types.int64,) * 5
 
 
+def compile_loops():
+    """Compile what the threads run, or load it from the cache."""
+    run_address()
+    wait.compile((types.int64,) * 3)
+    replay.compile((types.int64, types.int64[:, ::1], types.int64, types.int64))
+
+
 @cache
 def run_address():
     """The address of the compiled ``run``."""
@@ -230,7 +237,7 @@ class Workers:
         return 1 + int((self._parked(len(self.threads)) == 0).sum())
 
     def _release(self, n):
-        """A worker that is on its way to its lock, or has just come back from it, finds it released next time and looks round."""
+        """Release a worker's lock. If it does not wait there now, it will pass it once more, which does no harm."""
         lock = self.threads[n][1]
         if lock.locked():
             lock.release()
@@ -257,7 +264,9 @@ class Workers:
             lock.acquire()
             work = self.control, self.address, n, lock
             thread = threading.Thread(target=_work, args=work, name=f"minires-{n}", daemon=True)
-            self.threads.append((thread, lock))  # first: if a KeyboardInterrupt comes now, no other thread gets its number
+            self.threads.append(
+                (thread, lock)
+            )  # first: if a KeyboardInterrupt comes now, no other thread gets its number
             self.kept_off = None
             try:
                 thread.start()
