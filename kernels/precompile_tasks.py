@@ -10,7 +10,6 @@ import sys
 import threading
 
 import numpy as np
-from numba import types
 
 from .compiled import backend
 from .convolution import direct, direct_weight, norm_terms, winograd, winograd_weight
@@ -18,7 +17,6 @@ from .convolution.winograd_table import GAINS
 from .convolution.work_items import problem_of
 from .descriptors import STORE, Operand
 from .runtime import jit, workers
-from .runtime.recording import Recording, record
 from .runtime.target import KIND
 
 
@@ -64,19 +62,7 @@ def _rest():
     backend.not_finite([large])
     backend.update_running_stats(weight, weight.copy(), np.zeros((), np.int64), 0.1, mean, np.ones(16), 2)
     backend.norm_fixed_terms(weight, weight, 1e-5, weight, weight)
-    _threads(large)
-
-
-def _threads(large):
-    """What runs kernels on threads, and a recording of them."""
-    workers.run_address()
-    workers.wait.compile((types.int64,) * 3)
-    workers.exchange(np.zeros(1, np.int64).ctypes.data, 0)
-    recorded = Recording()
-    with record(recorded):
-        backend.add(large, large)
-    recorded.finish()
-    recorded.replay()
+    workers.compile_loops()
 
 
 TASKS = {

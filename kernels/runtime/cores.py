@@ -1,6 +1,11 @@
-"""The cores that this process may use, and whether others want them too. They decide how fast kernels run, never a bit."""
+"""The cores that this process may use, and how much of them other processes leave.
 
+What a system does not say is taken to be no limit. All of this decides on how many threads kernels run, never their results.
+"""
+
+import ctypes
 import glob
+import math
 import os
 import subprocess
 import sys
@@ -8,21 +13,22 @@ import time
 from functools import cache
 from pathlib import Path
 
-GROUPS = Path("/sys/fs/cgroup")
-LOADS = Path("/proc/loadavg")
-EVERY = 1.0  # seconds between two looks at the load, at least
-_looked, _many, _crowded = -EVERY, False, False
+CGROUPS = Path("/sys/fs/cgroup")
+INTERVAL = 1.0  # seconds between two looks at the load
 
 
-def allowed_cores():
-    """The logical cores that this process may run on, as a set of numbers."""
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+def allowed_cpus():
+    """The numbers of the logical CPUs that the calling thread may run on."""
+    try:
+        return os.sched_getaffinity(0)
+    except (AttributeError, OSError):  # macOS and Windows have no such function
+        return set(range(os.cpu_count() or 1))
 
 
 @cache
 def physical_cores():
     """The number of physical cores that this process may run on."""
-    allowed = allowed_cores()
+    allowed = allowed_cpus()
     if sys.platform == "darwin":
         try:
             return int(
@@ -39,49 +45,98 @@ def physical_cores():
     return len(cores) or len(allowed)
 
 
-def quota(groups=GROUPS):
-    """The cores' worth of time that a control group (of a container, say) allows, or None for no limit.
-
-    Version 2 writes "quota period" or "max period" in microseconds, version 1 a file for each, with quota −1 for no limit.
-    Files that are not there, or say something else, limit nothing.
-    """
-    try:
-        words = (groups / "cpu.max").read_text().split()
-    except (OSError, UnicodeDecodeError):
-        words = []
-        try:
-            words = [(groups / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period")]
-        except (OSError, UnicodeDecodeError):
-            return None
-    try:
-        granted, period = map(int, words)
-    except ValueError:
-        return None
-    return granted / period if granted > 0 and period > 0 else None
-
-
+@cache
 def usable_cores():
-    """The number of threads that can run at once: physical cores, or fewer if a control group allows less time."""
-    limit = quota()
-    return physical_cores() if limit is None else max(1, min(physical_cores(), int(limit)))
+    """The physical cores, or fewer if a container's CPU quota is worth fewer."""
+    return math.ceil(min(physical_cores(), quota()))
 
 
-def running(loads=LOADS):
-    """The number of threads on this machine that run or want to, this one included; 0 if that is not known."""
+def quota(root=CGROUPS, membership="/proc/self/cgroup"):
+    """How many cores' time the cgroups of this process may use, those above them included. Infinite if there is no limit."""
     try:
-        return int(loads.read_text().split()[3].partition("/")[0])
-    except (OSError, ValueError, IndexError, UnicodeDecodeError):
-        return 0
+        lines = [line.split(":", 2) for line in Path(membership).read_text().splitlines()]
+    except (OSError, ValueError):
+        return math.inf
+    limits = [math.inf]
+    for _, controllers, path in (line for line in lines if len(line) == 3):
+        if not controllers:
+            limits += [_limit_v2(folder) for folder in _upwards(root, path)]
+        elif "cpu" in controllers.split(","):
+            for mount in {"cpu", controllers, "cpu,cpuacct"}:
+                limits += [_limit_v1(folder) for folder in _upwards(root / mount, path)]
+    return min(limits)
 
 
-def crowded():
-    """Whether more threads than there are cores wanted to run, the last two times that this was looked at.
+def _upwards(mount, path):
+    """A cgroup's folder and those above it. A container may see its own as the mount."""
+    folder = mount / path.lstrip("/")
+    return [folder, *(above for above in folder.parents if above == mount or mount in above.parents)]
 
-    Once may be chance: something that runs for a millisecond.
+
+def _limit_v2(folder):
+    words = _words(folder / "cpu.max")  # "max 100000" or "150000 100000", microseconds in a period
+    return _cores(*words) if len(words) == 2 else math.inf
+
+
+def _limit_v1(folder):
+    words = _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
+    return _cores(*words) if len(words) == 2 else math.inf
+
+
+def _words(path):
+    try:
+        return path.read_text().split()
+    except (OSError, ValueError):
+        return []
+
+
+def _cores(time, period):
+    """A quota of −1 or "max" is none."""
+    if time.isdecimal() and period.isdecimal() and int(time) > 0 and int(period) > 0:
+        return int(time) / int(period)
+    return math.inf
+
+
+def _current_cpu():
+    """A function that returns the number of the CPU on which the calling thread runs, or None where there is none."""
+    if sys.platform != "linux":
+        return None
+    return getattr(ctypes.CDLL(None), "sched_getcpu", None)
+
+
+current_cpu = _current_cpu()
+
+
+def runnable_threads(path="/proc/loadavg"):
+    """The number of threads of the whole system that run or wait for a core, or None where the system does not say."""
+    try:
+        with open(path) as file:
+            return int(file.read().split()[3].partition("/")[0])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+class Load:
+    """What other processes leave of the cores. ``look`` is called before every kernel, and looks once a second at most.
+
+    others: the threads beside this process's own that run or wait for a core which this process may use.
+    fair_share: how many threads would have a core each if every thread that wants one got the same time, rounded up.
     """
-    global _looked, _many, _crowded
-    now = time.monotonic()
-    if now - _looked >= EVERY:
-        before, _looked, _many = _many, now, running() > len(allowed_cores())
-        _crowded = before and _many
-    return _crowded
+
+    def __init__(self):
+        self.others, self.fair_share = 0, sys.maxsize
+        self._next = 0.0
+
+    def look(self, own):
+        """own: a function that returns the number of this process's threads that run now."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + INTERVAL
+        running = runnable_threads()
+        if running is None:
+            return
+        allowed = len(allowed_cpus())
+        elsewhere = max(0, (os.cpu_count() or 1) - allowed)  # CPUs that are not ours; the others fill them first
+        self.others = max(0, running - own() - elsewhere)
+        self.fair_share = math.ceil(allowed * allowed / (allowed + self.others)) if self.others else sys.maxsize

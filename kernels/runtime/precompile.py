@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ...lock import try_lock
 from . import jit, kernel_files, progress
-from .cores import physical_cores
+from .cores import usable_cores
 from .target import KIND
 
 MOST_PROCESSES = 4  # each further one would compile the same inner functions again
@@ -32,7 +32,7 @@ _looked = False
 # Seconds that each task of precompile_tasks.py takes on a Zen 3 core. A convolution and its weight gradient compile some of
 # the same inner functions, so there are no more processes than cores.
 SECONDS = {"direct": 9.0, "winograd": 9.0, "direct_weight": 5.0, "winograd_weight": 5.0, "rest": 5.0}
-NEEDED = {"avx512": 91, "avx2": 91, "neon": 70, "plain": 70}  # kernels that all tasks compile together
+NEEDED = {"avx512": 90, "avx2": 90, "neon": 69, "plain": 69}  # kernels that all tasks compile together
 TASKS = f"{__package__.rpartition('.')[0]}.precompile_tasks"
 
 
@@ -102,7 +102,7 @@ def _wanted():
         and jit.FOLDERS.folder is not None
         and name.startswith("python")  # not a program that embeds Python
         and not getattr(sys, "frozen", False)
-        and physical_cores() > 1
+        and usable_cores() > 1
         and not complete()
     )
 
@@ -129,7 +129,7 @@ def _alone(work):
 
 def _precompile():
     folder = jit.FOLDERS.folder
-    processes = min(physical_cores(), MOST_PROCESSES)
+    processes = min(usable_cores(), MOST_PROCESSES)
     jit.compiles.announce_once()
     _tidy(folder)
     before = kernel_files.names(folder)

@@ -14,6 +14,7 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 
 from . import memory_pool, threads
+from .work import SHARES
 
 STRETCH = 16  # launches in a row, before Python looks for signals and other threads get their turn
 
@@ -56,8 +57,10 @@ class Tape:
                 function(*args, **keywords)
                 continue
             for start in range(at, at + step, STRETCH):
+                stop = min(start + STRETCH, at + step)
+                useful = -(-max(shares for _, shares, _, _ in self.launches[start:stop]) // SHARES)
                 with threads.LOCK:
-                    failed = run(threads.ready(count), self._entries, start, min(start + STRETCH, at + step))
+                    failed = run(threads.ready(min(count, useful)), self._entries, start, stop)
                 if failed >= 0:
                     raise MemoryError(f"{self.launches[failed][3]} found no memory for its scratch arrays")
             at += step
@@ -74,7 +77,6 @@ class Recording:
         self.threads = threads.get_num_threads()
         self.frozen = frozen
         self.tape, self.preparation = Tape(), Tape()
-        self._largest = 0  # bytes of the largest array
         self._written = np.zeros(3 + workers().MOST_ARGUMENTS // 8, np.int64)
 
     def launch(self, kernel, args, shares, address):
@@ -85,7 +87,6 @@ class Recording:
             failed = kernel(-address, shares, 0, *args)
         finally:
             control[at] = 0
-        self._largest = max(self._largest, threads.largest(args))
         self.tape.add_launch(kernel, self._written)
         self.tape.kept += [a for a in args if type(a) is np.ndarray and self._lease_of(a) is None]
         return failed
@@ -130,14 +131,11 @@ class Recording:
 
     def prepare(self):
         """Compute again what follows from weights alone."""
-        self.preparation.replay(self._threads_now())
+        self.preparation.replay(self.threads)
 
     def replay(self):
         """Compute everything else again, or everything if it is not frozen. Raises MemoryError."""
-        self.tape.replay(self._threads_now())
-
-    def _threads_now(self):
-        return self.threads if self._largest >= threads.least_work() else 1
+        self.tape.replay(self.threads)
 
 
 def workers():

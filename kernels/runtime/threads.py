@@ -1,6 +1,7 @@
 """The number of threads of parallel kernels, and the lock under which they are launched.
 
-The default is the number of physical cores, because two hyperthreads share one FMA unit. The threads (``workers.py``) work at
+The default is the number of physical cores, because two hyperthreads share one FMA unit, or what a container's CPU quota
+(``cores.py``) or the environment variable NUMBA_NUM_THREADS allows. The threads (``workers.py``) work at
 one kernel at a time, so every kernel launch goes through ``launch``.
 """
 
@@ -10,17 +11,13 @@ import os
 import threading
 from functools import cache
 
-import numpy as np
-
 from ...errors import ConfigError
-from .cores import crowded, usable_cores
+from .cores import usable_cores
+from .work import SHARES, largest, threads_for
 
 LOCK = threading.RLock()
 _local = threading.local()
 MOST_THREADS = 256
-SHARES = 4  # of a kernel's work for each thread; more would keep fewer neighbours together
-SMALL = 1 << 16  # bytes of a kernel's largest array; below it one thread does the work
-SMALL_IF_CROWDED = 1 << 21  # the same while other processes want the cores: a thread may have to wait for one
 _requested = None  # the argument of set_num_threads
 
 
@@ -96,14 +93,12 @@ def _end_workers():
 def launch(kernel, *args, work=None):
     """Launch a parallel kernel, one at a time. Its first three arguments (``parallel.py``) are supplied here.
 
-    work: the bytes that it reads or writes, if not those of its largest array. Small work runs on one thread: waking the others
-    costs more, and far more if they have to wait for a core. Raises MemoryError if a thread share failed to allocate its
-    scratch arrays.
+    work: the bytes that it reads or writes, if not those of its largest array. There are no more threads than have enough to
+    do (``work.py``). Raises MemoryError if a share failed to allocate its scratch arrays.
     """
     recording = current()
     with LOCK:
-        least = SMALL if recording is not None else least_work()  # a recording is run at other times too
-        threads = get_num_threads() if (largest(args) if work is None else work) >= least else 1
+        threads = threads_for(kernel.__name__, largest(args) if work is None else work, get_num_threads())
         if recording is not None:
             failed = recording.launch(kernel, args, SHARES * threads if threads > 1 else 1, ready(threads))
         elif threads == 1:
@@ -122,13 +117,3 @@ def serial(kernel, *args):
         return
     with LOCK:
         recording.launch(kernel, args, 1, ready(1))
-
-
-def least_work():
-    """The bytes from which on a kernel runs on several threads."""
-    return SMALL_IF_CROWDED if crowded() else SMALL
-
-
-def largest(args):
-    """The bytes of the largest array among a kernel's arguments."""
-    return max((a.nbytes for a in args if type(a) is np.ndarray), default=0)

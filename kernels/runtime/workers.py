@@ -12,7 +12,8 @@ Everything that threads share lies in one array of 64-bit integers, with what is
 cache lines:
 
     line 0            JOB: the number of the kernel that runs, counted up; STOP; SPINS
-    line 1            what describes it: SHARE and ARGUMENTS, addresses; THREADS, how many take part. RUN, the address of
+    line 1            what describes it: SHARE and ARGUMENTS, addresses; THREADS, how many take part; and for all kernels:
+                      MOST, how many may take part; RUN, the address of
                       ``run``; SLEEP, of a C function, and NAP, its argument; RECORD, where ``run`` writes down what it is
                       called with (``recording.py``), or 0
     line 2            DONE: how many of its shares are finished
@@ -25,8 +26,10 @@ before is valid if it succeeds, as those lines are written only when all shares 
 """
 
 import ctypes
+import os
 import sys
 import threading
+from contextlib import suppress
 from functools import cache
 
 import numpy as np
@@ -34,18 +37,18 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from . import atomics
-from .cores import crowded
+from . import atomics, cores
 from .jit import njit
+from .work import SHARES
 
 LINE = 64  # bytes
 JOB, STOP, SPINS = 0, 8, 16
-SHARE, ARGUMENTS, THREADS, RUN, SLEEP, NAP, RECORD = range(LINE, LINE + 56, 8)
+SHARE, ARGUMENTS, THREADS, MOST, RUN, SLEEP, NAP, RECORD = range(LINE, 2 * LINE, 8)
 DONE = 2 * LINE
 NEXT, END, PARKED = 3 * LINE, 3 * LINE + 8, 4 * LINE
 EACH = 2 * LINE  # from one thread's range to the next one's
 SPIN = 10_000  # rounds in which a worker waits for the next kernel, before it parks
-SPIN_IF_CROWDED = 1_000  # the same while other processes want the cores
+BUSY_SPIN = 3_000  # the same when other processes want its core
 MOST_ARGUMENTS = 4096  # bytes of a kernel's arguments
 PATIENCE = 2_000  # rounds in which the launching thread waits for the last shares, before it sleeps between looks
 
@@ -105,8 +108,9 @@ def run(control, function, arguments, size, shares):
     if shares == 1:
         _call_share(function, arguments, 0, 0)
         return 0
-    threads = atomics.load(control + THREADS)
+    threads = min(atomics.load(control + MOST), (shares + SHARES - 1) // SHARES)
     job = atomics.load(control + JOB) + 1
+    atomics.store(control + THREADS, threads)
     atomics.store(control + SHARE, function)
     atomics.store(control + ARGUMENTS, arguments)
     atomics.store(control + DONE, 0)
@@ -146,8 +150,10 @@ def replay(control, entries, start, stop):
 def wait(control, thread, seen):
     """A worker's loop: do shares of every kernel. Returns the number of the last one when it is time to park, or −1 to end."""
     parked = control + EACH * thread + PARKED
+    atomics.store(parked, 0)
+    rounds = 0
     while True:
-        rounds, spins = 0, atomics.load(control + SPINS)
+        spins = atomics.load(control + SPINS)
         while atomics.load(control + JOB) == seen and rounds < spins:
             atomics.pause()
             rounds += 1
@@ -157,13 +163,21 @@ def wait(control, thread, seen):
             atomics.store(parked, 1)
             if atomics.load(control + JOB) == seen and not atomics.load(control + STOP):
                 return seen
-            if atomics.exchange(parked, 0) == 0:  # a launch has released the lock already: wait on it, for a moment
-                return seen
+            atomics.store(parked, 0)
         seen = atomics.load(control + JOB)
-        _take(control, thread)
+        if thread < atomics.load(control + THREADS):
+            rounds = 0
+            _take(control, thread)
 
 
 _RUN_SIGNATURE = (types.int64,) * 5
+
+
+def compile_loops():
+    """Compile what the threads run, or load it from the cache."""
+    run_address()
+    wait.compile((types.int64,) * 3)
+    replay.compile((types.int64, types.int64[:, ::1], types.int64, types.int64))
 
 
 @cache
@@ -181,12 +195,6 @@ def _nap():
     return ctypes.cast(ctypes.CDLL(None).usleep, ctypes.c_void_p).value, 20  # microseconds
 
 
-@njit()
-def exchange(address, value):
-    """``atomics.exchange`` for Python."""
-    return atomics.exchange(address, value)
-
-
 class Workers:
     """The worker threads of a process, and the memory that they share. ``threads.LOCK`` is held by whoever calls a method."""
 
@@ -194,25 +202,61 @@ class Workers:
         memory = np.zeros((NEXT + EACH * most + LINE) // 8, np.int64)
         self.control = memory[-memory.ctypes.data % LINE // 8 :]  # from the beginning of a cache line
         self.address = self.control.ctypes.data
-        self.control[SPINS // 8], self.control[RUN // 8] = SPIN, run_address()
+        self.control[RUN // 8] = run_address()
         self.control[SLEEP // 8], self.control[NAP // 8] = _nap()
-        self.threads = []
-        self.locks = []  # one for each thread
+        self.threads = []  # each with the lock on which it parks
         self.most = most - 1  # threads that can be started
+        self.load = cores.Load()
+        self.kept_off = None  # the CPU on which the launching thread runs, while workers are kept off it
 
     def ready(self, threads):
-        """Have so many threads take part in the next kernel, the caller included. Returns the address of the shared array."""
+        """Have at most so many threads take part in the next kernels, the caller included.
+
+        Returns the address of the shared array. If it is interrupted anywhere, the next call does what was left.
+        """
         if threads - 1 > len(self.threads):
             self._start(threads - 1)
-        threads = min(threads, 1 + len(self.threads))
-        self.control[THREADS // 8] = threads
-        self.control[SPINS // 8] = SPIN_IF_CROWDED if crowded() else SPIN
-        parked = self.control[(PARKED + EACH) // 8 : (PARKED + EACH * threads) // 8 : EACH // 8]
+        self.load.look(self._running)
+        threads = min(threads, 1 + len(self.threads), self.load.fair_share)
+        self.control[MOST // 8] = threads
+        self.control[SPINS // 8] = BUSY_SPIN if self.load.others else SPIN
+        if self.load.others or self.kept_off is not None:
+            self._place(threads - 1)
+        parked = self._parked(threads - 1)
         if parked.any():
             for n in np.flatnonzero(parked).tolist():
-                if exchange(self.address + PARKED + EACH * (n + 1), 0):
-                    self.locks[n].release()
+                self._release(n)
         return self.address
+
+    def _parked(self, count):
+        """PARKED of the first ``count`` workers."""
+        return self.control[(PARKED + EACH) // 8 : (PARKED + EACH * (count + 1)) // 8 : EACH // 8]
+
+    def _running(self):
+        """How many of this process's threads run as far as is known here: this one and the workers that are not parked."""
+        return 1 + int((self._parked(len(self.threads)) == 0).sum())
+
+    def _release(self, n):
+        """Release a worker's lock. If it does not wait there now, it will pass it once more, which does no harm."""
+        lock = self.threads[n][1]
+        if lock.locked():
+            lock.release()
+
+    def _place(self, count):
+        """While others want the cores, keep the workers off the launching thread's.
+
+        Linux would often queue a woken worker behind the thread that woke it, although that one goes on working.
+        """
+        if cores.current_cpu is None:
+            return
+        allowed = cores.allowed_cpus()
+        cpu = cores.current_cpu() if self.load.others and count < len(allowed) else None
+        if cpu == self.kept_off:
+            return
+        self.kept_off = cpu
+        for thread, _ in self.threads:
+            with suppress(OSError, TypeError):  # it has ended; it has not begun
+                os.sched_setaffinity(thread.native_id, allowed - {cpu})
 
     def _start(self, count):
         while len(self.threads) < min(count, self.most):
@@ -220,21 +264,25 @@ class Workers:
             lock.acquire()
             work = self.control, self.address, n, lock
             thread = threading.Thread(target=_work, args=work, name=f"minires-{n}", daemon=True)
+            self.threads.append(
+                (thread, lock)
+            )  # first: if a KeyboardInterrupt comes now, no other thread gets its number
+            self.kept_off = None
             try:
                 thread.start()
             except RuntimeError:  # the system lets this process have no more
+                self.threads.pop()
                 self.most = len(self.threads)
-                return
-            self.threads.append(thread)
-            self.locks.append(lock)
 
     def end(self):
         """End the threads. From now on kernels run on the caller's thread alone."""
         self.control[STOP // 8] = 1
         self.control[JOB // 8] += 1
-        self.ready(len(self.threads) + 1)  # release those that are parked
-        for thread in self.threads:
-            thread.join(1)
+        for n in range(len(self.threads)):
+            self._release(n)
+        for thread, _ in self.threads:
+            if thread.is_alive():
+                thread.join(1)
         self.threads, self.most = [], 0
 
 

@@ -71,7 +71,9 @@ def _machine() -> Iterator[tuple[str, str]]:
         f"{target.KIND}, {lanes} float32 lanes, {'fused' if target.HAS_FMA else 'separate'} multiply and add",
     )
     yield "Winograd", _winograd(target.KIND)
-    yield "threads", f"{threads.get_num_threads()} of {cores.physical_cores()} physical cores"
+    quota = cores.quota()
+    limit = f", with a CPU quota of {quota:.3g} cores" if quota < cores.physical_cores() else ""
+    yield "threads", f"{threads.get_num_threads()} for {cores.physical_cores()} physical cores{limit}"
     folders = jit.FOLDERS
     if folders.shared is not None:
         yield "shared cache", f"{folders.shared} (read-only)"

@@ -147,7 +147,7 @@ def children_of(pid):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
-@pytest.mark.skipif(precompile.physical_cores() < 2, reason="one core compiles alone")
+@pytest.mark.skipif(precompile.usable_cores() < 2, reason="one core compiles alone")
 @pytest.mark.parametrize(
     ("number", "alone"),
     [

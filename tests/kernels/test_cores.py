@@ -1,96 +1,127 @@
-"""How many cores there are to use, and whether others want them: files of the system, whole, damaged or absent."""
+"""The cores that a process may use, what others leave of them, and how many threads a kernel is worth."""
 
-import itertools
-import os
+import math
+import re
+from pathlib import Path
 
-import numpy as np
 import pytest
 
-from minires import kernels
-from minires.kernels.runtime import cores, threads
+from minires.kernels.runtime import cores, work
+
+KERNELS = Path(cores.__file__).parent.parent
+
+
+def cgroup(tmp_path, membership, **files):
+    """A quota: ``files`` by their paths below the mount, with __ for /."""
+    (tmp_path / "membership").write_text(membership)
+    for name, text in files.items():
+        path = tmp_path / "cgroup" / name.replace("__", "/").replace("_max", ".max").replace("_cfs", ".cfs")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text)
+    return cores.quota(tmp_path / "cgroup", tmp_path / "membership")
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("membership", "files", "expected"),
     [
-        ("max 100000", None), ("150000 100000", 1.5), ("50000 100000\n", 0.5), ("400000 100000", 4.0), ("", None),
-        ("100000", None), ("-1 100000", None), ("0 100000", None), ("100000 0", None), ("1 2 3", None), ("a b", None),
+        ("0::/\n", {"cpu_max": b"150000 100000\n"}, 1.5),
+        ("0::/\n", {"cpu_max": b"max 100000\n"}, math.inf),
+        ("0::/a/b\n", {"a__b__cpu_max": b"max 100000", "a__cpu_max": b"50000 100000", "cpu_max": b"max 1"}, 0.5),
+        ("0::/a/b\n", {"a__b__cpu_max": b"100000 100000", "a__cpu_max": b"300000 100000"}, 1),
+        ("0::/of/the/host\n", {"cpu_max": b"200000 100000"}, 2),
+        (
+            "4:memory:/x\n3:cpu,cpuacct:/x\n",
+            {"cpu,cpuacct__x__cpu_cfs_quota_us": b"50000\n", "cpu,cpuacct__x__cpu_cfs_period_us": b"100000\n"},
+            0.5,
+        ),
+        ("1:cpu:/\n", {"cpu__cpu_cfs_quota_us": b"-1\n", "cpu__cpu_cfs_period_us": b"100000\n"}, math.inf),
+        ("0::/\n", {}, math.inf),
+        ("0::/\n", {"cpu_max": b""}, math.inf),
+        ("0::/\n", {"cpu_max": b"\xff\xfe 100000"}, math.inf),
+        ("0::/\n", {"cpu_max": b"100000 0"}, math.inf),
+        ("0::/\n", {"cpu_max": b"many few"}, math.inf),
+        ("nonsense", {"cpu_max": b"100000 100000"}, math.inf),
     ],
-)  # fmt: skip
-def test_quota_of_version_2(tmp_path, text, expected):
-    (tmp_path / "cpu.max").write_text(text)
-    assert cores.quota(tmp_path) == expected
-
-
-@pytest.mark.parametrize(
-    ("granted", "period", "expected"),
-    [("-1", "100000", None), ("200000\n", "100000\n", 2.0), ("x", "1", None), ("1", None, None), (None, "1", None)],
 )
-def test_quota_of_version_1(tmp_path, granted, period, expected):
-    (tmp_path / "cpu").mkdir()
-    for name, text in (("quota", granted), ("period", period)):
-        if text is not None:
-            (tmp_path / "cpu" / f"cpu.cfs_{name}_us").write_text(text)
-    assert cores.quota(tmp_path) == expected
+def test_the_quota_of_a_cgroup(tmp_path, membership, files, expected):
+    assert cgroup(tmp_path, membership, **files) == expected
 
 
-def test_files_that_are_no_text(tmp_path):
-    (tmp_path / "cpu.max").write_bytes(b"\xff\xfe\x00")
-    (tmp_path / "loadavg").write_bytes(b"\xff\xfe\x00")
-    assert cores.quota(tmp_path) is None
-    assert cores.running(tmp_path / "loadavg") == 0
-    assert cores.running(tmp_path / "not there") == 0
+def test_without_cgroups_there_is_no_quota(tmp_path):
+    assert cores.quota(tmp_path, tmp_path / "absent") == math.inf
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"), [("0.50 0.40 0.30 3/912 4711\n", 3), ("0.5 0.4", 0), ("a b c d/e f", 0), ("", 0)]
-)
-def test_running_threads(tmp_path, text, expected):
-    (tmp_path / "loadavg").write_text(text)
-    assert cores.running(tmp_path / "loadavg") == expected
-
-
-@pytest.mark.parametrize(("limit", "expected"), [(None, 4), (0.5, 1), (1.0, 1), (2.9, 2), (64.0, 4)])
-def test_usable_cores(monkeypatch, limit, expected):
-    monkeypatch.setattr(cores, "physical_cores", lambda: 4)
+@pytest.mark.parametrize(("limit", "expected"), [(0.3, 1), (1.0, 1), (2.5, 3), (100.0, 6), (math.inf, 6)])
+def test_the_default_number_of_threads_respects_the_quota(monkeypatch, limit, expected):
+    monkeypatch.setattr(cores, "physical_cores", lambda: 6)
     monkeypatch.setattr(cores, "quota", lambda: limit)
-    assert cores.usable_cores() == expected
+    assert cores.usable_cores.__wrapped__() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("0.1 0.2 0.3 5/90 77\n", 5), ("", None), ("0.1 0.2 0.3 x/90", None), ("0.1", None)]
+)
+def test_threads_that_run(tmp_path, text, expected):
+    (tmp_path / "loadavg").write_text(text)
+    assert cores.runnable_threads(tmp_path / "loadavg") == expected
+    assert cores.runnable_threads(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize(
+    ("cpus", "allowed", "running", "own", "others", "fair"),
+    [
+        (2, 2, 2, 2, 0, None),
+        (2, 2, 2, 1, 1, 2),
+        (2, 2, 4, 2, 2, 1),
+        (8, 8, 9, 8, 1, 8),
+        (8, 8, 16, 8, 8, 4),
+        (8, 2, 7, 1, 0, None),  # the other six CPUs have room for the other six threads
+        (8, 2, 9, 1, 2, 1),
+        (2, 2, 1, 3, 0, None),
+        (2, 2, None, 1, 0, None),
+    ],
+)
+def test_what_others_leave(monkeypatch, cpus, allowed, running, own, others, fair):
+    monkeypatch.setattr(cores.os, "cpu_count", lambda: cpus)
+    monkeypatch.setattr(cores, "allowed_cpus", lambda: set(range(allowed)))
+    monkeypatch.setattr(cores, "runnable_threads", lambda: running)
+    load = cores.Load()
+    load.look(lambda: own)
+    assert load.others == others
+    assert load.fair_share == fair if fair else load.fair_share > 1000
 
 
 def test_the_load_is_looked_at_once_a_second(monkeypatch):
-    looks, clock = [], itertools.count(1000, 0.25)
-    monkeypatch.setattr(cores, "running", lambda: looks.append(1) or (10**6 if len(looks) != 3 else 0))
-    monkeypatch.setattr(cores.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(cores, "_looked", 0.0)
-    monkeypatch.setattr(cores, "_crowded", False)
-    monkeypatch.setattr(cores, "_many", False)
-    assert [cores.crowded() for _ in range(20)] == [False] * 4 + [True] * 4 + [False] * 8 + [True] * 4
+    looks, now = [], [1000.0]
+    monkeypatch.setattr(cores, "runnable_threads", lambda: looks.append(now[0]) or 1)
+    monkeypatch.setattr(cores.time, "monotonic", lambda: now[0])
+    load = cores.Load()
+    for _ in range(100):
+        load.look(lambda: 1)
+        now[0] += 0.05
     assert len(looks) == 5
 
 
-@pytest.mark.parametrize("is_crowded", [False, True])
-def test_small_work_runs_on_one_thread_the_more_so_if_others_want_the_cores(monkeypatch, is_crowded):
-    monkeypatch.setattr(threads, "crowded", lambda: is_crowded)
-    monkeypatch.setattr(threads, "get_num_threads", lambda: 2)
-    found = []
-    monkeypatch.setattr(threads, "ready", lambda count: found.append(count) or os.abort())
-
-    def kernel(share, shares, thread, x):
-        found.append(1)
-
-    for size in (threads.SMALL - 8, threads.SMALL, threads.SMALL_IF_CROWDED - 8):
-        if size >= (threads.SMALL_IF_CROWDED if is_crowded else threads.SMALL):
-            assert threads.least_work() <= size
-        else:
-            threads.launch(kernel, np.zeros(size // 8))
-    assert found == ([1, 1, 1] if is_crowded else [1])
+def test_a_thread_gets_enough_to_do():
+    for name in (*work.NANOSECONDS, "another"):
+        rate = work.NANOSECONDS.get(name, work.USUAL)
+        before = 1
+        for nbytes in (0, 1 << 10, 1 << 14, 1 << 16, 1 << 18, 1 << 22, 1 << 30):
+            count = work.threads_for(name, nbytes, 8)
+            assert before <= count <= 8
+            assert count == 1 or nbytes * rate / count >= work.LEAST
+            before = count
+        assert count == 8
+        assert work.threads_for(name, 1 << 30, 1) == 1
 
 
-def test_a_crowd_changes_no_bit(monkeypatch):
-    w = np.random.default_rng(0).standard_normal((3, 3, 64, 64)).astype(np.float32)
-    images = np.random.default_rng(1).standard_normal((8, 14, 14, 64)).astype(np.float32)
-    results = []
-    for is_crowded in (False, True):
-        monkeypatch.setattr(threads, "crowded", lambda is_crowded=is_crowded: is_crowded)
-        results.append(kernels.conv2d(images, w, (1, 1), (1, 1), (1, 1), 1).tobytes())
-    assert results[0] == results[1]
+def test_a_small_kernel_does_not_wake_many():
+    assert work.threads_for("_relu", 1 << 16, 8) == 1
+    assert work.threads_for("_relu", 1 << 20, 8) <= 4
+
+
+def test_the_table_names_every_kernel_of_a_training_step():
+    sources = "".join(path.read_text("utf-8") for path in KERNELS.rglob("*.py"))
+    launched = set(re.findall(r"launch\(\s*(_\w+)", sources))
+    assert set(work.NANOSECONDS) <= launched
+    assert launched - set(work.NANOSECONDS) <= {"_draw_all", "_find", "_pack"}, "python -m benchmarks.work_table"

@@ -30,7 +30,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(jit, "FOLDERS", Folders(tmp_path / "kernels"))
     jit.FOLDERS.folder.mkdir()
     monkeypatch.setattr(precompile, "_looked", False)
-    monkeypatch.setattr(precompile, "physical_cores", lambda: 2)
+    monkeypatch.setattr(precompile, "usable_cores", lambda: 2)
     monkeypatch.setattr(jit.compiles, "kernels", [])
     monkeypatch.setattr(jit.compiles, "announce", False)
     monkeypatch.delenv("MINIRES_PRECOMPILE", raising=False)
@@ -154,7 +154,7 @@ def test_when_no_process_is_started(folder, children, monkeypatch):
         patch.setenv("MINIRES_PRECOMPILE", "0")
         assert nothing_starts()
     with monkeypatch.context() as patch:
-        patch.setattr(precompile, "physical_cores", lambda: 1)
+        patch.setattr(precompile, "usable_cores", lambda: 1)
         assert nothing_starts()
     with monkeypatch.context() as patch:
         patch.setattr(jit, "FOLDERS", Folders())
@@ -312,7 +312,7 @@ STEP = """
 import numpy as np, minires as mr
 from minires import functional as F
 from minires.kernels.runtime import precompile
-precompile.physical_cores = lambda: 2
+precompile.usable_cores = lambda: 2
 from numba.core import event
 class Here(event.Listener):
     names = []

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import minires as mr
-from minires.kernels.runtime import threads, workers
+from minires.kernels.runtime import threads, work, workers
 from minires.kernels.runtime.jit import njit
 from minires.kernels.runtime.parallel import on_threads
 
@@ -50,6 +50,13 @@ def launch(pool, count, shares, spin=100):
     done, by = np.zeros(shares, np.int64), np.full(shares, -1)
     assert _count(-pool.ready(count), shares, 0, done, by, spin) == 0
     return done, by
+
+
+def python(script, *args):
+    """What a process of its own prints."""
+    found = subprocess.run([sys.executable, "-c", script, *args], capture_output=True, text=True, timeout=100)
+    assert found.returncode == 0, found.stderr
+    return found.stdout.strip()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
@@ -152,6 +159,150 @@ def test_python_threads_launch_at_once():
     assert not wrong
 
 
+def test_no_more_threads_than_shares_for_them(pool):
+    """A kernel of few shares leaves the other threads alone, although they are ready."""
+    for shares in (1, 4, 8, 12):
+        for _ in range(50):
+            _, by = launch(pool, 8, shares, 2000)
+            assert by.max() < -(-shares // work.SHARES)
+
+
+@pytest.mark.parametrize("job", [2**31 - 3, 2**32 - 3, 2**63 - 3])
+def test_the_kernels_number_wraps_around(pool, job):
+    launch(pool, 3, 30)
+    time.sleep(0.05)
+    pool.control[workers.JOB // 8] = job
+    for _ in range(10):
+        done, by = launch(pool, 3, 30, 1000)
+        assert (done == 1).all()
+        assert by.max() < 3
+
+
+def test_an_interrupted_start_hands_out_no_number_twice(pool, monkeypatch):
+    """Two threads of one number would use the same scratch arrays."""
+    start = threading.Thread.start
+
+    def interrupted(self):
+        start(self)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.ready(3)
+    for _ in range(20):
+        assert (launch(pool, 4, 64, 2000)[0] == 1).all()
+    names = [thread.name for thread in threading.enumerate() if thread in dict(pool.threads)]
+    assert len(names) == len(set(names)) == 3
+
+
+def test_a_launch_interrupted_after_it_woke_the_threads(pool):
+    for _ in range(20):
+        pool.ready(3)  # and no kernel
+        time.sleep(0.002)
+    assert (launch(pool, 3, 30)[0] == 1).all()
+
+
+def test_a_lock_that_is_released_once_too_often(pool):
+    launch(pool, 4, 30)
+    rng = np.random.default_rng(0)
+    for n in rng.integers(0, 3, 300).tolist():
+        pool._release(n)
+        if n == 0:
+            time.sleep(0.001)
+        assert (launch(pool, 4, 30)[0] == 1).all()
+
+
+@pytest.mark.skipif(workers.cores.current_cpu is None, reason="there are no such calls here")
+def test_threads_stay_off_the_launching_threads_core_while_others_want_the_cores(pool, monkeypatch):
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("there is one core")
+    allowed, here = os.sched_getaffinity(0), [min(os.sched_getaffinity(0))]
+    monkeypatch.setattr(workers.cores, "current_cpu", lambda: here[0])
+    monkeypatch.setattr(pool.load, "look", lambda own: None)
+
+    def may_run_on(others):
+        pool.load.others = others
+        assert (launch(pool, 2, 30)[0] == 1).all()
+        return os.sched_getaffinity(pool.threads[0][0].native_id)
+
+    assert may_run_on(0) == allowed
+    assert may_run_on(1) == allowed - set(here)
+    here[0] = max(allowed)
+    assert may_run_on(1) == allowed - set(here)
+    assert may_run_on(0) == allowed
+    assert os.sched_getaffinity(0) == allowed
+
+
+def test_a_share_of_overcommitted_cores(pool, monkeypatch):
+    monkeypatch.setattr(pool.load, "look", lambda own: None)
+    pool.load.others, pool.load.fair_share = 2, 1
+    done, by = launch(pool, 4, 40, 2000)
+    assert (done == 1).all()
+    assert (by == 0).all()
+
+
+SMALL_KERNELS = """
+import hashlib, sys, numpy as np, minires as mr
+from minires.kernels.runtime import threads, work
+work.LEAST = 1  # every kernel on all threads
+mr.set_num_threads(int(sys.argv[1]))
+rng = np.random.default_rng(0)
+x = rng.standard_normal((5, 9, 9, 16)).astype(np.float32)
+w = rng.standard_normal((3, 3, 16, 16)).astype(np.float32)
+same = (1, 1), (1, 1), (1, 1), 1
+digest = hashlib.sha256()
+for _ in range(700):
+    y = mr.kernels.conv2d(x, w, *same)
+    digest.update(y.tobytes() + mr.kernels.relu(y).tobytes())
+    digest.update(mr.kernels.conv2d_weight_grad(x, y, w.shape, *same).tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_thousands_of_small_kernels_beside_a_busy_process():
+    """Threads lose their cores at random points; no bit changes."""
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        digests = {python(SMALL_KERNELS, str(count)) for count in (1, 2, 8, 200)}
+    finally:
+        busy.kill()
+        busy.wait()
+    assert len(digests) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent")
+def test_interrupts_at_random_moments_change_no_bit():
+    script = """
+import os, random, signal, threading, time, numpy as np, minires as mr
+mr.set_num_threads(3)
+x = np.random.default_rng(0).standard_normal((16, 32, 32, 16)).astype(np.float32)
+w = np.random.default_rng(1).standard_normal((3, 3, 16, 16)).astype(np.float32)
+conv = lambda: mr.kernels.conv2d(x, w, (1, 1), (1, 1), (1, 1), 1)
+right, caught = conv(), 0
+interrupter = threading.Thread(
+    target=lambda: [(time.sleep(random.random() * 0.02), os.kill(os.getpid(), signal.SIGINT)) for _ in range(100)]
+)
+handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def raising(*args):
+    global caught
+    caught += 1
+    raise KeyboardInterrupt
+interrupter.start()
+signal.signal(signal.SIGINT, raising)
+while interrupter.is_alive():
+    try:
+        while interrupter.is_alive():
+            assert np.array_equal(conv(), right)
+    except KeyboardInterrupt:
+        pass
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+assert np.array_equal(conv(), right)
+print(caught > 50)
+"""
+    assert python(script) == "True"
+
+
 @pytest.mark.parametrize("idle", [0, 0.2])
 def test_a_process_ends_at_once(idle):
     """With threads that spin, and with threads that are parked."""
@@ -164,6 +315,23 @@ for _ in range(20):
 time.sleep({idle})
 print(time.time())
 """
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-    assert found.returncode == 0, found.stderr
-    assert time.time() - float(found.stdout) < 2
+    assert time.time() - float(python(script)) < 2
+
+
+@pytest.mark.slow
+def test_a_hundred_processes_end_while_threads_are_in_kernels():
+    """Daemon threads of the user's are still launching kernels when the interpreter ends."""
+    script = """
+import random, sys, threading, time, numpy as np, minires as mr
+mr.set_num_threads(3)
+x = np.ones((64, 32, 32, 16), np.float32)
+def work():
+    while True:
+        mr.kernels.relu(x)
+for _ in range(2):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.05 + random.random() * 0.02)
+print(time.time())
+"""
+    for _ in range(100):
+        assert time.time() - float(python(script)) < 3
