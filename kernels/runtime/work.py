@@ -3,7 +3,7 @@
 import numpy as np
 
 SHARES = 4  # of a kernel's work for each thread; more would keep fewer neighbours together
-LEAST = 20_000  # nanoseconds of work that a further thread is worth: handing it out takes 2 to 5 of them, waking a thread 50
+LEAST = 10_000  # nanoseconds of work that a further thread is worth: handing it out takes 2 to 5 of them, waking a thread 50
 USUAL = 0.05  # nanoseconds of one thread a byte of the largest array, of kernels that are not in the table
 
 # The same by kernels' names, printed by ``python -m benchmarks.work_table``: the least of a training step's launches.
