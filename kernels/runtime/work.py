@@ -3,33 +3,33 @@
 import numpy as np
 
 SHARES = 4  # of a kernel's work for each thread; more would keep fewer neighbours together
-LEAST = 10_000  # nanoseconds of work that a further thread is worth: handing it out takes 2 to 5 of them, waking a thread 50
+LEAST = 10_000  # nanoseconds of work for each thread, at least; handing it out takes 3000 to 5000, and ten times that if they park
 USUAL = 0.05  # nanoseconds of one thread a byte of the largest array, of kernels that are not in the table
 
-# The same by kernels' names, printed by ``python -m benchmarks.work_table``: the least of a training step's launches.
+# The same by kernels' names, printed by ``python -m benchmarks.work_table``: the median over the sizes in training steps.
 NANOSECONDS = {
-    "_add": 0.085,
-    "_add_relu": 0.075,
-    "_avg_pool": 0.092,
-    "_avg_pool_grad": 0.16,
-    "_convolve": 0.44,
+    "_add": 0.1,
+    "_add_relu": 0.12,
+    "_avg_pool": 0.1,
+    "_avg_pool_grad": 0.18,
+    "_convolve": 0.45,
     "_filters": 0.14,
-    "_finish": 0.038,
-    "_input_grad": 0.093,
-    "_matmul": 0.056,
-    "_max_pool": 0.13,
-    "_max_pool_grad": 0.073,
-    "_normalise": 0.073,
-    "_partial_grads": 0.11,
-    "_partial_moments": 0.08,
-    "_pointwise": 0.15,
-    "_relu": 0.044,
-    "_relu_grad": 0.068,
-    "_sgd": 0.13,
-    "_subsample": 0.08,
-    "_subsample_grad": 0.044,
-    "_sum": 0.042,
-    "_weight_grad": 0.27,
+    "_finish": 0.039,
+    "_input_grad": 0.1,
+    "_matmul": 0.048,
+    "_max_pool": 0.12,
+    "_max_pool_grad": 0.079,
+    "_normalise": 0.08,
+    "_partial_grads": 0.13,
+    "_partial_moments": 0.06,
+    "_pointwise": 0.17,
+    "_relu": 0.06,
+    "_relu_grad": 0.073,
+    "_sgd": 0.15,
+    "_subsample": 0.086,
+    "_subsample_grad": 0.041,
+    "_sum": 0.05,
+    "_weight_grad": 0.5,
 }
 
 
