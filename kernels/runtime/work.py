@@ -3,7 +3,7 @@
 import numpy as np
 
 SHARES = 4  # of a kernel's work for each thread; more would keep fewer neighbours together
-LEAST = 10_000  # nanoseconds of work for each thread, at least; handing it out takes 3000 to 5000, and ten times that if they park
+LEAST = 10_000  # nanoseconds of work for each thread, at least; handing it out takes 3000 to 5000, ten times that if they park
 USUAL = 0.05  # nanoseconds of one thread a byte of the largest array, of kernels that are not in the table
 
 # The same by kernels' names, printed by ``python -m benchmarks.work_table``: the median over the sizes in training steps.
