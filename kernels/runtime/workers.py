@@ -22,7 +22,14 @@ cache lines:
 
 A share is taken by advancing NEXT with a compare-and-swap. That fails if the kernel's number in it has changed meanwhile, so a
 thread that was away for a long time can take no share of a kernel that it knows nothing of. What it has read of lines 1 and 3
-before is valid if it succeeds, as those lines are written only when all shares of the last kernel are finished.
+before is valid if it succeeds, as those lines are written only when all shares of the last kernel are finished. (The number is
+taken modulo 2³¹: a thread would have to be away for exactly that many kernels.)
+
+All accesses are sequentially consistent. NEXT is written last, so a thread that takes a share sees what the launching thread
+wrote before, the kernel's arguments and arrays included; others may have advanced NEXT in between, but a read-modify-write
+passes that on. And DONE is advanced after a share's results are written, so a launch that has seen all of DONE returns with all
+results visible. This holds on Arm as on x86: nothing relies on the order of other accesses. PARKED may be seen too late: a
+worker then sleeps through a kernel, which gets done without it, and the next launch wakes it.
 """
 
 import ctypes
