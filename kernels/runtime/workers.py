@@ -271,9 +271,8 @@ class Workers:
             lock.acquire()
             work = self.control, self.address, n, lock
             thread = threading.Thread(target=_work, args=work, name=f"minires-{n}", daemon=True)
-            self.threads.append(
-                (thread, lock)
-            )  # first: if a KeyboardInterrupt comes now, no other thread gets its number
+            # First, so that no other thread gets its number if a KeyboardInterrupt comes now.
+            self.threads.append((thread, lock))
             self.kept_off = None
             try:
                 thread.start()
