@@ -54,9 +54,3 @@ def rounded(mean: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """The mean rounded to ``dtype``, as kernels subtract it, and the rounding error; both float64."""
     near = np.asarray(mean, dtype).astype(np.float64)
     return near, np.asarray(mean, np.float64) - near
-
-
-def normalised(x: np.ndarray, mean: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> Operand:
-    """The Operand relu((x − mean)·scale + shift). Subtracting the mean first keeps precision when it is large."""
-    near, rest = rounded(mean, x.dtype)
-    return Operand(x, NORMALISED, (near, scale, shift - rest * scale))

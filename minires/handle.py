@@ -12,7 +12,7 @@ class Structure:
     def __init__(self) -> None:
         self.version = 0
 
-    def changes(self) -> None:
+    def count_change(self) -> None:
         self.version += 1
 
 
@@ -26,11 +26,11 @@ class Handle:
         self.hooks = hooks
         self.key = object()  # the handle itself may be thrown away, and its id used again
         hooks[self.key] = hook
-        structure.changes()
+        structure.count_change()
 
     def remove(self) -> None:
         self.hooks.pop(self.key, None)
-        structure.changes()
+        structure.count_change()
 
     def __enter__(self) -> Self:
         return self

@@ -14,6 +14,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import threading
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class recording(Switch):
 class _Recorded:
     """What recorded steps and predictions share: when to record, to check, to run the recording.
 
-    state: "waiting" for two inputs of one shape in a row, "recorded", "checked", or "refused", with ``reason``.
+    state: "waiting" for two inputs of one shape in a row, "recorded", "checked" (and in use), or "refused", with ``reason``.
     """
 
     frozen = False
@@ -93,7 +94,7 @@ class _Recorded:
         key = shapes, kernels.get_num_threads(), uses_winograd(), self.settings(), arrays
         same, self._key = not changed and _same(key, self._key), key
         if not same:
-            self._recording, self.state = None, "waiting"
+            self._forget("waiting")
             return self.compute(*inputs)
         if self._recording is None:
             return self._record(inputs)
@@ -133,39 +134,48 @@ class _Recorded:
         self._release()
         if not recording.is_closed:
             gc.collect()
+        results = self._results()
         if recording.is_closed:
             recording.finish()
             self._recording, self.state = recording, "recorded"
         else:
-            self._refuse("something keeps an array of a recorded computation")
-        return self._results()
+            self._forget("refused", "something keeps an array of a recorded computation")
+        return results
 
     def _check(self, recording: Recording, inputs: tuple[NDArray[Any], ...]) -> Arrays:
         """Compute both ways, and return what the recording gives if every bit is the same."""
         self._set(inputs)
         buffers = list(self.model.buffers())
         before = [b.copy() for b in buffers]
-        expected = self._digest_of_plain(recording, buffers)
-        _copy_to(buffers, before)
-        recording.replay()
+        try:
+            expected = self._digests_of_plain(recording, buffers)
+            _copy_to(buffers, before)
+            recording.replay()
+        except BaseException:  # KeyboardInterrupt too: the running statistics would have moved twice
+            _copy_to(buffers, before)
+            raise
         if _digests([*self._outputs, *buffers]) == expected:
             self.state = "checked"
             return self._results()
-        self._refuse("the recorded computation and the plain one differ")
+        self._forget("refused", "the recorded computation and the plain one differ")
         _copy_to(buffers, before)
         return self.compute(*inputs)
 
-    def _digest_of_plain(self, recording: Recording, buffers: Arrays) -> list[bytes]:
+    def _digests_of_plain(self, recording: Recording, buffers: Arrays) -> list[bytes]:
         """The digests of outputs and buffers when nothing is recorded."""
-        with using(recording.pool):  # which is free between two runs
+        # The recording's pool is free between two runs. It has no room for what a frozen recording has prepared elsewhere.
+        with nullcontext() if recording.frozen else using(recording.pool):
             outputs = self.compute(*self._inputs)
             found = _digests([*outputs, *buffers])
         del outputs
         self._release()
+        pool.clear()
         return found
 
-    def _refuse(self, reason: str) -> None:
-        self.state, self.reason, self._recording = "refused", reason, None
+    def _forget(self, state: str, reason: str = "") -> None:
+        """Let go of the recording and of its memory."""
+        self.state, self.reason, self._recording = state, reason, None
+        self._inputs, self._outputs = [], []
 
     def _set(self, inputs: tuple[NDArray[Any], ...]) -> None:
         for place, array in zip(self._inputs, inputs):
@@ -188,24 +198,25 @@ class RecordedPrediction(_Recorded):
         predict = minires.RecordedPrediction(model.eval())
         logits = predict(images)
 
-    images: ndarray or Tensor (N, C, H, W). The output is a Tensor, the caller's own. In training mode nothing is recorded.
+    images: ndarray or Tensor (N, C, H, W), float32 or float64 as the weights are. The output is a Tensor of that dtype, the
+    caller's own. In training mode nothing is recorded. Several threads may call it: one at a time runs the recording, others
+    the model.
     """
 
     frozen = True
 
     def __init__(self, model: Module) -> None:
         super().__init__(model)
-        self._versions: list[int] = []
+        self._versions: list[int] | None = None  # of the parameters, when what follows from them was computed
 
     def __call__(self, images: NDArray[Any] | Tensor) -> Tensor:
+        """The model's output for images (N, C, H, W), with the errors that the model raises."""
         array = images.data if isinstance(images, Tensor) else np.asarray(images)
         return Tensor(self._run(array)[0])
 
     def refresh(self) -> None:
-        """Compute anew what follows from the weights."""
-        with self._lock:
-            if self._recording is not None:
-                self._recording.prepare()
+        """Have what follows from the weights computed anew in the next call."""
+        self._versions = None
 
     def compute(self, *inputs: NDArray[Any]) -> Arrays:
         with no_grad():
@@ -227,8 +238,11 @@ class RecordedStep(_Recorded):
         loss, logits = step(images, labels)       # in place of model(), cross_entropy(), zero_grad() and backward()
         optimizer.step()
 
-    images: (N, C, H, W), labels: (N,) integers. Sets the gradients of the model's parameters, in place of what was there.
-    Returns the mean loss and the logits (N, K), arrays. Raises DataError for labels out of range.
+    images: ndarray (N, C, H, W), float32 or float64 as the weights are; labels: ndarray (N,) of integers. label_smoothing: ε
+    of Szegedy et al. 2015, section 7. Sets the gradients of the model's parameters, in place of what was there; they are
+    copied when somebody looks at ``.grad``. Returns the mean loss, a 0-d array, and the logits (N, K), in the weights' dtype
+    and the caller's own. Raises what the model and ``cross_entropy`` raise: ShapeError, DtypeError, and DataError for labels
+    out of range.
     """
 
     def __init__(self, model: Module, label_smoothing: float = 0.0) -> None:
@@ -237,6 +251,7 @@ class RecordedStep(_Recorded):
         self._trained: list[Any] = []  # the parameters that got a gradient
 
     def __call__(self, images: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """(loss, logits); see the class."""
         labels = np.asarray(labels)
         if self.state == "checked":
             labels_in("cross_entropy", labels, self._outputs[1].shape[1])

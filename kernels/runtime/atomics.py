@@ -50,16 +50,6 @@ def add(typingctx, address, value):
 
 
 @intrinsic
-def exchange(typingctx, address, value):
-    """Write a value. Returns what was there before."""
-
-    def codegen(context, builder, signature, args):
-        return builder.atomic_rmw("xchg", _at(builder, args[0]), args[1], "seq_cst")
-
-    return _INT(_INT, _INT), codegen
-
-
-@intrinsic
 def replace(typingctx, address, expected, value):
     """Write a value where ``expected`` is. Returns whether it was there (compare and swap)."""
 

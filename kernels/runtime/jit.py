@@ -41,21 +41,16 @@ FOLDERS = cache_folder.choose(numba.config.CACHE_DIR, f"kernels-{target.KIND}-{s
 cache_folder.warn(FOLDERS)
 
 
-# parallel=True alone would also look for parallelism in every array expression, at twice the compile time.
-PRANGE_ALONE = dict.fromkeys(
-    ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion"), False
-)
+def njit(inner=False):
+    """``numba.njit``, cached in FOLDERS and releasing the GIL. Kernels run on threads through ``parallel.py``.
 
-
-def njit(parallel=False, inner=False):
-    """``numba.njit``, cached in FOLDERS and releasing the GIL; with ``parallel``, ``prange`` runs on threads.
-
-    Only one function is parallel, and all others run on threads through it (``parallel.py``). An ``inner`` function is
-    called only by other compiled functions and gets no wrapper for Python, which took a tenth of the compile time.
+    An ``inner`` function is called only by other compiled functions and gets no wrapper for Python, which took a tenth of the
+    compile time.
     """
-    options = {"parallel": {**PRANGE_ALONE, "prange": True}} if parallel else {}
-    options["no_cfunc_wrapper"] = True  # only ``numba.cfunc`` needs this wrapper
-    options["no_cpython_wrapper"] = inner
+    options = {
+        "no_cfunc_wrapper": True,  # only ``numba.cfunc`` needs this wrapper
+        "no_cpython_wrapper": inner,
+    }
 
     def decorate(function):
         dispatcher = numba.njit(nogil=True, error_model="numpy", **options)(function)

@@ -33,7 +33,10 @@ def evaluate(
         ),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="By default the number of physical cores.", show_default=False)
+        int | None,
+        typer.Option(
+            help="By default the number of physical cores, or what a container's CPU quota allows.", show_default=False
+        ),
     ] = None,
     debug: Debug = False,
 ) -> None:

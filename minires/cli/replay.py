@@ -28,7 +28,10 @@ def replay(
     steps: Annotated[int, typer.Option(help="Number of operations to show that led there; 0 for none.")] = 8,
     backend: Annotated[str, typer.Option(help="numba, or reference: the readable kernels.")] = "numba",
     threads: Annotated[
-        int | None, typer.Option(help="By default the number of physical cores.", show_default=False)
+        int | None,
+        typer.Option(
+            help="By default the number of physical cores, or what a container's CPU quota allows.", show_default=False
+        ),
     ] = None,
     debug: Debug = False,
 ) -> int:

@@ -100,7 +100,9 @@ def train(
         ),
     ] = None,
     seed: Annotated[int | None, _option(RUN, "The same seed gives the same bits, on any number of threads.")] = None,
-    threads: Annotated[int | None, _option(RUN, "By default the number of physical cores.")] = None,
+    threads: Annotated[
+        int | None, _option(RUN, "By default the number of physical cores, or what a container's CPU quota allows.")
+    ] = None,
     recipe: Annotated[
         Path | None, _path(RUN, "A TOML file of settings, such as a run's config.toml; options override it.")
     ] = None,

@@ -166,12 +166,12 @@ class Module:
                 f"{type(self).__name__}.{name} is a buffer, an ndarray, and cannot become a {type(value).__name__}"
             )
         if before is not value:
-            structure.changes()
+            structure.count_change()
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
         super().__delattr__(name)
-        structure.changes()
+        structure.count_change()
 
     def register_buffer(self, name: str, array: NDArray | None) -> None:
         """Make ``self.name`` an ndarray (or None) that is saved and loaded with the parameters.
@@ -327,7 +327,7 @@ class Module:
         for name, array in own.items():
             if name in given:
                 array[...] = given[name]
-        structure.changes()
+        structure.count_change()
         for parameter in self.parameters():
             parameter.count_change()
         return IncompatibleKeys(missing, unexpected)

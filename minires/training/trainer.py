@@ -204,14 +204,11 @@ class Trainer:
         mean.add(loss.item(), logits, labels)
 
     def _gradients(self, images: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Forward and backward pass: the loss and the logits."""
-        if (
-            self._step is None
-            or self._step.model is not self.model
-            or self._step.label_smoothing != self.label_smoothing
-        ):
-            self._step = RecordedStep(self.model, self.label_smoothing)
-        self.optimizer.zero_grad()
+        """Forward and backward pass: the loss, a 0-d array, and the logits (N, K)."""
+        if self._step is None or self._step.model is not self.model:
+            self._step = RecordedStep(self.model)
+        self._step.label_smoothing = self.label_smoothing
+        self.optimizer.zero_grad()  # of parameters that are not the model's too
         return self._step(images, labels)
 
     def _not_finite(self, loss: NDArray[Any]) -> str | None:

@@ -152,7 +152,7 @@ def test_a_worker_trains_and_measures_memory():
             assert min(answer) > 0
         else:
             assert 0 < answer["before"] < answer["peak"]
-            assert answer["after"] <= answer["peak"] + (1 << 20)  # it is read later: a thread may have taken a page
+            assert answer["after"] <= answer["peak"]
 
 
 def test_a_library_that_is_not_installed_is_said_so(tmp_path):

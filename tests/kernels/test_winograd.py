@@ -19,7 +19,7 @@ from minires.kernels.compiled import backend
 from minires.kernels.convolution import winograd, winograd_weight
 from minires.kernels.convolution.winograd_plan import block_for, whole
 from minires.kernels.convolution.winograd_transforms import SIDE, TILE
-from minires.kernels.descriptors import ADD, GRADIENT, MASK, MOMENTS, NORMALISE, NOTHING, Epilogue, Operand, normalised
+from minires.kernels.descriptors import ADD, GRADIENT, MASK, MOMENTS, NORMALISE, NORMALISED, NOTHING, Epilogue, Operand
 from minires.kernels.runtime import target
 
 ONE = (1, 1)
@@ -308,7 +308,7 @@ def test_prologues_and_epilogues_match_the_reference(shape, by):
     mean, scale, shift = rng.standard_normal((3, shape[3]))
     geometry = ONE, ONE, ONE, 1
     gradient = Operand(x, GRADIENT, (mean, scale, scale, shift), partner)
-    operands = Operand(x), normalised(x, mean, scale, shift), gradient
+    operands = Operand(x), Operand(x, NORMALISED, (mean, scale, shift)), gradient
     for operand in operands:
         for epilogue in epilogues(rng, (*shape[:3], 32)):
             if epilogue.kind != MASK:
@@ -340,7 +340,7 @@ def test_wrong_shapes_are_refused():
         lambda: backend.conv2d_input_grad(dy, w, x.shape, ONE, ONE, ONE, 1),
         lambda: backend.conv2d_input_grad(x, w[:, :, :3], x.shape, ONE, ONE, ONE, 1),
         lambda: backend.conv2d_weight_grad(x, dy, w.shape, ONE, ONE, ONE, 1),
-        lambda: backend.conv2d(normalised(x, *np.ones((3, 3))), w, ONE, ONE, ONE, 1),
+        lambda: backend.conv2d(Operand(x, NORMALISED, np.ones((3, 3))), w, ONE, ONE, ONE, 1),
         lambda: backend.conv2d(x, w, ONE, ONE, ONE, 1, Epilogue(NORMALISE, np.ones((3, 5)))),
         lambda: backend.conv2d(x, w, ONE, ONE, ONE, 1, Epilogue(ADD, other=dy)),
     ):

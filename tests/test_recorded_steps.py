@@ -1,80 +1,22 @@
-"""Recorded steps and predictions: the same bits as without a recording, and no recording where none can stand for the model."""
+"""Recorded steps: the same bits as without a recording, and no recording where none can stand for the model."""
 
 import copy
-import os
+import gc
 import pickle
-import threading
+import weakref
 
 import numpy as np
 import pytest
+from recorded_twins import RUNS, Twins, bits, images, labels
 
 import minires as mr
-from minires import RecordedPrediction, RecordedStep
+from minires import RecordedStep
 from minires import functional as F
 from minires.errors import DataError
 from minires.kernels.runtime import recording
 from minires.models.blocks import BasicBlock, PreActBottleneck
 from minires.models.resnet_cifar import CifarPreResNet, CifarResNet
 from minires.models.resnet_imagenet import ResNet, ResNetV2
-
-BATCH, SIZE = 4, 32
-
-
-def images(seed, batch=BATCH, size=SIZE, dtype=np.float32):
-    return np.random.default_rng(seed).standard_normal((batch, 3, size, size)).astype(dtype)
-
-
-def labels(seed, batch=BATCH, classes=10):
-    return np.random.default_rng(seed).integers(0, classes, batch)
-
-
-def make(network=lambda: CifarResNet(8), dtype=np.float32):
-    """(model, optimizer), always the same."""
-    mr.manual_seed(0)
-    model = network().to(dtype)
-    return model, mr.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=1e-3, nesterov=True)
-
-
-def bits(arrays):
-    return [None if a is None else np.ascontiguousarray(a).tobytes() for a in arrays]
-
-
-class Twins:
-    """The same training twice, recorded and plain; ``step`` compares every bit of the two."""
-
-    def __init__(self, network=lambda: CifarResNet(8), dtype=np.float32, smoothing=0.0):
-        self.dtype, self.smoothing = dtype, smoothing
-        self.model, self.optimizer = make(network, dtype)
-        self.plain, self.plain_optimizer = make(network, dtype)
-        self.recorded = RecordedStep(self.model, smoothing)
-        self.seed = 0
-
-    @property
-    def both(self):
-        return (self.model, self.optimizer), (self.plain, self.plain_optimizer)
-
-    def step(self, batch=BATCH, size=SIZE):
-        self.seed += 1
-        x, y = images(self.seed, batch, size, self.dtype), labels(self.seed, batch)
-        loss, logits = self.recorded(x, y)
-        self.plain.zero_grad()
-        out = self.plain(mr.Tensor(x))
-        expected = F.cross_entropy(out, y, label_smoothing=self.smoothing)
-        expected.backward()
-        assert bits([loss, logits]) == bits([expected.data, out.data])
-        if self.seed % 2:  # nobody has to look at gradients
-            assert bits(p.grad for p in self.model.parameters()) == bits(p.grad for p in self.plain.parameters())
-        for _, optimizer in self.both:
-            optimizer.step()
-        states = [model.state_dict() for model, _ in self.both]
-        assert bits(states[0].values()) == bits(states[1].values())
-        return self.recorded.state
-
-    def steps(self, count, **sizes):
-        return [self.step(**sizes) for _ in range(count)]
-
-
-RUNS = ["waiting", "recorded", "checked", "checked", "checked"]
 
 
 @pytest.mark.parametrize(
@@ -363,131 +305,27 @@ def test_a_copy_goes_its_own_way(duplicate):
     other(images(1), labels(1))
 
 
-# --- predictions
+def test_an_interrupted_check_moves_no_running_statistics(monkeypatch):
+    twins = Twins()
+    assert twins.steps(2)[-1] == "recorded"
+    before = bits(twins.model.buffers())
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recording.Recording, "replay", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        twins.recorded(images(0), labels(0))
+    monkeypatch.undo()
+    assert bits(twins.model.buffers()) == before
+    assert twins.steps(2) == RUNS[2:4]
 
 
-def plain(model, x):
-    with mr.no_grad():
-        return model(mr.Tensor(x)).data
-
-
-def trained(network=lambda: CifarResNet(8)):
-    """A model in evaluation mode whose running statistics are not those it began with."""
-    model, optimizer = make(network)
-    for i in range(2):
-        F.cross_entropy(model(mr.Tensor(images(i))), labels(i)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return model.eval()
-
-
-@pytest.mark.parametrize(
-    "network",
-    [
-        lambda: CifarResNet(8),
-        lambda: CifarResNet(8, option="B"),
-        lambda: CifarPreResNet(8),
-        lambda: CifarPreResNet(11, block=PreActBottleneck),
-        lambda: ResNet(BasicBlock, depths=(1, 1, 1, 1), num_classes=10),
-        lambda: ResNetV2(depths=(1, 1, 1, 1), num_classes=10),
-    ],
-    ids=["resnet8", "resnet8 B", "pre-activation", "bottleneck", "imagenet", "v2"],
-)
-@pytest.mark.parametrize("batch", [1, 5])
-def test_predictions_have_the_same_bits(network, batch):
-    model = trained(network)
-    predict = RecordedPrediction(model)
-    kept = []
-    for i in range(5):
-        y = predict(images(i, batch))
-        kept.append((y, plain(model, images(i, batch))))
-        assert predict.state == RUNS[i]
-        assert not y.requires_grad
-    for y, expected in kept:
-        assert bits([y.data]) == bits([expected])
-
-
-def optimizer_step(model):
-    optimizer = mr.optim.SGD(model.parameters(), 0.5)
-    F.cross_entropy(model(mr.Tensor(images(0))), labels(0)).backward()
-    optimizer.step()
-
-
-def half(model):
-    model.load_state_dict({name: value * 0.5 for name, value in model.state_dict().items()})
-
-
-def training_between(model):
-    model.train()
-    F.cross_entropy(model(mr.Tensor(images(5))), labels(5))
-    model.eval()
-
-
-def new_buffer(model):
-    model.bn1.running_var = model.bn1.running_var * 3
-
-
-@pytest.mark.parametrize("change", [optimizer_step, half, training_between, new_buffer], ids=lambda f: f.__name__)
-def test_predictions_follow_the_weights(change):
-    model = trained()
-    predict = RecordedPrediction(model)
-    for i in range(4):
-        predict(images(i))
-    before = predict(images(0)).data
-    change(model)
-    for i in range(4):
-        assert bits([predict(images(i)).data]) == bits([plain(model, images(i))])
-    assert bits([before]) != bits([predict(images(0)).data])
-
-
-def test_refresh_sees_what_numpy_has_written():
-    model = trained()
-    predict = RecordedPrediction(model)
-    for i in range(4):
-        predict(images(i))
-    model.conv1.weight.data[...] *= 1.5
-    model.bn1.running_mean[...] += 1
-    predict.refresh()
-    assert bits([predict(images(0)).data]) == bits([plain(model, images(0))])
-
-
-def test_threads_may_share_a_prediction():
-    model = trained()
-    predict = RecordedPrediction(model)
-    expected = [plain(model, images(i)).tobytes() for i in range(4)]
-    wrong = []
-
-    def work(i):
-        for _ in range(30):
-            if predict(images(i)).data.tobytes() != expected[i]:
-                wrong.append(i)
-
-    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not wrong
-
-
-def test_a_model_in_training_mode_is_not_recorded():
-    model = trained().train()
-    predict = RecordedPrediction(model)
-    for i in range(4):
-        predict(images(i))
-    assert predict.state == "waiting"
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_forked_process_can_go_on():
-    model = trained()
-    predict = RecordedPrediction(model)
-    for i in range(4):
-        predict(images(i))
-    expected = plain(model, images(9)).tobytes()
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0 if predict(images(9)).data.tobytes() == expected else 1)
-    assert os.waitpid(pid, 0)[1] == 0
-    assert predict(images(9)).data.tobytes() == expected
+def test_another_shape_keeps_no_memory_of_the_recording():
+    twins = Twins()
+    twins.steps(4, batch=16)
+    segments = [weakref.ref(segment) for segment in twins.recorded._recording.pool.segments.values()]
+    assert segments
+    twins.step(batch=3)
+    gc.collect()
+    assert all(segment() is None for segment in segments)
