@@ -145,8 +145,8 @@ def test_the_check_needs_no_memory_that_the_recording_keeps():
     predict = RecordedPrediction(trained(lambda: ResNet(BasicBlock, depths=(1, 1, 1, 1), num_classes=10)))
     for i in range(2):
         predict(images(i))
-    held = predict._recording.pool.held_bytes
+    needed = predict._recording.pool.most_used
     for i in range(3):
         predict(images(i))
     assert predict.state == "checked"
-    assert predict._recording.pool.held_bytes == held
+    assert predict._recording.pool.most_used == needed

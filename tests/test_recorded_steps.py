@@ -310,7 +310,10 @@ def test_an_interrupted_check_moves_no_running_statistics(monkeypatch):
     assert twins.steps(2)[-1] == "recorded"
     before = bits(twins.model.buffers())
 
+    replay = recording.Recording.replay
+
     def interrupted(self):
+        replay(self)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(recording.Recording, "replay", interrupted)
