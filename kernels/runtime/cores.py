@@ -119,13 +119,15 @@ def runnable_threads(path="/proc/loadavg"):
 class Load:
     """What other processes leave of the cores. ``look`` is called before every kernel, and looks once a second at most.
 
-    others: the threads beside this process's own that run or wait for a core which this process may use.
+    others: the threads beside this process's own that run or wait for a core which this process may use, the lesser of the last
+    two looks: what runs for a moment, such as the threads that another library lets spin, should not cost a second's speed.
     fair_share: how many threads would have a core each if every thread that wants one got the same time, rounded up.
     """
 
     def __init__(self):
         self.others, self.fair_share = 0, sys.maxsize
         self._next = 0.0
+        self._seen = 0  # others in the last look
 
     def look(self, own):
         """own: a function that returns the number of this process's threads that run now."""
@@ -138,5 +140,6 @@ class Load:
             return
         allowed = len(allowed_cpus())
         elsewhere = max(0, (os.cpu_count() or 1) - allowed)  # CPUs that are not ours; the others fill them first
-        self.others = max(0, running - own() - elsewhere)
+        before, self._seen = self._seen, max(0, running - own() - elsewhere)
+        self.others = min(before, self._seen)
         self.fair_share = math.ceil(allowed * allowed / (allowed + self.others)) if self.others else sys.maxsize

@@ -85,10 +85,27 @@ def test_what_others_leave(monkeypatch, cpus, allowed, running, own, others, fai
     monkeypatch.setattr(cores.os, "cpu_count", lambda: cpus)
     monkeypatch.setattr(cores, "allowed_cpus", lambda: set(range(allowed)))
     monkeypatch.setattr(cores, "runnable_threads", lambda: running)
+    now = [1000.0]
+    monkeypatch.setattr(cores.time, "monotonic", lambda: now[0])
     load = cores.Load()
-    load.look(lambda: own)
-    assert load.others == others
-    assert load.fair_share == fair if fair else load.fair_share > 1000
+    for expected in (0, others, others):  # once may be chance
+        load.look(lambda: own)
+        now[0] += 1.5
+        assert load.others == expected
+        assert load.fair_share == fair if fair and expected else load.fair_share > 1000
+
+
+def test_what_runs_for_a_moment_costs_nothing(monkeypatch):
+    now, running = [1000.0], iter([2, 9, 2, 9, 2])
+    monkeypatch.setattr(cores.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(cores, "allowed_cpus", lambda: {0, 1})
+    monkeypatch.setattr(cores, "runnable_threads", lambda: next(running))
+    monkeypatch.setattr(cores.time, "monotonic", lambda: now[0])
+    load = cores.Load()
+    for _ in range(5):
+        load.look(lambda: 2)
+        now[0] += 1.5
+        assert (load.others, load.fair_share) == (0, cores.sys.maxsize)
 
 
 def test_the_load_is_looked_at_once_a_second(monkeypatch):
