@@ -12,7 +12,7 @@ from ..reference.augment import prepare
 from ..runtime.jit import njit
 
 _32 = np.uint64(32)
-_scramble = njit(inner=True)(keyed_random.scramble)
+_scramble = njit(inner=True, lean=False)(keyed_random.scramble)
 
 
 def augment_batch(
@@ -50,13 +50,13 @@ def _augment_batch(
         _augment(images[sample], out[b], table, pad, reflect, flip, cutout, _scramble(key[0], np.uint64(sample)))
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _below(key, draw, count):
     """Draw number ``draw`` of the key: an integer below ``count``."""
     return np.int64(((_scramble(key, np.uint64(draw)) >> _32) * np.uint64(count)) >> _32)
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _reflected(i, size):
     """Index i mirrored into [0, size) at the first or the last pixel, which is not repeated."""
     if i < 0:
@@ -64,7 +64,7 @@ def _reflected(i, size):
     return i if i < size else 2 * (size - 1) - i
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _augment(
     image, out,  # (H, W, C), uint8 and float
     table,  # (256, C): the normalised value of each byte

@@ -27,7 +27,7 @@ _ONE, _11, _20, _40 = np.uint64(1), np.uint64(11), np.uint64(20), np.uint64(40)
 _1023, _10 = np.uint64(1023), np.uint64(10)
 _ULP = 2.0**-53
 
-_scramble = njit(inner=True)(keyed_random.scramble)
+_scramble = njit(inner=True, lean=False)(keyed_random.scramble)
 
 
 def draw_shapes(images, labels, key):
@@ -53,7 +53,7 @@ def _draw_all(share, shares, thread, images, labels, key):
     return 0
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _draw(image, label, key, canvas):
     rng = np.empty(2, np.uint64)
     rng[0] = key
@@ -73,24 +73,24 @@ def _draw(image, label, key, canvas):
 # Random numbers: rng = [key, number of draws so far].
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _bits(rng):
     bits = _scramble(rng[0], rng[1])
     rng[1] += _ONE
     return bits
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _uniform(rng, low, high):
     return low + (high - low) * (np.float64(_bits(rng) >> _11) * _ULP)
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _below(rng, count):
     return int(_uniform(rng, 0.0, 1.0) * count)
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _direction(rng):
     """A uniformly random unit vector, without sine and cosine: a random point of the disc, moved to its rim."""
     while True:
@@ -100,12 +100,12 @@ def _direction(rng):
             return x / length, y / length
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _colour(rng):
     return _uniform(rng, 0.05, 0.95), _uniform(rng, 0.05, 0.95), _uniform(rng, 0.05, 0.95)
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _colour_unlike(rng, other, least):
     """A random colour at a distance of at least ``least`` from another one."""
     while True:
@@ -118,24 +118,24 @@ def _colour_unlike(rng, other, least):
 # Drawing primitives.
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _clip(x, low, high):
     return min(max(x, low), high)
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _wave(t):
     """A triangle wave of period 1: 1 at the integers, −1 halfway between them, slope ±4."""
     return 4.0 * abs(t - math.floor(t) - 0.5) - 1.0
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _blend(canvas, y, x, colour, cover):
     for c in range(3):
         canvas[y, x, c] += cover * (colour[c] - canvas[y, x, c])
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _lattice(rng):
     values = np.empty((LATTICE, LATTICE))
     for i in range(LATTICE):
@@ -144,7 +144,7 @@ def _lattice(rng):
     return values
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _smooth_noise(lattice, y, x):
     """Value noise in [−1, 1] at a pixel, interpolated from the lattice."""
     scale = (LATTICE - 1) / SIZE
@@ -160,7 +160,7 @@ def _smooth_noise(lattice, y, x):
 # Layers.
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _paint_background(canvas, rng):
     """A gradient between two similar colours, bent by smooth noise. Returns the middle colour."""
     middle = _colour(rng)
@@ -178,7 +178,7 @@ def _paint_background(canvas, rng):
     return middle
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _paint_stroke(canvas, rng):
     """Clutter: a short, straight, partly transparent stroke of any colour."""
     x0, y0 = _uniform(rng, 0.0, 32.0), _uniform(rng, 0.0, 32.0)
@@ -196,7 +196,7 @@ def _paint_stroke(canvas, rng):
                 _blend(canvas, y, x, colour, cover * opacity)
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _shape_distance(label, u, v):
     """The signed distance to shape ``label`` with a radius of about 1, negative inside."""
     if label == 0:  # disc
@@ -211,7 +211,7 @@ def _shape_distance(label, u, v):
     return min(max(u - 1.0, v - 0.3), max(u - 0.3, v - 1.0))
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _star_distance(u, v):
     cos36, sin36 = 0.8090169943749475, 0.5877852522924731
     u = abs(u)
@@ -227,7 +227,7 @@ def _star_distance(u, v):
     return distance if v * edge_u - u * edge_v > 0.0 else -distance
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _paint_shape(canvas, rng, label, ground):
     """A shape of any position, size, direction and colour: filled, shaded or an outline, and slightly stretched."""
     radius = _uniform(rng, 6.5, 13.0)
@@ -253,7 +253,7 @@ def _paint_shape(canvas, rng, label, ground):
                 _blend(canvas, y, x, lit, cover * opacity)
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _texture_cover(label, u, v, period, duty, extra):
     """How much the texture's ink covers the point (u, v), in pixels; ``duty`` shifts the proportion of ink."""
     if label == 5:  # stripes
@@ -271,7 +271,7 @@ def _texture_cover(label, u, v, period, duty, extra):
     return 0.5 + (_wave((u + extra * _wave(v / (1.7 * period))) / period) + duty) * period / 6.0  # zigzag
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _paint_texture(canvas, rng, label, ground):
     """A texture of any direction and period, on the image or a blob of it: two colours, or ink on the background."""
     x0, y0 = _uniform(rng, 9.0, 23.0), _uniform(rng, 9.0, 23.0)
@@ -298,7 +298,7 @@ def _paint_texture(canvas, rng, label, ground):
                 _blend(canvas, y, x, ink, inside * cover * opacity)
 
 
-@njit(inner=True)
+@njit(inner=True, lean=False)
 def _develop(image, canvas, rng):
     """Add noise of a random strength and convert to bytes."""
     strength = _uniform(rng, 0.02, 0.2)

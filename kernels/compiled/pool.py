@@ -10,17 +10,20 @@ from ..runtime.parallel import on_threads
 from ..runtime.threads import launch
 
 
-@njit(inner=True)
-def _max_pool_image(
-    x,  # (H, W, C)
+@njit()
+def _max_pool(
+    share, shares, thread,
+    x,  # (N, H, W, C)
     kernel, stride, padding, dilation,  # pairs (height, width)
-    y, index,  # the outputs, (OH, OW, C): the maxima, and their positions h·W + w or −1
+    y, index,  # the outputs, (N, OH, OW, C): the maxima, and their positions h·W + w or −1
 ):  # fmt: skip
-    H, W, C = x.shape
-    OH, OW = y.shape[:2]
-    for oh in range(OH):
+    if share < 0:
+        return on_threads(share, shares)
+    (N, H, W, C), (OH, OW) = x.shape, y.shape[1:3]
+    for row in range(share * N * OH // shares, (share + 1) * N * OH // shares):
+        n, oh = row // OH, row % OH
         for ow in range(OW):
-            best, where = y[oh, ow], index[oh, ow]
+            best, where = y[n, oh, ow], index[n, oh, ow]
             best[:] = -np.inf
             where[:] = -1
             for kh in range(kernel[0]):
@@ -31,25 +34,11 @@ def _max_pool_image(
                     w = ow * stride[1] - padding[1] + kw * dilation[1]
                     if w < 0 or w >= W:
                         continue
-                    pixel, at = x[h, w], np.int32(h * W + w)
+                    pixel, at = x[n, h, w], np.int32(h * W + w)
                     for c in range(C):
                         if where[c] < 0 or pixel[c] > best[c] or pixel[c] != pixel[c]:  # the first of equals; NaN wins
                             best[c] = pixel[c]
                             where[c] = at
-
-
-@njit()
-def _max_pool(
-    share, shares, thread,
-    x,  # (N, H, W, C)
-    kernel, stride, padding, dilation,  # pairs (height, width)
-    y, index,  # the outputs, (N, OH, OW, C)
-):  # fmt: skip
-    if share < 0:
-        return on_threads(share, shares)
-    N = x.shape[0]
-    for n in range(share * N // shares, (share + 1) * N // shares):
-        _max_pool_image(x[n], kernel, stride, padding, dilation, y[n], index[n])
     return 0
 
 

@@ -19,7 +19,7 @@ from .epilogue import epilogue_arguments, finish, join_items
 from .macrokernel import macro_kernel, prefetch_shares
 from .prefetch import STREAMS, add_stream, next_block
 from .prologue import operand_arguments, pack_item, pack_panels, repeat_channels
-from .work_items import add_epilogue, add_next_source, item_counts, item_stretch
+from .work_items import add_epilogue, add_next_source, item_counts, item_stretch, multiply_adds
 
 
 @njit(inner=True)
@@ -93,7 +93,7 @@ def _convolve(
     return 0
 
 
-def _run(plan, operand, w, out, transposed, epilogue):
+def _run(problem, plan, operand, w, out, transposed, epilogue):
     """Fill ``out``. Returns it with the epilogue's result."""
     layout, O = plan.layout, out.shape[3]
     ins, outs = (w.shape[3], w.shape[2]) if transposed else (w.shape[2], w.shape[3] // layout.groups)
@@ -107,17 +107,17 @@ def _run(plan, operand, w, out, transposed, epilogue):
     results = np.zeros((0 if epilogue.kind == NOTHING else layout.items, 2, O))
     with LOCK:  # one buffer per thread, so the number of threads must not change in between
         scratch = empty((get_num_threads(), layout.packed_size), w.dtype)
-        launch(_convolve, *reads, *epilogue_arguments(epilogue, out), results, scratch)
+        launch(_convolve, *reads, *epilogue_arguments(epilogue, out), results, scratch, work=multiply_adds(problem))
     return out, join_items(epilogue, results, item_counts(layout))
 
 
 def convolve(problem, x, w, epilogue):
     """y = x ∗ w, finished by the epilogue, and the epilogue's result. x is an Operand, w an array (KH, KW, I, O)."""
     plan = forward_plan(problem, w.itemsize, x.kind != PLAIN)
-    return _run(plan, x, w, empty(problem.y_shape, w.dtype), False, epilogue)
+    return _run(problem, plan, x, w, empty(problem.y_shape, w.dtype), False, epilogue)
 
 
 def convolve_input_grad(problem, dy, w, epilogue):
     """dx of y = x ∗ w, finished by the epilogue, and the epilogue's result. dy is an Operand, w an array (KH, KW, I, O)."""
     plan = input_grad_plan(problem, w.itemsize, dy.kind != PLAIN)
-    return _run(plan, dy, w, empty(problem.x_shape, w.dtype), True, epilogue)
+    return _run(problem, plan, dy, w, empty(problem.x_shape, w.dtype), True, epilogue)

@@ -16,6 +16,7 @@ from ..runtime.threads import LOCK, get_num_threads, launch
 from .direct_plan import weight_grad_plan
 from .macrokernel import macro_kernel
 from .prologue import apply_prologue, operand_arguments, pack_columns, pack_item, repeat_channels
+from .work_items import multiply_adds
 
 BOTH, PACK, MULTIPLY = 0, 1, 2  # stages of a weight gradient
 VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, target.NARROW_ROWS
@@ -151,7 +152,8 @@ def convolve_weight_grad(problem, x, dy):
         buffers = layout.items if layout.ahead else get_num_threads()
         scratch, panels = (empty((buffers, size), dtype) for size in (layout.packed_size, plan.panel))
         for stage in (PACK, MULTIPLY) if layout.ahead else (BOTH,):
-            launch(_weight_grad, stage, *reads, np.array(problem.out_size, np.int64), scratch, panels)
+            out_size = np.array(problem.out_size, np.int64)
+            launch(_weight_grad, stage, *reads, out_size, scratch, panels, work=multiply_adds(problem))
     if layout.chunks > 1:
         launch(_sum, totals, dw.reshape(-1))
     return dw

@@ -34,7 +34,7 @@ from .prefetch import LINE, STREAMS, add_stream, address, next_block, prefetch_s
 from .prologue import operand_arguments, pack_item, repeat_channels
 from .winograd_plan import winograd_plan
 from .winograd_transforms import PLANES, TILE, transform_filter, transform_input, transform_output, transpose
-from .work_items import add_epilogue, add_next_source, item_counts, item_stretch
+from .work_items import add_epilogue, add_next_source, item_counts, item_stretch, multiply_adds
 
 STEPS = 8  # of a product's sum that are unrolled; with 16, the AVX-512 tile spills registers
 VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, target.NARROW_ROWS
@@ -273,7 +273,7 @@ def _convolve(
     return 0
 
 
-def _run(operand, w, out, padding, transposed, epilogue):
+def _run(problem, operand, w, out, padding, transposed, epilogue):
     """Fill ``out``. Returns it with the epilogue's result."""
     images, *size, channels = operand.array.shape
     plan = winograd_plan(images, tuple(size), padding, channels, out.shape[3], w.itemsize)
@@ -285,16 +285,18 @@ def _run(operand, w, out, padding, transposed, epilogue):
             U = empty((plan.filters,), w.dtype)
             launch(_filters, w, transposed, U, edges, plan.tables[1])
         reads = *operand_arguments(operand), U, out.reshape(-1), *plan.tables
-        launch(_convolve, *reads, *epilogue_arguments(epilogue, out), results, packed, V, M)
+        launch(
+            _convolve, *reads, *epilogue_arguments(epilogue, out), results, packed, V, M, work=multiply_adds(problem)
+        )
     return out, join_items(epilogue, results, item_counts(plan.layout))
 
 
 def convolve(problem, x, w, epilogue):
     """``direct.convolve`` for an ``applicable`` problem: y = x ∗ w, and the epilogue's result."""
-    return _run(x, w, empty(problem.y_shape, w.dtype), problem.padding, False, epilogue)
+    return _run(problem, x, w, empty(problem.y_shape, w.dtype), problem.padding, False, epilogue)
 
 
 def convolve_input_grad(problem, dy, w, epilogue):
     """``direct.convolve_input_grad`` for an ``applicable`` problem: dx of y = x ∗ w, and the epilogue's result."""
     padding = tuple(2 - p for p in problem.padding)
-    return _run(dy, w, empty(problem.x_shape, w.dtype), padding, True, epilogue)
+    return _run(problem, dy, w, empty(problem.x_shape, w.dtype), padding, True, epilogue)

@@ -18,7 +18,7 @@ from .prologue import apply_prologue, operand_arguments, pack_item, repeat_chann
 from .winograd import count_blocks, transform_inputs
 from .winograd_plan import winograd_weight_plan
 from .winograd_transforms import PLANES, TILE, transform_gradient, transform_weight_grad
-from .work_items import item_source, item_stretch
+from .work_items import item_source, item_stretch, multiply_adds
 
 VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, target.NARROW_ROWS
 
@@ -241,6 +241,6 @@ def convolve_weight_grad(problem, x, dy):
     with LOCK:
         threads = get_num_threads()
         totals, *buffers, edges = empty_together([plan.totals, *[(threads, n) for n in plan.scratch]], dtype)
-        launch(_weight_grad, *reads, totals, *plan.tables, *buffers)
+        launch(_weight_grad, *reads, totals, *plan.tables, *buffers, work=multiply_adds(problem))
         launch(_finish, totals, dw, edges, plan.tables[1])
     return dw

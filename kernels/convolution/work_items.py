@@ -4,6 +4,7 @@ A work item is a group of whole images, or a band of rows of one image. The divi
 number of threads, so every sum has a fixed reduction order and results are bitwise the same for any number of threads.
 """
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -45,6 +46,12 @@ class Problem(NamedTuple):
     @property
     def w_shape(self):
         return *self.kernel, self.channels // self.groups, self.filters
+
+
+@lru_cache(maxsize=512)
+def multiply_adds(problem):
+    """Those of the direct algorithm, of the forward pass or of either gradient."""
+    return math.prod(problem.y_shape) * math.prod(problem.kernel) * problem.channels // problem.groups
 
 
 @lru_cache(maxsize=512)

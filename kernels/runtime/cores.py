@@ -15,6 +15,7 @@ from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 INTERVAL = 1.0  # seconds between two looks at the load
+SOON = 0.05  # the same after a pause of more than two intervals, of which nothing is known
 
 
 def allowed_cpus():
@@ -121,12 +122,13 @@ class Load:
 
     others: the threads beside this process's own that run or wait for a core which this process may use, the lesser of the last
     two looks: what runs for a moment, such as the threads that another library lets spin, should not cost a second's speed.
+    After a pause nothing is known of others, and the second look comes soon.
     fair_share: how many threads would have a core each if every thread that wants one got the same time, rounded up.
     """
 
     def __init__(self):
         self.others, self.fair_share = 0, sys.maxsize
-        self._next = 0.0
+        self._last, self._next = -math.inf, 0.0
         self._seen = 0  # others in the last look
 
     def look(self, own):
@@ -134,12 +136,13 @@ class Load:
         now = time.monotonic()
         if now < self._next:
             return
-        self._next = now + INTERVAL
+        paused, self._last = now - self._last > 2 * INTERVAL, now
+        self._next = now + (SOON if paused else INTERVAL)
         running = runnable_threads()
         if running is None:
             return
         allowed = len(allowed_cpus())
         elsewhere = max(0, (os.cpu_count() or 1) - allowed)  # CPUs that are not ours; the others fill them first
-        before, self._seen = self._seen, max(0, running - own() - elsewhere)
+        before, self._seen = 0 if paused else self._seen, max(0, running - own() - elsewhere)
         self.others = min(before, self._seen)
         self.fair_share = math.ceil(allowed * allowed / (allowed + self.others)) if self.others else sys.maxsize

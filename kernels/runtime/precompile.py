@@ -29,10 +29,18 @@ _once = threading.Lock()
 _looked = False
 
 
-# Seconds that each task of precompile_tasks.py takes on a Zen 3 core. A convolution and its weight gradient compile some of
-# the same inner functions, so there are no more processes than cores.
-SECONDS = {"direct": 9.0, "winograd": 9.0, "direct_weight": 5.0, "winograd_weight": 5.0, "rest": 5.0}
-NEEDED = {"avx512": 90, "avx2": 90, "neon": 69, "plain": 69}  # kernels that all tasks compile together
+# Seconds that each task of precompile_tasks.py takes after those before it (Emerald Rapids). Some compile the same inner
+# functions, so there are no more processes than cores.
+SECONDS = {
+    "winograd": 7.5,
+    "direct": 6.0,
+    "elementwise": 3.4,
+    "winograd_weight": 3.1,
+    "direct_weight": 3.0,
+    "rest": 2.0,
+    "classifier": 1.0,
+}
+NEEDED = {"avx512": 33, "avx2": 33, "neon": 27, "plain": 27}  # kernels that all tasks compile together
 TASKS = f"{__package__.rpartition('.')[0]}.precompile_tasks"
 
 

@@ -14,7 +14,6 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 
 from . import memory_pool, threads
-from .work import SHARES
 
 STRETCH = 16  # launches in a row, before Python looks for signals and other threads get their turn
 
@@ -24,15 +23,15 @@ class Tape:
 
     def __init__(self):
         self.steps = []  # (function, arguments, keywords) of NumPy's, or the number of launches in a row
-        self.launches = []  # (function, shares, arguments, the kernel's name)
+        self.launches = []  # (function, threads, shares, arguments, the kernel's name)
         self.kept = []  # what the arguments refer to
 
-    def add_launch(self, kernel, written):
-        """written: what ``workers.run`` wrote down."""
+    def add_launch(self, kernel, count, written):
+        """count: how many threads take part, at most; written: what ``workers.run`` wrote down."""
         function, shares, size = written[:3].tolist()
         if size > workers().MOST_ARGUMENTS:
             raise RuntimeError(f"{kernel.__name__} has {size} bytes of arguments; a recording has no room for so many")
-        self.launches.append((function, shares, written[3 : 3 + size // 8].copy(), kernel.__name__))
+        self.launches.append((function, count, shares, written[3 : 3 + size // 8].copy(), kernel.__name__))
         self.kept.append(kernel)
         if self.steps and isinstance(self.steps[-1], int):
             self.steps[-1] += 1
@@ -41,12 +40,14 @@ class Tape:
 
     def finish(self):
         """Make the table that the compiled loop reads."""
-        sizes = [len(arguments) for _, _, arguments, _ in self.launches]
+        sizes = [len(arguments) for _, _, _, arguments, _ in self.launches]
         starts = np.cumsum([0, *sizes]).tolist()
-        self._arguments = np.concatenate([np.zeros(0, np.int64), *[arguments for _, _, arguments, _ in self.launches]])
+        self._arguments = np.concatenate(
+            [np.zeros(0, np.int64), *[arguments for _, _, _, arguments, _ in self.launches]]
+        )
         first = self._arguments.ctypes.data
-        rows = [(function, shares, first + 8 * at) for (function, shares, _, _), at in zip(self.launches, starts)]
-        self._entries = np.array(rows, np.int64).reshape(-1, 3)
+        rows = [(*launch[:3], first + 8 * at) for launch, at in zip(self.launches, starts)]
+        self._entries = np.array(rows, np.int64).reshape(-1, 4)
 
     def replay(self, count):
         """Run everything again on ``count`` threads. Raises MemoryError as ``threads.launch`` does."""
@@ -58,11 +59,11 @@ class Tape:
                 continue
             for start in range(at, at + step, STRETCH):
                 stop = min(start + STRETCH, at + step)
-                useful = -(-max(shares for _, shares, _, _ in self.launches[start:stop]) // SHARES)
+                useful = max(launch[1] for launch in self.launches[start:stop])
                 with threads.LOCK:
                     failed = run(threads.ready(min(count, useful)), self._entries, start, stop)
                 if failed >= 0:
-                    raise MemoryError(f"{self.launches[failed][3]} found no memory for its scratch arrays")
+                    raise MemoryError(f"{self.launches[failed][4]} found no memory for its scratch arrays")
             at += step
 
 
@@ -79,15 +80,15 @@ class Recording:
         self.tape, self.preparation = Tape(), Tape()
         self._written = np.zeros(3 + workers().MOST_ARGUMENTS // 8, np.int64)
 
-    def launch(self, kernel, args, shares, address):
-        """Run a kernel and record it. address: that of the workers' shared array. ``threads.LOCK`` is held."""
+    def launch(self, kernel, args, count, shares, address):
+        """Run a kernel on ``count`` threads and record it. address: of the workers' shared array. ``threads.LOCK`` is held."""
         at, control = workers().RECORD // 8, threads.control()
         control[at] = self._written.ctypes.data
         try:
             failed = kernel(-address, shares, 0, *args)
         finally:
             control[at] = 0
-        self.tape.add_launch(kernel, self._written)
+        self.tape.add_launch(kernel, count, self._written)
         self.tape.kept += [a for a in args if type(a) is np.ndarray and self._lease_of(a) is None]
         return failed
 

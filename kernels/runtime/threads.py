@@ -13,7 +13,7 @@ from functools import cache
 
 from ...errors import ConfigError
 from .cores import usable_cores
-from .work import SHARES, largest, threads_for
+from .work import divide, largest
 
 LOCK = threading.RLock()
 _local = threading.local()
@@ -93,18 +93,18 @@ def _end_workers():
 def launch(kernel, *args, work=None):
     """Launch a parallel kernel, one at a time. Its first three arguments (``parallel.py``) are supplied here.
 
-    work: the bytes that it reads or writes, if not those of its largest array. There are no more threads than have enough to
-    do (``work.py``). Raises MemoryError if a share failed to allocate its scratch arrays.
+    work: what the table in ``work.py`` counts for this kernel, if not the bytes of its largest array. There are no more threads
+    than have enough to do. Raises MemoryError if a share failed to allocate its scratch arrays.
     """
     recording = current()
     with LOCK:
-        threads = threads_for(kernel.__name__, largest(args) if work is None else work, get_num_threads())
+        threads, shares = divide(kernel.__name__, largest(args) if work is None else work, get_num_threads())
         if recording is not None:
-            failed = recording.launch(kernel, args, SHARES * threads if threads > 1 else 1, ready(threads))
+            failed = recording.launch(kernel, args, threads, shares, ready(threads))
         elif threads == 1:
             failed = kernel(0, 1, 0, *args)
         else:
-            failed = kernel(-ready(threads), SHARES * threads, 0, *args)
+            failed = kernel(-ready(threads), shares, 0, *args)
     if failed:
         raise MemoryError(f"{kernel.__name__} found no memory for its scratch arrays")
 
@@ -116,4 +116,4 @@ def serial(kernel, *args):
         kernel(0, 1, 0, *args)
         return
     with LOCK:
-        recording.launch(kernel, args, 1, ready(1))
+        recording.launch(kernel, args, 1, 1, ready(1))

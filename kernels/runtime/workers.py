@@ -13,7 +13,7 @@ cache lines:
 
     line 0            JOB: the number of the kernel that runs, counted up; STOP; SPINS
     line 1            what describes it: SHARE and ARGUMENTS, addresses; THREADS, how many take part; and for all kernels:
-                      MOST, how many may take part; RUN, the address of
+                      MOST, how many may take part at most; RUN, the address of
                       ``run``; SLEEP, of a C function, and NAP, its argument; RECORD, where ``run`` writes down what it is
                       called with (``recording.py``), or 0
     line 2            DONE: how many of its shares are finished
@@ -46,7 +46,6 @@ from numba.extending import intrinsic
 
 from . import atomics, cores
 from .jit import njit
-from .work import SHARES
 
 LINE = 64  # bytes
 JOB, STOP, SPINS = 0, 8, 16
@@ -115,7 +114,7 @@ def run(control, function, arguments, size, shares):
     if shares == 1:
         _call_share(function, arguments, 0, 0)
         return 0
-    threads = min(atomics.load(control + MOST), (shares + SHARES - 1) // SHARES)
+    threads = min(atomics.load(control + MOST), shares)
     job = atomics.load(control + JOB) + 1
     atomics.store(control + THREADS, threads)
     atomics.store(control + SHARE, function)
@@ -141,13 +140,15 @@ def run(control, function, arguments, size, shares):
 def replay(control, entries, start, stop):
     """Run launches start ≤ n < ``stop`` again. Returns the number of one that found no memory for its scratch arrays, or −1.
 
-    entries: (launches, 3) int64, the function, the shares and the address of the arguments, which begin with what a failed
-    share sets to 1.
+    entries: (launches, 4) int64, the function, the threads, the shares and the address of the arguments, which begin with what a
+    failed share sets to 1.
     """
+    most = atomics.load(control + MOST)
     for n in range(start, stop):
-        arguments = entries[n, 2]
+        arguments = entries[n, 3]
         atomics.store(arguments, 0)
-        run(control, entries[n, 0], arguments, 0, entries[n, 1])
+        atomics.store(control + MOST, min(most, entries[n, 1]))
+        run(control, entries[n, 0], arguments, 0, entries[n, 2])
         if atomics.load(arguments) != 0:
             return n
     return -1

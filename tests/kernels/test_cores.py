@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from minires.kernels.convolution.work_items import multiply_adds, problem_of
 from minires.kernels.runtime import cores, work
 
 KERNELS = Path(cores.__file__).parent.parent
@@ -108,6 +109,36 @@ def test_what_runs_for_a_moment_costs_nothing(monkeypatch):
         assert (load.others, load.fair_share) == (0, cores.sys.maxsize)
 
 
+def test_what_was_seen_before_a_pause_is_forgotten(monkeypatch):
+    """A step every few seconds, each time just after another library's threads have begun to spin down."""
+    now, looks = [1000.0], []
+    monkeypatch.setattr(cores.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(cores, "allowed_cpus", lambda: {0, 1})
+    monkeypatch.setattr(cores.time, "monotonic", lambda: now[0])
+    load = cores.Load()
+    for _ in range(5):
+        for at, running in ((0, 5), (0.03, 5), (0.06, 2), (0.5, 5)):
+            monkeypatch.setattr(cores, "runnable_threads", lambda running=running: looks.append(0) or running)
+            now[0] += at
+            load.look(lambda: 2)
+            assert (load.others, load.fair_share) == (0, cores.sys.maxsize)
+        now[0] += 10
+    assert len(looks) == 2 * 5
+
+
+def test_a_busy_neighbour_is_known_soon(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(cores.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(cores, "allowed_cpus", lambda: {0, 1})
+    monkeypatch.setattr(cores, "runnable_threads", lambda: 3)
+    monkeypatch.setattr(cores.time, "monotonic", lambda: now[0])
+    load = cores.Load()
+    for wait, others in ((0, 0), (0.04, 0), (0.02, 1), (1.01, 1), (5, 0), (0.06, 1)):
+        now[0] += wait
+        load.look(lambda: 2)
+        assert load.others == others
+
+
 def test_the_load_is_looked_at_once_a_second(monkeypatch):
     looks, now = [], [1000.0]
     monkeypatch.setattr(cores, "runnable_threads", lambda: looks.append(now[0]) or 1)
@@ -116,26 +147,37 @@ def test_the_load_is_looked_at_once_a_second(monkeypatch):
     for _ in range(100):
         load.look(lambda: 1)
         now[0] += 0.05
-    assert len(looks) == 5
+    assert len(looks) == 6  # the first is followed by one soon after
 
 
 def test_a_thread_gets_enough_to_do():
     for name in (*work.NANOSECONDS, "another"):
         rate = work.NANOSECONDS.get(name, work.USUAL)
         before = 1
-        for nbytes in (0, 1 << 10, 1 << 14, 1 << 16, 1 << 18, 1 << 22, 1 << 30):
-            count = work.threads_for(name, nbytes, 8)
-            assert before <= count <= 8
-            assert count == 1 or nbytes * rate / count >= work.LEAST
-            before = count
-        assert count == 8
-        assert work.threads_for(name, 1 << 30, 1) == 1
+        for amount in (0, 1 << 10, 1 << 14, 1 << 16, 1 << 18, 1 << 22, 1 << 30):
+            threads, shares = work.divide(name, amount, 8)
+            assert before <= threads <= 8
+            assert threads == 1 or amount * rate / threads >= work.LEAST
+            assert shares in {threads * n for n in range(1, work.SHARES + 1)}
+            assert shares <= threads or amount * rate / shares >= work.LEAST_SHARE
+            before = threads
+        assert (threads, shares) == (8, 8 * work.SHARES)
+        assert work.divide(name, 1 << 30, 1) == (1, 1)
 
 
 def test_a_small_kernel_does_not_wake_many(monkeypatch):
     monkeypatch.setattr(work, "NANOSECONDS", {"_relu": 0.06})
     monkeypatch.setattr(work, "LEAST", 10_000)
-    assert [work.threads_for("_relu", 1 << n, 8) for n in (16, 18, 19, 20, 22)] == [1, 1, 3, 6, 8]
+    monkeypatch.setattr(work, "LEAST_SHARE", 20_000)
+    expected = [(1, 1), (1, 1), (3, 3), (6, 6), (8, 8), (8, 24), (8, 32)]
+    assert [work.divide("_relu", 1 << n, 8) for n in (16, 18, 19, 20, 22, 23, 24)] == expected
+
+
+def test_a_convolution_is_measured_by_its_multiply_adds():
+    for groups in (1, 4):
+        problem = problem_of((2, 9, 7, 8), (3, 5, 8 // groups, 12), (2, 1), (1, 2), (1, 1), groups)
+        assert problem.y_shape == (2, 5, 7, 12)
+        assert multiply_adds(problem) == 2 * 5 * 7 * 12 * 3 * 5 * 8 // groups
 
 
 def test_the_table_names_every_kernel_of_a_training_step():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import minires as mr
-from minires.kernels.runtime import threads, work, workers
+from minires.kernels.runtime import recording, threads, workers
 from minires.kernels.runtime.jit import njit
 from minires.kernels.runtime.parallel import on_threads
 
@@ -158,12 +158,30 @@ def test_python_threads_launch_at_once():
     assert not wrong
 
 
-def test_no_more_threads_than_shares_for_them(pool):
+def test_no_more_threads_than_shares(pool):
     """A kernel of few shares leaves the other threads alone, although they are ready."""
-    for shares in (1, 4, 8, 12):
+    for shares in (1, 2, 3, 5):
         for _ in range(50):
             _, by = launch(pool, 8, shares, 2000)
-            assert by.max() < -(-shares // work.SHARES)
+            assert by.max() < shares
+
+
+def test_a_recorded_launch_runs_on_as_many_threads_as_it_did(monkeypatch):
+    monkeypatch.setattr(threads, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(threads, "_workers", workers.Workers(threads.MOST_THREADS))
+    monkeypatch.setattr(threads._workers.load, "look", lambda own: None)
+    arrays = [(np.zeros(16, np.int64), np.zeros(16, np.int64)) for _ in range(3)]
+    recorded = recording.Recording()
+    with recording.record(recorded):
+        for (done, by), amount in zip(arrays, (4e5, 1e8, 1e3)):
+            threads.launch(_count, done, by, 2000, work=amount)  # at 0.05 ns each: 20 µs, 5 ms, nothing
+    recorded.finish()
+    assert [(count, shares) for _, count, shares, *_ in recorded.tape.launches] == [(2, 2), (4, 16), (1, 1)]
+    for _ in range(50):
+        recorded.replay()
+        assert [int(by.max()) < count for (_, by), count in zip(arrays, (2, 4, 1))] == [True] * 3
+    assert [done[done > 0].tolist() for done, _ in arrays] == [[51] * 2, [51] * 16, [51]]
+    threads._workers.end()
 
 
 @pytest.mark.parametrize("job", [2**31 - 3, 2**32 - 3, 2**63 - 3])
