@@ -1,4 +1,4 @@
-"""Measures the table of ``kernels/runtime/work.py``: nanoseconds of one thread a byte of a kernel's largest array, or a multiply-add.
+"""Measures the table of ``kernels/runtime/work.py``: nanoseconds of one thread a byte or, of convolutions, a multiply-add.
 
 ``python -m benchmarks.work_table`` runs training steps of a few networks on one thread, fused and operation by operation, times
 every launch, and prints for each kernel the median over the sizes that occur.

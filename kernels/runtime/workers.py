@@ -140,8 +140,8 @@ def run(control, function, arguments, size, shares):
 def replay(control, entries, start, stop):
     """Run launches start ≤ n < ``stop`` again. Returns the number of one that found no memory for its scratch arrays, or −1.
 
-    entries: (launches, 4) int64, the function, the threads, the shares and the address of the arguments, which begin with what a
-    failed share sets to 1.
+    entries: (launches, 4) int64, the function, the threads, the shares and the address of the arguments, which begin with what
+    a failed share sets to 1.
     """
     most = atomics.load(control + MOST)
     for n in range(start, stop):
