@@ -4,6 +4,8 @@ A kernel is divided into more shares than there are threads. Each thread has a r
 another, and when its own range is empty, shares of the others'. The thread that launched the kernel takes part like any other,
 and in the end waits only for those who are still at a share. So a thread that is not running, because another process has its
 core, takes nothing and costs nothing. Numba's own layers end every loop in a barrier at which all threads must arrive.
+A thread that loses its core in the middle of a share does cost something, a time slice of the other process's. So while others
+want the cores, workers offer theirs after every share.
 
 A worker is a Python thread inside one compiled loop, without the GIL. It waits for the next kernel by spinning for a moment;
 then it parks: it leaves the loop and waits on a lock, as any Python thread does on any system, until a launch releases it.
@@ -11,11 +13,11 @@ then it parks: it leaves the loop and waits on a lock, as any Python thread does
 Everything that threads share lies in one array of 64-bit integers, with what is written by different threads in different
 cache lines:
 
-    line 0            JOB: the number of the kernel that runs, counted up; STOP; SPINS
-    line 1            what describes it: SHARE and ARGUMENTS, addresses; THREADS, how many take part; and for all kernels:
-                      MOST, how many may take part at most; RUN, the address of
-                      ``run``; SLEEP, of a C function, and NAP, its argument; RECORD, where ``run`` writes down what it is
-                      called with (``recording.py``), or 0
+    line 0            JOB: the number of the kernel that runs, counted up; STOP; SPINS; YIELD, the address of a C function that
+                      lets other threads have the core, or 0
+    line 1            what describes it: SHARE and ARGUMENTS, addresses; THREADS, how many take part, of MOST; and for all
+                      kernels: RUN, the address of ``run``; SLEEP, of a C function, and NAP, its argument; RECORD, where ``run``
+                      writes down what it is called with (``recording.py``), or 0
     line 2            DONE: how many of its shares are finished
     line 3 + 2n       thread n's range: NEXT, the number of the kernel (upper 32 bits) and the next share (lower); END
     line 4 + 2n       thread n's PARKED: 1 while it waits, or is about to wait, on its lock
@@ -48,13 +50,12 @@ from . import atomics, cores
 from .jit import njit
 
 LINE = 64  # bytes
-JOB, STOP, SPINS = 0, 8, 16
+JOB, STOP, SPINS, YIELD = 0, 8, 16, 24
 SHARE, ARGUMENTS, THREADS, MOST, RUN, SLEEP, NAP, RECORD = range(LINE, 2 * LINE, 8)
 DONE = 2 * LINE
 NEXT, END, PARKED = 3 * LINE, 3 * LINE + 8, 4 * LINE
 EACH = 2 * LINE  # from one thread's range to the next one's
 SPIN = 50_000  # rounds in which a worker waits for the next kernel, before it parks
-BUSY_SPIN = 3_000  # the same when other processes want its core
 MOST_ARGUMENTS = 4096  # bytes of a kernel's arguments
 PATIENCE = 2_000  # rounds in which the launching thread waits for the last shares, before it sleeps between looks
 
@@ -91,6 +92,8 @@ def _take(control, thread):
             if atomics.replace(at + NEXT, word, word + 1):
                 _call_share(function, arguments, share, thread)
                 atomics.add(control + DONE, 1)
+                if thread != 0 and atomics.load(control + YIELD) != 0:
+                    atomics.call(atomics.load(control + YIELD), 0)
 
 
 @njit(inner=True)
@@ -203,6 +206,14 @@ def _nap():
     return ctypes.cast(ctypes.CDLL(None).usleep, ctypes.c_void_p).value, 20  # microseconds
 
 
+@cache
+def _yield_address():
+    """The address of a C function that lets other threads have the core."""
+    if sys.platform == "win32":
+        return ctypes.cast(ctypes.windll.kernel32.SwitchToThread, ctypes.c_void_p).value
+    return ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value
+
+
 class Workers:
     """The worker threads of a process, and the memory that they share. ``threads.LOCK`` is held by whoever calls a method."""
 
@@ -212,6 +223,7 @@ class Workers:
         self.address = self.control.ctypes.data
         self.control[RUN // 8] = run_address()
         self.control[SLEEP // 8], self.control[NAP // 8] = _nap()
+        self.control[SPINS // 8] = SPIN
         self.threads = []  # each with the lock on which it parks
         self.most = most - 1  # threads that can be started
         self.load = cores.Load()
@@ -227,8 +239,8 @@ class Workers:
         self.load.look(self._running)
         threads = min(threads, 1 + len(self.threads), self.load.fair_share)
         self.control[MOST // 8] = threads
-        self.control[SPINS // 8] = BUSY_SPIN if self.load.others else SPIN
-        if self.load.others or self.kept_off is not None:
+        self.control[YIELD // 8] = _yield_address() if self.load.others else 0
+        if threads > 1:
             self._place(threads - 1)
         parked = self._parked(threads - 1)
         if parked.any():
@@ -251,16 +263,21 @@ class Workers:
             lock.release()
 
     def _place(self, count):
-        """While others want the cores, keep the workers off the launching thread's.
+        """Keep the workers off the launching thread's core.
 
-        Linux would often queue a woken worker behind the thread that woke it, although that one goes on working.
+        Linux would often queue a woken worker behind the thread that woke it, although that one goes on working, and leave it
+        there for a tenth of a second and more.
         """
         if cores.current_cpu is None:
             return
-        allowed = cores.allowed_cpus()
-        cpu = cores.current_cpu() if self.load.others and count < len(allowed) else None
+        cpu = cores.current_cpu()
         if cpu == self.kept_off:
             return
+        allowed = cores.allowed_cpus()
+        if count >= len(allowed):
+            cpu = None
+            if self.kept_off is None:
+                return
         self.kept_off = cpu
         for thread, _ in self.threads:
             with suppress(OSError, TypeError):  # it has ended; it has not begun

@@ -231,24 +231,31 @@ def test_a_lock_that_is_released_once_too_often(pool):
 
 
 @pytest.mark.skipif(workers.cores.current_cpu is None, reason="there are no such calls here")
-def test_threads_stay_off_the_launching_threads_core_while_others_want_the_cores(pool, monkeypatch):
+def test_threads_stay_off_the_launching_threads_core(pool, monkeypatch):
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("there is one core")
     allowed, here = os.sched_getaffinity(0), [min(os.sched_getaffinity(0))]
     monkeypatch.setattr(workers.cores, "current_cpu", lambda: here[0])
     monkeypatch.setattr(pool.load, "look", lambda own: None)
 
-    def may_run_on(others):
-        pool.load.others = others
-        assert (launch(pool, 2, 30)[0] == 1).all()
-        return os.sched_getaffinity(pool.threads[0][0].native_id)
+    def may_run_on(count):
+        assert (launch(pool, count, 30)[0] == 1).all()
+        return {frozenset(os.sched_getaffinity(thread.native_id)) for thread, _ in pool.threads}
 
-    assert may_run_on(0) == allowed
-    assert may_run_on(1) == allowed - set(here)
+    assert may_run_on(2) == {frozenset(allowed - set(here))}
     here[0] = max(allowed)
-    assert may_run_on(1) == allowed - set(here)
-    assert may_run_on(0) == allowed
+    assert may_run_on(2) == {frozenset(allowed - set(here))}
+    assert may_run_on(len(allowed) + 1) == {frozenset(allowed)}  # there would be too few for them
+    assert may_run_on(2) == {frozenset(allowed - set(here))}
     assert os.sched_getaffinity(0) == allowed
+
+
+def test_workers_offer_their_cores_while_others_want_them(pool, monkeypatch):
+    monkeypatch.setattr(pool.load, "look", lambda own: None)
+    for others in (0, 1, 0):
+        pool.load.others = others
+        assert (launch(pool, 3, 60, 1000)[0] == 1).all()
+        assert bool(pool.control[workers.YIELD // 8]) == bool(others)
 
 
 def test_a_share_of_overcommitted_cores(pool, monkeypatch):
