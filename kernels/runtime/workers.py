@@ -55,6 +55,7 @@ SHARE, ARGUMENTS, THREADS, MOST, RUN, SLEEP, NAP, RECORD = range(LINE, 2 * LINE,
 DONE = 2 * LINE
 NEXT, END, PARKED = 3 * LINE, 3 * LINE + 8, 4 * LINE
 EACH = 2 * LINE  # from one thread's range to the next one's
+UNKNOWN = -1
 SPIN = 50_000  # rounds in which a worker waits for the next kernel, before it parks
 MOST_ARGUMENTS = 4096  # bytes of a kernel's arguments
 PATIENCE = 2_000  # rounds in which the launching thread waits for the last shares, before it sleeps between looks
@@ -227,7 +228,7 @@ class Workers:
         self.threads = []  # each with the lock on which it parks
         self.most = most - 1  # threads that can be started
         self.load = cores.Load()
-        self.kept_off = None  # the CPU on which the launching thread runs, while workers are kept off it
+        self.kept_off = None  # the CPU on which the launching thread runs, if workers are kept off it; or UNKNOWN
 
     def ready(self, threads):
         """Have at most so many threads take part in the next kernels, the caller included.
@@ -270,14 +271,10 @@ class Workers:
         """
         if cores.current_cpu is None:
             return
-        cpu = cores.current_cpu()
+        allowed = cores.allowed_cpus()
+        cpu = cores.current_cpu() if count < len(allowed) else None
         if cpu == self.kept_off:
             return
-        allowed = cores.allowed_cpus()
-        if count >= len(allowed):
-            cpu = None
-            if self.kept_off is None:
-                return
         self.kept_off = cpu
         for thread, _ in self.threads:
             with suppress(OSError, TypeError):  # it has ended; it has not begun
@@ -291,7 +288,7 @@ class Workers:
             thread = threading.Thread(target=_work, args=work, name=f"minires-{n}", daemon=True)
             # First, so that no other thread gets its number if a KeyboardInterrupt comes now.
             self.threads.append((thread, lock))
-            self.kept_off = None
+            self.kept_off = UNKNOWN
             try:
                 thread.start()
             except RuntimeError:  # the system lets this process have no more
