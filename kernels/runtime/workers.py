@@ -19,13 +19,15 @@ cache lines:
                       kernels: RUN, the address of ``run``; SLEEP, of a C function, and NAP, its argument; RECORD, where ``run``
                       writes down what it is called with (``recording.py``), or 0
     line 2            DONE: how many of its shares are finished
-    line 3 + 2n       thread n's range: NEXT, the number of the kernel (upper 32 bits) and the next share (lower); END
+    line 3 + 2n       thread n's range in one word, NEXT: the number of the kernel (upper 32 bits), where the range ends (16
+                      bits) and the next share (lower 16)
     line 4 + 2n       thread n's PARKED: 1 while it waits, or is about to wait, on its lock
 
 A share is taken by advancing NEXT with a compare-and-swap. That fails if the kernel's number in it has changed meanwhile, so a
-thread that was away for a long time can take no share of a kernel that it knows nothing of. What it has read of lines 1 and 3
-before is valid if it succeeds, as those lines are written only when all shares of the last kernel are finished. (The number is
-taken modulo 2³¹: a thread would have to be away for exactly that many kernels.)
+thread that was away for a long time can take no share of a kernel that it knows nothing of. Where the range ends stands in the
+same word: read by itself it might be the next kernel's already, and a spent range of the last one would seem to have shares
+left. What a thread has read of line 1 in between is valid if it succeeds, as that line is written only when all shares of the
+last kernel are finished. (The number is taken modulo 2³¹: a thread would have to be away for exactly that many kernels.)
 
 All accesses are sequentially consistent. NEXT is written last, so a thread that takes a share sees what the launching thread
 wrote before, the kernel's arguments and arrays included; others may have advanced NEXT in between, but a read-modify-write
@@ -53,11 +55,12 @@ LINE = 64  # bytes
 JOB, STOP, SPINS, YIELD = 0, 8, 16, 24
 SHARE, ARGUMENTS, THREADS, MOST, RUN, SLEEP, NAP, RECORD = range(LINE, 2 * LINE, 8)
 DONE = 2 * LINE
-NEXT, END, PARKED = 3 * LINE, 3 * LINE + 8, 4 * LINE
+NEXT, PARKED = 3 * LINE, 4 * LINE
 EACH = 2 * LINE  # from one thread's range to the next one's
 UNKNOWN = -1
 SPIN = 50_000  # rounds in which a worker waits for the next kernel, before it parks
 MOST_ARGUMENTS = 4096  # bytes of a kernel's arguments
+MOST_SHARES = 0xFFFF
 PATIENCE = 2_000  # rounds in which the launching thread waits for the last shares, before it sleeps between looks
 
 _bytes = ir.IntType(8).as_pointer()
@@ -85,10 +88,10 @@ def _take(control, thread):
         at = control + EACH * ((thread + k) % threads)
         while True:
             word = atomics.load(at + NEXT)
-            share = word & 0xFFFFFFFF
+            share, end = word & 0xFFFF, word >> 16 & 0xFFFF
             function, arguments = atomics.load(control + SHARE), atomics.load(control + ARGUMENTS)
             allowed = thread < atomics.load(control + THREADS)
-            if share >= atomics.load(at + END) or not allowed:
+            if share >= end or not allowed:
                 break
             if atomics.replace(at + NEXT, word, word + 1):
                 _call_share(function, arguments, share, thread)
@@ -111,7 +114,7 @@ def _write_down(record, function, arguments, size, shares):
 def run(control, function, arguments, size, shares):
     """Run shares 0 ≤ s < ``shares`` of the C function at an address on the threads. Returns when all are finished.
 
-    arguments: the address of the function's arguments, ``size`` bytes, a multiple of 8.
+    arguments: the address of the function's arguments, ``size`` bytes, a multiple of 8. shares: MOST_SHARES at most.
     """
     if atomics.load(control + RECORD) != 0:
         _write_down(atomics.load(control + RECORD), function, arguments, size, shares)
@@ -125,9 +128,8 @@ def run(control, function, arguments, size, shares):
     atomics.store(control + ARGUMENTS, arguments)
     atomics.store(control + DONE, 0)
     for n in range(threads):
-        at = control + EACH * n
-        atomics.store(at + END, (n + 1) * shares // threads)
-        atomics.store(at + NEXT, (job & 0x7FFFFFFF) << 32 | n * shares // threads)
+        first, end = n * shares // threads, (n + 1) * shares // threads
+        atomics.store(control + EACH * n + NEXT, (job & 0x7FFFFFFF) << 32 | end << 16 | first)
     atomics.store(control + JOB, job)
     _take(control, 0)
     rounds = 0

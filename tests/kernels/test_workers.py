@@ -24,7 +24,7 @@ def _count(share, shares, thread, done, by, spin):
     for _ in range(spin):
         x = x * 1.0000001 + 1e-9
     done[share] += 1
-    by[share] = thread + (x < 0)
+    by[share if by.size > 1 else 0] = thread + (x < 0)
     return 0
 
 
@@ -164,6 +164,30 @@ def test_no_more_threads_than_shares(pool):
         for _ in range(50):
             _, by = launch(pool, 8, shares, 2000)
             assert by.max() < shares
+
+
+def test_small_kernels_of_different_shares_in_a_row(pool):
+    """A thread that has seen the last kernel's spent range must not take a share of the next one's by it."""
+    counts = [2, 8, 3, 16, 2, 32, 5, 2, 64, 2, 7, 2, 4, 2, 6, 20]
+    tallies, written, entries, kept = np.zeros((len(counts), 65), np.int64), np.zeros(1000, np.int64), [], []
+    for tally, count in zip(tallies, counts):
+        address = pool.ready(2)
+        pool.control[workers.RECORD // 8] = written.ctypes.data
+        assert _count(-address, count, 0, tally, tally[64:], 0) == 0
+        pool.control[workers.RECORD // 8] = 0
+        function, shares, size = written[:3].tolist()
+        kept.append(written[3 : 3 + size // 8].copy())
+        entries.append((function, 2, shares, kept[-1].ctypes.data))
+    entries = np.array(entries)
+    tallies[:] = 0
+    ends, times = time.monotonic() + 1.5, 0
+    while time.monotonic() < ends:
+        for _ in range(50):
+            assert workers.replay(pool.ready(2), entries, 0, len(counts)) == -1
+            times += 1
+        for tally, count in zip(tallies, counts):
+            assert (tally[:count] == times).all()
+            assert not tally[count:64].any()
 
 
 def test_a_recorded_launch_runs_on_as_many_threads_as_it_did(monkeypatch):
