@@ -128,6 +128,7 @@ def test_a_model_in_training_mode_is_not_recorded():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # of JAX, where other tests have imported it
 def test_a_forked_process_can_go_on():
     model = trained()
     predict = RecordedPrediction(model)
