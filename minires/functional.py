@@ -14,7 +14,7 @@ from .ops.activation import (
     softmax,
     tanh,
 )
-from .ops.arithmetic import abs, add, clip, div, exp, log, mul, neg, pow, sqrt, sub
+from .ops.arithmetic import abs, add, clip, div, exp, log, mul, neg, pow, residual_add, sqrt, sub
 from .ops.convolution import conv2d
 from .ops.fused import fusable
 from .ops.linear import linear, matmul
@@ -71,7 +71,7 @@ def bn_relu_conv_add(x: Tensor, bn: Layer, conv: Layer, shortcut: Tensor) -> Ten
     """conv(relu(bn(x))) + shortcut: where a pre-activation block ends (He et al. 2016, eq. 3)."""
     if fusable(x, bn, conv, shortcut, norm_first=True):
         return fused.bn_relu_conv(x, bn, conv, shortcut)
-    return conv(relu(bn(x))) + shortcut
+    return residual_add(conv(relu(bn(x))), shortcut)
 
 
 __all__ = [
@@ -114,6 +114,7 @@ __all__ = [
     "pow",
     "relu",
     "reshape",
+    "residual_add",
     "sigmoid",
     "softmax",
     "sqrt",

@@ -36,6 +36,7 @@ class Op:
     takes: ClassVar[tuple[type, ...]] = ()  # the LazyGradients that backward computes itself; others come as arrays
     reads: ClassVar[tuple[tuple[int, ...], ...] | None] = None  # the inputs whose values each gradient needs; None: all
     calls_hooks = False  # does backward run the user's code?
+    residual: int | None = None  # of an addition that ends a residual block y = F(x) + x, the input that is F(x)
     inputs: tuple["Tensor", ...]
     needs: tuple[bool, ...]
     versions: tuple[int, ...]  # of the inputs, when forward read them

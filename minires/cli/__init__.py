@@ -15,6 +15,7 @@ from .encoding import make_encodable
 from .errors import run
 from .evaluate import evaluate
 from .gradcheck import gradcheck
+from .lab import app as lab
 from .replay import replay
 from .train import train
 from .warmup import warmup
@@ -31,6 +32,7 @@ app.command(help=texts.TRAIN)(train)
 app.command("eval", help=texts.EVAL)(evaluate)
 app.command(help=texts.REPLAY)(replay)
 app.command(help=texts.GRADCHECK)(gradcheck)
+app.add_typer(lab, name="lab")
 app.add_typer(data, name="data")
 app.add_typer(cache, name="cache")
 app.command(help=texts.DOCTOR)(doctor)

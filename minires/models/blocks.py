@@ -15,16 +15,24 @@ from ..errors import ConfigError
 from ..tensor import Tensor
 
 Option = Literal["A", "B"] | None  # the shortcut where the shape changes, or None for a plain network
+Norm = Literal["batch", "none"]  # batch norm, or no normalisation; convolutions have biases then
 
 
-def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """A 3×3 convolution without bias, padded so that at stride 1 it keeps height and width."""
-    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+    """A 3×3 convolution, padded so that at stride 1 it keeps height and width."""
+    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=bias)
 
 
-def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """A 1×1 convolution without bias."""
-    return nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+    """A 1×1 convolution."""
+    return nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=bias)
+
+
+def normalisation(norm: Norm, channels: int) -> nn.Module:
+    """A batch norm, or for "none" the identity. Raises ConfigError for anything else."""
+    if norm not in ("batch", "none"):
+        raise ConfigError(f"norm is 'batch' (batch norm) or 'none' (convolutions with biases), not {norm!r}")
+    return nn.BatchNorm2d(channels) if norm == "batch" else nn.Identity()
 
 
 # --- shortcuts
@@ -52,8 +60,9 @@ class Projection(nn.Sequential):
 
     recordable = True
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
+    def __init__(self, in_channels: int, out_channels: int, stride: int, norm: Norm = "batch") -> None:
+        conv = conv1x1(in_channels, out_channels, stride, bias=norm == "none")
+        super().__init__(conv, normalisation(norm, out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv_bn(x, self[0], self[1])
@@ -62,8 +71,8 @@ class Projection(nn.Sequential):
 class LinearProjection(nn.Sequential):
     """Option B of [2]: a 1×1 convolution alone, since its input is normalised already."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__({"conv": conv1x1(in_channels, out_channels, stride)})
+    def __init__(self, in_channels: int, out_channels: int, stride: int, norm: Norm = "batch") -> None:
+        super().__init__({"conv": conv1x1(in_channels, out_channels, stride, bias=norm == "none")})
 
 
 def make_shortcut(
@@ -72,6 +81,7 @@ def make_shortcut(
     in_channels: int,
     out_channels: int,
     stride: int,
+    norm: Norm = "batch",
 ) -> nn.Module | None:
     """The shortcut of a block: option "A" or "B" where the shape changes, else the identity; None for a plain network.
 
@@ -83,7 +93,9 @@ def make_shortcut(
         return None
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
-    return (ZeroPad if option == "A" else projection)(in_channels, out_channels, stride)
+    if option == "A":
+        return ZeroPad(in_channels, out_channels, stride)
+    return projection(in_channels, out_channels, stride, norm)
 
 
 # --- blocks of [1]
@@ -96,12 +108,17 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1, option: Option = "B") -> None:
-        self.conv1 = conv3x3(in_channels, channels, stride)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = conv3x3(channels, channels)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample = make_shortcut(option, Projection, in_channels, channels, stride)
+    last_norm = "bn2"
+
+    def __init__(
+        self, in_channels: int, channels: int, stride: int = 1, option: Option = "B", norm: Norm = "batch"
+    ) -> None:
+        bias = norm == "none"
+        self.conv1 = conv3x3(in_channels, channels, stride, bias)
+        self.bn1 = normalisation(norm, channels)
+        self.conv2 = conv3x3(channels, channels, bias=bias)
+        self.bn2 = normalisation(norm, channels)
+        self.downsample = make_shortcut(option, Projection, in_channels, channels, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.conv_bn_relu(x, self.conv1, self.bn1)
@@ -121,15 +138,20 @@ class Bottleneck(nn.Module):
     expansion = 4
     stride_on_3x3 = True
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1, option: Option = "B") -> None:
+    last_norm = "bn3"
+
+    def __init__(
+        self, in_channels: int, channels: int, stride: int = 1, option: Option = "B", norm: Norm = "batch"
+    ) -> None:
+        bias = norm == "none"
         first, second = (1, stride) if self.stride_on_3x3 else (stride, 1)
-        self.conv1 = conv1x1(in_channels, channels, first)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = conv3x3(channels, channels, second)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.conv3 = conv1x1(channels, 4 * channels)
-        self.bn3 = nn.BatchNorm2d(4 * channels)
-        self.downsample = make_shortcut(option, Projection, in_channels, 4 * channels, stride)
+        self.conv1 = conv1x1(in_channels, channels, first, bias)
+        self.bn1 = normalisation(norm, channels)
+        self.conv2 = conv3x3(channels, channels, second, bias)
+        self.bn2 = normalisation(norm, channels)
+        self.conv3 = conv1x1(channels, 4 * channels, bias=bias)
+        self.bn3 = normalisation(norm, 4 * channels)
+        self.downsample = make_shortcut(option, Projection, in_channels, 4 * channels, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.conv_bn_relu(x, self.conv1, self.bn1)
@@ -154,7 +176,8 @@ class PreActBlock(nn.Module):
     Where the shape changes, the first BN and relu come before the fork, so that the shortcut takes their output too.
     """
 
-    norm1: nn.BatchNorm2d
+    last_norm: str  # the name of F's last norm
+    norm1: nn.Module
     conv1: nn.Conv2d
     downsample: nn.Module | None
 
@@ -165,7 +188,7 @@ class PreActBlock(nn.Module):
             return x, self.conv1(x)
         return x, F.bn_relu_conv(x, self.norm1, self.conv1)
 
-    def join(self, x: Tensor, y: Tensor, norm: nn.BatchNorm2d, conv: nn.Conv2d) -> Tensor:
+    def join(self, x: Tensor, y: Tensor, norm: nn.Module, conv: nn.Module) -> Tensor:
         """conv(relu(norm(y))), the end of F, plus the shortcut of x; in a plain network without the shortcut."""
         if self.downsample is None:
             return F.bn_relu_conv(y, norm, conv)
@@ -179,12 +202,17 @@ class PreActBasicBlock(PreActBlock):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1, option: Option = "B") -> None:
-        self.norm1 = nn.BatchNorm2d(in_channels)
-        self.conv1 = conv3x3(in_channels, channels, stride)
-        self.norm2 = nn.BatchNorm2d(channels)
-        self.conv2 = conv3x3(channels, channels)
-        self.downsample = make_shortcut(option, LinearProjection, in_channels, channels, stride)
+    last_norm = "norm2"
+
+    def __init__(
+        self, in_channels: int, channels: int, stride: int = 1, option: Option = "B", norm: Norm = "batch"
+    ) -> None:
+        bias = norm == "none"
+        self.norm1 = normalisation(norm, in_channels)
+        self.conv1 = conv3x3(in_channels, channels, stride, bias)
+        self.norm2 = normalisation(norm, channels)
+        self.conv2 = conv3x3(channels, channels, bias=bias)
+        self.downsample = make_shortcut(option, LinearProjection, in_channels, channels, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         x, y = self.fork(x)
@@ -199,15 +227,20 @@ class PreActBottleneck(PreActBlock):
     expansion = 4
     stride_on_3x3 = True
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1, option: Option = "B") -> None:
+    last_norm = "norm3"
+
+    def __init__(
+        self, in_channels: int, channels: int, stride: int = 1, option: Option = "B", norm: Norm = "batch"
+    ) -> None:
+        bias = norm == "none"
         first, second = (1, stride) if self.stride_on_3x3 else (stride, 1)
-        self.norm1 = nn.BatchNorm2d(in_channels)
-        self.conv1 = conv1x1(in_channels, channels, first)
-        self.norm2 = nn.BatchNorm2d(channels)
-        self.conv2 = conv3x3(channels, channels, second)
-        self.norm3 = nn.BatchNorm2d(channels)
-        self.conv3 = conv1x1(channels, 4 * channels)
-        self.downsample = make_shortcut(option, LinearProjection, in_channels, 4 * channels, stride)
+        self.norm1 = normalisation(norm, in_channels)
+        self.conv1 = conv1x1(in_channels, channels, first, bias)
+        self.norm2 = normalisation(norm, channels)
+        self.conv2 = conv3x3(channels, channels, second, bias)
+        self.norm3 = normalisation(norm, channels)
+        self.conv3 = conv1x1(channels, 4 * channels, bias=bias)
+        self.downsample = make_shortcut(option, LinearProjection, in_channels, 4 * channels, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         x, y = self.fork(x)
@@ -226,10 +259,12 @@ class PreActBottleneckV1(PreActBottleneck):
 Block = type[BasicBlock] | type[Bottleneck] | type[PreActBasicBlock] | type[PreActBottleneck]
 
 
-def stage(block: Block, in_channels: int, channels: int, depth: int, stride: int, option: Option) -> nn.Sequential:
+def stage(
+    block: Block, in_channels: int, channels: int, depth: int, stride: int, option: Option, norm: Norm = "batch"
+) -> nn.Sequential:
     """``depth`` blocks in a chain; the first has the stride, and changes in_channels to channels·expansion."""
-    blocks = [block(in_channels, channels, stride, option)]
-    blocks += [block(channels * block.expansion, channels, 1, option) for _ in range(depth - 1)]
+    blocks = [block(in_channels, channels, stride, option, norm)]
+    blocks += [block(channels * block.expansion, channels, 1, option, norm) for _ in range(depth - 1)]
     return nn.Sequential(*blocks)
 
 
@@ -241,12 +276,29 @@ def global_pool(pool: Literal["avg", "max"]) -> nn.Module:
 
 
 def he_init(network: nn.Module) -> None:
-    """Convolutions ~ N(0, 2 / fan_out), the classifier's bias 0; batch norms keep γ = 1, β = 0.
+    """Convolutions ~ N(0, 2 / fan_out), all biases 0; batch norms keep γ = 1, β = 0.
 
     "Delving Deep into Rectifiers", He et al. 2015, §2.2, the backward case, as in the authors' code.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.Linear) and module.bias is not None:
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def zero_residual_init(network: nn.Module) -> None:
+    """γ = 0 in the last batch norm of every residual function, which is then zero and its block the identity.
+
+    "Accurate, Large Minibatch SGD", Goyal et al. 2017, §5.1. Raises ConfigError for a network without shortcuts or batch norm.
+    """
+    blocks = [m for m in network.modules() if isinstance(m, BasicBlock | Bottleneck | PreActBlock)]
+    for block in blocks:
+        norm = getattr(block, block.last_norm)
+        if block.downsample is None or not isinstance(norm, nn.BatchNorm2d):
+            raise ConfigError(
+                "zero_init_residual is for residual networks with batch norm: without shortcuts a network would compute "
+                "nothing, and without batch norm there is no γ"
+            )
+        assert norm.weight is not None  # its batch norms are affine
+        nn.init.zeros_(norm.weight)

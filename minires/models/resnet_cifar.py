@@ -1,4 +1,4 @@
-"""Networks for 32×32 images: three stages of 16, 32 and 64 channels at full, half and quarter size.
+"""Networks for 32×32 images: three stages of 16, 32 and 64 channels (or others) at full, half and quarter size.
 
 CifarResNet: "Deep Residual Learning for Image Recognition", He et al. 2015, §4.2 [1].
 CifarPreResNet: "Identity Mappings in Deep Residual Networks", He et al. 2016 [2].
@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from ..tensor import Tensor
 from .blocks import (
     BasicBlock,
+    Norm,
     Option,
     PreActBasicBlock,
     PreActBottleneck,
@@ -19,7 +20,9 @@ from .blocks import (
     conv3x3,
     global_pool,
     he_init,
+    normalisation,
     stage,
+    zero_residual_init,
 )
 from .registry import register
 
@@ -28,7 +31,10 @@ class CifarResNet(nn.Module):
     """[1, §4.2]: a 3×3 convolution, three stages of n basic blocks, global pooling, a classifier: 6n + 2 layers.
 
     (N, in_channels, H, W) → logits (N, num_classes). option: "A" for shortcuts padded with zero channels, "B" for
-    projections, None for a plain network. pool: "avg" or "max". Raises ConfigError for a depth that is not 6n + 2.
+    projections, None for a plain network. pool: "avg" or "max". width: channels of the first stage; the others have twice and
+    four times as many. norm: "batch", or "none" for convolutions with biases and no batch norm. zero_init_residual: blocks
+    begin as the identity. Raises ConfigError for a depth that is not 6n + 2, and for zero_init_residual without shortcuts or batch
+    norm.
     """
 
     recordable = True
@@ -40,16 +46,21 @@ class CifarResNet(nn.Module):
         num_classes: int = 10,
         in_channels: int = 3,
         pool: Literal["avg", "max"] = "avg",
+        width: int = 16,
+        norm: Norm = "batch",
+        zero_init_residual: bool = False,
     ) -> None:
-        n = blocks_per_stage(depth, 2)
-        self.conv1 = conv3x3(in_channels, 16)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = stage(BasicBlock, 16, 16, n, 1, option)
-        self.layer2 = stage(BasicBlock, 16, 32, n, 2, option)
-        self.layer3 = stage(BasicBlock, 32, 64, n, 2, option)
+        n, w = blocks_per_stage(depth, 2), checked_width(width)
+        self.conv1 = conv3x3(in_channels, w, bias=norm == "none")
+        self.bn1 = normalisation(norm, w)
+        self.layer1 = stage(BasicBlock, w, w, n, 1, option, norm)
+        self.layer2 = stage(BasicBlock, w, 2 * w, n, 2, option, norm)
+        self.layer3 = stage(BasicBlock, 2 * w, 4 * w, n, 2, option, norm)
         self.avgpool = global_pool(pool)
-        self.fc = nn.Linear(64, num_classes)
+        self.fc = nn.Linear(4 * w, num_classes)
         he_init(self)
+        if zero_init_residual:
+            zero_residual_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.conv_bn_relu(x, self.conv1, self.bn1)
@@ -75,26 +86,43 @@ class CifarPreResNet(nn.Module):
         num_classes: int = 10,
         in_channels: int = 3,
         pool: Literal["avg", "max"] = "avg",
+        width: int = 16,
+        norm: Norm = "batch",
+        zero_init_residual: bool = False,
     ) -> None:
-        expansion = block.expansion
+        expansion, w = block.expansion, checked_width(width)
         n = blocks_per_stage(depth, 2 if expansion == 1 else 3)
-        self.stem = nn.Sequential({"conv": conv3x3(in_channels, 16)})
+        self.stem = nn.Sequential({"conv": conv3x3(in_channels, w, bias=norm == "none")})
         self.stages = nn.Sequential(
-            nn.Sequential({"blocks": stage(block, 16, 16, n, 1, option)}),
-            nn.Sequential({"blocks": stage(block, 16 * expansion, 32, n, 2, option)}),
-            nn.Sequential({"blocks": stage(block, 32 * expansion, 64, n, 2, option)}),
+            nn.Sequential({"blocks": stage(block, w, w, n, 1, option, norm)}),
+            nn.Sequential({"blocks": stage(block, w * expansion, 2 * w, n, 2, option, norm)}),
+            nn.Sequential({"blocks": stage(block, 2 * w * expansion, 4 * w, n, 2, option, norm)}),
         )
-        self.norm = nn.BatchNorm2d(64 * expansion)
+        self.norm = normalisation(norm, 4 * w * expansion)
         self.head = nn.Sequential(
-            {"pool": global_pool(pool), "flatten": nn.Flatten(), "fc": nn.Linear(64 * expansion, num_classes)}
+            {"pool": global_pool(pool), "flatten": nn.Flatten(), "fc": nn.Linear(4 * w * expansion, num_classes)}
         )
         he_init(self)
+        if zero_init_residual:
+            zero_residual_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         x = self.stages(x)
         x = F.bn_relu(x, self.norm)
         return self.head(x)
+
+
+MOST_WIDTH = 4096
+
+
+def checked_width(width: int) -> int:
+    """The width, or ConfigError for one that no network has."""
+    if not isinstance(width, int) or isinstance(width, bool) or not 1 <= width <= MOST_WIDTH:
+        raise ConfigError(
+            f"width is the channels of the first stage, a whole number from 1 to {MOST_WIDTH}, not {width!r}"
+        )
+    return width
 
 
 def blocks_per_stage(depth: int, layers: int) -> int:

@@ -30,6 +30,7 @@ class AddReLU(Binary):
     """y = max(a + b, 0), the end of a residual block. da = db = dy where y > 0: the shortcut's share is not scaled."""
 
     reads = ()
+    residual = 0
     label = "add_relu"
     aliases = True  # both branches are handed the same array
 
@@ -180,7 +181,10 @@ def relu(x: Tensor) -> Tensor:
 
 
 def add_relu(a: Tensor, b: Tensor) -> Tensor:
-    """relu(a + b): the residual addition and the activation after it (He et al. 2015, Fig. 2)."""
+    """relu(a + b): the residual addition and the activation after it (He et al. 2015, Fig. 2).
+
+    a: the output of the residual function; b: the shortcut. ``minires.lab`` tells them apart by their places.
+    """
     return AddReLU().apply(a, b)
 
 

@@ -60,6 +60,21 @@ class Add(Binary):
         return tuple(unbroadcast(dy, shape) if need else None for shape, need in zip(self.shapes, needs))
 
 
+class ResidualAdd(Add):
+    """y = F + s: the addition that ends a residual block, of the residual function's output F and the shortcut's s."""
+
+    label = "residual_add"
+    residual = 0
+
+    def apply(self, branch, shortcut):
+        needs_tensor(self.name, branch, shortcut)
+        if branch.shape != shortcut.shape:
+            raise ShapeError(
+                f"{self.name}: the branch has shape {branch.shape} and the shortcut {shortcut.shape}; both need the same"
+            )
+        return super().apply(branch, shortcut)
+
+
 class Sub(Binary):
     """y = a − b. da = dy, db = −dy."""
 
@@ -238,6 +253,19 @@ class Cast(Unary):
 
     def backward(self, dy, needs):
         return (dy.astype(self.before, order="K"),)
+
+
+def residual_add(branch: Tensor, shortcut: Tensor) -> Tensor:
+    """branch + shortcut, where a residual block y = F(x) + x ends: ``minires.lab`` then knows which one is F(x).
+
+    Raises ShapeError for two shapes.
+
+    >>> import minires as mr
+    >>> x = mr.tensor([1.0, 2.0])
+    >>> mr.functional.residual_add(x * 3, x).numpy()
+    array([4., 8.], dtype=float32)
+    """
+    return ResidualAdd().apply(branch, shortcut)
 
 
 def add(a: Tensor | ArrayLike, b: Tensor | ArrayLike) -> Tensor:

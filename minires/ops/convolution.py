@@ -31,6 +31,7 @@ class Conv2d(Op):
         self.geometry = geometry  # stride, padding, dilation, groups
         self.bias, self.moments = bias, moments
         self.shortcut = self.aliases = shortcut  # dy itself is the shortcut's gradient
+        self.residual = 0 if shortcut else None
 
     def read(self, i, x):
         if i == 0:

@@ -84,6 +84,7 @@ class BatchNormAddReLU(BatchNormReLU):
     """
 
     label = "batch_norm_add_relu"
+    residual = 0
     aliases = True
     y = None
 

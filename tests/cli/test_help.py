@@ -11,6 +11,7 @@ from typer.main import get_command
 from minires.cli import app
 from minires.cli.paths import DOWNLOADS
 from minires.data.files import default_folder
+from minires.lab.catalogue import EXPERIMENTS
 
 
 def walk(command, path=()):
@@ -33,6 +34,7 @@ def test_they_are_all_there():
         *("", "train", "eval", "replay", "gradcheck", "doctor", "warmup"),
         *("cache", "cache info", "cache clear"),
         *("data", "data download", "data info", "data verify", "data show"),
+        *("lab", *(f"lab {name}" for name in EXPERIMENTS)),
     }
 
 

@@ -1,0 +1,33 @@
+"""The lab: experiments that show, exactly, how gradients flow through residual networks.
+
+Each is a function that takes a network and returns a result with its numbers, a verdict by a stated rule, ``plot()`` and
+``to_json()``; ``minires lab NAME`` runs it on the command line.
+"""
+
+from .graph import Addition, Graph, Rule, record
+from .paths import Paths, mean_path_length, paths
+from .refine import Refine, refine
+from .result import About, Result, Verdict
+from .rules import ByLength, Cut, MeanLength, OnePath
+from .split import Split, split
+
+__all__ = [
+    "About",
+    "Addition",
+    "ByLength",
+    "Cut",
+    "Graph",
+    "MeanLength",
+    "OnePath",
+    "Paths",
+    "Refine",
+    "Result",
+    "Rule",
+    "Split",
+    "Verdict",
+    "mean_path_length",
+    "paths",
+    "record",
+    "refine",
+    "split",
+]

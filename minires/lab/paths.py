@@ -1,0 +1,250 @@
+"""The gradient of a residual network by path length (Veit et al. 2016, "Residual Networks Behave Like Ensembles …").
+
+With masks and statistics frozen a network of L residual blocks is a sum of 2^L paths: each block is passed through its residual
+function or along its shortcut. A path's length is the number of residual functions on it. Veit et al. sampled paths; here the
+backward pass carries L + 1 channels, and channel k is exactly the sum over all paths of length k.
+
+What single paths weigh is another matter, since they cancel in that sum. If every residual function's gradient gets an
+independent random sign, the expectation of ‖g_k‖² is Σ_p ‖g_p‖² over the paths p of length k: their energy. None is sampled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, DataError
+from ..nn import Module
+from ..tensor import Tensor
+from .graph import Graph, record
+from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict, inner, norm
+from .rules import ByLength, MeanLength, OnePath
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Progress = Callable[[int, int, str], None]  # steps done, of how many, what is being done
+
+
+@dataclass
+class Paths(Result):
+    """The gradient by path length k = 0 … L, at one place of a network.
+
+    place: where; gradient_norm: ‖g‖ of the whole gradient; norms: ‖g_k‖; shares: ⟨g_k, g⟩/‖g‖², which sum to 1 and may be
+    negative; counts: numbers of paths; energy: Σ_p ‖g_p‖² over the paths of length k, with standard errors, from ``draws``
+    random signs; mean_length: ⟨Σ k·g_k, g⟩/‖g‖², from two channels of their own; error: ‖Σ g_k − g‖ relative to Σ ‖g_k‖.
+    sampled: the mean norm of single paths of length k, from ``samples`` paths each, with standard errors; empty if samples = 0.
+    """
+
+    place: str
+    gradient_norm: float
+    norms: NDArray[np.float64]
+    shares: NDArray[np.float64]
+    counts: list[int]
+    energy: NDArray[np.float64]
+    energy_error: NDArray[np.float64]
+    draws: int
+    mean_length: float
+    error: float
+    sampled: NDArray[np.float64]
+    sampled_error: NDArray[np.float64]
+    samples: int
+
+    about = About(
+        name="paths",
+        summary="the exact gradient by the number of residual functions that its paths pass through",
+        question="Of all paths, half pass through at least half of the blocks. Do those carry the gradient?",
+        claim="“most of the gradient in a residual network with 110 layers comes from paths that are only 10-34 layers deep” "
+        "(Veit et al. 2016, abstract; Fig. 6: the effective paths cross 5 to 17 of 54 modules, 95 % of all paths 19 to 35)",
+        rule="the mean length of paths, weighted by their energy, is compared with the mean length of all paths: seen if it is "
+        "smaller by more than two standard errors, not seen if it is larger by as much, otherwise unclear",
+        scale="Veit et al. measured a trained ResNet-110 on CIFAR-10 by sampled paths; here it is exact, on the network given, "
+        "at the weights it has. 2^L paths are those of the function with its masks and statistics frozen",
+        examples=(
+            ("", "looks at a new ResNet-20"),
+            ("--model preresnet20 --at stem", "looks at what the first block reads"),
+            ("--run runs/resnet20-cifar10-1 --out paths", "looks at a trained network, and keeps result and picture"),
+            ("--model resnet110 --width 8 --image-size 16 --samples 50", "compares with sampled paths"),
+        ),
+    )
+
+    @property
+    def length_by_energy(self) -> tuple[float, float]:
+        """The mean length of paths weighted by their energy, and its standard error (of independent lengths)."""
+        k, total = np.arange(len(self.energy)), self.energy.sum()
+        if not total > 0:
+            return math.nan, math.nan
+        mean = float((k * self.energy).sum() / total)
+        return mean, float(np.sqrt((((k - mean) * self.energy_error) ** 2).sum()) / total)
+
+    @property
+    def length_of_all(self) -> float:
+        """The mean length of all paths, each counted once."""
+        return sum(k * n for k, n in enumerate(self.counts)) / sum(self.counts)
+
+    @property
+    def verdict(self) -> Verdict:
+        (mean, error), usual = self.length_by_energy, self.length_of_all
+        because = f"mean length {mean:.2f} ± {error:.2f} by energy, {usual:.2f} of all {sum(self.counts):.3g} paths"
+        if mean + 2 * error < usual:
+            return Verdict(SEEN, because)
+        return Verdict(NOT_SEEN if mean - 2 * error > usual else UNCLEAR, because)
+
+    def rows(self) -> tuple[list[str], list[list[str]]]:
+        largest = max(self.energy.sum(), 1e-300)
+        rows = [
+            [str(k), f"{n:.3g}", f"{self.norms[k]:.3e}", f"{self.shares[k]:+.4f}", f"{self.energy[k] / largest:.4f}"]
+            for k, n in enumerate(self.counts)
+        ]
+        return ["length", "paths", "‖g_k‖", "share", "energy"], rows
+
+    def draw(self, figure: Figure) -> None:
+        top, bottom = figure.subplots(2, 1, sharex=True)
+        k = np.arange(len(self.counts))
+        top.bar(k, self.shares, color=np.where(self.shares < 0, "#D55E00", "#0072B2"), width=0.8)
+        top.axhline(0, color="black", linewidth=0.8)
+        top.set_ylabel("share ⟨g_k, g⟩ / ‖g‖²")
+        top.set_title(f"{self.settings.get('model', 'network')}: gradient at {self.place} by path length", fontsize=10)
+        for values, label, style in (
+            (
+                np.array([n / sum(self.counts) for n in self.counts]),
+                "of all paths",
+                {"color": "0.6", "linestyle": "--"},
+            ),
+            (self.norms / max(self.norms.sum(), 1e-300), "of Σ ‖g_k‖", {"color": "#0072B2", "marker": "o"}),
+            (
+                self.energy / max(self.energy.sum(), 1e-300),
+                "of the energy Σ ‖g_p‖²",
+                {"color": "#E69F00", "marker": "s"},
+            ),
+        ):
+            bottom.plot(k, values, label=label, markersize=3, linewidth=1.2, **style)
+        bottom.set_xlabel("path length k (residual functions passed through)")
+        bottom.set_ylabel("fraction")
+        bottom.legend(fontsize=8)
+
+
+def paths(
+    model: Module,
+    batch: tuple[NDArray[Any], NDArray[Any]],
+    at: str = "input",
+    training: bool | None = None,
+    draws: int = 32,
+    samples: int = 0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Paths:
+    """The gradient of the mean cross-entropy by path length.
+
+    batch: images (N, C, H, W) of the weights' dtype (float64 for exact sums) and labels (N,). at: "input", "stem" (what the
+    first residual block reads) or a module's name, for its output. training: the model's mode, by default the one it is in.
+    draws: of random signs, 2 at least, for the energy. samples: of single paths of each length, for comparison with Veit et al.
+    The model is not changed. Raises ConfigError for a network without residual additions or an unknown place, and DataError for
+    gradients that are not finite.
+    """
+    if draws < 2:
+        raise ConfigError(f"draws must be a whole number from 2 up, not {draws}")
+    graph = record(model, *batch, training=training)
+    needs_additions(graph, model)
+    x, report = graph.place(at), progress or (lambda done, total, what: None)
+    counts = graph.count_paths(x)
+    if not counts:
+        raise ConfigError(f"the loss does not follow from {at!r}: it has no gradient there")
+    rng, names, steps = (
+        np.random.default_rng(seed),
+        [a.name for a in graph.additions],
+        draws + 2 + samples * len(counts),
+    )
+    report(0, steps, "the gradient")
+    [[whole]] = graph.backward([x])
+    by_length = _padded(graph.backward([x], ByLength())[0], len(counts))
+    [means] = graph.backward([x], MeanLength())
+    total = norm(whole)
+    if not math.isfinite(total):
+        raise DataError(f"the gradient at {at} is not finite: the network has diverged, or its weights are too large")
+    norms = np.array([norm(g) for g in by_length])
+    found = np.zeros((draws, len(counts)))
+    for draw in range(draws):
+        report(2 + draw, steps, "random signs")
+        signs = dict(zip(names, rng.choice([-1.0, 1.0], len(names))))
+        found[draw] = [norm(g) ** 2 for g in _padded(graph.backward([x], ByLength(signs=signs))[0], len(counts))]
+    sampled, sampled_error = _sample(
+        graph, x, counts, samples, rng, lambda n: report(2 + draws + n, steps, "single paths")
+    )
+    square = max(total**2, 1e-300)
+    return Paths(
+        settings={"model": type(model).__name__, "seed": seed, "images": len(batch[0])},
+        place=at,
+        gradient_norm=total,
+        norms=norms,
+        shares=np.array([inner(g, whole) / square for g in by_length]),
+        counts=counts,
+        energy=found.mean(0),
+        energy_error=found.std(0, ddof=1) / math.sqrt(draws),
+        draws=draws,
+        mean_length=inner(means[1] if len(means) > 1 else None, whole) / square,
+        error=norm(_sum(by_length) - whole) / max(norms.sum(), 1e-300),
+        sampled=sampled,
+        sampled_error=sampled_error,
+        samples=samples,
+    )
+
+
+def mean_path_length(model: Module, batch: tuple[NDArray[Any], NDArray[Any]], at: str = "input") -> float:
+    """⟨Σ k·g_k, g⟩/‖g‖², the mean path length weighted by signed shares, from one backward pass with two channels.
+
+    It may lie outside [0, L]. Arguments and errors as of ``paths``.
+    """
+    graph = record(model, *batch)
+    needs_additions(graph, model)
+    [[gradient, *weighted]] = graph.backward([graph.place(at)], MeanLength())
+    return inner(weighted[0] if weighted else None, gradient) / max(norm(gradient) ** 2, 1e-300)
+
+
+def needs_additions(graph: Graph, model: Module) -> None:
+    """ConfigError for a network without residual additions."""
+    if not graph.additions:
+        raise ConfigError(
+            f"{type(model).__name__} has no residual addition that is known as one: plain networks have none, and in a network "
+            "of your own F.add_relu(branch, shortcut) and F.residual_add(branch, shortcut) are, but a + b is not"
+        )
+
+
+def _sample(
+    graph: Graph,
+    x: Tensor,
+    counts: Sequence[int],
+    samples: int,
+    rng: np.random.Generator,
+    report: Callable[[int], None],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The mean norm of single paths of each length, and its standard error."""
+    if not samples:
+        return np.zeros(0), np.zeros(0)
+    names = [a.name for a in graph.additions]
+    norms = np.zeros((len(counts), samples))
+    for k in range(len(counts)):
+        for n in range(samples):
+            report(k * samples + n)
+            chosen = rng.permutation(names)[:k]
+            [channels] = graph.backward([x], OnePath(chosen))
+            norms[k, n] = norm(channels[0]) if channels else 0.0
+    return norms.mean(1), norms.std(1, ddof=1) / math.sqrt(samples) if samples > 1 else np.zeros(len(counts))
+
+
+def _padded(channels: list[Any], length: int) -> list[Any]:
+    return channels + [None] * (length - len(channels))
+
+
+def _sum(channels: list[Any]) -> Any:
+    """The sum of channels, of which at least one is not None."""
+    present = [g for g in channels if g is not None]
+    total = present[0].copy()
+    for g in present[1:]:
+        total += g
+    return total

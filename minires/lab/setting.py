@@ -1,0 +1,113 @@
+"""The network and the images that an experiment looks at, as the command line names them."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from .. import data, models, random
+from ..data import Dataset
+from ..errors import ConfigError
+from ..nn import Module
+
+MOST_IMAGES = 4096  # in a batch; more would need more memory than a laptop has
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What ``minires lab`` takes for every experiment.
+
+    model: a name of ``models.names()``; width: channels of the first stage, of CIFAR networks; image_size: pixels along a side,
+    to which larger images are averaged; dataset, data_dir: as of ``data.load``; batch_size: images; seed: of weights and the
+    choice of images; run: the folder of a trained run, whose model and data set are taken in their place; quick: a smaller
+    experiment.
+    """
+
+    model: str = "resnet20"
+    width: int | None = None
+    image_size: int | None = None
+    dataset: str = "shapes"
+    data_dir: str | None = None
+    batch_size: int = 32
+    seed: int = 0
+    run: str | None = None
+    quick: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("batch_size", 2, MOST_IMAGES), ("seed", 0, 2**63 - 1)):
+            if not least <= getattr(self, name) <= most:
+                raise ConfigError(f"{name} must be a whole number from {least} to {most}, not {getattr(self, name)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a result says of its setting: everything that is not left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None and value is not False}
+
+    def with_(self, **changes: Any) -> Setting:
+        return replace(self, **changes)
+
+    def network(self, dtype: DTypeLike = np.float64, **options: Any) -> Module:
+        """The network, in training mode: of the run, or new with weights by the seed. options: of its constructor.
+
+        Raises ConfigError for an unknown model or option, and what loading a run raises.
+        """
+        if self.run is not None:
+            from .. import training
+
+            _, model, _ = training.load_run(Path(self.run))
+            return model.to(dtype).train()
+        options |= {} if self.width is None else {"width": self.width}
+        known = inspect.signature(models.MODELS[self.model]).parameters if self.model in models.MODELS else {}
+        if "width" in options and known and "width" not in known:
+            raise ConfigError(f"{self.model} has no width: --width is for the CIFAR networks, such as resnet20")
+        random.manual_seed(self.seed)
+        return models.create(self.model, **{"num_classes": 10, **options}).to(dtype)
+
+    def datasets(self) -> tuple[Dataset, Dataset]:
+        """(training set, test set), with images averaged down to ``image_size``."""
+        name, data_dir = self.dataset, self.data_dir
+        if self.run is not None:
+            from .. import training
+
+            recipe, _, _ = training.load_run(Path(self.run))
+            if self.data_dir is not None:
+                recipe = recipe.with_settings(data_dir=self.data_dir)
+            train, test, _ = training.load_data(recipe)
+        else:
+            train, test = data.load(name, data_dir)
+        train, test = averaged(train, self.image_size), averaged(test, self.image_size)
+        return train, replace(test, mean=train.mean, std=train.std)
+
+    def batch(self, dtype: DTypeLike = np.float64, split: str = "train") -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """(images (N, C, H, W) normalised, labels (N,)), chosen by the seed."""
+        train, test = self.datasets()
+        chosen = train if split == "train" else test
+        if self.batch_size > len(chosen):
+            raise ConfigError(f"batch_size {self.batch_size} is more than the {len(chosen)} images of {chosen.name}")
+        indices = np.random.default_rng(self.seed).choice(len(chosen), self.batch_size, replace=False)
+        return normalised(chosen, indices, dtype)
+
+
+def normalised(
+    dataset: Dataset, indices: NDArray[np.integer], dtype: DTypeLike
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Images (N, C, H, W), stored channels-last, with the data set's colour statistics taken out; labels."""
+    images = (dataset.images[indices] / 255 - dataset.mean.astype(np.float64)) / dataset.std.astype(np.float64)
+    return images.astype(dtype).transpose(0, 3, 1, 2), dataset.labels[indices]
+
+
+def averaged(dataset: Dataset, size: int | None) -> Dataset:
+    """The data set with images of size × size pixels, each the mean of a square. Raises ConfigError where that is not whole."""
+    side = dataset.images.shape[1]
+    if size is None or size == side:
+        return dataset
+    if size < 1 or side % size or dataset.images.shape[2] != side:
+        raise ConfigError(f"image_size {size}: images of {side}×{side} pixels can be averaged to a divisor of {side}")
+    k = side // size
+    squares = dataset.images.reshape(len(dataset), size, k, size, k, -1)
+    images = np.rint(squares.mean(axis=(2, 4), dtype=np.float32)).astype(np.uint8)
+    return Dataset(images, dataset.labels, dataset.classes, dataset.name)  # averaging lowers the deviation of colours

@@ -1,0 +1,75 @@
+"""`minires lab`: the list, an experiment from question to verdict, what it keeps, and bad input."""
+
+import json
+import re
+
+import pytest
+
+from minires.lab import catalogue
+
+QUICK = ("--model", "resnet8", "--width", "4", "--image-size", "16", "--batch-size", "4", "--quick")
+
+
+def test_the_list(minires):
+    code, out, err = minires("lab")
+    assert (code, err) == (0, "")
+    for name, experiment in catalogue.EXPERIMENTS.items():
+        assert name in out
+        assert experiment.about.summary in out
+
+
+@pytest.mark.parametrize("name", catalogue.EXPERIMENTS)
+def test_an_experiment(minires, tmp_path, name):
+    code, out, err = minires("lab", name, *QUICK, "--out", str(tmp_path / "kept"))
+    assert (code, err) == (0, "")
+    about = catalogue.EXPERIMENTS[name].about
+    assert out.index("Before you look: ") < out.index(about.question) < out.index("The rule: ")
+    assert re.search(r"^(seen|not seen|unclear): ", out, re.MULTILINE)
+    text = (tmp_path / "kept" / "result.json").read_text("utf-8")
+    result = catalogue.read(text)
+    assert result.settings["model"] == "resnet8"
+    assert result.settings["width"] == 4
+    assert result.verdict.because in out
+    assert (tmp_path / "kept" / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+    code, out, err = minires("lab", name, *QUICK, "--json")
+    assert code == 0
+    assert json.loads(out) == json.loads(text)
+    assert about.question in err
+
+
+def test_a_trained_run(minires, small_run):
+    code, _, err = minires(*small_run, "--model-option", "width=4", "--out", "run")
+    assert code == 0, err
+    code, out, err = minires("lab", "refine", "--run", "run", "--batch-size", "8", "--eval", "--json")
+    assert code == 0, err
+    assert json.loads(out)["settings"]["run"] == "run"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nothing",), "minires lab has no command 'nothing'|No such command 'nothing'|unknown"),
+        (("paths", "--model", "resnet9"), "unknown model 'resnet9'"),
+        (("paths", "--model", "plain8"), "has no residual addition"),
+        (("split", "--model", "plain8"), "has no residual addition"),
+        (("paths", "--model", "resnet8", "--at", "layer9"), "no place 'layer9'"),
+        (("paths", "--model", "resnet18", "--width", "4"), "resnet18 has no width"),
+        (("paths", "--image-size", "5"), "can be averaged to a divisor of 32"),
+        (("paths", "--batch-size", "0"), "batch_size must be a whole number from 2"),
+        (("paths", "--run", "no/such/run"), "there is no run no/such/run"),
+        (("paths", "--dataset", "mnist"), "unknown data set 'mnist'"),
+    ],
+)
+def test_bad_input(minires, arguments, message):
+    code, out, err = minires("lab", *arguments)
+    assert code == 2
+    assert re.search(message, err)
+    assert "Traceback" not in out + err
+
+
+def test_out_is_no_folder(minires, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = minires("lab", "split", *QUICK, "--out", str(tmp_path / "file"))
+    assert code == 2
+    assert "is no folder: --out takes the name of one" in err

@@ -1,0 +1,198 @@
+"""The experiments paths and split: their numbers, their verdicts by the stated rules, JSON there and back, pictures."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+import minires as mr
+from minires import functional as F
+from minires import lab, nn
+from minires.errors import ConfigError, DataError
+
+
+def batch(images=4, side=8):
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((images, 3, side, side)), rng.integers(0, 10, images)
+
+
+@pytest.fixture(scope="module")
+def found():
+    mr.manual_seed(0)
+    model = mr.models.resnet8(option="B").double()
+    return model, batch(), lab.paths(model, batch(), draws=64, samples=6)
+
+
+def test_paths(found):
+    model, images_and_labels, result = found
+    assert result.counts == [1, 3, 3, 1]
+    assert result.place == "input"
+    assert abs(result.shares.sum() - 1) < 1e-10
+    assert result.error < 1e-12
+    assert math.isclose(result.mean_length, lab.mean_path_length(model, images_and_labels), rel_tol=1e-12)
+    assert math.isclose((np.arange(4) * result.shares).sum(), result.mean_length, rel_tol=1e-9)
+    # a single path of length 0 and of length L: the energy is exact, and so is a sampled path
+    for k in (0, 3):
+        assert math.isclose(result.energy[k], result.norms[k] ** 2, rel_tol=1e-9)
+        assert result.energy_error[k] < 1e-9 * result.energy[k]
+        assert math.isclose(result.sampled[k], result.norms[k], rel_tol=1e-9)
+
+
+def test_the_energy_is_that_of_single_paths(found):
+    model, images_and_labels, result = found
+    graph = lab.record(model, *images_and_labels)
+    names = [a.name for a in graph.additions]
+    single = [np.sum(graph.backward([graph.input], lab.OnePath([n]))[0][0] ** 2) for n in names]
+    assert abs(result.energy[1] - sum(single)) < 4 * result.energy_error[1]
+    assert result.energy_error[1] < 0.2 * result.energy[1]
+
+
+def test_places(found):
+    model, images_and_labels, _ = found
+    for at in ("stem", "layer1.0", "layer2.0", "layer3.0.conv1"):
+        result = lab.paths(model, images_and_labels, at=at, draws=2)
+        assert result.place == at
+        assert abs(result.shares.sum() - 1) < 1e-9
+    assert lab.paths(model, images_and_labels, at="layer2.0", draws=2).counts == [1, 1]
+    with pytest.raises(ConfigError, match=r"no place 'layer2\.1' in this network \(did you mean 'layer2\.0'"):
+        lab.paths(model, images_and_labels, at="layer2.1")
+
+
+def result_with(energy, counts=(1, 4, 6, 4, 1), error=0.01):
+    n = len(counts)
+    zeros = np.zeros(n)
+    return lab.Paths(
+        {},
+        "input",
+        1.0,
+        zeros,
+        zeros,
+        list(counts),
+        np.array(energy, float),
+        np.full(n, error),
+        32,
+        0,
+        0,
+        zeros,
+        zeros,
+        0,
+    )
+
+
+def test_the_verdict_follows_its_rule():
+    assert result_with([4, 2, 1, 0, 0]).verdict.word == "seen"
+    assert result_with([0, 0, 1, 2, 4]).verdict.word == "not seen"
+    assert result_with([1, 1, 1, 1, 1]).verdict.word == "unclear"
+    assert result_with([4, 2, 1, 0, 0], error=10).verdict.word == "unclear"
+    assert result_with([4, 2, 1, 0, 0]).length_of_all == 2
+    assert math.isclose(result_with([1, 1, 2, 0, 0]).length_by_energy[0], 1.25)
+
+
+def test_a_result_survives_json(found):
+    result = found[2]
+    again = lab.Paths.from_json(result.to_json())
+    for name, value in vars(result).items():
+        np.testing.assert_array_equal(getattr(again, name), value)
+    assert json.loads(result.to_json())["verdict"] == result.verdict.word
+    assert again.to_json() == result.to_json()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("norms"), "without 'norms'"),
+        (lambda d: d.update(norms="x"), "norms of a result of 'paths' cannot be 'x'"),
+        (lambda d: d.update(norms=[[1, 2], [3]]), "norms of a result of 'paths' cannot be"),
+        (lambda d: d.update(counts=[1.5]), "counts of a result of 'paths' cannot be"),
+        (lambda d: d.update(place=3), "place of a result of 'paths' cannot be 3"),
+        (lambda d: d.update(experiment="split"), "no result of the experiment 'paths' but of 'split'"),
+    ],
+)
+def test_a_damaged_result_is_refused(found, change, message):
+    data = found[2].to_dict()
+    change(data)
+    with pytest.raises(DataError, match=message):
+        lab.Paths.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize("text", ["", "[", "[" * 100_000, "3", "null", '"paths"'])
+def test_what_is_no_result_is_refused(text):
+    with pytest.raises(DataError):
+        lab.Paths.from_json(text)
+
+
+def test_pictures(found, tmp_path):
+    model, images_and_labels, result = found
+    for other in (result, lab.split(model, images_and_labels)):
+        for name in ("picture.png", "picture.svg"):
+            other.plot(tmp_path / name)
+            assert (tmp_path / name).stat().st_size > 5000
+        heads, rows = other.rows()
+        assert rows
+        assert {len(row) for row in rows} == {len(heads)}
+
+
+def test_gradients_that_are_not_finite(found):
+    images, labels = found[1]
+    huge = mr.models.resnet8().double()
+    for p in huge.parameters():
+        p.data = p.data * 1e160
+    with np.errstate(all="ignore"), pytest.raises(DataError, match=r"not finite|the loss is"):
+        lab.paths(huge.eval(), (images, labels), draws=2)
+
+
+# --- split
+
+
+def test_the_parts_sum_to_the_gradient(found):
+    model, (images, labels), _ = found
+    result = lab.split(model, (images, labels))
+    assert result.blocks == ["layer1.0", "layer2.0", "layer3.0"]
+    assert result.error.max() < 1e-12
+    x = mr.tensor(images, requires_grad=True)
+    seen = {}
+    handles = [
+        block.register_forward_pre_hook(lambda module, inputs, name=name: seen.update({name: inputs[0]}))
+        for name, block in (("layer1.0", model.layer1[0]), ("layer2.0", model.layer2[0]), ("layer3.0", model.layer3[0]))
+    ]
+    with mr.fusion(False):
+        loss = F.cross_entropy(model(x), labels)
+        for y in seen.values():
+            y.retain_grad()
+        loss.backward()
+    for handle in handles:
+        handle.remove()
+    np.testing.assert_allclose(result.total, [np.linalg.norm(seen[name].grad) for name in result.blocks], rtol=1e-10)
+    assert (
+        list(result.sparsity) == [0, 0.75, 0.75] or (result.sparsity[1:] >= 0.75).all()
+    )  # a checkerboard: one pixel in four
+
+
+class Block(nn.Module):
+    """x + scale·x, so that J_F = scale."""
+
+    def __init__(self, scale):
+        self.scale, self.fc = scale, nn.Linear(3, 10)
+
+    def forward(self, x):
+        x = F.residual_add(x * self.scale, x)
+        return self.fc(F.flatten(F.global_avg_pool2d(x), 1))
+
+
+@pytest.mark.parametrize(
+    ("scale", "word"), [(0.5, "seen"), (-1.0, "not seen"), (-0.999, "not seen"), (-0.95, "unclear")]
+)
+def test_at_least_one_is_refuted(scale, word):
+    """Where J_F is −1 the parts cancel, and nothing passes the block, shortcut or not."""
+    result = lab.split(Block(scale).double(), batch())
+    assert result.verdict.word == word
+    assert abs(result.cosine[0] - np.sign(scale)) < 1e-12
+    assert math.isclose(result.total[0], abs(1 + scale) * result.identity[0], rel_tol=1e-9, abs_tol=1e-15)
+
+
+def test_a_residual_function_without_gradient():
+    result = lab.split(Block(0.0).double(), batch())
+    assert result.residual[0] == 0
+    assert math.isnan(result.cosine[0])
+    assert lab.Split.from_json(result.to_json()).blocks == ["the network"]
