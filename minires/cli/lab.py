@@ -39,7 +39,10 @@ def _path(panel: str, help: str) -> Any:
 
 
 COMMON: dict[str, tuple[Any, Any]] = {
-    "model": (str, _option(WHAT, "A network by name: resnet20 (the default), preresnet20, resnet110, crossing, …")),
+    "model": (
+        str,
+        _option(WHAT, "A network by name: resnet20 (the default), preresnet20, resnet110, crossing and others."),
+    ),
     "width": (int, _option(WHAT, "Channels of the first stage of a CIFAR network; 16 by default.")),
     "image_size": (int, _option(WHAT, "Pixels along a side, to which the images are averaged, such as 16.")),
     "dataset": (str, _option(WHAT, "shapes (built in, the default), cifar10 or cifar100.")),

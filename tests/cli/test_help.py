@@ -69,7 +69,7 @@ def test_every_option_and_argument_is_explained(words):
 
 
 @pytest.mark.parametrize(
-    "words", [words for words in COMMANDS if words not in ((), ("cache",), ("data",))], ids=" ".join
+    "words", [words for words in COMMANDS if words not in ((), ("cache",), ("data",), ("lab",))], ids=" ".join
 )
 def test_every_command_has_debug(words):
     assert "--debug" in {name for param in COMMANDS[words].params for name in param.opts}
@@ -95,5 +95,5 @@ def test_the_place_of_downloads_is_named(minires):
             if param.name == "data_dir":
                 assert DOWNLOADS in param.help, words
                 found += 1
-    assert found == 6
+    assert found == 6 + len(EXPERIMENTS)
     assert str(default_folder()).endswith(DOWNLOADS.removeprefix("~"))

@@ -49,7 +49,7 @@ def test_a_trained_run(minires, small_run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nothing",), "minires lab has no command 'nothing'|No such command 'nothing'|unknown"),
+        (("nothing",), "There is no command 'nothing'. See `minires lab --help`"),
         (("paths", "--model", "resnet9"), "unknown model 'resnet9'"),
         (("paths", "--model", "plain8"), "has no residual addition"),
         (("split", "--model", "plain8"), "has no residual addition"),

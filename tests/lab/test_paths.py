@@ -55,7 +55,7 @@ def test_places(found):
         assert result.place == at
         assert abs(result.shares.sum() - 1) < 1e-9
     assert lab.paths(model, images_and_labels, at="layer2.0", draws=2).counts == [1, 1]
-    with pytest.raises(ConfigError, match=r"no place 'layer2\.1' in this network \(did you mean 'layer2\.0'"):
+    with pytest.raises(ConfigError, match=r"no place 'layer2\.1' in this network \(did you mean layer2\.0,"):
         lab.paths(model, images_and_labels, at="layer2.1")
 
 
