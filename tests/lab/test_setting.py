@@ -23,8 +23,12 @@ def test_a_setting_is_repeatable():
     assert abs(images.mean()) < 0.5
     assert 0.5 < images.std() < 2
     assert setting.to_dict() == {
-        **{"model": "resnet8", "width": 4, "image_size": 16, "dataset": "shapes"},
-        **{"batch_size": 6, "seed": 3},
+        "model": "resnet8",
+        "width": 4,
+        "image_size": 16,
+        "dataset": "shapes",
+        "batch_size": 6,
+        "seed": 3,
     }
 
 
@@ -89,7 +93,7 @@ def test_widths_that_cannot_be():
     for width in (0, -1, 4097, 2.5, True, "16"):
         with pytest.raises(ConfigError, match="width is the channels of the first stage"):
             models.resnet8(width=width)
-    with pytest.raises(ConfigError, match="norm is 'batch' .* or 'none' .*, not 'layer'"):
+    with pytest.raises(ConfigError, match=r"norm is 'batch' .* or 'none' .*, not 'layer'"):
         models.preresnet8(norm="layer")
 
 
