@@ -33,8 +33,8 @@ class CifarResNet(nn.Module):
     (N, in_channels, H, W) → logits (N, num_classes). option: "A" for shortcuts padded with zero channels, "B" for
     projections, None for a plain network. pool: "avg" or "max". width: channels of the first stage; the others have twice and
     four times as many. norm: "batch", or "none" for convolutions with biases and no batch norm. zero_init_residual: blocks
-    begin as the identity. Raises ConfigError for a depth that is not 6n + 2, and for zero_init_residual without shortcuts or batch
-    norm.
+    begin as the identity. Raises ConfigError for a depth that is not 6n + 2, and for zero_init_residual without shortcuts or
+    batch norm.
     """
 
     recordable = True
