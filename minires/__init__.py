@@ -1,8 +1,8 @@
 """minires: residual networks from scratch in NumPy, with Numba kernels, for learning and for training on a laptop CPU."""
 
-import typing as _typing
 from importlib import import_module as _import_module
 from pathlib import Path as _Path
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 _checkout = _Path(__file__).resolve().parent.parent
 if (_checkout / "setup.cfg").exists() and (_checkout / "kernels" / "__init__.py").exists():
@@ -27,11 +27,15 @@ from .recorded import RecordedPrediction, RecordedStep, recording  # isort: skip
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> _typing.Any:
-    """``minires.lab`` and ``minires.training``, which are imported when they are first asked for."""
-    if name in ("lab", "training"):
-        return _import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if _TYPE_CHECKING:
+    from . import lab, training
+else:
+
+    def __getattr__(name):
+        """``minires.lab`` and ``minires.training``, which are imported when they are first asked for."""
+        if name in ("lab", "training"):
+            return _import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [
@@ -51,6 +55,7 @@ __all__ = [
     "gradcheck",
     "gradcheck_model",
     "is_grad_enabled",
+    "lab",
     "manual_seed",
     "models",
     "nn",
@@ -62,5 +67,6 @@ __all__ = [
     "set_grad_enabled",
     "set_num_threads",
     "tensor",
+    "training",
     "winograd",
 ]
