@@ -1,8 +1,8 @@
 """minires: residual networks from scratch in NumPy, with Numba kernels, for learning and for training on a laptop CPU."""
 
+import typing as _typing
 from importlib import import_module as _import_module
 from pathlib import Path as _Path
-from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 _checkout = _Path(__file__).resolve().parent.parent
 if (_checkout / "setup.cfg").exists() and (_checkout / "kernels" / "__init__.py").exists():
@@ -27,7 +27,7 @@ from .recorded import RecordedPrediction, RecordedStep, recording  # isort: skip
 __version__ = "0.1.0"
 
 
-if _TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from . import lab, training
 else:
 
