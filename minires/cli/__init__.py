@@ -14,6 +14,7 @@ from .doctor import doctor
 from .encoding import make_encodable
 from .errors import run
 from .evaluate import evaluate
+from .explain import explain
 from .gradcheck import gradcheck
 from .lab import app as lab
 from .replay import replay
@@ -32,6 +33,7 @@ app.command(help=texts.TRAIN)(train)
 app.command("eval", help=texts.EVAL)(evaluate)
 app.command(help=texts.REPLAY)(replay)
 app.command(help=texts.GRADCHECK)(gradcheck)
+app.command(help=texts.EXPLAIN)(explain)
 app.add_typer(lab, name="lab")
 app.add_typer(data, name="data")
 app.add_typer(cache, name="cache")

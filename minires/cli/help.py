@@ -149,3 +149,16 @@ Training compiles kernels again when it needs them.
 
 `minires cache clear --yes` does not ask
 """
+
+EXPLAIN = """\
+What a network is made of: a table by block (output, parameters, multiply-adds, values in memory, gradient) and a drawing with
+every shortcut as an arc. Equal blocks in a row are folded.
+
+`minires explain resnet20`
+
+`minires explain preresnet20 --width 8 --plot preresnet20.svg` draws it, lines as wide as the gradient
+
+`minires explain runs/resnet8-shapes-1` explains a trained network
+
+In Python: `minires.lab.explain.explain(model, (images, labels))`.
+"""

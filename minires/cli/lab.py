@@ -16,7 +16,6 @@ from .paths import DOWNLOADS, nonempty
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from ..lab import Result
 
@@ -131,7 +130,7 @@ def _run(name: str, settings: dict[str, Any], options: dict[str, Any], out: Path
     if as_json:
         typer.echo(result.to_json())
         return
-    console.print(_table(result))
+    print_table(console, *result.rows())
     _conclude(console, result)
     if out is not None:
         console.print(f"kept in {out}: result.json, picture.png")
@@ -163,18 +162,22 @@ def _conclude(console: Console, result: Result) -> None:
     console.print(Text(f"The scale: {about.scale}.", DIM))
 
 
-def _table(result: Result) -> Table:
+def print_table(console: Console, heads: list[str], rows: list[list[str]]) -> None:
+    """Print a table, names at the left and numbers at the right; outside a terminal as wide as it is."""
+    from rich.measure import Measurement
     from rich.table import Table
 
     from .display import DIM
 
-    heads, rows = result.rows()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style=DIM)
     for i, head in enumerate(heads):
         table.add_column(head, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    return table
+    if not console.is_terminal:
+        whole = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+        console.width = max(console.width, whole)
+    console.print(table)
 
 
 def _keep(result: Result, out: Path) -> None:

@@ -64,13 +64,14 @@ class Rule:
 class Graph:
     """The recorded operations of one forward pass.
 
-    output: the Tensor that was differentiated, the loss; input: the images; tensors: all that depend on the input or on
-    parameters, inputs before outputs; additions: the residual ones, in that order; places: tensors by the name of the module
-    that returned them, "input" and "stem" (what the first residual block reads).
+    output: the Tensor that was differentiated, the loss; input: the images; names: the module in which each operation was
+    called, by the operation's id, in the order of the forward pass; tensors: all that depend on the input or on parameters,
+    inputs before outputs; additions: the residual ones, in that order; places: tensors by the name of the module that returned
+    them, "input" and "stem" (what the first residual block reads).
     """
 
     def __init__(self, output: Tensor, input: Tensor, names: dict[int, str], places: dict[str, Tensor]) -> None:
-        self.output, self.input = output, input
+        self.output, self.input, self.names = output, input, names
         self.tensors = topological_order([output])
         self.index = {id(x): i for i, x in enumerate(self.tensors)}
         self.additions = [

@@ -34,7 +34,7 @@ def test_they_are_all_there():
         *("", "train", "eval", "replay", "gradcheck", "doctor", "warmup"),
         *("cache", "cache info", "cache clear"),
         *("data", "data download", "data info", "data verify", "data show"),
-        *("lab", *(f"lab {name}" for name in EXPERIMENTS)),
+        *("explain", "lab", *(f"lab {name}" for name in EXPERIMENTS)),
     }
 
 

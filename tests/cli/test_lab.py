@@ -73,3 +73,23 @@ def test_out_is_no_folder(minires, tmp_path):
     code, _, err = minires("lab", "split", *QUICK, "--out", str(tmp_path / "file"))
     assert code == 2
     assert "is no folder: --out takes the name of one" in err
+
+
+def test_explain(minires, tmp_path):
+    code, out, err = minires("explain", "resnet8", "--width", "4", "--plot", str(tmp_path / "net.svg"))
+    assert (code, err) == (0, "")
+    assert "layer2.0" in out
+    assert (tmp_path / "net.svg").stat().st_size > 5000
+    code, out, _ = minires("explain", "plain8", "--no-gradient")
+    assert code == 0
+    assert "no gradient yet" in out
+    for arguments, message in [
+        (("resnet9",), "unknown model 'resnet9'"),
+        (("resnet8", "--plot", "net.txt"), "net.txt is not the name of a picture"),
+        (("resnet8", "--batch-size", "0"), "batch_size must be a whole number from 1"),
+        (("resnet8", "--image-size", "4000"), "image_size must be a whole number from 1"),
+        (("resnet18", "--width", "8"), "resnet18 has no width"),
+    ]:
+        code, _, err = minires("explain", *arguments)
+        assert code == 2
+        assert message in err

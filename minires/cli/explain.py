@@ -1,0 +1,98 @@
+"""``minires explain``: what a network is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import ConfigError
+from .errors import Debug
+from .paths import nonempty
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..nn import Module
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def explain(
+    model: Annotated[str, typer.Argument(help="A network by name, or the folder of a run.", show_default=False)],
+    width: Annotated[
+        int | None,
+        typer.Option(help="Channels of the first stage of a CIFAR network; 16 by default.", show_default=False),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the images in pixels; by default 32, or 224 for ImageNet's networks.", show_default=False
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images for the gradient.")] = 4,
+    gradient: Annotated[
+        bool, typer.Option("--gradient/--no-gradient", help="One backward pass, for the gradient norms.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Of the weights and images.")] = 0,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw the network into this .png, .svg or .pdf.", show_default=False, parser=nonempty, metavar="PATH"
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """A table and a drawing of a network, block by block."""
+    from ..files import atomic_write
+    from ..lab import explain as lab
+    from . import display
+    from .lab import print_table
+
+    if plot is not None and plot.suffix.lower() not in PICTURES:
+        raise ConfigError(f"{plot} is not the name of a picture: it must end in {', '.join(PICTURES)}")
+    if not 1 <= batch_size <= 256:
+        raise ConfigError(f"batch_size must be a whole number from 1 to 256, not {batch_size}")
+    if image_size is not None and not 1 <= image_size <= 1024:
+        raise ConfigError(f"image_size must be a whole number from 1 to 1024, not {image_size}")
+    console = display.console()
+    network, name, side = _network(model, width, seed, image_size)
+    with display.spinner(console, "one forward and backward pass"):
+        found = lab.explain(network, _batch(batch_size, side, seed), gradient, name)
+    size = f"{found.parameters:,} parameters, {found.macs:,} multiply-adds for an image of {side}×{side} pixels"
+    console.print(f"{name}: {size}\n")
+    print_table(console, *lab.rows(found))
+    console.print()
+    console.print(lab.text(found))
+    if gradient:
+        console.print(f"\nGradients: of the mean cross-entropy of {batch_size} images of noise.")
+    if plot is not None:
+        import io
+
+        picture = io.BytesIO()
+        lab.draw(found).savefig(picture, format=plot.suffix[1:], dpi=150)
+        with atomic_write(plot) as file:
+            file.write(picture.getvalue())
+        console.print(f"drawn in {plot}")
+
+
+def _network(model: str, width: int | None, seed: int, image_size: int | None) -> tuple[Module, str, int]:
+    """(network, its name, the side of its images)."""
+    from .. import models, training
+    from ..lab.setting import Setting
+    from ..models import ResNet, ResNetV2
+
+    if model not in models.names() and Path(model).exists():
+        recipe, network, _ = training.load_run(Path(model))
+        return network.train(), recipe.model, image_size or 32
+    network = Setting(model=model, width=width, seed=seed).network("float32")
+    side = 227 if model == "crossing" else 224 if isinstance(network, ResNet | ResNetV2) else 32
+    return network, model, image_size or side
+
+
+def _batch(images: int, side: int, seed: int) -> tuple[NDArray, NDArray]:
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((images, 3, side, side)).astype(np.float32), rng.integers(0, 10, images)
