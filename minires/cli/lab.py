@@ -121,10 +121,19 @@ def _run(name: str, settings: dict[str, Any], options: dict[str, Any], out: Path
     setting = Setting(**settings)
     if out is not None and out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is no folder: --out takes the name of one for result.json and picture.png")
-    console = display.console(stderr=as_json)
-    _introduce(console, EXPERIMENTS[name].about)
+    console, said = display.console(stderr=as_json), False
+
+    def progress(done: int, total: int, what: str) -> None:
+        nonlocal said
+        if not said:  # not before it is known that there is something to show
+            _introduce(console, EXPERIMENTS[name].about)
+        said = True
+        advance(0, f"{what}, {done} of {total}")
+
     with display.bar(console, name, 1) as advance:
-        result = run(name, setting, lambda done, total, what: advance(0, f"{what}, {done} of {total}"), **options)
+        result = run(name, setting, progress, **options)
+    if not said:
+        _introduce(console, EXPERIMENTS[name].about)
     if out is not None:
         _keep(result, out)
     if as_json:
