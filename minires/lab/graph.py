@@ -238,13 +238,15 @@ class _Watch:
 @contextmanager
 def untouched(model: Module) -> Iterator[None]:
     """Inside, a forward pass may change running statistics and modes; afterwards they are as they were."""
-    buffers = [(array, array.copy()) for array in model.buffers()]
+    buffers = [(m, name, array, array.copy()) for m in model.modules() for name, array in m._own_buffers()]
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
     finally:
-        for array, before in buffers:
+        for owner, name, array, before in buffers:
             array[...] = before
+            if getattr(owner, name) is not array:  # a module of the user's, which put another in its place
+                setattr(owner, name, array)
         for module, training in modes:
             module.training = training
 
