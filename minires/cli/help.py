@@ -162,3 +162,11 @@ every shortcut as an arc. Equal blocks in a row are folded.
 
 In Python: `minires.lab.explain.explain(model, (images, labels))`.
 """
+
+LAB_ALL = """\
+Every experiment with its defaults: verdicts and times.
+
+`minires lab all --quick` takes a first look at everything
+
+`minires lab all --dataset cifar10 --out lab` keeps the results and pictures, each in a folder of its own
+"""

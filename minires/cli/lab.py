@@ -11,6 +11,7 @@ import typer
 
 from ..errors import ConfigError
 from ..lab.catalogue import EXPERIMENTS, Experiment
+from . import help as texts
 from .errors import Debug
 from .paths import DOWNLOADS, nonempty
 
@@ -110,6 +111,38 @@ def _help(name: str, experiment: Experiment) -> str:
 
 for _name, _experiment in EXPERIMENTS.items():
     app.command(_name, help=_help(_name, _experiment))(_command(_name, _experiment))
+
+
+@app.command("all", help=texts.LAB_ALL)
+def run_all(
+    dataset: Annotated[str, COMMON["dataset"][1]] = "shapes",
+    data_dir: Annotated[Path | None, COMMON["data_dir"][1]] = None,
+    quick: Annotated[bool, COMMON["quick"][1]] = False,
+    out: OUT = None,
+    debug: Debug = False,
+) -> None:
+    """Every experiment, with its defaults."""
+    from time import perf_counter
+
+    from ..lab.catalogue import run
+    from ..lab.setting import Setting
+    from . import display
+
+    console, rows, began = display.console(), [], perf_counter()
+    where = {"dataset": dataset, "data_dir": None if data_dir is None else str(data_dir), "quick": quick}
+    with display.bar(console, "", len(EXPERIMENTS)) as advance:
+        for name, experiment in EXPERIMENTS.items():
+            advance(0, name)
+            start = perf_counter()
+            result = run(name, Setting(**experiment.defaults, **where))
+            if out is not None:
+                _keep(result, out / name)
+            rows.append([name, result.verdict.word, display.duration(perf_counter() - start)])
+            advance()
+    print_table(console, ["experiment", "verdict", "time"], rows)
+    console.print(f"all: {display.duration(perf_counter() - began)}")
+    if out is not None:
+        console.print(f"kept in {out}: a folder for each, with result.json and picture.png")
 
 
 def _run(name: str, settings: dict[str, Any], options: dict[str, Any], out: Path | None, as_json: bool) -> None:

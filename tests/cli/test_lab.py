@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +37,15 @@ def test_an_experiment(minires, tmp_path, name):
     assert code == 0
     assert json.loads(out) == json.loads(text)
     assert about.question in err
+
+
+@pytest.mark.slow
+def test_all_of_them(minires):
+    code, out, err = minires("lab", "all", "--quick", "--out", "kept")
+    assert (code, err) == (0, "")
+    for name in catalogue.EXPERIMENTS:
+        assert re.search(rf"^{name} +(seen|not seen|unclear) +\d", out, re.MULTILINE)
+        assert catalogue.read(Path("kept", name, "result.json").read_text("utf-8")).settings["quick"]
 
 
 def test_a_trained_run(minires, small_run):
