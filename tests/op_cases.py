@@ -164,6 +164,7 @@ CASES = {
     ],
     # activations
     "relu": [unary("relu", apart(X)), unary("relu", apart((7,)))._replace(label="1-d")],
+    "residual_add": [Twins("one shape", F.residual_add, lambda torch, a, b: a + b, normal(X, X))],
     "add_relu": [
         Twins("same shape", F.add_relu, lambda torch, a, b: torch.relu(a + b), normal(X, X)),
         Twins("broadcast", F.add_relu, lambda torch, a, b: torch.relu(a + b), normal(X, (3, 1, 1))),

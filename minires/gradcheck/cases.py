@@ -134,6 +134,7 @@ CASES = {
     "clip": [Case("both bounds", lambda x: F.clip(x, -0.8, 0.6), apart((3, 5)))],
     "relu": [Case("images", F.relu, apart(X)), Case("at 0", F.relu, (np.array([0.0, 2.0, -1.0]),))],
     "leaky_relu": [Case("slope 0.2", lambda x: F.leaky_relu(x, 0.2), apart((3, 4)))],
+    "residual_add": [Case("one shape", F.residual_add, normal(X, X))],
     "add_relu": [
         Case("one shape", F.add_relu, normal(X, X)),
         Case("channels", F.add_relu, normal(X, (3, 1, 1))),

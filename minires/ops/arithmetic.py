@@ -67,10 +67,10 @@ class ResidualAdd(Add):
     residual = 0
 
     def apply(self, branch, shortcut):
-        needs_tensor(self.name, branch, shortcut)
-        if branch.shape != shortcut.shape:
+        shapes = [getattr(x, "shape", ()) for x in (branch, shortcut)]
+        if shapes[0] != shapes[1]:
             raise ShapeError(
-                f"{self.name}: the branch has shape {branch.shape} and the shortcut {shortcut.shape}; both need the same"
+                f"{self.name}: the branch has shape {shapes[0]} and the shortcut {shapes[1]}; both need the same"
             )
         return super().apply(branch, shortcut)
 

@@ -9,7 +9,7 @@ import pytest
 import minires as mr
 from minires import functional as F
 from minires import lab, nn
-from minires.errors import ConfigError, DataError, DtypeError, GraphError
+from minires.errors import ConfigError, DataError, DtypeError, GraphError, ShapeError
 from minires.models import CifarPreResNet, PreActBottleneck, PreActBottleneckV1
 
 NETWORKS = {
@@ -255,6 +255,12 @@ def test_bad_input():
     model.fc.weight.data = model.fc.weight.data * np.nan
     with pytest.raises(DataError, match="the loss is nan"):
         lab.record(model, images, labels)
+
+
+def test_the_sides_of_a_residual_addition_have_one_shape():
+    for other in (mr.tensor(np.ones((1, 3))), np.ones(3), 1.0):
+        with pytest.raises(ShapeError, match=r"residual_add: the branch has shape \(2, 3\) and the shortcut"):
+            F.residual_add(mr.tensor(np.ones((2, 3))), other)
 
 
 def test_backward_hooks_are_refused():

@@ -219,6 +219,14 @@ def test_wrong_names_and_options_are_refused_with_a_way_out():
 def test_constructors_describe_themselves():
     parameters = inspect.signature(mr.models.preresnet164).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    assert defaults == {"option": "B", "num_classes": 10, "in_channels": 3, "pool": "avg"}
+    assert defaults == {
+        "option": "B",
+        "num_classes": 10,
+        "in_channels": 3,
+        "pool": "avg",
+        "width": 16,
+        "norm": "batch",
+        "zero_init_residual": False,
+    }
     assert mr.models.resnet20.__name__ == "resnet20"
     assert "ResNet-20" in mr.models.resnet20.__doc__
