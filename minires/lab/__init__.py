@@ -9,6 +9,7 @@ from .paths import Paths, mean_path_length, paths
 from .refine import Refine, refine
 from .result import About, Result, Verdict
 from .rules import ByLength, Cut, MeanLength, OnePath
+from .shatter import Shatter, shatter
 from .split import Split, split
 
 __all__ = [
@@ -23,11 +24,13 @@ __all__ = [
     "Refine",
     "Result",
     "Rule",
+    "Shatter",
     "Split",
     "Verdict",
     "mean_path_length",
     "paths",
     "record",
     "refine",
+    "shatter",
     "split",
 ]

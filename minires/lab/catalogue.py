@@ -10,6 +10,7 @@ from .paths import Paths, Progress, paths
 from .refine import Refine, refine
 from .result import About, Result, parsed
 from .setting import Setting
+from .shatter import Shatter, shatter
 from .split import Split, split
 
 
@@ -43,6 +44,7 @@ AT = Option(
     "at", str, "input", "Where the gradient is looked at: input (the default), stem, or a module such as layer2.0."
 )
 SAMPLES = Option("samples", int, 0, "Single paths of each length to sample, as Veit et al. did; none by default.")
+NETWORKS = Option("networks", int, 20, "Random networks of each kind, whose mean is taken; 20 by default.")
 
 
 def _paths(setting: Setting, progress: Progress | None, **options: Any) -> Result:
@@ -59,12 +61,21 @@ def _refine(setting: Setting, progress: Progress | None, **options: Any) -> Resu
     return refine(setting.network(), setting.batch(), not options["eval"], progress)
 
 
+def _shatter(setting: Setting, progress: Progress | None, **options: Any) -> Result:
+    if setting.run is not None:
+        raise ConfigError("shatter builds perceptrons of its own, with random weights: it takes no --run")
+    if setting.quick:
+        return shatter((1, 6, 12), min(options["networks"], 6), 64, 128, (1, 2, 3, 6, 12), setting.seed, progress)
+    return shatter(networks=options["networks"], seed=setting.seed, progress=progress)
+
+
 EXPERIMENTS = {
     e.about.name: e
     for e in (
         Experiment(Paths, _paths, {"batch_size": 16}, (AT, EVALUATION, SAMPLES)),
         Experiment(Split, _split, {"batch_size": 32}, (EVALUATION,)),
         Experiment(Refine, _refine, {"batch_size": 64}, (EVALUATION,)),
+        Experiment(Shatter, _shatter, {}, (NETWORKS,)),
     )
 }
 
