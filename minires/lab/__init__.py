@@ -10,6 +10,7 @@ from .refine import Refine, refine
 from .result import About, Result, Verdict
 from .rules import ByLength, Cut, MeanLength, OnePath
 from .shatter import Shatter, shatter
+from .spectrum import Spectrum, spectrum
 from .split import Split, split
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Result",
     "Rule",
     "Shatter",
+    "Spectrum",
     "Split",
     "Verdict",
     "mean_path_length",
@@ -32,5 +34,6 @@ __all__ = [
     "record",
     "refine",
     "shatter",
+    "spectrum",
     "split",
 ]

@@ -11,6 +11,7 @@ from .refine import Refine, refine
 from .result import About, Result, parsed
 from .setting import Setting
 from .shatter import Shatter, shatter
+from .spectrum import Spectrum, spectrum
 from .split import Split, split
 
 
@@ -45,6 +46,7 @@ AT = Option(
 )
 SAMPLES = Option("samples", int, 0, "Single paths of each length to sample, as Veit et al. did; none by default.")
 NETWORKS = Option("networks", int, 20, "Random networks of each kind, whose mean is taken; 20 by default.")
+MODULES = Option("at", str, "", "Modules, separated by commas, such as layer1; by default all blocks and stages.")
 
 
 def _paths(setting: Setting, progress: Progress | None, **options: Any) -> Result:
@@ -69,6 +71,18 @@ def _shatter(setting: Setting, progress: Progress | None, **options: Any) -> Res
     return shatter(networks=options["networks"], seed=setting.seed, progress=progress)
 
 
+def _spectrum(setting: Setting, progress: Progress | None, **options: Any) -> Result:
+    if setting.run is None:  # the numbers of a run's network are what they are
+        width, size = (16, 4) if setting.quick else (8, 16)
+        setting = setting.with_(width=setting.width or width, image_size=setting.image_size or size)
+    images, _ = setting.batch()
+    modules = [name.strip() for name in options["at"].split(",")] if options["at"] else None
+    statistics = images if setting.run is None else None
+    result = spectrum(setting.network(), images[0], modules, statistics, progress)
+    result.settings |= setting.to_dict()
+    return result
+
+
 EXPERIMENTS = {
     e.about.name: e
     for e in (
@@ -76,6 +90,7 @@ EXPERIMENTS = {
         Experiment(Split, _split, {"batch_size": 32}, (EVALUATION,)),
         Experiment(Refine, _refine, {"batch_size": 64}, (EVALUATION,)),
         Experiment(Shatter, _shatter, {}, (NETWORKS,)),
+        Experiment(Spectrum, _spectrum, {"model": "preresnet20"}, (MODULES,)),
     )
 }
 
