@@ -4,7 +4,9 @@ Each is a function that takes a network and returns a result with its numbers, a
 ``to_json()``; ``minires lab NAME`` runs it on the command line.
 """
 
+from .flow import Flow, flow, flow_networks
 from .graph import Addition, Graph, Rule, record
+from .identity import Identity, identity, identity_networks
 from .paths import Paths, mean_path_length, paths
 from .refine import Refine, refine
 from .result import About, Result, Verdict
@@ -18,7 +20,9 @@ __all__ = [
     "Addition",
     "ByLength",
     "Cut",
+    "Flow",
     "Graph",
+    "Identity",
     "MeanLength",
     "OnePath",
     "Paths",
@@ -29,6 +33,10 @@ __all__ = [
     "Spectrum",
     "Split",
     "Verdict",
+    "flow",
+    "flow_networks",
+    "identity",
+    "identity_networks",
     "mean_path_length",
     "paths",
     "record",

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from .. import models
 from ..errors import ConfigError, DataError, brief, nearest
+from ..models.resnet_cifar import DEPTHS
+from .flow import FAMILIES, Flow, flow, flow_networks
+from .identity import Identity, identity, identity_networks
 from .paths import Paths, Progress, paths
 from .refine import Refine, refine
 from .result import About, Result, parsed
@@ -48,6 +55,9 @@ SAMPLES = Option("samples", int, 0, "Single paths of each length to sample, as V
 NETWORKS = Option("networks", int, 20, "Random networks of each kind, whose mean is taken; 20 by default.")
 MODULES = Option("at", str, "", "Modules, separated by commas, such as layer1; by default all blocks and stages.")
 
+STEPS = Option("steps", int, None, "Steps of training, 100 by default (--quick: 3); it looks after 0, 1, 10, 100 ….")
+RATE = Option("lr", float, 0.1, "Learning rate.")
+
 
 def _paths(setting: Setting, progress: Progress | None, **options: Any) -> Result:
     draws = 8 if setting.quick else 32
@@ -83,6 +93,60 @@ def _spectrum(setting: Setting, progress: Progress | None, **options: Any) -> Re
     return result
 
 
+def _flow(setting: Setting, progress: Progress | None, **options: Any) -> Result:
+    last = options["steps"] if options["steps"] is not None else 3 if setting.quick else 100
+    if last < 0:
+        raise ConfigError(f"steps must be a whole number from 0 up, not {last}")
+    steps = [n for n in (0, *(10**k for k in range(10))) if n < last] + [last]
+    setting, used = _narrow(setting)
+    networks = (
+        {setting.model: setting.network(np.float32)}
+        if setting.run
+        else flow_networks(_depth(setting), setting.seed, **_given(setting, "width"))
+    )
+    result = flow(networks, setting.batches(last + 1, np.float32), steps, options["lr"], progress=progress)
+    result.settings |= used
+    return result
+
+
+def _narrow(setting: Setting) -> tuple[Setting, dict[str, Any]]:
+    """The setting, with --quick as narrow and small as goes without less depth where it says nothing else; what has changed."""
+    used = {"width": 4, "image_size": 16} if setting.quick and not setting.run else {}
+    used |= _given(setting, *used)
+    return setting.with_(**used), used
+
+
+def _given(setting: Setting, *names: str) -> dict[str, Any]:
+    """Those of a setting's fields that are not None."""
+    return {name: getattr(setting, name) for name in names if getattr(setting, name) is not None}
+
+
+def _identity(setting: Setting, progress: Progress | None, **options: Any) -> Result:
+    setting, used = _narrow(setting)
+    if setting.run:
+        networks = {setting.model: setting.network()}
+    else:
+        networks = identity_networks(_depth(setting), setting.seed, **_given(setting, "width"))
+        networks = {name: network.double() for name, network in networks.items()}
+    draws = 4 if setting.quick else 16
+    result = identity(networks, setting.batch(), True, draws, setting.seed, progress)
+    result.settings |= used
+    return result
+
+
+def _depth(setting: Setting) -> int:
+    """The depth of the setting's model, of a family of CIFAR networks. Raises ConfigError for any other model."""
+    if setting.model not in models.MODELS:
+        models.create(setting.model)  # which says so
+    family, depth = re.fullmatch(r"(.*?)(\d*)", setting.model).groups()  # type: ignore[union-attr]  # which matches anything
+    if family not in FAMILIES.values() or int(depth) not in DEPTHS:
+        raise ConfigError(
+            f"this experiment compares networks for CIFAR of one depth, that of --model, such as resnet56: {setting.model} is "
+            "not one of them"
+        )
+    return int(depth)
+
+
 EXPERIMENTS = {
     e.about.name: e
     for e in (
@@ -91,6 +155,8 @@ EXPERIMENTS = {
         Experiment(Refine, _refine, {"batch_size": 64}, (EVALUATION,)),
         Experiment(Shatter, _shatter, {}, (NETWORKS,)),
         Experiment(Spectrum, _spectrum, {"model": "preresnet20"}, (MODULES,)),
+        Experiment(Flow, _flow, {"model": "resnet56"}, (STEPS, RATE)),
+        Experiment(Identity, _identity, {"model": "preresnet56"}),
     )
 }
 

@@ -21,23 +21,30 @@ class ByLength(Rule):
         longer: Channels = [None, *channels]
         if self.longest is not None:
             longer = longer[: self.longest + 1]
-        if self.signs is None:
-            return longer
-        sign = self.signs[addition.name]
-        return [None if g is None else g * g.dtype.type(sign) for g in longer]
+        return longer if self.signs is None else _signed(longer, self.signs[addition.name])
 
 
 class MeanLength(Rule):
     """Two channels: the gradient g, and Σ k·g_k over the lengths k of paths.
 
-    The second is 0 to begin with. A residual function adds 1 to the length of every path that passes through it.
+    The second is 0 to begin with. A residual function adds 1 to the length of every path that passes through it. signs: as of
+    ``ByLength``.
     """
+
+    def __init__(self, signs: Mapping[str, float] | None = None) -> None:
+        self.signs = signs
 
     def branch(self, addition: Addition, channels: Channels) -> Channels:
         gradient, weighted = [*channels, None, None][:2]
-        if gradient is None:
-            return [None, weighted]
-        return [gradient, gradient if weighted is None else weighted + gradient]
+        longer: Channels = [None, weighted]
+        if gradient is not None:
+            longer = [gradient, gradient if weighted is None else weighted + gradient]
+        return longer if self.signs is None else _signed(longer, self.signs[addition.name])
+
+
+def _signed(channels: Channels, sign: float) -> Channels:
+    """The channels times a sign."""
+    return [None if g is None else g * g.dtype.type(sign) for g in channels]
 
 
 class OnePath(Rule):

@@ -91,6 +91,15 @@ class Setting:
         indices = np.random.default_rng(self.seed).choice(len(chosen), self.batch_size, replace=False)
         return normalised(chosen, indices, dtype)
 
+    def batches(self, count: int, dtype: DTypeLike = np.float64) -> list[tuple[NDArray[Any], NDArray[np.int64]]]:
+        """Batches of training images, as of ``batch``, each drawn by itself."""
+        train, _ = self.datasets()
+        if self.batch_size > len(train):
+            raise ConfigError(f"batch_size {self.batch_size} is more than the {len(train)} images of {train.name}")
+        rng = np.random.default_rng(self.seed)
+        drawn = [rng.choice(len(train), self.batch_size, replace=False) for _ in range(count)]
+        return [normalised(train, indices, dtype) for indices in drawn]
+
 
 def normalised(
     dataset: Dataset, indices: NDArray[np.integer], dtype: DTypeLike
