@@ -7,6 +7,9 @@ Each is a function that takes a network and returns a result with its numbers, a
 from .flow import Flow, flow, flow_networks
 from .graph import Addition, Graph, Rule, record
 from .identity import Identity, identity, identity_networks
+from .cut import Cuts, cut
+from .graph import Addition, Graph, Rule, record
+from .lesion import Lesion, lesion
 from .paths import Paths, mean_path_length, paths
 from .refine import Refine, refine
 from .result import About, Result, Verdict
@@ -14,6 +17,7 @@ from .rules import ByLength, Cut, MeanLength, OnePath
 from .shatter import Shatter, shatter
 from .spectrum import Spectrum, spectrum
 from .split import Split, split
+from .truncate import Truncate, truncate
 
 __all__ = [
     "About",
@@ -23,6 +27,9 @@ __all__ = [
     "Flow",
     "Graph",
     "Identity",
+    "Cuts",
+    "Graph",
+    "Lesion",
     "MeanLength",
     "OnePath",
     "Paths",
@@ -32,11 +39,14 @@ __all__ = [
     "Shatter",
     "Spectrum",
     "Split",
+    "Truncate",
     "Verdict",
     "flow",
     "flow_networks",
     "identity",
     "identity_networks",
+    "cut",
+    "lesion",
     "mean_path_length",
     "paths",
     "record",
@@ -44,4 +54,5 @@ __all__ = [
     "shatter",
     "spectrum",
     "split",
+    "truncate",
 ]

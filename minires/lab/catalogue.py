@@ -13,6 +13,11 @@ from ..errors import ConfigError, DataError, brief, nearest
 from ..models.resnet_cifar import DEPTHS
 from .flow import FAMILIES, Flow, flow, flow_networks
 from .identity import Identity, identity, identity_networks
+from ..errors import ConfigError, DataError, brief, nearest
+from ..nn import Module
+from . import fit
+from .cut import Cuts, cut
+from .lesion import Lesion, lesion
 from .paths import Paths, Progress, paths
 from .refine import Refine, refine
 from .result import About, Result, parsed
@@ -20,6 +25,7 @@ from .setting import Setting
 from .shatter import Shatter, shatter
 from .spectrum import Spectrum, spectrum
 from .split import Split, split
+from .truncate import Truncate, truncate
 
 
 class Option(NamedTuple):
@@ -57,6 +63,9 @@ MODULES = Option("at", str, "", "Modules, separated by commas, such as layer1; b
 
 STEPS = Option("steps", int, None, "Steps of training, 100 by default (--quick: 3); it looks after 0, 1, 10, 100 ….")
 RATE = Option("lr", float, 0.1, "Learning rate.")
+STEPS = Option("steps", int, None, "Steps of each training; 1000 by default, fewer with --quick.")
+LONGEST = Option("longest", str, None, "Greatest path lengths, such as 0,1,3; the whole gradient is added.")
+PLAIN = Option("plain", str, None, "The folder of a trained plain run, as control; without --run one is trained.")
 
 
 def _paths(setting: Setting, progress: Progress | None, **options: Any) -> Result:
@@ -145,6 +154,50 @@ def _depth(setting: Setting) -> int:
             "not one of them"
         )
     return int(depth)
+def _training(setting: Setting, steps: int | None, quick_steps: int) -> tuple[Any, ...]:
+    """(network, training set, test set) for the trainings of an experiment, and the settings of ``fit.fit``."""
+    setting = fit.sized(setting, 4 if setting.quick else 8, 16)
+    steps = (quick_steps if setting.quick else fit.STEPS) if steps is None else steps
+    options = {"steps": steps, "batch_size": setting.batch_size, "seed": setting.seed}
+    return setting.network(np.float32), *fit.images_for(setting), options | {"augment": fit.augmentation(setting)}
+
+
+def _truncate(setting: Setting, progress: Progress | None, **options: Any) -> Result:
+    model, train, test, how = _training(setting, options["steps"], 70)
+    longest = [0, 1, 3] if setting.quick else None
+    if options["longest"] is not None:
+        longest = _whole_numbers("longest", options["longest"])
+    return truncate(model, train, test, longest, **how, progress=progress)
+
+
+def _cut(setting: Setting, progress: Progress | None, **options: Any) -> Result:
+    model, train, test, how = _training(setting, options["steps"], 120)
+    return cut(model, train, test, **how, progress=progress)
+
+
+def _lesion(setting: Setting, progress: Progress | None, **options: Any) -> Result:
+    sizes = (4, 16) if setting.quick else (None, None)
+    setting = fit.sized(setting, *sizes)
+    names = setting.run or setting.model, options["plain"] or ("plain" if setting.run else fit.twin(setting.model))
+    train, test = fit.images_for(setting)
+    some, some_test = (d.take(np.arange(min(512 if setting.quick else 2048, len(d)))) for d in (train, test))
+    model = fit.network_of(setting, train, options["steps"], fit.within(progress, 0, 4, f"training {names[0]}"))
+    plain: Module | None = None
+    if options["plain"] is not None:
+        plain = setting.with_(run=options["plain"]).network(np.float32)
+    elif setting.run is None:
+        control = setting.with_(model=names[1])
+        plain = fit.network_of(control, train, options["steps"], fit.within(progress, 1, 4, f"training {names[1]}"))
+    draws = 2 if setting.quick else 10
+    return lesion(model, some_test, some, plain, names, draws, setting.seed, progress)
+
+
+def _whole_numbers(name: str, text: str) -> list[int]:
+    """The numbers of a text such as "0,1,3". Raises ConfigError for any other."""
+    parts = text.split(",")
+    if not all(p.strip().isdecimal() and len(p) < 10 for p in parts):
+        raise ConfigError(f"--{name} takes whole numbers with commas between them, such as 0,1,3, not {brief(text)}")
+    return [int(p) for p in parts]
 
 
 EXPERIMENTS = {
@@ -157,6 +210,9 @@ EXPERIMENTS = {
         Experiment(Spectrum, _spectrum, {"model": "preresnet20"}, (MODULES,)),
         Experiment(Flow, _flow, {"model": "resnet56"}, (STEPS, RATE)),
         Experiment(Identity, _identity, {"model": "preresnet56"}),
+        Experiment(Truncate, _truncate, {"batch_size": 32}, (STEPS, LONGEST)),
+        Experiment(Cuts, _cut, {"batch_size": 32}, (STEPS,)),
+        Experiment(Lesion, _lesion, {"batch_size": 32}, (STEPS, PLAIN)),
     )
 }
 
