@@ -12,6 +12,7 @@ from .graph import Addition, Graph, Rule, record
 from .lesion import Lesion, lesion
 from .paths import Paths, mean_path_length, paths
 from .refine import Refine, refine
+from .responses import Responses, responses
 from .result import About, Result, Verdict
 from .rules import ByLength, Cut, MeanLength, OnePath
 from .shatter import Shatter, shatter
@@ -34,6 +35,7 @@ __all__ = [
     "OnePath",
     "Paths",
     "Refine",
+    "Responses",
     "Result",
     "Rule",
     "Shatter",
@@ -53,6 +55,7 @@ __all__ = [
     "refine",
     "shatter",
     "spectrum",
+    "responses",
     "split",
     "truncate",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,10 +21,12 @@ from .cut import Cuts, cut
 from .lesion import Lesion, lesion
 from .paths import Paths, Progress, paths
 from .refine import Refine, refine
+from .responses import Responses, responses
 from .result import About, Result, parsed
 from .setting import Setting
 from .shatter import Shatter, shatter
 from .spectrum import Spectrum, spectrum
+from .setting import Setting, normalised
 from .split import Split, split
 from .truncate import Truncate, truncate
 
@@ -66,6 +69,9 @@ RATE = Option("lr", float, 0.1, "Learning rate.")
 STEPS = Option("steps", int, None, "Steps of each training; 1000 by default, fewer with --quick.")
 LONGEST = Option("longest", str, None, "Greatest path lengths, such as 0,1,3; the whole gradient is added.")
 PLAIN = Option("plain", str, None, "The folder of a trained plain run, as control; without --run one is trained.")
+DEEPER = Option(
+    "deeper", str, None, "The folder of a trained deeper run, to compare with; without --run one is trained."
+)
 
 
 def _paths(setting: Setting, progress: Progress | None, **options: Any) -> Result:
@@ -192,6 +198,32 @@ def _lesion(setting: Setting, progress: Progress | None, **options: Any) -> Resu
     return lesion(model, some_test, some, plain, names, draws, setting.seed, progress)
 
 
+def _responses(setting: Setting, progress: Progress | None, **options: Any) -> Result:
+    sizes = (4, 16) if setting.quick else (None, None)
+    setting = fit.sized(setting, *sizes)
+    train, _ = fit.images_for(setting)
+    batch = normalised(train, np.arange(min(256, len(train))), np.float32)
+    name = setting.run or setting.model
+    responses(
+        {name: setting.network(np.float32)}, batch, training=True
+    )  # refuses what cannot be compared before it trains
+    settings, pairs = {name: setting}, []
+    for option, found in (("plain", fit.twin), ("deeper", partial(fit.deeper, quick=setting.quick))):
+        if options[option] is not None:
+            other, settings[options[option]] = options[option], setting.with_(run=options[option])
+        elif setting.run is None:
+            other = found(setting.model)
+            settings[other] = setting.with_(model=other)
+        else:
+            continue
+        pairs.append((name, other) if option == "plain" else (other, name))
+    networks = {}
+    for i, (each, its) in enumerate(settings.items()):
+        report = fit.within(progress, i, len(settings) + 1, f"training {each}")
+        networks[each] = fit.network_of(its, train, options["steps"] or (150 if setting.quick else None), report)
+    return responses(networks, batch, pairs, progress=progress)
+
+
 def _whole_numbers(name: str, text: str) -> list[int]:
     """The numbers of a text such as "0,1,3". Raises ConfigError for any other."""
     parts = text.split(",")
@@ -213,6 +245,7 @@ EXPERIMENTS = {
         Experiment(Truncate, _truncate, {"batch_size": 32}, (STEPS, LONGEST)),
         Experiment(Cuts, _cut, {"batch_size": 32}, (STEPS,)),
         Experiment(Lesion, _lesion, {"batch_size": 32}, (STEPS, PLAIN)),
+        Experiment(Responses, _responses, {"batch_size": 32}, (STEPS, PLAIN, DEEPER)),
     )
 }
 

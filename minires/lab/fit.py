@@ -16,6 +16,7 @@ from ..anomaly import all_finite
 from ..data import Augmentation, Dataset, Loader
 from ..errors import ConfigError, DataError
 from ..grad_mode import no_grad
+from ..models.resnet_cifar import DEPTHS
 from ..nn import Module
 from ..optim import SGD, OneCycleLR, split_decay
 from ..recorded import RecordedStep
@@ -28,7 +29,7 @@ Gradients = Callable[[NDArray[Any], NDArray[Any]], float]  # images, labels → 
 MOST_STEPS = 1_000_000
 
 STEPS, QUICK_STEPS = 1000, 200
-QUICK_IMAGES = 128  # A narrow ResNet-20 learns them by heart in that many steps. It would learn no more in seconds
+QUICK_IMAGES = 128  # a narrow ResNet-20 learns them by heart in that many steps, and would learn no more in seconds
 
 
 # --- the gradient
@@ -214,6 +215,15 @@ def twin(name: str) -> str:
     if found == name or found not in models.MODELS:
         raise ConfigError(f"{name} has no plain twin: choose a residual network such as resnet20 or preresnet20")
     return found
+
+
+def deeper(name: str, quick: bool = False) -> str:
+    """The name of a deeper network of the same kind: of resnet20 resnet56, quicker resnet32. Raises ConfigError without one."""
+    kind, depth = name.rstrip("0123456789"), name[len(name.rstrip("0123456789")) :]
+    found = [f"{kind}{d}" for d in DEPTHS if depth and int(depth) < d <= 110 and int(depth) in DEPTHS]
+    if not found:
+        raise ConfigError(f"{name} has no deeper network to compare with: choose one such as resnet20")
+    return found[0 if quick else min(2, len(found) - 1)]
 
 
 def within(progress: Progress | None, part: int, parts: int, what: str) -> Progress:
