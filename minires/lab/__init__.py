@@ -5,6 +5,7 @@ Each is a function that takes a network and returns a result with its numbers, a
 """
 
 from .flow import Flow, flow, flow_networks
+from .bugs import MISTAKES, Bugs, Mistake, Training, bugs, inject
 from .graph import Addition, Graph, Rule, record
 from .identity import Identity, identity, identity_networks
 from .cut import Cuts, cut
@@ -21,8 +22,10 @@ from .split import Split, split
 from .truncate import Truncate, truncate
 
 __all__ = [
+    "MISTAKES",
     "About",
     "Addition",
+    "Bugs",
     "ByLength",
     "Cut",
     "Flow",
@@ -32,6 +35,7 @@ __all__ = [
     "Graph",
     "Lesion",
     "MeanLength",
+    "Mistake",
     "OnePath",
     "Paths",
     "Refine",
@@ -49,6 +53,10 @@ __all__ = [
     "identity_networks",
     "cut",
     "lesion",
+    "Training",
+    "Verdict",
+    "bugs",
+    "inject",
     "mean_path_length",
     "paths",
     "record",

@@ -19,6 +19,8 @@ from ..nn import Module
 from . import fit
 from .cut import Cuts, cut
 from .lesion import Lesion, lesion
+from ..errors import ConfigError, DataError, brief, nearest
+from .bugs import QUICK, Bugs, Training, bugs
 from .paths import Paths, Progress, paths
 from .refine import Refine, refine
 from .responses import Responses, responses
@@ -27,6 +29,7 @@ from .setting import Setting
 from .shatter import Shatter, shatter
 from .spectrum import Spectrum, spectrum
 from .setting import Setting, normalised
+from .setting import Setting, deeper, normalised
 from .split import Split, split
 from .truncate import Truncate, truncate
 
@@ -72,6 +75,10 @@ PLAIN = Option("plain", str, None, "The folder of a trained plain run, as contro
 DEEPER = Option(
     "deeper", str, None, "The folder of a trained deeper run, to compare with; without --run one is trained."
 )
+
+INJECT = Option("inject", str, None, "The mistake to put in, by name, such as skip-dropped; all of them by default.")
+MYSTERY = Option("mystery", int, None, "Put in a mistake that this seed chooses, without saying which.")
+ANSWER = Option("answer", str, None, "Your answer to the mystery, the name of a mistake, to be graded.")
 
 
 def _paths(setting: Setting, progress: Progress | None, **options: Any) -> Result:
@@ -232,6 +239,21 @@ def _whole_numbers(name: str, text: str) -> list[int]:
     return [int(p) for p in parts]
 
 
+def _bugs(setting: Setting, progress: Progress | None, **options: Any) -> Result:
+    name, mystery, answer = options["inject"], options["mystery"], options["answer"]
+    names = [name] if name is not None else list(QUICK) if setting.quick and mystery is None else None
+    images, epochs = (256, 6) if setting.quick else (2000, 6)
+    dataset = setting.datasets()[0]
+    chosen = np.random.default_rng(setting.seed).choice(len(dataset), min(images, len(dataset)), replace=False)
+    batch = normalised(dataset, chosen, np.float32)
+    training = Training(epochs * (len(chosen) // setting.batch_size), setting.batch_size, seed=setting.seed)
+    second = deeper(setting)
+    twin = None if second is None else second.network()
+    result = bugs(setting.network(), batch, names, twin, training, mystery, answer, progress)
+    result.second = "" if second is None else second.model
+    return result
+
+
 EXPERIMENTS = {
     e.about.name: e
     for e in (
@@ -246,6 +268,7 @@ EXPERIMENTS = {
         Experiment(Cuts, _cut, {"batch_size": 32}, (STEPS,)),
         Experiment(Lesion, _lesion, {"batch_size": 32}, (STEPS, PLAIN)),
         Experiment(Responses, _responses, {"batch_size": 32}, (STEPS, PLAIN, DEEPER)),
+        Experiment(Bugs, _bugs, {"model": "resnet8", "width": 8, "image_size": 16}, (INJECT, MYSTERY, ANSWER)),
     )
 }
 

@@ -101,6 +101,20 @@ class Setting:
         return [normalised(train, indices, dtype) for indices in drawn]
 
 
+def deeper(setting: Setting) -> Setting | None:
+    """The setting with the next deeper model of the same family; None for the deepest, for others, and for a trained run."""
+    family, depth = _family_and_depth(setting.model)
+    if setting.run is not None or depth is None:
+        return None
+    depths = sorted(d for f, d in map(_family_and_depth, models.names()) if f == family and d is not None and d > depth)
+    return setting.with_(model=f"{family}{depths[0]}") if depths else None
+
+
+def _family_and_depth(model: str) -> tuple[str, int | None]:
+    family = model.rstrip("0123456789")
+    return family, int(model[len(family) :]) if model != family else None
+
+
 def normalised(
     dataset: Dataset, indices: NDArray[np.integer], dtype: DTypeLike
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
