@@ -242,7 +242,7 @@ def _whole_numbers(name: str, text: str) -> list[int]:
 def _bugs(setting: Setting, progress: Progress | None, **options: Any) -> Result:
     name, mystery, answer = options["inject"], options["mystery"], options["answer"]
     names = [name] if name is not None else list(QUICK) if setting.quick and mystery is None else None
-    images, epochs = (256, 6) if setting.quick else (2000, 6)
+    images, epochs = (256, 6) if setting.quick else (2000, 15)
     dataset = setting.datasets()[0]
     chosen = np.random.default_rng(setting.seed).choice(len(dataset), min(images, len(dataset)), replace=False)
     batch = normalised(dataset, chosen, np.float32)

@@ -88,7 +88,7 @@ def test_training_is_that_of_a_loop_written_out(found):
                     loss.backward()
             for p in model.parameters():
                 velocity[p] = 0.9 * velocity[p] + p.grad
-                p.data = (p.data - 0.05 * (1 + math.cos(math.pi * step / 6)) * velocity[p]).astype(np.float32)
+                p.data = (p.data - 0.025 * (1 + math.cos(math.pi * step / 6)) * velocity[p]).astype(np.float32)
         accuracy = found.right_accuracy if name is None else found.accuracy[0]
         assert abs(accuracy - np.mean(right[-2:])) < 0.07  # an epoch is two steps; rounding may turn an image or two
     np.testing.assert_array_equal(found.loss[1], found.right_loss)  # it has no effect here

@@ -41,7 +41,7 @@ class Training(NamedTuple):
 
     steps: int = 300
     batch_size: int = 32
-    lr: float = 0.1
+    lr: float = 0.05
     seed: int = 0
 
 
