@@ -4,12 +4,11 @@ Each is a function that takes a network and returns a result with its numbers, a
 ``to_json()``; ``minires lab NAME`` runs it on the command line.
 """
 
-from .flow import Flow, flow, flow_networks
 from .bugs import MISTAKES, Bugs, Mistake, Training, bugs, inject
+from .cut import Cuts, cut
+from .flow import Flow, flow, flow_networks
 from .graph import Addition, Graph, Rule, record
 from .identity import Identity, identity, identity_networks
-from .cut import Cuts, cut
-from .graph import Addition, Graph, Rule, record
 from .lesion import Lesion, lesion
 from .paths import Paths, mean_path_length, paths
 from .refine import Refine, refine
@@ -28,11 +27,10 @@ __all__ = [
     "Bugs",
     "ByLength",
     "Cut",
+    "Cuts",
     "Flow",
     "Graph",
     "Identity",
-    "Cuts",
-    "Graph",
     "Lesion",
     "MeanLength",
     "Mistake",
@@ -45,25 +43,24 @@ __all__ = [
     "Shatter",
     "Spectrum",
     "Split",
+    "Training",
     "Truncate",
     "Verdict",
+    "bugs",
+    "cut",
     "flow",
     "flow_networks",
     "identity",
     "identity_networks",
-    "cut",
-    "lesion",
-    "Training",
-    "Verdict",
-    "bugs",
     "inject",
+    "lesion",
     "mean_path_length",
     "paths",
     "record",
     "refine",
+    "responses",
     "shatter",
     "spectrum",
-    "responses",
     "split",
     "truncate",
 ]

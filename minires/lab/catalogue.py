@@ -12,24 +12,20 @@ import numpy as np
 from .. import models
 from ..errors import ConfigError, DataError, brief, nearest
 from ..models.resnet_cifar import DEPTHS
-from .flow import FAMILIES, Flow, flow, flow_networks
-from .identity import Identity, identity, identity_networks
-from ..errors import ConfigError, DataError, brief, nearest
 from ..nn import Module
 from . import fit
-from .cut import Cuts, cut
-from .lesion import Lesion, lesion
-from ..errors import ConfigError, DataError, brief, nearest
 from .bugs import QUICK, Bugs, Training, bugs
+from .cut import Cuts, cut
+from .flow import FAMILIES, Flow, flow, flow_networks
+from .identity import Identity, identity, identity_networks
+from .lesion import Lesion, lesion
 from .paths import Paths, Progress, paths
 from .refine import Refine, refine
 from .responses import Responses, responses
 from .result import About, Result, parsed
-from .setting import Setting
+from .setting import Setting, deeper, normalised
 from .shatter import Shatter, shatter
 from .spectrum import Spectrum, spectrum
-from .setting import Setting, normalised
-from .setting import Setting, deeper, normalised
 from .split import Split, split
 from .truncate import Truncate, truncate
 
@@ -66,8 +62,9 @@ AT = Option(
 SAMPLES = Option("samples", int, 0, "Single paths of each length to sample, as Veit et al. did; none by default.")
 NETWORKS = Option("networks", int, 20, "Random networks of each kind, whose mean is taken; 20 by default.")
 MODULES = Option("at", str, "", "Modules, separated by commas, such as layer1; by default all blocks and stages.")
-
-STEPS = Option("steps", int, None, "Steps of training, 100 by default (--quick: 3); it looks after 0, 1, 10, 100 ….")
+FLOW_STEPS = Option(
+    "steps", int, None, "Steps of training, 100 by default (--quick: 3); it looks after 0, 1, 10, 100 …."
+)
 RATE = Option("lr", float, 0.1, "Learning rate.")
 STEPS = Option("steps", int, None, "Steps of each training; 1000 by default, fewer with --quick.")
 LONGEST = Option("longest", str, None, "Greatest path lengths, such as 0,1,3; the whole gradient is added.")
@@ -167,6 +164,8 @@ def _depth(setting: Setting) -> int:
             "not one of them"
         )
     return int(depth)
+
+
 def _training(setting: Setting, steps: int | None, quick_steps: int) -> tuple[Any, ...]:
     """(network, training set, test set) for the trainings of an experiment, and the settings of ``fit.fit``."""
     setting = fit.sized(setting, 4 if setting.quick else 8, 16)
@@ -260,15 +259,15 @@ EXPERIMENTS = {
         Experiment(Paths, _paths, {"batch_size": 16}, (AT, EVALUATION, SAMPLES)),
         Experiment(Split, _split, {"batch_size": 32}, (EVALUATION,)),
         Experiment(Refine, _refine, {"batch_size": 64}, (EVALUATION,)),
-        Experiment(Shatter, _shatter, {}, (NETWORKS,)),
-        Experiment(Spectrum, _spectrum, {"model": "preresnet20"}, (MODULES,)),
-        Experiment(Flow, _flow, {"model": "resnet56"}, (STEPS, RATE)),
-        Experiment(Identity, _identity, {"model": "preresnet56"}),
+        Experiment(Flow, _flow, {"model": "resnet56"}, (FLOW_STEPS, RATE)),
         Experiment(Truncate, _truncate, {"batch_size": 32}, (STEPS, LONGEST)),
         Experiment(Cuts, _cut, {"batch_size": 32}, (STEPS,)),
-        Experiment(Lesion, _lesion, {"batch_size": 32}, (STEPS, PLAIN)),
-        Experiment(Responses, _responses, {"batch_size": 32}, (STEPS, PLAIN, DEEPER)),
         Experiment(Bugs, _bugs, {"model": "resnet8", "width": 8, "image_size": 16}, (INJECT, MYSTERY, ANSWER)),
+        Experiment(Shatter, _shatter, {}, (NETWORKS,)),
+        Experiment(Identity, _identity, {"model": "preresnet56"}),
+        Experiment(Lesion, _lesion, {"batch_size": 32}, (STEPS, PLAIN)),
+        Experiment(Spectrum, _spectrum, {"model": "preresnet20"}, (MODULES,)),
+        Experiment(Responses, _responses, {"batch_size": 32}, (STEPS, PLAIN, DEEPER)),
     )
 }
 
