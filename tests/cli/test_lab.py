@@ -19,7 +19,12 @@ def test_the_list(minires):
         assert experiment.about.summary in out
 
 
-@pytest.mark.parametrize("name", catalogue.EXPERIMENTS)
+FAST = ("paths", "split")  # the others take more than a second
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in catalogue.EXPERIMENTS]
+)
 def test_an_experiment(minires, tmp_path, name):
     code, out, err = minires("lab", name, *QUICK, "--out", str(tmp_path / "kept"))
     assert (code, err) == (0, "")
@@ -28,8 +33,9 @@ def test_an_experiment(minires, tmp_path, name):
     assert re.search(r"^(seen|not seen|unclear): ", out, re.MULTILINE)
     text = (tmp_path / "kept" / "result.json").read_text("utf-8")
     result = catalogue.read(text)
-    assert result.settings["model"] == "resnet8"
-    assert result.settings["width"] == 4
+    if name != "shatter":  # which builds networks of its own
+        assert result.settings["model"] == "resnet8"
+        assert result.settings["width"] == 4
     assert result.verdict.because in out
     assert (tmp_path / "kept" / "picture.png").read_bytes().startswith(b"\x89PNG")
 
