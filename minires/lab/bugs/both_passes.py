@@ -123,7 +123,7 @@ BOTH_PASSES = (
         "labels-shifted",
         "loss",
         "each image gets the label of the one before it in the batch",
-        "every gradient is right, and there is nothing to learn but by heart.",
+        "every gradient is right, and there is nothing to learn: with shuffled batches not even by heart.",
         "same",
         (Patch(F, "cross_entropy", _next_label),),
         both_passes=True,

@@ -59,7 +59,7 @@ class Bugs(Result):
         "network; seen if at least half of those that a mistake affects train, not seen if fewer than a tenth do, otherwise "
         "unclear, as when the right network stays below twice chance",
         scale="a statement from experience, with no experiment behind it; here a narrow ResNet-8 and a few seconds of training "
-        "for each mistake, about five minutes for all. --quick takes six of the mistakes. Training runs fused, and the fused "
+        "for each mistake, about four minutes for all. --quick takes six of the mistakes. Training runs fused, and the fused "
         "operations have each mistake too",
         examples=(
             ("", "trains and checks a network with each mistake"),
