@@ -65,7 +65,7 @@ class Spectrum(Result):
         "more than 3 in one or if c is negative, otherwise unclear",
         scale="the law is for many wide layers x + F(x) of small random F; here stages of a few blocks of two convolutions "
         "with few channels, since J has at most 4,096 × 4,096 elements. The default, a ResNet of width 8 on 16×16 pixels, "
-        "takes about two minutes; width 64 on 4×4 pixels is nearer to the law, in half a minute. The ReLU after the addition "
+        "takes half a minute or more; width 64 on 4×4 pixels is nearer to the law, and faster. The ReLU after the addition "
         "in networks of He et al. 2015 is outside the law",
         examples=(
             ("", "looks at a new pre-activation ResNet-20 of width 8, on 16×16 pixels"),
