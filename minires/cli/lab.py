@@ -129,7 +129,11 @@ def run_all(
     from . import display
 
     console, rows, began = display.console(), [], perf_counter()
-    where: dict[str, Any] = {"dataset": dataset, "data_dir": None if data_dir is None else str(data_dir), "quick": quick}
+    where: dict[str, Any] = {
+        "dataset": dataset,
+        "data_dir": None if data_dir is None else str(data_dir),
+        "quick": quick,
+    }
     with display.bar(console, "", len(EXPERIMENTS)) as advance:
         for name, experiment in EXPERIMENTS.items():
             advance(0, name)
