@@ -188,7 +188,7 @@ def _cut(setting: Setting, progress: Progress | None, **options: Any) -> Result:
 
 
 def _lesion(setting: Setting, progress: Progress | None, **options: Any) -> Result:
-    sizes = (4, 16) if setting.quick else (None, None)
+    sizes = (8, 16) if setting.quick else (None, None)
     setting = fit.sized(setting, *sizes)
     names = setting.run or setting.model, options["plain"] or ("plain" if setting.run else fit.twin(setting.model))
     train, test = fit.images_for(setting)

@@ -78,7 +78,7 @@ class Lesion(Result):
         "more. Their control was a VGG network, here the plain twin. Without --run both are trained for 1,000 steps, about "
         "three minutes for a ResNet-20; with --quick they learn 128 images by heart, and the errors are of these",
         examples=(
-            ("--quick", "trains a ResNet-20 of width 4 and its plain twin for seconds"),
+            ("--quick", "trains a ResNet-20 of width 8 and its plain twin for seconds"),
             (
                 "--run runs/resnet56 --plain runs/plain56 --out lesion",
                 "looks at trained networks, and keeps the result",
