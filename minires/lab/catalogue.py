@@ -119,7 +119,7 @@ def _flow(setting: Setting, progress: Progress | None, **options: Any) -> Result
     steps = [n for n in (0, *(10**k for k in range(10))) if n < last] + [last]
     setting, used = _narrow(setting)
     networks = (
-        {setting.model: setting.network(np.float32)}
+        {"the run's": setting.network(np.float32)}
         if setting.run
         else flow_networks(_depth(setting), setting.seed, **_given(setting, "width"))
     )
@@ -143,7 +143,7 @@ def _given(setting: Setting, *names: str) -> dict[str, Any]:
 def _identity(setting: Setting, progress: Progress | None, **options: Any) -> Result:
     setting, used = _narrow(setting)
     if setting.run:
-        networks = {setting.model: setting.network()}
+        networks = {"the run's": setting.network()}
     else:
         networks = identity_networks(_depth(setting), setting.seed, **_given(setting, "width"))
         networks = {name: network.double() for name, network in networks.items()}

@@ -76,7 +76,7 @@ class Identity(Result):
         "networks with batch norm whose shares are not all 0: seen if it is between 2/3 and 3/2 in all of them, not seen if it "
         "is below 1/2 or above 2 in one, otherwise unclear; also unclear if no stage has an l of 3",
         scale="De & Smith look at fully-connected networks and Wide-ResNets; here it is pre-activation "
-        "networks of 56 layers for CIFAR (or as many as --model has), one batch. Without --quick it takes about two minutes",
+        "networks of 56 layers for CIFAR (or as many as --model has), one batch. Without --quick it takes about half a minute",
         examples=(
             ("", "compares six networks of 56 layers"),
             ("--model preresnet110 --width 8 --image-size 16", "compares deeper ones"),
@@ -123,9 +123,11 @@ class Identity(Result):
             style = STYLES[i % len(STYLES)]
             top.plot(n, self.share[name], label=name, markersize=3, linewidth=1.0, **style)
             bottom.errorbar([i], [length], [2 * self.length_error[i]], color=style["color"], marker=style["marker"])
+            if math.isnan(length):
+                bottom.text(i, 0.0, "no gradient", ha="center", fontsize=7)
         top.set_ylabel("share of the variance")
         top.set_xlabel("block, from input to output")
-        top.set_ylim(-0.03, 1.03)
+        top.set_ylim(-0.03, 1.4)  # with room for the legend
         top.legend(fontsize=7, ncols=4, loc="upper center")
         step = max(1, len(n) // 12)
         top.set_xticks(n[::step], [f"{i + 1}" for i in n[::step]], fontsize=7)
