@@ -60,7 +60,7 @@ class Truncate(Result):
         summary="training with the exact gradient of short paths only, the forward pass unchanged",
         question="A residual network is trained with the gradient of its short paths alone. How short may they be?",
         claim="“only the short paths are needed during training, as longer paths do not contribute any gradient” (Veit et al. "
-        "2016, abstract; §4.3: training a ResNet-110 with random halves of its modules gave 5.96 % error, the whole 6.10 %)",
+        "2016, abstract; §4.3: training a ResNet-110 on the effective paths alone gave 5.96 % error, on all 6.10 %)",
         rule="of the test accuracy that the whole gradient adds to K = 0, where no residual function is trained, the fraction "
         "that the largest K up to a third of L adds: seen if it is 0.9 or more, not seen if it is less than 0.5, otherwise "
         "unclear; unclear too if the whole gradient adds less than three standard errors, or no such K above 0 was tried",
