@@ -158,16 +158,16 @@ def _run(name: str, settings: dict[str, Any], options: dict[str, Any], out: Path
     setting = Setting(**settings)
     if out is not None and out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is no folder: --out takes the name of one for result.json and picture.png")
-    console, said = display.console(stderr=as_json), False
+    console, said, at = display.console(stderr=as_json), False, 0
 
     def progress(done: int, total: int, what: str) -> None:
-        nonlocal said
+        nonlocal said, at
         if not said:  # not before it is known that there is something to show
             _introduce(console, EXPERIMENTS[name].about)
-        said = True
-        advance(0, f"{what}, {done} of {total}")
+        said, before, at = True, at, max(at, 100 * done // max(1, total))
+        advance(at - before, f"{what}, {done} of {total}")
 
-    with display.bar(console, name, 1) as advance:
+    with display.bar(console, name, 100) as advance:
         result = run(name, setting, progress, **options)
     if not said:
         _introduce(console, EXPERIMENTS[name].about)

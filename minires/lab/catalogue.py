@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from .paths import Paths, Progress, paths
 from .refine import Refine, refine
 from .responses import Responses, responses
 from .result import About, Result, parsed
-from .setting import Setting, deeper, normalised
+from .setting import Setting, deeper, family_and_depth, normalised
 from .shatter import Shatter, shatter
 from .spectrum import Spectrum, spectrum
 from .split import Split, split
@@ -42,13 +41,16 @@ class Option(NamedTuple):
 class Experiment(NamedTuple):
     """result: the class of its results; run(setting, progress, **options) → such a result.
 
-    defaults: of the Setting; options: those of its own.
+    defaults: of the Setting; options: those of its own; size, quick_size: width and image size where neither the user nor a run
+    says them, (None, None) for the model's and the data set's.
     """
 
     result: type[Result]
     run: Callable[..., Result]
     defaults: dict[str, Any]
     options: tuple[Option, ...] = ()
+    size: tuple[int | None, int | None] = (None, None)
+    quick_size: tuple[int | None, int | None] = (None, None)
 
     @property
     def about(self) -> About:
@@ -101,15 +103,10 @@ def _shatter(setting: Setting, progress: Progress | None, **options: Any) -> Res
 
 
 def _spectrum(setting: Setting, progress: Progress | None, **options: Any) -> Result:
-    if setting.run is None:  # the numbers of a run's network are what they are
-        width, size = (16, 4) if setting.quick else (8, 16)
-        setting = setting.with_(width=setting.width or width, image_size=setting.image_size or size)
     images, _ = setting.batch()
     modules = [name.strip() for name in options["at"].split(",")] if options["at"] else None
     statistics = images if setting.run is None else None
-    result = spectrum(setting.network(), images[0], modules, statistics, progress)
-    result.settings |= setting.to_dict()
-    return result
+    return spectrum(setting.network(), images[0], modules, statistics, progress)
 
 
 def _flow(setting: Setting, progress: Progress | None, **options: Any) -> Result:
@@ -117,58 +114,44 @@ def _flow(setting: Setting, progress: Progress | None, **options: Any) -> Result
     if last < 0:
         raise ConfigError(f"steps must be a whole number from 0 up, not {last}")
     steps = [n for n in (0, *(10**k for k in range(10))) if n < last] + [last]
-    setting, used = _narrow(setting)
     networks = (
         {"the run's": setting.network(np.float32)}
         if setting.run
-        else flow_networks(_depth(setting), setting.seed, **_given(setting, "width"))
+        else flow_networks(_depth(setting), setting.seed, **_width(setting))
     )
-    result = flow(networks, setting.batches(last + 1, np.float32), steps, options["lr"], progress=progress)
-    result.settings |= used
-    return result
+    return flow(networks, setting.batches(last + 1, np.float32), steps, options["lr"], progress=progress)
 
 
-def _narrow(setting: Setting) -> tuple[Setting, dict[str, Any]]:
-    """The setting, with --quick as narrow and small as goes without less depth where it says nothing else; what has changed."""
-    used = {"width": 4, "image_size": 16} if setting.quick and not setting.run else {}
-    used |= _given(setting, *used)
-    return setting.with_(**used), used
-
-
-def _given(setting: Setting, *names: str) -> dict[str, Any]:
-    """Those of a setting's fields that are not None."""
-    return {name: getattr(setting, name) for name in names if getattr(setting, name) is not None}
+def _width(setting: Setting) -> dict[str, Any]:
+    """The width as an option of a model's constructor, if the setting has one."""
+    return {} if setting.width is None else {"width": setting.width}
 
 
 def _identity(setting: Setting, progress: Progress | None, **options: Any) -> Result:
-    setting, used = _narrow(setting)
     if setting.run:
         networks = {"the run's": setting.network()}
     else:
-        networks = identity_networks(_depth(setting), setting.seed, **_given(setting, "width"))
+        networks = identity_networks(_depth(setting), setting.seed, **_width(setting))
         networks = {name: network.double() for name, network in networks.items()}
     draws = 4 if setting.quick else 16
-    result = identity(networks, setting.batch(), True, draws, setting.seed, progress)
-    result.settings |= used
-    return result
+    return identity(networks, setting.batch(), True, draws, setting.seed, progress)
 
 
 def _depth(setting: Setting) -> int:
     """The depth of the setting's model, of a family of CIFAR networks. Raises ConfigError for any other model."""
     if setting.model not in models.MODELS:
         models.create(setting.model)  # which says so
-    family, depth = re.fullmatch(r"(.*?)(\d*)", setting.model).groups()  # type: ignore[union-attr]  # which matches anything
-    if family not in FAMILIES.values() or int(depth) not in DEPTHS:
+    family, depth = family_and_depth(setting.model)
+    if family not in FAMILIES.values() or depth is None or depth not in DEPTHS:
         raise ConfigError(
             f"this experiment compares networks for CIFAR of one depth, that of --model, such as resnet56: {setting.model} is "
             "not one of them"
         )
-    return int(depth)
+    return depth
 
 
 def _training(setting: Setting, steps: int | None, quick_steps: int) -> tuple[Any, ...]:
     """(network, training set, test set) for the trainings of an experiment, and the settings of ``fit.fit``."""
-    setting = fit.sized(setting, 4 if setting.quick else 8, 16)
     steps = (quick_steps if setting.quick else fit.STEPS) if steps is None else steps
     options = {"steps": steps, "batch_size": setting.batch_size, "seed": setting.seed}
     return setting.network(np.float32), *fit.images_for(setting), options | {"augment": fit.augmentation(setting)}
@@ -188,8 +171,6 @@ def _cut(setting: Setting, progress: Progress | None, **options: Any) -> Result:
 
 
 def _lesion(setting: Setting, progress: Progress | None, **options: Any) -> Result:
-    sizes = (8, 16) if setting.quick else (None, None)
-    setting = fit.sized(setting, *sizes)
     names = setting.run or setting.model, options["plain"] or ("plain" if setting.run else fit.twin(setting.model))
     train, test = fit.images_for(setting)
     some, some_test = (d.take(np.arange(min(512 if setting.quick else 2048, len(d)))) for d in (train, test))
@@ -205,8 +186,6 @@ def _lesion(setting: Setting, progress: Progress | None, **options: Any) -> Resu
 
 
 def _responses(setting: Setting, progress: Progress | None, **options: Any) -> Result:
-    sizes = (4, 16) if setting.quick else (None, None)
-    setting = fit.sized(setting, *sizes)
     train, _ = fit.images_for(setting)
     batch = normalised(train, np.arange(min(256, len(train))), np.float32)
     name = setting.run or setting.model
@@ -259,15 +238,15 @@ EXPERIMENTS = {
         Experiment(Paths, _paths, {"batch_size": 16}, (AT, EVALUATION, SAMPLES)),
         Experiment(Split, _split, {"batch_size": 32}, (EVALUATION,)),
         Experiment(Refine, _refine, {"batch_size": 64}, (EVALUATION,)),
-        Experiment(Flow, _flow, {"model": "resnet56"}, (FLOW_STEPS, RATE)),
-        Experiment(Truncate, _truncate, {"batch_size": 32}, (STEPS, LONGEST)),
-        Experiment(Cuts, _cut, {"batch_size": 32}, (STEPS,)),
-        Experiment(Bugs, _bugs, {"model": "resnet8", "width": 8, "image_size": 16}, (INJECT, MYSTERY, ANSWER)),
+        Experiment(Flow, _flow, {"model": "resnet56"}, (FLOW_STEPS, RATE), quick_size=(4, 16)),
+        Experiment(Truncate, _truncate, {"batch_size": 32}, (STEPS, LONGEST), (8, 16), (4, 16)),
+        Experiment(Cuts, _cut, {"batch_size": 32}, (STEPS,), (8, 16), (4, 16)),
+        Experiment(Bugs, _bugs, {"model": "resnet8"}, (INJECT, MYSTERY, ANSWER), (8, 16), (8, 16)),
         Experiment(Shatter, _shatter, {}, (NETWORKS,)),
-        Experiment(Identity, _identity, {"model": "preresnet56"}),
-        Experiment(Lesion, _lesion, {"batch_size": 32}, (STEPS, PLAIN)),
-        Experiment(Spectrum, _spectrum, {"model": "preresnet20"}, (MODULES,)),
-        Experiment(Responses, _responses, {"batch_size": 32}, (STEPS, PLAIN, DEEPER)),
+        Experiment(Identity, _identity, {"model": "preresnet56"}, quick_size=(4, 16)),
+        Experiment(Lesion, _lesion, {"batch_size": 32}, (STEPS, PLAIN), quick_size=(8, 16)),
+        Experiment(Spectrum, _spectrum, {"model": "preresnet20"}, (MODULES,), (8, 16), (16, 4)),
+        Experiment(Responses, _responses, {"batch_size": 32}, (STEPS, PLAIN, DEEPER), quick_size=(4, 16)),
     )
 }
 
@@ -284,6 +263,7 @@ def find(name: str) -> Experiment:
 def run(name: str, setting: Setting, progress: Progress | None = None, **options: Any) -> Result:
     """Run an experiment. options: of its own; those that are missing have their defaults."""
     experiment = find(name)
+    setting = setting.sized(*(experiment.quick_size if setting.quick else experiment.size))
     options = {option.name: options.get(option.name, option.default) for option in experiment.options}
     result = experiment.run(setting, progress, **options)
     given = {key: value for key, value in options.items() if value not in (None, False)}

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ..data import Augmentation, Dataset
 from ..nn import Module
-from .fit import STEPS, evaluated, smoothed, style, total, trained_copy, within
-from .graph import Graph, Rule, record
+from .fit import STEPS, smoothed, style, trained_copies
+from .graph import Graph, Rule, record, total
 from .paths import Progress, needs_additions
 from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict, norm
 from .rules import Cut
@@ -139,21 +139,8 @@ def cut(
     images = normalised(train, np.arange(min(PROBED, len(train))), np.float32)
     graph = record(model, *images, training=True)
     needs_additions(graph, model)
-    rows = []
-    for i, (name, rule) in enumerate(SIDES.items()):
-        trained, losses = trained_copy(
-            model,
-            train,
-            rule,
-            steps=steps,
-            batch_size=batch_size,
-            lr=lr,
-            seed=seed,
-            augment=augment,
-            progress=within(progress, i, len(SIDES), name),
-        )
-        rows.append((losses, evaluated(trained, train)[0], *evaluated(trained, test)))
-    names = ("losses", "train_loss", "test_loss", "accuracy")
+    how = {"steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed, "augment": augment}
+    found = trained_copies(model, train, test, SIDES, progress, **how)
     return Cuts(
         settings={"model": type(model).__name__, "steps": steps, "seed": seed},
         cuts=list(SIDES),
@@ -161,7 +148,7 @@ def cut(
         chance=float(np.bincount(test.labels).max() / len(test)),
         blocks=[a.name for a in graph.additions],
         profile=np.array([profile(graph, rule) for rule in SIDES.values()]),
-        **{name: np.array(column) for name, column in zip(names, zip(*rows))},
+        **found,
     )
 
 

@@ -18,6 +18,7 @@ from ..errors import ConfigError
 from ..nn import Module, Sequential
 from ..ops.convolution import Conv2d
 from ..ops.linear import Linear, MatMul
+from ..ops.shortcut import ZeroPadShortcut
 from ..tensor import Op, Tensor
 from .graph import Graph, record
 from .result import norm
@@ -201,7 +202,7 @@ def _kind(shortcut: Tensor, fork: Tensor, graph: Graph, modules: dict[str, Modul
         x = x.op.inputs[0]
     if any(isinstance(op, Conv2d) for op in ops):
         return "projection"
-    return {"zeropadshortcut": "zero padding"}.get(ops[0].name.replace("_", ""), ops[0].name)
+    return "zero padding" if any(isinstance(op, ZeroPadShortcut) for op in ops) else ops[0].name
 
 
 def _add_gradients(explanation: Explanation, graph: Graph, outputs: list[Tensor]) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,9 @@ from ..nn import Module
 from ..optim import SGD, OneCycleLR, split_decay
 from ..recorded import RecordedStep
 from ..tensor import Tensor
-from .graph import Channels, Rule, record
+from .graph import Rule, record, total
 from .paths import Progress
-from .setting import Setting
+from .setting import Setting, family_and_depth
 
 Gradients = Callable[[NDArray[Any], NDArray[Any]], float]  # images, labels → the loss; sets the weights' gradients
 MOST_STEPS = 1_000_000
@@ -55,12 +54,6 @@ def gradient_by(model: Module, rule: Rule) -> Gradients:
         return float(graph.output.data)
 
     return gradients
-
-
-def total(channels: Channels) -> NDArray[Any] | None:
-    """The sum of channels; None where all are zero."""
-    present = [g for g in channels if g is not None]
-    return sum(present[1:], present[0]) if present else None
 
 
 # --- training
@@ -169,18 +162,26 @@ def trained_copy(
     return trained, losses
 
 
+def trained_copies(
+    model: Module,
+    train: Dataset,
+    test: Dataset,
+    rules: Mapping[str, Rule | None],
+    progress: Progress | None = None,
+    **options: Any,
+) -> dict[str, NDArray[np.float64]]:
+    """A ``trained_copy`` for every rule, by name, and what became of them, one row each in the order of the rules.
+
+    losses: (rules, steps); train_loss, test_loss and accuracy, on the test set: (rules,). options: those of ``fit``.
+    """
+    rows = []
+    for i, (name, rule) in enumerate(rules.items()):
+        trained, losses = trained_copy(model, train, rule, progress=within(progress, i, len(rules), name), **options)
+        rows.append((losses, evaluated(trained, train)[0], *evaluated(trained, test)))
+    return dict(zip(("losses", "train_loss", "test_loss", "accuracy"), map(np.array, zip(*rows))))
+
+
 # --- for the command line
-
-
-def sized(setting: Setting, width: int | None, image_size: int | None) -> Setting:
-    """The setting, with a width and a size of images where neither it nor a run says them."""
-    if setting.run is not None:
-        return setting
-    has_width = setting.model in models.MODELS and "width" in inspect.signature(models.MODELS[setting.model]).parameters
-    return setting.with_(
-        width=width if setting.width is None and has_width else setting.width,
-        image_size=image_size if setting.image_size is None else setting.image_size,
-    )
 
 
 def images_for(setting: Setting) -> tuple[Dataset, Dataset]:
@@ -219,8 +220,8 @@ def twin(name: str) -> str:
 
 def deeper(name: str, quick: bool = False) -> str:
     """The name of a deeper network of the same kind: of resnet20 resnet56, quicker resnet32. Raises ConfigError without one."""
-    kind, depth = name.rstrip("0123456789"), name[len(name.rstrip("0123456789")) :]
-    found = [f"{kind}{d}" for d in DEPTHS if depth and int(depth) < d <= 110 and int(depth) in DEPTHS]
+    family, depth = family_and_depth(name)
+    found = [f"{family}{d}" for d in DEPTHS if depth in DEPTHS and depth < d <= 110]
     if not found:
         raise ConfigError(f"{name} has no deeper network to compare with: choose one such as resnet20")
     return found[0 if quick else min(2, len(found) - 1)]

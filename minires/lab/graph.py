@@ -193,6 +193,12 @@ def _plus(a: Channels, b: Channels) -> Channels:
     return total
 
 
+def total(channels: Channels) -> NDArray[Any] | None:
+    """The sum of channels; None where all are zero."""
+    present = [g for g in channels if g is not None]
+    return sum(present[1:], present[0]) if present else None
+
+
 def _zip_longest(a: list[int], b: list[int]) -> Iterator[tuple[int, int]]:
     length = max(len(a), len(b))
     return zip(a + [0] * (length - len(a)), b + [0] * (length - len(b)))
@@ -262,7 +268,8 @@ def record(
 
     images: ndarray (N, C, H, W) of the weights' dtype; labels: ndarray (N,) of integers. loss: a function of the model's output
     in place of cross-entropy. training: the mode of the model, by default the one it is in; mode and running statistics are
-    restored. Raises what the model raises, DtypeError for a model without floats, and DataError for a loss that is not finite.
+    restored. Raises what the model raises, DtypeError for images of another dtype than the weights, ConfigError for backward
+    hooks on the model or neither labels nor a loss, and DataError for a loss that is not finite.
     """
     x = Tensor(np.array(images.data if isinstance(images, Tensor) else images, order="K"), requires_grad=True)
     if labels is None and loss is None:

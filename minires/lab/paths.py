@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, DataError
 from ..nn import Module
 from ..tensor import Tensor
-from .graph import Graph, record
+from .graph import Graph, record, total
 from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict, inner, norm
 from .rules import ByLength, MeanLength, OnePath
 
@@ -162,10 +162,11 @@ def paths(
     )
     report(0, steps, "the gradient")
     [[whole]] = graph.backward([x])
+    assert whole is not None  # one channel goes in, and x is on a path
     by_length = _padded(graph.backward([x], ByLength())[0], len(counts))
     [means] = graph.backward([x], MeanLength())
-    total = norm(whole)
-    if not math.isfinite(total):
+    size = norm(whole)
+    if not math.isfinite(size):
         raise DataError(f"the gradient at {at} is not finite: the network has diverged, or its weights are too large")
     norms = np.array([norm(g) for g in by_length])
     found = np.zeros((draws, len(counts)))
@@ -176,11 +177,11 @@ def paths(
     sampled, sampled_error = _sample(
         graph, x, counts, samples, rng, lambda n: report(2 + draws + n, steps, "single paths")
     )
-    square = max(total**2, 1e-300)
+    square = max(size**2, 1e-300)
     return Paths(
         settings={"model": type(model).__name__, "seed": seed, "images": len(batch[0])},
         place=at,
-        gradient_norm=total,
+        gradient_norm=size,
         norms=norms,
         shares=np.array([inner(g, whole) / square for g in by_length]),
         counts=counts,
@@ -188,7 +189,7 @@ def paths(
         energy_error=found.std(0, ddof=1) / math.sqrt(draws),
         draws=draws,
         mean_length=inner(means[1] if len(means) > 1 else None, whole) / square,
-        error=norm(_sum(by_length) - whole) / max(norms.sum(), 1e-300),
+        error=norm(total([*by_length, -whole])) / max(norms.sum(), 1e-300),
         sampled=sampled,
         sampled_error=sampled_error,
         samples=samples,
@@ -239,12 +240,3 @@ def _sample(
 
 def _padded(channels: list[Any], length: int) -> list[Any]:
     return channels + [None] * (length - len(channels))
-
-
-def _sum(channels: list[Any]) -> Any:
-    """The sum of channels, of which at least one is not None."""
-    present = [g for g in channels if g is not None]
-    total = present[0].copy()
-    for g in present[1:]:
-        total += g
-    return total

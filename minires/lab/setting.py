@@ -44,11 +44,27 @@ class Setting:
                 raise ConfigError(f"{name} must be a whole number from {least} to {most}, not {getattr(self, name)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """What a result says of its setting: everything that is not left out."""
-        return {name: value for name, value in asdict(self).items() if value is not None and value is not False}
+        """What a result says of its setting: everything that is not left out, of a run neither a model nor a data set."""
+        unused = ("model", "width", "dataset") if self.run is not None else ()
+        return {k: v for k, v in asdict(self).items() if v is not None and v is not False and k not in unused}
 
     def with_(self, **changes: Any) -> Setting:
         return replace(self, **changes)
+
+    def sized(self, width: int | None, image_size: int | None) -> Setting:
+        """With this width and size of images where the setting says nothing else; as it is for a run, whose size is its own."""
+        if self.run is not None:
+            return self
+        return replace(
+            self,
+            width=width if self.width is None and self._has_width else self.width,
+            image_size=image_size if self.image_size is None else self.image_size,
+        )
+
+    @property
+    def _has_width(self) -> bool:
+        """Whether the model is one that takes a width."""
+        return self.model in models.MODELS and "width" in inspect.signature(models.MODELS[self.model]).parameters
 
     def network(self, dtype: DTypeLike = np.float64, **options: Any) -> Module:
         """The network, in training mode: of the run, or new with weights by the seed. options: of its constructor.
@@ -61,8 +77,7 @@ class Setting:
             _, model, _ = training.load_run(Path(self.run))
             return model.to(dtype).train()
         options |= {} if self.width is None else {"width": self.width}
-        known = inspect.signature(models.MODELS[self.model]).parameters if self.model in models.MODELS else {}
-        if "width" in options and known and "width" not in known:
+        if "width" in options and self.model in models.MODELS and not self._has_width:
             raise ConfigError(f"{self.model} has no width: --width is for the CIFAR networks, such as resnet20")
         random.manual_seed(self.seed)
         return models.create(self.model, **{"num_classes": 10, **options}).to(dtype)
@@ -82,14 +97,9 @@ class Setting:
         train, test = averaged(train, self.image_size), averaged(test, self.image_size)
         return train, replace(test, mean=train.mean, std=train.std)
 
-    def batch(self, dtype: DTypeLike = np.float64, split: str = "train") -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """(images (N, C, H, W) normalised, labels (N,)), chosen by the seed."""
-        train, test = self.datasets()
-        chosen = train if split == "train" else test
-        if self.batch_size > len(chosen):
-            raise ConfigError(f"batch_size {self.batch_size} is more than the {len(chosen)} images of {chosen.name}")
-        indices = np.random.default_rng(self.seed).choice(len(chosen), self.batch_size, replace=False)
-        return normalised(chosen, indices, dtype)
+    def batch(self, dtype: DTypeLike = np.float64) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """(training images (N, C, H, W) normalised, labels (N,)), chosen by the seed."""
+        return self.batches(1, dtype)[0]
 
     def batches(self, count: int, dtype: DTypeLike = np.float64) -> list[tuple[NDArray[Any], NDArray[np.int64]]]:
         """Batches of training images, as of ``batch``, each drawn by itself."""
@@ -103,14 +113,15 @@ class Setting:
 
 def deeper(setting: Setting) -> Setting | None:
     """The setting with the next deeper model of the same family; None for the deepest, for others, and for a trained run."""
-    family, depth = _family_and_depth(setting.model)
+    family, depth = family_and_depth(setting.model)
     if setting.run is not None or depth is None:
         return None
-    depths = sorted(d for f, d in map(_family_and_depth, models.names()) if f == family and d is not None and d > depth)
+    depths = sorted(d for f, d in map(family_and_depth, models.names()) if f == family and d is not None and d > depth)
     return setting.with_(model=f"{family}{depths[0]}") if depths else None
 
 
-def _family_and_depth(model: str) -> tuple[str, int | None]:
+def family_and_depth(model: str) -> tuple[str, int | None]:
+    """A model's name in two: ("resnet", 20) of resnet20; no depth where there is none."""
     family = model.rstrip("0123456789")
     return family, int(model[len(family) :]) if model != family else None
 

@@ -31,8 +31,8 @@ class Split(Result):
 
     blocks: names; upstream: ‖h‖ at the addition; identity, residual: ‖Sᵀh‖ and ‖J_Fᵀh‖; total: the norm of their sum; cosine:
     of the angle between them; worst_cosine: the lowest of any image; sparsity: the fraction of the identity part's elements
-    that are exactly 0; error: ‖Sᵀh + J_Fᵀh − g‖ relative to the norms of the parts, where g is what backpropagation through the
-    block gives.
+    that are exactly 0, by the ReLU's mask or a stride; shortcuts: "identity", or "other" where S is something else; error:
+    ‖Sᵀh + J_Fᵀh − g‖ relative to the norms of the parts, where g is what backpropagation through the block gives.
     """
 
     blocks: list[str]
@@ -43,6 +43,7 @@ class Split(Result):
     cosine: NDArray[np.float64]
     worst_cosine: NDArray[np.float64]
     sparsity: NDArray[np.float64]
+    shortcuts: list[str]
     error: NDArray[np.float64]
 
     about = About(
@@ -66,7 +67,7 @@ class Split(Result):
     @property
     def verdict(self) -> Verdict:
         kept = self.total / np.maximum(self.identity, 1e-300)
-        whole = np.flatnonzero(self.sparsity < 0.5)  # without the strided shortcuts
+        whole = np.flatnonzero([kind == "identity" for kind in self.shortcuts])
         if not len(whole):
             return Verdict(UNCLEAR, "no block with an identity shortcut")
         worst = whole[int(np.argmin(kept[whole]))]
@@ -134,6 +135,7 @@ def split(
     return Split(
         settings={"model": type(model).__name__, "images": len(batch[0])},
         blocks=[a.name for a in graph.additions],
+        shortcuts=["identity" if a.shortcut is graph.fork(a) else "other" for a in graph.additions],
         **{name: np.array(column) for name, column in zip(names, zip(*rows))},
     )
 

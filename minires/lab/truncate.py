@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from ..data import Augmentation, Dataset
 from ..errors import ConfigError
 from ..nn import Module
-from .fit import STEPS, evaluated, smoothed, style, total, trained_copy, within
-from .graph import Channels, Graph, record
+from .fit import STEPS, smoothed, style, trained_copies
+from .graph import Channels, Graph, Rule, record, total
 from .paths import Progress, needs_additions
 from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict, inner, norm
 from .rules import ByLength
@@ -159,28 +159,17 @@ def truncate(
     depth = len(graph.count_paths(graph.input)) - 1
     lengths = _lengths(longest, depth)
     cosine, size = first_gradients(graph, model, lengths)
-    rows = []
-    for i, k in enumerate(lengths):
-        trained, losses = trained_copy(
-            model,
-            train,
-            None if k == depth else ByLength(longest=k),
-            steps=steps,
-            batch_size=batch_size,
-            lr=lr,
-            seed=seed,
-            augment=augment,
-            progress=within(progress, i, len(lengths), f"paths of length ≤ {k}"),
-        )
-        rows.append((losses, evaluated(trained, train)[0], *evaluated(trained, test)))
-    names = ("losses", "train_loss", "test_loss", "accuracy")
+    rules: dict[str, Rule | None] = {f"paths of length ≤ {k}": ByLength(longest=k) for k in lengths[:-1]}
+    rules["the whole gradient"] = None
+    how = {"steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed, "augment": augment}
+    found = trained_copies(model, train, test, rules, progress, **how)
     return Truncate(
         settings={"model": type(model).__name__, "steps": steps, "seed": seed},
         longest=lengths,
         test_images=len(test),
         cosine=cosine,
         size=size,
-        **{name: np.array(column) for name, column in zip(names, zip(*rows))},
+        **found,
     )
 
 

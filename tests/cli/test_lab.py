@@ -59,7 +59,10 @@ def test_a_trained_run(minires, small_run):
     assert code == 0, err
     code, out, err = minires("lab", "refine", "--run", "run", "--batch-size", "8", "--eval", "--json")
     assert code == 0, err
-    assert json.loads(out)["settings"]["run"] == "run"
+    settings = json.loads(out)["settings"]
+    assert settings["run"] == "run"
+    assert settings["model"] == "CifarResNet"  # not the name that --model has by default
+    assert "dataset" not in settings
 
 
 @pytest.mark.parametrize(

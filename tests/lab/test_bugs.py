@@ -224,7 +224,9 @@ def test_by_name():
     assert result.second == "resnet14"
     assert result.settings["inject"] == "skip-doubled"
     assert len(result.right_loss) == 6 * 256 // 32
-    assert list(EXPERIMENTS["bugs"].defaults) == ["model", "width", "image_size"]
+    assert result.settings["width"] == 2
+    assert EXPERIMENTS["bugs"].defaults == {"model": "resnet8"}
+    assert EXPERIMENTS["bugs"].size == EXPERIMENTS["bugs"].quick_size == (8, 16)
 
 
 def test_deeper():

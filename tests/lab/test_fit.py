@@ -126,10 +126,10 @@ def test_twins_and_sizes():
     for name in ("plain20", "crossing", "resnet50"):
         with pytest.raises(ConfigError, match=f"{name} has no plain twin"):
             fit.twin(name)
-    assert fit.sized(Setting(), 4, 16).width == 4
-    assert fit.sized(Setting(width=8, image_size=32), 4, 16) == Setting(width=8, image_size=32)
-    assert fit.sized(Setting(model="resnet18"), 4, 16).width is None
-    assert fit.sized(Setting(run="run"), 4, 16) == Setting(run="run")
+    assert Setting().sized(4, 16).width == 4
+    assert Setting(width=8, image_size=32).sized(4, 16) == Setting(width=8, image_size=32)
+    assert Setting(model="resnet18").sized(4, 16).width is None
+    assert Setting(run="run").sized(4, 16) == Setting(run="run")
 
 
 @pytest.mark.parametrize(

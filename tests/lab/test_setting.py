@@ -7,6 +7,7 @@ import minires as mr
 from minires import models, nn
 from minires.data import Dataset
 from minires.errors import ConfigError
+from minires.lab.catalogue import EXPERIMENTS, run
 from minires.lab.setting import Setting, averaged
 
 
@@ -44,6 +45,14 @@ def test_pixels_are_averaged():
         averaged(data, 3)
 
 
+def test_an_experiment_has_a_size_where_nobody_says_one(monkeypatch):
+    monkeypatch.setitem(EXPERIMENTS, "split", EXPERIMENTS["split"]._replace(size=(4, 16), quick_size=(2, 8)))
+    small = Setting(model="resnet8", batch_size=2)
+    for setting, width, side in ((small, 4, 16), (small.with_(quick=True), 2, 8), (small.with_(width=3), 3, 16)):
+        settings = run("split", setting).settings
+        assert (settings["width"], settings["image_size"]) == (width, side)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -69,11 +78,13 @@ def test_networks_that_cannot_be():
 # --- the models' options
 
 
-@pytest.mark.parametrize("name", ["resnet20", "plain20", "preresnet20", "preplain20", "preresnet164"])
-@pytest.mark.parametrize("norm", ["batch", "none"])
+SHALLOW = ["resnet20", "plain20", "preresnet20", "preplain20"]
+
+
+@pytest.mark.parametrize(
+    ("name", "norm"), [("preresnet164", "batch"), *((name, norm) for name in SHALLOW for norm in ("batch", "none"))]
+)
 def test_width_and_norm(name, norm):
-    if name == "preresnet164" and norm == "none":
-        pytest.skip("deep, and the same code")
     model = models.create(name, width=6, norm=norm, num_classes=10)
     wide = models.create(name, num_classes=10)
     convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]

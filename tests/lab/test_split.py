@@ -23,7 +23,11 @@ def test_the_parts_sum_to_the_gradient():
     assert result.error.max() < 1e-12
     x = mr.tensor(images, requires_grad=True)
     seen = {}
+    outputs = {}
     handles = [
+        model.layer1[0].register_forward_hook(lambda module, inputs, y: outputs.update({"layer1.0": y})),
+    ]
+    handles += [
         block.register_forward_pre_hook(lambda module, inputs, name=name: seen.update({name: inputs[0]}))
         for name, block in (("layer1.0", model.layer1[0]), ("layer2.0", model.layer2[0]), ("layer3.0", model.layer3[0]))
     ]
@@ -35,9 +39,10 @@ def test_the_parts_sum_to_the_gradient():
     for handle in handles:
         handle.remove()
     np.testing.assert_allclose(result.total, [np.linalg.norm(seen[name].grad) for name in result.blocks], rtol=1e-10)
-    assert (
-        list(result.sparsity) == [0, 0.75, 0.75] or (result.sparsity[1:] >= 0.75).all()
-    )  # a checkerboard: one pixel in four
+    assert result.shortcuts == ["identity", "other", "other"]
+    # the identity part is h itself, masked by the ReLU; below a stride it reaches one pixel in four
+    masked = float((outputs["layer1.0"].data == 0).mean())
+    np.testing.assert_allclose(result.sparsity, [masked, 0.75, 0.75], rtol=1e-12)
 
 
 class Block(nn.Module):
@@ -67,3 +72,20 @@ def test_a_residual_function_without_gradient():
     assert result.residual[0] == 0
     assert math.isnan(result.cosine[0])
     assert lab.Split.from_json(result.to_json()).blocks == ["the network"]
+
+
+@pytest.mark.parametrize(
+    ("shortcuts", "total", "word"),
+    [
+        (["identity", "other"], [0.5, 0.001], "seen"),
+        (["identity", "identity"], [0.5, 0.001], "not seen"),
+        (["identity", "identity"], [0.5, 0.05], "unclear"),
+        (["other", "other"], [0.5, 0.5], "unclear"),
+    ],
+)
+def test_the_verdict_follows_its_rule(shortcuts, total, word):
+    """By the blocks whose shortcut is the identity, however many zeros a ReLU makes there."""
+    ones, zeros = np.ones(2), np.zeros(2)
+    sparse = np.array([0.7, 0.75])
+    result = lab.Split({}, ["a", "b"], ones, ones, ones, np.array(total), zeros, zeros, sparse, shortcuts, zeros)
+    assert result.verdict.word == word
