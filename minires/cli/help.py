@@ -163,6 +163,21 @@ every shortcut as an arc. Equal blocks in a row are folded.
 In Python: `minires.lab.explain.explain(model, (images, labels))`.
 """
 
+LAB_TRAIN = """\
+Train the networks that several experiments look at, each by the data set's recipe for 10 epochs: about two hours.
+
+Each is an ordinary run in a folder of its own, for `--run`. Networks that are complete are left alone, and those that were
+stopped are gone on with: the same command again ends with what is missing.
+
+`minires lab train` all of them, on CIFAR-10
+
+`minires lab train resnet20 plain20 --data-dir ~/cifar` these two: about a quarter of an hour
+
+`minires lab train resnet20 --dataset shapes --epochs 3` on the built-in images
+
+`minires lab lesion --run runs/lab/resnet20 --plain runs/lab/plain20` then looks at them
+"""
+
 LAB_ALL = """\
 Every experiment with its defaults: verdicts and times.
 

@@ -13,65 +13,80 @@ from ..errors import ConfigError
 from ..lab.catalogue import EXPERIMENTS, Experiment
 from . import help as texts
 from .errors import Debug
-from .paths import DOWNLOADS, nonempty
+from .lab_train import train
+from .options import option, path_option
+from .paths import DOWNLOADS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ..lab import Result
+    from ..lab.times import Time
 
 WHAT, HOW, RESULT = "What to look at", "How", "The result"
 
 app = typer.Typer(
     help="Experiments that show, exactly, how gradients flow through residual networks.\n\n"
-    "`minires lab` lists them.\n\n`minires lab paths` runs one.\n\n"
+    "`minires lab` lists them, and how long each takes here.\n\n`minires lab paths` runs one.\n\n"
     "Each says first what to look for, then shows it, and ends with a verdict by a stated rule.",
     rich_markup_mode="markdown",
 )
 
 
-def _option(panel: str, help: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
-
-
-def _path(panel: str, help: str) -> Any:
-    return _option(panel, help, parser=nonempty, metavar="PATH")
-
-
 COMMON: dict[str, tuple[Any, Any]] = {
     "model": (
         str,
-        _option(WHAT, "A network by name: resnet20 (the default), preresnet20, resnet110, crossing and others."),
+        option(WHAT, "A network by name: resnet20 (the default), preresnet20, resnet110, crossing and others."),
     ),
-    "width": (int, _option(WHAT, "Channels of the first stage of a CIFAR network; 16 by default.")),
-    "image_size": (int, _option(WHAT, "Pixels along a side, to which the images are averaged, such as 16.")),
-    "dataset": (str, _option(WHAT, "shapes (built in, the default), cifar10 or cifar100.")),
-    "data_dir": (Path, _path(WHAT, f"Where CIFAR's files are; by default where downloads go: {DOWNLOADS}.")),
-    "run": (Path, _path(WHAT, "The folder of a trained run: its model and its images.")),
-    "batch_size": (int, _option(HOW, "Images in the batch.")),
-    "seed": (int, _option(HOW, "Of weights, images and random signs; 0 by default.")),
-    "quick": (bool, _option(HOW, "A smaller experiment, for a first look.", "--quick")),
+    "width": (int, option(WHAT, "Channels of the first stage of a CIFAR network; 16 by default.")),
+    "image_size": (int, option(WHAT, "Pixels along a side, to which the images are averaged, such as 16.")),
+    "dataset": (str, option(WHAT, "shapes (built in, the default), cifar10 or cifar100.")),
+    "data_dir": (Path, path_option(WHAT, f"Where CIFAR's files are; by default where downloads go: {DOWNLOADS}.")),
+    "run": (Path, path_option(WHAT, "The folder of a trained run: its model and its images.")),
+    "batch_size": (int, option(HOW, "Images in the batch.")),
+    "seed": (int, option(HOW, "Of weights, images and random signs; 0 by default.")),
+    "quick": (bool, option(HOW, "A smaller experiment, for a first look.", "--quick")),
 }
-OUT = Annotated[Path | None, _path(RESULT, "A folder for the result (result.json) and the picture (picture.png).")]
-JSON = Annotated[bool, _option(RESULT, "Print the result as JSON, and nothing else.", "--json")]
+OUT = Annotated[
+    Path | None, path_option(RESULT, "A folder for the result (result.json) and the picture (picture.png).")
+]
+JSON = Annotated[bool, option(RESULT, "Print the result as JSON, and nothing else.", "--json")]
 
 
 @app.callback(invoke_without_command=True)
 def lab(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
+    from ..lab import times
     from . import display
 
-    console = display.console()
+    console, expected = display.console(), times.expected(EXPERIMENTS)
     console.print("Experiments: `minires lab NAME` runs one, `minires lab NAME --help` says more.\n")
-    console.print(display.pairs([(name, e.about.summary) for name, e in EXPERIMENTS.items()]))
+    rows = [[name, e.about.summary, *map(_words, expected[name])] for name, e in EXPERIMENTS.items()]
+    print_table(console, ["", "", "--quick", "full"], rows, wrapped=1)
+    ran = [time.measured for both in expected.values() for time in both]
+    notes = [] if all(ran) else [f"~: estimated {'by those that ran here' if any(ran) else f'for {times.MACHINE}'}."]
+    notes.append("`minires lab all --quick` runs each of them for a moment, and measures.")
+    notes.append("`minires lab train` trains networks to look at with --run: about two hours.")
+    console.print("\n" + "\n".join(notes))
+
+
+def _words(time: Time) -> str:
+    """A time in words; one that was not measured here rounded, with a ~."""
+    from .display import duration
+
+    if time.seconds is None:
+        return ""
+    if time.measured:
+        return duration(time.seconds)
+    return f"~{time.seconds:.0f} s" if time.seconds < 90 else f"~{time.seconds / 60:.0f} min"
 
 
 def _command(name: str, experiment: Experiment) -> Callable[..., None]:
     """The function behind ``minires lab NAME``, with the options that all experiments have and those of its own."""
 
     def command(**given: Any) -> None:
-        own = {option.name: given.pop(option.name) for option in experiment.options}
+        own = {each.name: given.pop(each.name) for each in experiment.options}
         out, as_json = given.pop("out"), given.pop("json")
         given.pop("debug")
         settings = experiment.defaults | {
@@ -79,10 +94,10 @@ def _command(name: str, experiment: Experiment) -> Callable[..., None]:
         }
         _run(name, settings, own, out, as_json)
 
-    parameters = [_parameter(key, kind | None, None, option) for key, (kind, option) in COMMON.items()]
-    for option in experiment.options:
-        names = (f"--{option.name.replace('_', '-')}",) if option.kind is bool else ()
-        parameters.append(_parameter(option.name, option.kind, option.default, _option(HOW, option.help, *names)))
+    parameters = [_parameter(key, kind | None, None, info) for key, (kind, info) in COMMON.items()]
+    for own in experiment.options:
+        names = (f"--{own.name.replace('_', '-')}",) if own.kind is bool else ()
+        parameters.append(_parameter(own.name, own.kind, own.default, option(HOW, own.help, *names)))
     parameters.append(inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=OUT))
     parameters.append(inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=JSON))
     parameters.append(inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug))
@@ -92,8 +107,8 @@ def _command(name: str, experiment: Experiment) -> Callable[..., None]:
     return command
 
 
-def _parameter(name: str, kind: Any, default: Any, option: Any) -> inspect.Parameter:
-    annotation = Annotated[kind, option]
+def _parameter(name: str, kind: Any, default: Any, info: Any) -> inspect.Parameter:
+    annotation = Annotated[kind, info]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
@@ -113,6 +128,9 @@ for _name, _experiment in EXPERIMENTS.items():
     app.command(_name, help=_help(_name, _experiment))(_command(_name, _experiment))
 
 
+app.command("train", help=texts.LAB_TRAIN)(train)
+
+
 @app.command("all", help=texts.LAB_ALL)
 def run_all(
     dataset: Annotated[str, COMMON["dataset"][1]] = "shapes",
@@ -124,6 +142,7 @@ def run_all(
     """Every experiment, with its defaults."""
     from time import perf_counter
 
+    from ..lab import times
     from ..lab.catalogue import run
     from ..lab.setting import Setting
     from . import display
@@ -138,7 +157,10 @@ def run_all(
         for name, experiment in EXPERIMENTS.items():
             advance(0, name)
             start = perf_counter()
-            result = run(name, Setting(**experiment.defaults, **where))
+            setting = Setting(**experiment.defaults, **where)
+            result = run(name, setting)
+            if _is_default(name, setting):
+                times.remember(name, quick, perf_counter() - start)
             if out is not None:
                 _keep(result, out / name)
             rows.append([name, result.verdict.word, display.duration(perf_counter() - start)])
@@ -151,6 +173,9 @@ def run_all(
 
 def _run(name: str, settings: dict[str, Any], options: dict[str, Any], out: Path | None, as_json: bool) -> None:
     """Run an experiment, print what it found, and keep it in ``out``."""
+    from time import perf_counter
+
+    from ..lab import times
     from ..lab.catalogue import run
     from ..lab.setting import Setting
     from . import display
@@ -167,8 +192,11 @@ def _run(name: str, settings: dict[str, Any], options: dict[str, Any], out: Path
         said, before, at = True, at, max(at, 100 * done // max(1, total))
         advance(at - before, f"{what}, {done} of {total}")
 
+    began = perf_counter()
     with display.bar(console, name, 100) as advance:
         result = run(name, setting, progress, **options)
+    if _is_default(name, setting, options):
+        times.remember(name, setting.quick, perf_counter() - began)
     if not said:
         _introduce(console, EXPERIMENTS[name].about)
     if out is not None:
@@ -180,6 +208,14 @@ def _run(name: str, settings: dict[str, Any], options: dict[str, Any], out: Path
     _conclude(console, result)
     if out is not None:
         console.print(f"kept in {out}: result.json, picture.png")
+
+
+def _is_default(name: str, setting: Any, options: dict[str, Any] | None = None) -> bool:
+    """Whether an experiment runs as `minires lab NAME`, or `minires lab NAME --quick`, does: whatever its seed."""
+    experiment = EXPERIMENTS[name]
+    usual = type(setting)(**experiment.defaults, quick=setting.quick, seed=setting.seed)
+    defaults = {own.name: own.default for own in experiment.options}
+    return setting == usual and (options is None or options == defaults)
 
 
 def _introduce(console: Console, about: Any) -> None:
@@ -208,8 +244,11 @@ def _conclude(console: Console, result: Result) -> None:
     console.print(Text(f"The scale: {about.scale}.", DIM))
 
 
-def print_table(console: Console, heads: list[str], rows: list[list[str]]) -> None:
-    """Print a table, names at the left and numbers at the right; outside a terminal as wide as it is."""
+def print_table(console: Console, heads: list[str], rows: list[list[str]], wrapped: int | None = None) -> None:
+    """Print a table, names at the left and numbers at the right; outside a terminal as wide as it is.
+
+    wrapped: the number of a column of texts, at the left too, whose lines are broken where the terminal is too narrow.
+    """
     from rich.measure import Measurement
     from rich.table import Table
 
@@ -217,7 +256,7 @@ def print_table(console: Console, heads: list[str], rows: list[list[str]]) -> No
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style=DIM)
     for i, head in enumerate(heads):
-        table.add_column(head, justify="left" if i == 0 else "right", no_wrap=True)
+        table.add_column(head, justify="left" if i in (0, wrapped) else "right", no_wrap=i != wrapped)
     for row in rows:
         table.add_row(*row)
     if not console.is_terminal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +13,8 @@ import typer
 
 from ..errors import AnomalyError, ConfigError, RunError, plural
 from .errors import Debug
-from .paths import DOWNLOADS, command_line, nonempty
+from .options import option, path_option
+from .paths import DOWNLOADS, command_line
 
 if TYPE_CHECKING:
     from ..training import Recipe, RunFolder, Trainer
@@ -23,67 +24,59 @@ WHAT, HOW, AUGMENTATION, RUN = "What to train", "How to train it", "Augmentation
 KERNELS = "How it is computed"
 
 
-def _option(panel: str, help: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
-
-
-def _path(panel: str, help: str, metavar: str = "PATH") -> Any:
-    return _option(panel, help, parser=nonempty, metavar=metavar)
-
-
 def train(
     context: typer.Context,
-    model: Annotated[str | None, _option(WHAT, "resnet20, preresnet20, plain20, resnet18, … by name.")] = None,
+    model: Annotated[str | None, option(WHAT, "resnet20, preresnet20, plain20, resnet18, … by name.")] = None,
     model_option: Annotated[
-        list[str] | None, _option(WHAT, "A setting of the model's constructor, such as option=B.", metavar="NAME=VALUE")
+        list[str] | None, option(WHAT, "A setting of the model's constructor, such as option=B.", metavar="NAME=VALUE")
     ] = None,
-    dataset: Annotated[str | None, _option(WHAT, "shapes (built in), cifar10 or cifar100.")] = None,
+    dataset: Annotated[str | None, option(WHAT, "shapes (built in), cifar10 or cifar100.")] = None,
     data_dir: Annotated[
         Path | None,
-        _path(
+        path_option(
             WHAT, f"Where CIFAR's files are, unpacked or as the archive; by default where downloads go: {DOWNLOADS}."
         ),
     ] = None,
     val: Annotated[
-        int | None, _option(WHAT, "Number of training images to hold out; the epoch that is best on them is kept.")
+        int | None, option(WHAT, "Number of training images to hold out; the epoch that is best on them is kept.")
     ] = None,
-    epochs: Annotated[int | None, _option(HOW, "Number of passes over the training images.")] = None,
-    batch_size: Annotated[int | None, _option(HOW, "Images in a step.")] = None,
-    lr: Annotated[float | None, _option(HOW, "Learning rate at the peak of the schedule.")] = None,
-    schedule: Annotated[str | None, _option(HOW, "one-cycle, cosine, linear, multi-step or constant.")] = None,
+    epochs: Annotated[int | None, option(HOW, "Number of passes over the training images.")] = None,
+    batch_size: Annotated[int | None, option(HOW, "Images in a step.")] = None,
+    lr: Annotated[float | None, option(HOW, "Learning rate at the peak of the schedule.")] = None,
+    schedule: Annotated[str | None, option(HOW, "one-cycle, cosine, linear, multi-step or constant.")] = None,
     warmup: Annotated[
-        float | None, _option(HOW, "Fraction of the run in which the learning rate rises, such as 0.3.")
+        float | None, option(HOW, "Fraction of the run in which the learning rate rises, such as 0.3.")
     ] = None,
     milestones: Annotated[
         str | None,
-        _option(HOW, "multi-step: fractions of the run after which lr falls, such as 0.5,0.75.", metavar="PARTS"),
+        option(HOW, "multi-step: fractions of the run after which lr falls, such as 0.5,0.75.", metavar="PARTS"),
     ] = None,
-    gamma: Annotated[float | None, _option(HOW, "multi-step: the factor on lr at each milestone.")] = None,
-    momentum: Annotated[float | None, _option(HOW, "Momentum of SGD.")] = None,
-    nesterov: Annotated[bool | None, _option(HOW, "Nesterov momentum.", "--nesterov/--no-nesterov")] = None,
-    weight_decay: Annotated[float | None, _option(HOW, "Weight decay.")] = None,
+    gamma: Annotated[float | None, option(HOW, "multi-step: the factor on lr at each milestone.")] = None,
+    momentum: Annotated[float | None, option(HOW, "Momentum of SGD.")] = None,
+    nesterov: Annotated[bool | None, option(HOW, "Nesterov momentum.", "--nesterov/--no-nesterov")] = None,
+    weight_decay: Annotated[float | None, option(HOW, "Weight decay.")] = None,
     decay_norms: Annotated[
-        bool | None, _option(HOW, "Apply weight decay to batch norms and biases too.", "--decay-norms/--no-decay-norms")
+        bool | None, option(HOW, "Apply weight decay to batch norms and biases too.", "--decay-norms/--no-decay-norms")
     ] = None,
     label_smoothing: Annotated[
-        float | None, _option(HOW, "Share of each label that is spread over all classes.")
+        float | None, option(HOW, "Share of each label that is spread over all classes.")
     ] = None,
-    crop: Annotated[int | None, _option(AUGMENTATION, "Pixels of padding before a random crop; 0 for no crop.")] = None,
+    crop: Annotated[int | None, option(AUGMENTATION, "Pixels of padding before a random crop; 0 for no crop.")] = None,
     reflect: Annotated[
-        bool | None, _option(AUGMENTATION, "Pad by reflection, not with zeros.", "--reflect/--no-reflect")
+        bool | None, option(AUGMENTATION, "Pad by reflection, not with zeros.", "--reflect/--no-reflect")
     ] = None,
     flip: Annotated[
-        bool | None, _option(AUGMENTATION, "Flip a random half of the images horizontally.", "--flip/--no-flip")
+        bool | None, option(AUGMENTATION, "Flip a random half of the images horizontally.", "--flip/--no-flip")
     ] = None,
     cutout: Annotated[
-        int | None, _option(AUGMENTATION, "Side of the square that is blanked out, in pixels; 0 for none.")
+        int | None, option(AUGMENTATION, "Side of the square that is blanked out, in pixels; 0 for none.")
     ] = None,
     augment: Annotated[
-        bool | None, _option(AUGMENTATION, "Switch off all augmentation that is not asked for by name.", "--no-augment")
+        bool | None, option(AUGMENTATION, "Switch off all augmentation that is not asked for by name.", "--no-augment")
     ] = None,
     fusion: Annotated[
         bool | None,
-        _option(
+        option(
             KERNELS,
             "Convolution, batch norm, ReLU and shortcut of a block in one go, which writes less to memory (default); "
             "off: op by op, as the code reads. The same up to rounding; hooks are called either way.",
@@ -92,33 +85,49 @@ def train(
     ] = None,
     winograd: Annotated[
         bool | None,
-        _option(
+        option(
             KERNELS,
             "Winograd F(4×4, 3×3) for 3×3 convolutions, with 4 times fewer multiplications, where it is faster (default); "
             "off: direct convolutions, with smaller rounding errors.",
             "--winograd/--no-winograd",
         ),
     ] = None,
-    seed: Annotated[int | None, _option(RUN, "The same seed gives the same bits, on any number of threads.")] = None,
+    seed: Annotated[int | None, option(RUN, "The same seed gives the same bits, on any number of threads.")] = None,
     threads: Annotated[
-        int | None, _option(RUN, "By default the number of physical cores, or what a container's CPU quota allows.")
+        int | None, option(RUN, "By default the number of physical cores, or what a container's CPU quota allows.")
     ] = None,
     recipe: Annotated[
-        Path | None, _path(RUN, "A TOML file of settings, such as a run's config.toml; options override it.")
+        Path | None, path_option(RUN, "A TOML file of settings, such as a run's config.toml; options override it.")
     ] = None,
-    out: Annotated[Path | None, _path(RUN, "The run's folder; by default runs/MODEL-DATASET-N.")] = None,
-    resume: Annotated[Path | None, _path(RUN, "Resume the run in this folder.", metavar="RUN")] = None,
-    more_epochs: Annotated[int | None, _option(RUN, "With --resume: number of epochs to add to the run.")] = None,
-    quiet: Annotated[bool, _option(RUN, "Print only the last line.", "--quiet", "-q")] = False,
+    out: Annotated[Path | None, path_option(RUN, "The run's folder; by default runs/MODEL-DATASET-N.")] = None,
+    resume: Annotated[Path | None, path_option(RUN, "Resume the run in this folder.", metavar="RUN")] = None,
+    more_epochs: Annotated[int | None, option(RUN, "With --resume: number of epochs to add to the run.")] = None,
+    quiet: Annotated[bool, option(RUN, "Print only the last line.", "--quiet", "-q")] = False,
     debug: Debug = False,
 ) -> int:
     """Train a network, evaluate it after every epoch, and save curves and weights in a folder."""
-    from ..kernels.runtime.progress import reported_to
     from . import display
 
     console = display.console()
-    start = _new if resume is None else _resumed
-    with start(context.params, console) as (trainer, settings, folder):
+    if resume is not None:
+        return fit(_resumed(context.params, console), console, quiet)
+    if more_epochs is not None:
+        raise ConfigError("--more-epochs is for a run that is there already: name it with --resume, or say --epochs")
+    return fit(new_run(_recipe(context.params), out, console, quiet), console, quiet)
+
+
+Start = AbstractContextManager[tuple["Trainer | None", "Recipe", "RunFolder"]]
+
+
+def fit(start: Start, console: PlainConsole, quiet: bool = False) -> int:
+    """Train until the run is complete or a signal stops it, and print its progress. Returns the exit code.
+
+    start: of ``new_run`` or ``resumed_run``.
+    """
+    from ..kernels.runtime.progress import reported_to
+    from . import display
+
+    with start as (trainer, settings, folder):
         if trainer is None:
             return 0
         console.on_closed = trainer.stop
@@ -144,48 +153,57 @@ def train(
 
 
 @contextmanager
-def _new(params: dict[str, Any], console: PlainConsole) -> Iterator[tuple[Trainer, Recipe, RunFolder]]:
+def new_run(
+    recipe: Recipe, out: Path | None, console: PlainConsole, quiet: bool = False
+) -> Iterator[tuple[Trainer, Recipe, RunFolder]]:
     """(trainer, recipe, folder) of a new run; the folder is locked during the block."""
     from .. import kernels
     from ..training import Recorder, RunFolder, build_trainer
     from . import display
 
-    if params["more_epochs"] is not None:
-        raise ConfigError("--more-epochs is for a run that is there already: name it with --resume, or say --epochs")
-    recipe = _recipe(params)
-    with display.spinner(console, f"loading {recipe.dataset} …", params["quiet"]):
+    with display.spinner(console, f"loading {recipe.dataset} …", quiet):
         trainer = build_trainer(recipe)
         kernels.load()  # before the folder is created, since this may fail
-    with RunFolder.create(recipe, params["out"]) as folder:
+    with RunFolder.create(recipe, out) as folder:
         trainer.callbacks = (Recorder(folder, recipe),)
         yield trainer, recipe, folder
 
 
-@contextmanager
-def _resumed(params: dict[str, Any], console: PlainConsole) -> Iterator[tuple[Trainer | None, Recipe, RunFolder]]:
-    """(trainer, recipe, folder) of a resumed run. The trainer is None when there is nothing left to do."""
-    from ..training import Resumed, RunFolder
-    from . import display
-
+def _resumed(params: dict[str, Any], console: PlainConsole) -> Start:
+    """The run of --resume. Raises ConfigError for options that do not go with it."""
     for name in ("out", "recipe"):
         if params[name] is not None:
             raise ConfigError(f"--resume goes on in the run's folder with the run's settings: leave --{name} out")
     more = params["more_epochs"]
     if more is not None and more < 1:
         raise ConfigError(f"--more-epochs is a whole number from 1 up, not {more}")
-    with RunFolder.open(params["resume"]) as folder:
-        run = Resumed(folder, _given(params), more or 0)
+    return resumed_run(params["resume"], _given(params), console, params["quiet"], more or 0)
+
+
+@contextmanager
+def resumed_run(
+    path: Path, settings: dict[str, Any], console: PlainConsole, quiet: bool = False, more_epochs: int = 0
+) -> Iterator[tuple[Trainer | None, Recipe, RunFolder]]:
+    """(trainer, recipe, folder) of a resumed run. The trainer is None when there is nothing left to do.
+
+    settings: those that the user has given, which must be the run's.
+    """
+    from ..training import Resumed, RunFolder
+    from . import display
+
+    with RunFolder.open(path) as folder:
+        run = Resumed(folder, settings, more_epochs)
         if run.nothing_to_do:
             console.print(
                 f"{folder} is complete after {plural(len(run.rows), 'epoch')}; to train it longer, say --more-epochs N."
             )
             yield None, run.recipe, folder
             return
-        with display.spinner(console, f"loading {run.recipe.dataset} …", params["quiet"]):
+        with display.spinner(console, f"loading {run.recipe.dataset} …", quiet):
             trainer = run.trainer()
         if run.note:
             console.print(run.note)
-        if not params["quiet"]:
+        if not quiet:
             console.print(f"Going on with {folder} {_where(trainer)}.")
         yield trainer, run.recipe, folder
 

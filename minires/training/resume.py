@@ -45,12 +45,12 @@ class Resumed:
     def _check_config(self, written: Recipe, checkpoint: Checkpoint) -> None:
         """Compare config.toml with the recipe in the checkpoint. Raises RunError when they differ."""
         saved = Recipe.from_settings(checkpoint.info["recipe"], self.folder.last)
-        changed = [name for name in _differences(saved, written) if name not in (*MAY_DIFFER, "epochs")]
+        changed = [name for name in differences(saved, written) if name not in (*MAY_DIFFER, "epochs")]
         if written.epochs < max(saved.epochs, checkpoint.info["epoch"]):
             changed.append("epochs")
         if changed:
             raise RunError(
-                f"{self.folder.config} was changed since the run began ({_describe(changed, saved, written)}): "
+                f"{self.folder.config} was changed since the run began ({describe(changed, saved, written)}): "
                 "change it back to go on, or begin a new run from it with --recipe"
             )
 
@@ -58,7 +58,7 @@ class Resumed:
         """The recipe with the user's settings. Raises RunError for those that may not differ."""
         settings = {"warmup": recipe.warmup, **settings}  # so that a different schedule does not change it
         wanted = recipe.with_settings(**settings)
-        refused = [name for name in _differences(recipe, wanted) if name not in MAY_DIFFER]
+        refused = [name for name in differences(recipe, wanted) if name not in MAY_DIFFER]
         if refused == ["epochs"] and wanted.epochs > recipe.epochs:
             had = plural(recipe.epochs, "epoch")
             raise RunError(
@@ -67,7 +67,7 @@ class Resumed:
             )
         if refused:
             raise RunError(
-                f"{self.folder} was begun with other settings ({_describe(refused, recipe, wanted)}): "
+                f"{self.folder} was begun with other settings ({describe(refused, recipe, wanted)}): "
                 "leave these options out to go on, or begin a new run"
             )
         return wanted
@@ -156,10 +156,10 @@ def _load(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def _differences(a: Recipe, b: Recipe) -> list[str]:
+def differences(a: Recipe, b: Recipe) -> list[str]:
     """The names of the settings in which two recipes differ."""
     return [name for name, value in asdict(a).items() if value != asdict(b)[name]]
 
 
-def _describe(names: list[str], before: Recipe, after: Recipe) -> str:
+def describe(names: list[str], before: Recipe, after: Recipe) -> str:
     return ", ".join(f"{name} is {getattr(before, name)!r} there, not {getattr(after, name)!r}" for name in names)
