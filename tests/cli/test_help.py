@@ -34,7 +34,7 @@ def test_they_are_all_there():
         *("", "train", "eval", "replay", "gradcheck", "doctor", "warmup"),
         *("cache", "cache info", "cache clear"),
         *("data", "data download", "data info", "data verify", "data show"),
-        *("explain", "lab", "lab all", *(f"lab {name}" for name in EXPERIMENTS)),
+        *("explain", "lab", "lab all", "lab train", *(f"lab {name}" for name in EXPERIMENTS)),
     }
 
 
@@ -95,5 +95,5 @@ def test_the_place_of_downloads_is_named(minires):
             if param.name == "data_dir":
                 assert DOWNLOADS in param.help, words
                 found += 1
-    assert found == 7 + len(EXPERIMENTS)
+    assert found == 8 + len(EXPERIMENTS)
     assert str(default_folder()).endswith(DOWNLOADS.removeprefix("~"))
