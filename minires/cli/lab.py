@@ -14,7 +14,7 @@ from ..lab.catalogue import EXPERIMENTS, Experiment
 from . import help as texts
 from .errors import Debug
 from .lab_train import train
-from .options import option, path_option
+from .options import model_options, option, path_option
 from .paths import DOWNLOADS
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "model": (
         str,
         option(WHAT, "A network by name: resnet20 (the default), preresnet20, resnet110, crossing and others."),
+    ),
+    "model_option": (
+        list[str],
+        option(WHAT, "A setting of the model's constructor, such as option=B or norm=none.", metavar="NAME=VALUE"),
     ),
     "width": (int, option(WHAT, "Channels of the first stage of a CIFAR network; 16 by default.")),
     "image_size": (int, option(WHAT, "Pixels along a side, to which the images are averaged, such as 16.")),
@@ -89,6 +93,7 @@ def _command(name: str, experiment: Experiment) -> Callable[..., None]:
         own = {each.name: given.pop(each.name) for each in experiment.options}
         out, as_json = given.pop("out"), given.pop("json")
         given.pop("debug")
+        given["model_options"] = model_options(given.pop("model_option") or []) or None
         settings = experiment.defaults | {
             key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value is not None
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import tomllib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 
 from ..errors import AnomalyError, ConfigError, RunError, plural
 from .errors import Debug
-from .options import option, path_option
+from .options import model_options, option, path_option
 from .paths import DOWNLOADS, command_line
 
 if TYPE_CHECKING:
@@ -236,7 +235,7 @@ def _given(params: dict[str, Any]) -> dict[str, Any]:
     if params["milestones"] is not None:
         given["milestones"] = _numbers(params["milestones"])
     if params["model_option"]:
-        given["model_options"] = dict(map(_name_and_value, params["model_option"]))
+        given["model_options"] = model_options(params["model_option"])
     return given
 
 
@@ -248,17 +247,6 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise ConfigError(
             f"--milestones takes numbers with commas between them, such as 0.5,0.75, not {text!r}"
         ) from None
-
-
-def _name_and_value(text: str) -> tuple[str, Any]:
-    """ "option=B" → ("option", "B"); numbers and true/false are read as such."""
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise ConfigError(f"--model-option takes NAME=VALUE, such as option=B, not {text!r}")
-    try:
-        return name, tomllib.loads(f"x = {value}")["x"]
-    except (ValueError, RecursionError):  # no TOML, or a number or nesting that its reader cannot take
-        return name, value
 
 
 class _FirstStepEnded(BaseException):

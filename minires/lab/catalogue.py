@@ -141,6 +141,8 @@ def _depth(setting: Setting) -> int:
     """The depth of the setting's model, of a family of CIFAR networks. Raises ConfigError for any other model."""
     if setting.model not in models.MODELS:
         models.create(setting.model)  # which says so
+    if setting.model_options:
+        raise ConfigError("this experiment compares networks with all options: it takes no --model-option")
     family, depth = family_and_depth(setting.model)
     if family not in FAMILIES.values() or depth is None or depth not in DEPTHS:
         raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ MOST_IMAGES = 4096  # in a batch; more would need more memory than a laptop has
 class Setting:
     """What ``minires lab`` takes for every experiment.
 
-    model: a name of ``models.names()``; width: channels of the first stage, of CIFAR networks; image_size: pixels along a side,
-    to which larger images are averaged; dataset, data_dir: as of ``data.load``; batch_size: images; seed: of weights and the
-    choice of images; run: the folder of a trained run, whose model and data set are taken in their place; quick: a smaller
-    experiment.
+    model: a name of ``models.names()``; model_options: keywords of its constructor, such as option = "B"; width: channels of
+    the first stage, of CIFAR networks; image_size: pixels along a side, to which larger images are averaged; dataset,
+    data_dir: as of ``data.load``; batch_size: images; seed: of weights and the choice of images; run: the folder of a trained
+    run, whose model and data set are taken in their place; quick: a smaller experiment.
     """
 
     model: str = "resnet20"
+    model_options: dict[str, Any] = field(default_factory=dict)
     width: int | None = None
     image_size: int | None = None
     dataset: str = "shapes"
@@ -44,9 +45,12 @@ class Setting:
                 raise ConfigError(f"{name} must be a whole number from {least} to {most}, not {getattr(self, name)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """What a result says of its setting: everything that is not left out, of a run neither a model nor a data set."""
-        unused = ("model", "width", "dataset") if self.run is not None else ()
-        return {k: v for k, v in asdict(self).items() if v is not None and v is not False and k not in unused}
+        """What a result says of its setting: everything that is not left out, of a run neither a model nor a data set.
+
+        Nor where the data's files are: that is of a machine, not of the experiment.
+        """
+        unused = ("data_dir", *(("model", "width", "dataset") if self.run is not None else ()))
+        return {k: v for k, v in asdict(self).items() if v not in (None, False, {}) and k not in unused}
 
     def with_(self, **changes: Any) -> Setting:
         return replace(self, **changes)
@@ -74,9 +78,11 @@ class Setting:
         if self.run is not None:
             from .. import training
 
+            if self.model_options:
+                raise ConfigError("a run has the options that its network was made with: leave --model-option out")
             _, model, _ = training.load_run(Path(self.run))
             return model.to(dtype).train()
-        options |= {} if self.width is None else {"width": self.width}
+        options = self.model_options | ({} if self.width is None else {"width": self.width}) | options
         if "width" in options and self.model in models.MODELS and not self._has_width:
             raise ConfigError(f"{self.model} has no width: --width is for the CIFAR networks, such as resnet20")
         random.manual_seed(self.seed)

@@ -74,6 +74,13 @@ def test_a_trained_run(minires, small_run):
         (("split", "--model", "plain8"), "has no residual addition"),
         (("paths", "--model", "resnet8", "--at", "layer9"), "no place 'layer9'"),
         (("paths", "--model", "resnet18", "--width", "4"), "resnet18 has no width"),
+        (
+            ("split", "--model", "resnet8", "--model-option", "option=Q"),
+            "option is 'A' .zero channels., 'B' .projection.",
+        ),
+        (("split", "--model", "resnet8", "--model-option", "colour=1"), "resnet8 has no option 'colour'"),
+        (("split", "--model", "resnet8", "--model-option", "option"), "--model-option takes NAME=VALUE"),
+        (("identity", "--model-option", "option=B"), "compares networks with all options: it takes no --model-option"),
         (("paths", "--image-size", "5"), "can be averaged to a divisor of 32"),
         (("paths", "--batch-size", "0"), "batch_size must be a whole number from 2"),
         (("paths", "--run", "no/such/run"), "there is no run no/such/run"),
@@ -85,6 +92,22 @@ def test_bad_input(minires, arguments, message):
     assert code == 2
     assert re.search(message, err)
     assert "Traceback" not in out + err
+
+
+def test_options_of_the_model(minires):
+    code, out, _ = minires(
+        "lab", "split", *QUICK, "--model-option", "option=B", "--model-option", "norm=none", "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["settings"]["model_options"] == {"option": "B", "norm": "none"}
+
+
+def test_a_result_does_not_say_where_the_files_are(minires, cifar):
+    where = ("--dataset", "cifar10", "--data-dir", str(cifar))
+    code, out, _ = minires("lab", "split", *QUICK, *where, "--json")
+    assert code == 0
+    assert json.loads(out)["settings"]["dataset"] == "cifar10"
+    assert str(cifar.parent) not in out
 
 
 def test_out_is_no_folder(minires, tmp_path):

@@ -1,0 +1,141 @@
+"""The experiments of ``minires lab`` on CIFAR-10, whose results are committed under ``results/lab/``.
+
+``python -m benchmarks.lab --networks runs/lab`` keeps what ``minires lab train`` has trained, without the optimizer's state;
+``python -m benchmarks.lab --data-dir ~/cifar`` runs the experiments that have no result yet, or those that are named;
+``python -m benchmarks.lab --table`` writes the table of docs/lab.md from the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from minires.lab.catalogue import EXPERIMENTS, read
+from minires.lab.networks import NETWORKS
+from minires.training import Checkpoint, Recipe, RunFolder
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results" / "lab"
+PAGE = ROOT / "docs" / "lab.md"
+BEGIN, END = "<!-- results: python -m benchmarks.lab --table -->\n", "<!-- end of results -->\n"
+SHOWN = "<!-- what it shows -->\n"  # in the page of a result, before what people have written
+
+N = "results/lab/networks"
+RUNS = {  # the folder of a result → the words after `minires lab`
+    "paths": f"paths --run {N}/resnet56 --batch-size 64",
+    "paths-single": f"paths --run {N}/resnet110-w8 --batch-size 8 --samples 50",
+    "split": f"split --run {N}/resnet56 --batch-size 128",
+    "split-v2": f"split --run {N}/preresnet56 --batch-size 128",
+    "refine": f"refine --run {N}/resnet56 --batch-size 256",
+    "flow": "flow --dataset cifar10 --steps 100",
+    "truncate": "truncate --dataset cifar10",
+    "cut": "cut --dataset cifar10",
+    "bugs": "bugs --dataset cifar10",
+    "shatter": "shatter",
+    "identity": "identity --dataset cifar10 --batch-size 128",
+    "lesion": f"lesion --run {N}/resnet56 --plain {N}/plain56",
+    "spectrum": "spectrum --dataset cifar10",
+    "responses": f"responses --run {N}/resnet20 --plain {N}/plain20 --deeper {N}/resnet56",
+}
+
+
+def keep_networks(trained: Path) -> None:
+    """Copy the complete runs of ``minires lab train``: recipe, metrics, summary and weights."""
+    for name in NETWORKS:
+        source, target = RunFolder(trained / name), RunFolder(RESULTS / "networks" / name)
+        if not source.summary.exists():
+            print(f"{source} is not complete: left out")
+            continue
+        target.path.mkdir(parents=True, exist_ok=True)
+        recipe = Recipe.read(source.config).with_settings(data_dir=None, threads=None)
+        checkpoint = Checkpoint.load(source.last)
+        info = {key: checkpoint.info[key] for key in ("num_classes", "epoch", "step", "minires_version", "target")}
+        saved = {key: value for key, value in checkpoint.info["recipe"].items() if key not in ("data_dir", "threads")}
+        target.config.write_text(recipe.to_toml(info["minires_version"]), "utf-8")
+        Checkpoint(checkpoint.model, info=info | {"recipe": saved}).save(target.last)
+        for file in ("metrics.jsonl", "summary.json"):
+            shutil.copyfile(source.path / file, target.path / file)
+        print(f"{name}: {target.last.stat().st_size / 1e6:.1f} MB")
+
+
+def run(name: str, data_dir: str | None) -> None:
+    """Run an experiment into its folder, and write the page beside its result."""
+    words = ["lab", *RUNS[name].split()]
+    where = [] if data_dir is None or words[1] == "shatter" else ["--data-dir", data_dir]
+    print(f"minires {' '.join(words)}", flush=True)
+    began = time.perf_counter()
+    out = ["--out", str(RESULTS / name)]
+    subprocess.run([sys.executable, "-m", "minires", *words, *where, *out], cwd=ROOT, check=True)
+    write_page(
+        name, f"{(time.perf_counter() - began) / 60:.0f} min" if time.perf_counter() - began > 90 else "about a minute"
+    )
+
+
+def result_of(name: str):
+    """The committed result of an experiment."""
+    return read((RESULTS / name / "result.json").read_text("utf-8"))
+
+
+def write_page(name: str, took: str) -> None:
+    """README.md in the folder of a result; what people have written below SHOWN stays."""
+    page, result = RESULTS / name / "README.md", result_of(name)
+    written = page.read_text("utf-8").partition(SHOWN)[2] if page.exists() else ""
+    about, (word, because) = result.about, result.verdict
+    lines = [
+        f"# {about.name}: {about.summary}\n",
+        f"`minires lab {RUNS[name]}`, {took} on two cores\n",
+        f"The paper: {about.claim}.\n",
+        f"**{word[0].upper()}{word[1:]}**: {because}.\n",
+        f"The rule: {about.rule}.\n",
+        f"![{about.summary}](picture.png)\n",
+    ]
+    page.write_text("\n".join(lines) + f"\n{SHOWN}{written}", "utf-8")
+
+
+def table() -> str:
+    """Experiment, claim and verdict of all results, as Markdown."""
+    order = list(EXPERIMENTS)
+    names = [name for name in RUNS if (RESULTS / name / "result.json").exists()]
+    rows = ["| experiment | the claim | here |", "| --- | --- | --- |"]
+    for name in sorted(names, key=lambda name: order.index(result_of(name).about.name)):
+        result = result_of(name)
+        word, because = result.verdict
+        cells = [f"[`{name}`](../results/lab/{name}/README.md)", result.about.claim, f"**{word}**: {because}"]
+        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def page_with(rows: str) -> str:
+    """docs/lab.md with this table."""
+    before, begin, rest = PAGE.read_text("utf-8").partition(BEGIN)
+    if not begin:
+        raise SystemExit(f"{PAGE} has no line {BEGIN.strip()}")
+    return f"{before}{BEGIN}\n{rows}\n{END}{rest.partition(END)[2]}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.lab", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(RUNS)}; by default those without a result"
+    )
+    parser.add_argument("--data-dir", help="where CIFAR-10 is, as of minires lab")
+    parser.add_argument("--networks", type=Path, metavar="FOLDER", help="keep what minires lab train trained there")
+    parser.add_argument("--table", action="store_true", help="write the table of docs/lab.md, and run nothing")
+    given = parser.parse_args()
+    unknown = [name for name in given.names if name not in RUNS]
+    if unknown:
+        parser.error(f"no experiment {', '.join(unknown)}: choose of {', '.join(RUNS)}")
+    if given.networks is not None:
+        keep_networks(given.networks)
+    elif not given.table:
+        for name in given.names or [name for name in RUNS if not (RESULTS / name / "result.json").exists()]:
+            run(name, given.data_dir)
+    PAGE.write_text(page_with(table()), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
