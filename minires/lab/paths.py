@@ -88,9 +88,20 @@ class Paths(Result):
         return sum(k * n for k, n in enumerate(self.counts)) / sum(self.counts)
 
     @property
+    def effective(self) -> NDArray[np.float64]:
+        """By length, the number of paths times the mean norm of those that were sampled (Veit et al. 2016, Fig. 6, right)."""
+        return np.array([float(n) for n in self.counts[: len(self.sampled)]]) * self.sampled
+
+    @property
     def verdict(self) -> Verdict:
         (mean, error), usual = self.length_by_energy, self.length_of_all
         because = f"mean length {mean:.2f} ± {error:.2f} by energy, {usual:.2f} of all {sum(self.counts):.3g} paths"
+        if self.samples and self.effective.sum() > 0:
+            all_of_them, by_norm = (middle(np.array(w, float)) for w in (self.counts, self.effective))
+            because += (
+                f"; 95 % of all paths cross {all_of_them[0]} to {all_of_them[1]} residual functions, and 95 % of the number of "
+                f"paths times the mean norm of {self.samples} sampled ones {by_norm[0]} to {by_norm[1]}"
+            )
         if mean + 2 * error < usual:
             return Verdict(SEEN, because)
         return Verdict(NOT_SEEN if mean - 2 * error > usual else UNCLEAR, because)
@@ -101,32 +112,43 @@ class Paths(Result):
             [str(k), f"{n:.3g}", f"{self.norms[k]:.3e}", f"{self.shares[k]:+.4f}", f"{self.energy[k] / largest:.4f}"]
             for k, n in enumerate(self.counts)
         ]
-        return ["length", "paths", "‖g_k‖", "share", "energy"], rows
+        if not self.samples:
+            return ["length", "paths", "‖g_k‖", "share", "energy"], rows
+        for k, row in enumerate(rows):
+            row.append(f"{self.sampled[k]:.3e} ± {self.sampled_error[k]:.0e}")
+        return ["length", "paths", "‖g_k‖", "share", "energy", "mean ‖g_p‖"], rows
 
     def draw(self, figure: Figure) -> None:
-        top, bottom = figure.subplots(2, 1, sharex=True)
+        top, bottom, *single = figure.subplots(3 if self.samples else 2, 1, sharex=True)
         k = np.arange(len(self.counts))
         top.bar(k, self.shares, color=np.where(self.shares < 0, "#D55E00", "#0072B2"), width=0.8)
         top.axhline(0, color="black", linewidth=0.8)
         top.set_ylabel("share ⟨g_k, g⟩ / ‖g‖²")
         top.set_title(f"{self.settings.get('model', 'network')}: gradient at {self.place} by path length", fontsize=10)
-        for values, label, style in (
-            (
-                np.array([n / sum(self.counts) for n in self.counts]),
-                "of all paths",
-                {"color": "0.6", "linestyle": "--"},
-            ),
-            (self.norms / max(self.norms.sum(), 1e-300), "of Σ ‖g_k‖", {"color": "#0072B2", "marker": "o"}),
-            (
-                self.energy / max(self.energy.sum(), 1e-300),
-                "of the energy Σ ‖g_p‖²",
-                {"color": "#E69F00", "marker": "s"},
-            ),
-        ):
-            bottom.plot(k, values, label=label, markersize=3, linewidth=1.2, **style)
-        bottom.set_xlabel("path length k (residual functions passed through)")
+        curves = [
+            (np.array(self.counts, float), "of all paths", {"color": "0.6", "linestyle": "--"}),
+            (self.norms, "of Σ ‖g_k‖", {"color": "#0072B2", "marker": "o"}),
+            (self.energy, "of the energy Σ ‖g_p‖²", {"color": "#E69F00", "marker": "s"}),
+        ]
+        if single:
+            curves.append((self.effective, "of paths × mean ‖g_p‖", {"color": "#009E73", "marker": "^"}))
+            single[0].errorbar(
+                k, self.sampled, self.sampled_error, color="#009E73", marker="^", markersize=3, linewidth=1
+            )
+            single[0].set_yscale("log")
+            single[0].set_ylabel("mean ‖g_p‖ of single paths")
+        for values, label, style in curves:
+            bottom.plot(k, values / max(values.sum(), 1e-300), label=label, markersize=3, linewidth=1.2, **style)
+        (single[0] if single else bottom).set_xlabel("path length k (residual functions passed through)")
         bottom.set_ylabel("fraction")
         bottom.legend(fontsize=8)
+
+
+def middle(weights: NDArray[np.float64], share: float = 0.95) -> tuple[int, int]:
+    """(first, last) length of the middle ``share`` of weights by length: at most half of the rest is on either side."""
+    below = np.cumsum(weights) / weights.sum()
+    rest = (1 - share) / 2
+    return int(np.searchsorted(below, rest, side="right")), int(np.searchsorted(below, 1 - rest))
 
 
 def paths(

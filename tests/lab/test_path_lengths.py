@@ -9,6 +9,7 @@ import pytest
 import minires as mr
 from minires import lab
 from minires.errors import ConfigError, DataError
+from minires.lab.paths import middle
 
 
 def batch(images=4, side=8):
@@ -45,6 +46,31 @@ def test_the_energy_is_that_of_single_paths(found):
     single = [np.sum(graph.backward([graph.input], lab.OnePath([n]))[0][0] ** 2) for n in names]
     assert abs(result.energy[1] - sum(single)) < 4 * result.energy_error[1]
     assert result.energy_error[1] < 0.2 * result.energy[1]
+
+
+def test_sampled_paths_are_shown_as_veit_et_al_did(found):
+    *_, result = found
+    single = result.sampled
+    assert np.allclose(result.effective, [single[0], 3 * single[1], 3 * single[2], single[3]])
+    heads, rows = result.rows()
+    assert heads[-1] == "mean ‖g_p‖"
+    assert rows[3][-1].startswith(f"{single[3]:.3e} ± ")
+    assert (
+        "95 % of all paths cross 0 to 3 residual functions, and 95 % of the number of paths times"
+        in result.verdict.because
+    )
+    figure = result.plot()
+    assert [axes.get_yscale() for axes in figure.axes] == ["linear", "linear", "log"]
+    assert "of paths × mean ‖g_p‖" in {text.get_text() for text in figure.axes[1].get_legend().get_texts()}
+
+
+def test_the_middle_of_the_lengths():
+    counts = [math.comb(54, k) for k in range(55)]
+    first, last = middle(np.array(counts, float))
+    assert sum(counts[:first]) <= 0.025 * 2**54 < sum(counts[: first + 1])
+    assert sum(counts[last + 1 :]) <= 0.025 * 2**54 < sum(counts[last:])
+    assert middle(np.array([0.0, 0.0, 1.0, 0.0])) == (2, 2)
+    assert middle(np.array([1.0, 1.0, 1.0, 1.0]), 0.5) == (1, 2)
 
 
 def test_places(found):
