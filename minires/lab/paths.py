@@ -136,7 +136,8 @@ class Paths(Result):
                 k, self.sampled, self.sampled_error, color="#009E73", marker="^", markersize=3, linewidth=1
             )
             single[0].set_yscale("log")
-            single[0].set_ylabel("mean ‖g_p‖ of single paths")
+            single[0].set_ylabel("mean ‖g_p‖")
+            figure.set_size_inches(7, 6.5)
         for values, label, style in curves:
             bottom.plot(k, values / max(values.sum(), 1e-300), label=label, markersize=3, linewidth=1.2, **style)
         (single[0] if single else bottom).set_xlabel("path length k (residual functions passed through)")
