@@ -6,6 +6,7 @@ Each is a function that takes a network and returns a result with its numbers, a
 
 from .bugs import MISTAKES, Bugs, Mistake, Training, bugs, inject
 from .cut import Cuts, cut
+from .deepen import Deepen, deepen, deepened
 from .flow import Flow, flow, flow_networks
 from .graph import Addition, Graph, Rule, record
 from .identity import Identity, identity, identity_networks
@@ -16,6 +17,7 @@ from .responses import Responses, responses
 from .result import About, Result, Verdict
 from .rules import ByLength, Cut, MeanLength, OnePath
 from .shatter import Shatter, shatter
+from .shortcuts import Shortcuts, shortcuts
 from .spectrum import Spectrum, spectrum
 from .split import Split, split
 from .truncate import Truncate, truncate
@@ -28,6 +30,7 @@ __all__ = [
     "ByLength",
     "Cut",
     "Cuts",
+    "Deepen",
     "Flow",
     "Graph",
     "Identity",
@@ -41,6 +44,7 @@ __all__ = [
     "Result",
     "Rule",
     "Shatter",
+    "Shortcuts",
     "Spectrum",
     "Split",
     "Training",
@@ -48,6 +52,8 @@ __all__ = [
     "Verdict",
     "bugs",
     "cut",
+    "deepen",
+    "deepened",
     "flow",
     "flow_networks",
     "identity",
@@ -60,6 +66,7 @@ __all__ = [
     "refine",
     "responses",
     "shatter",
+    "shortcuts",
     "spectrum",
     "split",
     "truncate",

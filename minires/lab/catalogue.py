@@ -15,6 +15,7 @@ from ..nn import Module
 from . import fit
 from .bugs import QUICK, Bugs, Training, bugs
 from .cut import Cuts, cut
+from .deepen import DRAWS, LOOKS, Deepen, deepen, deepened
 from .flow import FAMILIES, Flow, flow, flow_networks
 from .identity import Identity, identity, identity_networks
 from .lesion import Lesion, lesion
@@ -24,6 +25,7 @@ from .responses import Responses, responses
 from .result import About, Result, parsed
 from .setting import Setting, deeper, family_and_depth, normalised
 from .shatter import Shatter, shatter
+from .shortcuts import FACTORS, GATE_BIAS, KINDS, Shortcuts, shortcuts
 from .spectrum import Spectrum, spectrum
 from .split import Split, split
 from .truncate import Truncate, truncate
@@ -69,6 +71,9 @@ FLOW_STEPS = Option(
 )
 RATE = Option("lr", float, 0.1, "Learning rate.")
 STEPS = Option("steps", int, None, "Steps of each training; 1000 by default, fewer with --quick.")
+TRAINING_STEPS = Option("steps", int, None, "Steps of the training, 1000 by default (--quick: 40); not with --run.")
+TRAININGS = Option("trainings", int, 1, "Trainings of each kind, with other batches; 1 by default.")
+GATES = Option("gate_bias", float, GATE_BIAS, "Biases of gates before training; -6 by default.")
 LONGEST = Option("longest", str, None, "Greatest path lengths, such as 0,1,3; the whole gradient is added.")
 PLAIN = Option("plain", str, None, "The folder of a trained plain run, as control; without --run one is trained.")
 DEEPER = Option(
@@ -172,6 +177,31 @@ def _cut(setting: Setting, progress: Progress | None, **options: Any) -> Result:
     return cut(model, train, test, **how, progress=progress)
 
 
+def _deepen(setting: Setting, progress: Progress | None, **options: Any) -> Result:
+    steps, at, draws = options["steps"], options["at"], 4 if setting.quick else DRAWS
+    batches = setting.batches(2 if setting.quick and setting.run is None else 6, np.float32)
+    if setting.run is not None:
+        if steps is not None:
+            raise ConfigError(
+                "--steps is for a training from the beginning: with --run the run's own steps are looked at"
+            )
+        return deepened(setting.first_and_last(np.float32), batches, at, draws, setting.seed, progress)
+    steps = steps if steps is not None else 40 if setting.quick else fit.STEPS
+    looks = [*(n for n in ((0, 10) if setting.quick else LOOKS) if n < steps), steps]
+    networks = [setting.with_(seed=setting.seed + i).network(np.float32) for i in range(3)]
+    train, _ = fit.images_for(setting)
+    how: dict[str, Any] = {"batch_size": setting.batch_size, "seed": setting.seed}
+    how["augment"] = fit.augmentation(setting)
+    return deepen(networks, train, batches, looks, at, draws, **how, progress=progress)
+
+
+def _shortcuts(setting: Setting, progress: Progress | None, **options: Any) -> Result:
+    model, train, test, how = _training(setting, options["steps"], 40)
+    how |= {"trainings": options["trainings"], "gate_bias": options["gate_bias"]}
+    factors = (0.5, 1.0, 1.5) if setting.quick else FACTORS
+    return shortcuts(model, train, test, KINDS, factors, **how, progress=progress)
+
+
 def _lesion(setting: Setting, progress: Progress | None, **options: Any) -> Result:
     names = setting.run or setting.model, options["plain"] or ("plain" if setting.run else fit.twin(setting.model))
     train, test = fit.images_for(setting)
@@ -246,7 +276,9 @@ EXPERIMENTS = {
         Experiment(Bugs, _bugs, {"model": "resnet8"}, (INJECT, MYSTERY, ANSWER), (8, 16), (8, 16)),
         Experiment(Shatter, _shatter, {}, (NETWORKS,)),
         Experiment(Identity, _identity, {"model": "preresnet56"}, quick_size=(4, 16)),
+        Experiment(Deepen, _deepen, {"batch_size": 32}, (TRAINING_STEPS, AT), (8, 16), (4, 16)),
         Experiment(Lesion, _lesion, {"batch_size": 32}, (STEPS, PLAIN), quick_size=(8, 16)),
+        Experiment(Shortcuts, _shortcuts, {"batch_size": 32}, (STEPS, TRAININGS, GATES), (8, 16), (4, 16)),
         Experiment(Spectrum, _spectrum, {"model": "preresnet20"}, (MODULES,), (8, 16), (16, 4)),
         Experiment(Responses, _responses, {"batch_size": 32}, (STEPS, PLAIN, DEEPER), quick_size=(4, 16)),
     )

@@ -19,15 +19,14 @@ from numpy.typing import NDArray
 
 from .. import functional as F
 from .. import nn, random
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..models import CifarPreResNet, PreActBasicBlock
 from ..models.blocks import Norm, Option
 from ..nn import Module
 from ..tensor import Tensor
 from .graph import Graph, record
-from .paths import Progress, needs_additions
-from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict, inner, norm
-from .rules import MeanLength
+from .paths import Progress, mean_length_by_energy, needs_additions
+from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -177,9 +176,11 @@ def identity(
         )
         result.share[name], result.variance[name] = branch / np.maximum(branch + shortcut, 1e-300), shortcut
         rng = np.random.default_rng(seed)  # the same signs for all
-        lengths.append(
-            _length(graph, draws, rng, lambda n, i=i, name=name: report(i * draws + n, len(networks) * draws, name))
-        )
+
+        def drawn(n: int, i: int = i, name: str = name) -> None:
+            report(i * draws + n, len(networks) * draws, name)
+
+        lengths.append(mean_length_by_energy(graph, "stem", draws, rng, drawn))
     result.length, result.length_error = np.array(lengths).T
     return result
 
@@ -196,31 +197,6 @@ def _position(graph: Graph) -> list[int]:
 def _variance(x: Tensor) -> float:
     """The variance over images and pixels, averaged over channels. x: (N, C, H, W)."""
     return float(x.data.var(axis=(0, *range(2, x.ndim)), dtype=np.float64).mean())
-
-
-def _length(graph: Graph, draws: int, rng: np.random.Generator, report: Any) -> tuple[float, float]:
-    """The mean path length at the stem weighted by energy, and its standard error; NaN without a gradient.
-
-    With random signs E⟨Σ k·g_k, g⟩ = Σ_p k_p‖g_p‖² over the paths p of lengths k_p, and E‖g‖² = Σ_p ‖g_p‖²: the mean is the
-    ratio of the two, from two channels instead of L + 1.
-    """
-    names, x = [a.name for a in graph.additions], graph.place("stem")
-    found = np.zeros((draws, 2))
-    for draw in range(draws):
-        report(draw)
-        signs = dict(zip(names, rng.choice([-1.0, 1.0], len(names))))
-        gradient, weighted = [*graph.backward([x], MeanLength(signs))[0], None, None][:2]
-        found[draw] = inner(weighted, gradient), norm(gradient) ** 2
-    if not np.isfinite(found).all():
-        raise DataError(
-            "the gradient at the stem is not finite: the network has diverged, or its weights are too large"
-        )
-    lengths, energies = found.T
-    if not energies.sum() > 0:
-        return math.nan, math.nan
-    mean = lengths.sum() / energies.sum()
-    rest = lengths - mean * energies
-    return float(mean), float(rest.std(ddof=1) / math.sqrt(draws) / energies.mean())
 
 
 # --- networks without batch norm

@@ -226,8 +226,42 @@ def mean_path_length(model: Module, batch: tuple[NDArray[Any], NDArray[Any]], at
     """
     graph = record(model, *batch)
     needs_additions(graph, model)
+    return mean_length_by_shares(graph, at)
+
+
+def mean_length_by_shares(graph: Graph, at: str = "input") -> float:
+    """The mean path length of a recorded network, weighted by signed shares; see ``mean_path_length``."""
     [[gradient, *weighted]] = graph.backward([graph.place(at)], MeanLength())
     return inner(weighted[0] if weighted else None, gradient) / max(norm(gradient) ** 2, 1e-300)
+
+
+def mean_length_by_energy(
+    graph: Graph,
+    at: str = "input",
+    draws: int = 32,
+    rng: np.random.Generator | None = None,
+    report: Callable[[int], None] = lambda draw: None,
+) -> tuple[float, float]:
+    """The mean path length weighted by energy, and its standard error; NaN without a gradient.
+
+    With random signs E⟨Σ k·g_k, g⟩ = Σ_p k_p‖g_p‖² over the paths p of lengths k_p, and E‖g‖² = Σ_p ‖g_p‖²: the mean is the
+    ratio of the two, from two channels instead of L + 1. Raises DataError for gradients that are not finite.
+    """
+    names, x, rng = [a.name for a in graph.additions], graph.place(at), rng or np.random.default_rng(0)
+    found = np.zeros((draws, 2))
+    for draw in range(draws):
+        report(draw)
+        signs = dict(zip(names, rng.choice([-1.0, 1.0], len(names))))
+        gradient, weighted = [*graph.backward([x], MeanLength(signs))[0], None, None][:2]
+        found[draw] = inner(weighted, gradient), norm(gradient) ** 2
+    if not np.isfinite(found).all():
+        raise DataError(f"the gradient at {at} is not finite: the network has diverged, or its weights are too large")
+    lengths, energies = found.T
+    if not energies.sum() > 0:
+        return math.nan, math.nan
+    mean = lengths.sum() / energies.sum()
+    rest = lengths - mean * energies
+    return float(mean), float(rest.std(ddof=1) / math.sqrt(draws) / energies.mean())
 
 
 def needs_additions(graph: Graph, model: Module) -> None:

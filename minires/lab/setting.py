@@ -88,6 +88,20 @@ class Setting:
         random.manual_seed(self.seed)
         return models.create(self.model, **{"num_classes": 10, **options}).to(dtype)
 
+    def first_and_last(self, dtype: DTypeLike = np.float64) -> dict[int, Module]:
+        """The network of the run as it was new and as it is now, in training mode, by the number of steps done.
+
+        Raises what loading a run raises.
+        """
+        from .. import training
+        from ..training.build import build_model
+
+        assert self.run is not None
+        recipe, model, checkpoint = training.load_run(Path(self.run))
+        random.manual_seed(recipe.seed)
+        new = build_model(recipe, checkpoint.info["num_classes"])
+        return {n: network.to(dtype).train() for n, network in ((0, new), (checkpoint.info["step"], model))}
+
     def datasets(self) -> tuple[Dataset, Dataset]:
         """(training set, test set), with images averaged down to ``image_size``."""
         name, data_dir = self.dataset, self.data_dir

@@ -7,6 +7,7 @@ from .blocks import BasicBlock, Bottleneck, BottleneckV1, PreActBasicBlock, PreA
 from .registry import MODELS, create, names
 from .resnet_cifar import CifarPreResNet, CifarResNet
 from .resnet_imagenet import ResNet, ResNetV2
+from .shortcuts import replace_shortcuts
 
 from .crossing_net import CrossingNet  # isort: skip (names() has it last)
 
@@ -24,6 +25,7 @@ __all__ = [
     "ResNetV2",
     "create",
     "names",
+    "replace_shortcuts",
     *MODELS,
 ]
 

@@ -102,13 +102,18 @@ def make_shortcut(
 
 
 class BasicBlock(nn.Module):
-    """relu(x + F(x)), F = 3×3 → BN → relu → 3×3 → BN. [1, fig. 5 left]"""
+    """relu(x + F(x)), F = 3×3 → BN → relu → 3×3 → BN. [1, fig. 5 left]
+
+    gate: what F(x) is multiplied by, a function of x; see ``shortcuts.py``.
+    """
 
     recordable = True
 
     expansion = 1
 
     last_norm = "bn2"
+
+    gate: nn.Module | None = None
 
     def __init__(
         self, in_channels: int, channels: int, stride: int = 1, option: Option = "B", norm: Norm = "batch"
@@ -124,6 +129,8 @@ class BasicBlock(nn.Module):
         y = F.conv_bn_relu(x, self.conv1, self.bn1)
         if self.downsample is None:
             return F.conv_bn_relu(y, self.conv2, self.bn2)
+        if self.gate is not None:
+            return F.add_relu(F.conv_bn(y, self.conv2, self.bn2) * self.gate(x), self.downsample(x))
         return F.conv_bn_add_relu(y, self.conv2, self.bn2, self.downsample(x))
 
 

@@ -25,6 +25,7 @@ from .blocks import (
     zero_residual_init,
 )
 from .registry import register
+from .shortcuts import Shortcut, checked_shortcut, replace_shortcuts
 
 
 class CifarResNet(nn.Module):
@@ -33,8 +34,9 @@ class CifarResNet(nn.Module):
     (N, in_channels, H, W) → logits (N, num_classes). option: "A" for shortcuts padded with zero channels, "B" for
     projections, None for a plain network. pool: "avg" or "max". width: channels of the first stage; the others have twice and
     four times as many. norm: "batch", or "none" for convolutions with biases and no batch norm. zero_init_residual: blocks
-    begin as the identity. Raises ConfigError for a depth that is not 6n + 2, and for zero_init_residual without shortcuts or
-    batch norm.
+    begin as the identity. shortcut: 1, or another factor on all shortcuts, or another kind of them; see ``replace_shortcuts``.
+    Raises ConfigError for a depth that is not 6n + 2, for zero_init_residual without shortcuts or batch norm, and for another
+    kind of shortcuts than there are, or without any.
     """
 
     recordable = True
@@ -49,6 +51,7 @@ class CifarResNet(nn.Module):
         width: int = 16,
         norm: Norm = "batch",
         zero_init_residual: bool = False,
+        shortcut: Shortcut = 1.0,
     ) -> None:
         n, w = blocks_per_stage(depth, 2), checked_width(width)
         self.conv1 = conv3x3(in_channels, w, bias=norm == "none")
@@ -61,6 +64,8 @@ class CifarResNet(nn.Module):
         he_init(self)
         if zero_init_residual:
             zero_residual_init(self)
+        if checked_shortcut(shortcut) != 1:
+            replace_shortcuts(self, shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.conv_bn_relu(x, self.conv1, self.bn1)
