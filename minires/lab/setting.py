@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ class Setting:
     model: a name of ``models.names()``; width: channels of the first stage, of CIFAR networks; image_size: pixels along a side,
     to which larger images are averaged; dataset, data_dir: as of ``data.load``; batch_size: images; seed: of weights and the
     choice of images; run: the folder of a trained run, whose model and data set are taken in their place; quick: a smaller
-    experiment.
+    experiment. out: a folder for what an experiment keeps while it runs, to go on from; say: shows a sentence meanwhile.
     """
 
     model: str = "resnet20"
@@ -37,6 +38,8 @@ class Setting:
     seed: int = 0
     run: str | None = None
     quick: bool = False
+    out: str | None = field(default=None, compare=False)
+    say: Callable[[str], None] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name, least, most in (("batch_size", 2, MOST_IMAGES), ("seed", 0, 2**63 - 1)):
@@ -45,8 +48,9 @@ class Setting:
 
     def to_dict(self) -> dict[str, Any]:
         """What a result says of its setting: everything that is not left out, of a run neither a model nor a data set."""
-        unused = ("model", "width", "dataset") if self.run is not None else ()
-        return {k: v for k, v in asdict(self).items() if v is not None and v is not False and k not in unused}
+        unused = ("out", "say", *(("model", "width", "dataset") if self.run is not None else ()))
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in unused}
+        return {k: v for k, v in given.items() if v is not None and v is not False}
 
     def with_(self, **changes: Any) -> Setting:
         return replace(self, **changes)
