@@ -185,25 +185,32 @@ def _run(name: str, settings: dict[str, Any], options: dict[str, Any], out: Path
     from ..lab.setting import Setting
     from . import display
 
-    setting = Setting(**settings)
     if out is not None and out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is no folder: --out takes the name of one for result.json and picture.png")
-    console, said, at = display.console(stderr=as_json), False, 0
+    console, introduced, at = display.console(stderr=as_json), False, 0
+
+    def introduce() -> None:  # not before it is known that there is something to show
+        nonlocal introduced
+        if not introduced:
+            _introduce(console, EXPERIMENTS[name].about)
+        introduced = True
 
     def progress(done: int, total: int, what: str) -> None:
-        nonlocal said, at
-        if not said:  # not before it is known that there is something to show
-            _introduce(console, EXPERIMENTS[name].about)
-        said, before, at = True, at, max(at, 100 * done // max(1, total))
+        nonlocal at
+        introduce()
+        before, at = at, max(at, 100 * done // max(1, total))
         advance(at - before, f"{what}, {done} of {total}")
 
-    began = perf_counter()
+    def say(text: str) -> None:
+        introduce()
+        console.print(text)
+
+    setting, began = Setting(**settings, out=None if out is None else str(out), say=say), perf_counter()
     with display.bar(console, name, 100) as advance:
         result = run(name, setting, progress, **options)
     if _is_default(name, setting, options):
         times.remember(name, setting.quick, perf_counter() - began)
-    if not said:
-        _introduce(console, EXPERIMENTS[name].about)
+    introduce()
     if out is not None:
         _keep(result, out)
     if as_json:
@@ -218,7 +225,9 @@ def _run(name: str, settings: dict[str, Any], options: dict[str, Any], out: Path
 def _is_default(name: str, setting: Any, options: dict[str, Any] | None = None) -> bool:
     """Whether an experiment runs as `minires lab NAME`, or `minires lab NAME --quick`, does: whatever its seed."""
     experiment = EXPERIMENTS[name]
-    usual = type(setting)(**experiment.defaults, quick=setting.quick, seed=setting.seed)
+    usual = type(setting)(
+        **experiment.defaults, quick=setting.quick, seed=setting.seed, out=setting.out, say=setting.say
+    )
     defaults = {own.name: own.default for own in experiment.options}
     return setting == usual and (options is None or options == defaults)
 

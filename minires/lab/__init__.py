@@ -10,6 +10,7 @@ from .deepen import Deepen, deepen, deepened
 from .flow import Flow, flow, flow_networks
 from .graph import Addition, Graph, Rule, record
 from .identity import Identity, identity, identity_networks
+from .landscape import Landscape, landscape
 from .lesion import Lesion, lesion
 from .paths import Paths, mean_path_length, paths
 from .refine import Refine, refine
@@ -34,6 +35,7 @@ __all__ = [
     "Flow",
     "Graph",
     "Identity",
+    "Landscape",
     "Lesion",
     "MeanLength",
     "Mistake",
@@ -59,6 +61,7 @@ __all__ = [
     "identity",
     "identity_networks",
     "inject",
+    "landscape",
     "lesion",
     "mean_path_length",
     "paths",

@@ -18,6 +18,7 @@ from .cut import Cuts, cut
 from .deepen import DRAWS, LOOKS, Deepen, deepen, deepened
 from .flow import FAMILIES, Flow, flow, flow_networks
 from .identity import Identity, identity, identity_networks
+from .landscape import IMAGES, POINTS, QUICK_IMAGES, QUICK_POINTS, Landscape, check, landscape
 from .lesion import Lesion, lesion
 from .paths import Paths, Progress, paths
 from .refine import Refine, refine
@@ -78,6 +79,17 @@ LONGEST = Option("longest", str, None, "Greatest path lengths, such as 0,1,3; th
 PLAIN = Option("plain", str, None, "The folder of a trained plain run, as control; without --run one is trained.")
 DEEPER = Option(
     "deeper", str, None, "The folder of a trained deeper run, to compare with; without --run one is trained."
+)
+POINTS_OPTION = Option("points", int, None, "Points of the plane along each direction; 51 by default (--quick: 11).")
+IMAGES_OPTION = Option(
+    "images", int, None, "Training images that the loss is the mean of; 1280 by default (--quick: 128)."
+)
+SPAN = Option("span", float, 1.0, "How far the plane goes each way, in norms of the filters; 1 by default.")
+STATISTICS = Option(
+    "statistics", str, "stored", "Of batch norm: stored (the default), or batch for those of each batch."
+)
+TRAINED = Option(
+    "steps", int, None, "Steps of each training without --run; 1000 by default, fewer with --quick, none with 0."
 )
 
 INJECT = Option("inject", str, None, "The mistake to put in, by name, such as skip-dropped; all of them by default.")
@@ -241,6 +253,33 @@ def _responses(setting: Setting, progress: Progress | None, **options: Any) -> R
     return responses(networks, batch, pairs, progress=progress)
 
 
+def _landscape(setting: Setting, progress: Progress | None, **options: Any) -> Result:
+    names = setting.run or setting.model, options["plain"] or ("plain" if setting.run else fit.twin(setting.model))
+    points, images = options["points"], options["images"]
+    points = (QUICK_POINTS if setting.quick else POINTS) if points is None else points
+    images = (QUICK_IMAGES if setting.quick else IMAGES) if images is None else images
+    check(points, options["span"], options["statistics"], setting.batch_size, images)
+    train, _ = fit.images_for(setting)
+    if images > len(train):
+        raise ConfigError(f"{images:,} images are more than the {len(train):,} training images that there are")
+    settings = [setting]
+    if options["plain"] is not None or setting.run is None:
+        settings.append(setting.with_(run=options["plain"], model=names[1] if setting.run is None else setting.model))
+    networks = []
+    for i, (name, its) in enumerate(zip(names, settings)):
+        if options["steps"] == 0:
+            networks.append(its.network(np.float32))
+            continue
+        report = fit.within(progress, i, 20, f"training {name}")
+        networks.append(fit.network_of(its.with_(batch_size=32), train, options["steps"], report))
+    chosen = np.random.default_rng(setting.seed).choice(len(train), images, replace=False)
+    batch = normalised(train, np.sort(chosen), np.float32)
+    plain = networks[1] if len(networks) > 1 else None
+    how = {"span": options["span"], "statistics": options["statistics"], "batch_size": setting.batch_size}
+    how |= {"seed": setting.seed, "folder": setting.out, "say": setting.say, "progress": progress}
+    return landscape(networks[0], batch, plain, names, points, **how)
+
+
 def _whole_numbers(name: str, text: str) -> list[int]:
     """The numbers of a text such as "0,1,3". Raises ConfigError for any other."""
     parts = text.split(",")
@@ -280,6 +319,11 @@ EXPERIMENTS = {
         Experiment(Lesion, _lesion, {"batch_size": 32}, (STEPS, PLAIN), quick_size=(8, 16)),
         Experiment(Shortcuts, _shortcuts, {"batch_size": 32}, (STEPS, TRAININGS, GATES), (8, 16), (4, 16)),
         Experiment(Spectrum, _spectrum, {"model": "preresnet20"}, (MODULES,), (8, 16), (16, 4)),
+        Experiment(
+            *(Landscape, _landscape, {"batch_size": 128}),
+            (POINTS_OPTION, IMAGES_OPTION, SPAN, STATISTICS, PLAIN, TRAINED),
+            *((8, 16), (8, 16)),
+        ),
         Experiment(Responses, _responses, {"batch_size": 32}, (STEPS, PLAIN, DEEPER), quick_size=(4, 16)),
     )
 }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ class Setting:
     model: a name of ``models.names()``; model_options: keywords of its constructor, such as option = "B"; width: channels of
     the first stage, of CIFAR networks; image_size: pixels along a side, to which larger images are averaged; dataset,
     data_dir: as of ``data.load``; batch_size: images; seed: of weights and the choice of images; run: the folder of a trained
-    run, whose model and data set are taken in their place; quick: a smaller experiment.
+    run, whose model and data set are taken in their place; quick: a smaller experiment. out: a folder for what an experiment
+    keeps while it runs, to go on from; say: shows a sentence meanwhile.
     """
 
     model: str = "resnet20"
@@ -38,6 +40,8 @@ class Setting:
     seed: int = 0
     run: str | None = None
     quick: bool = False
+    out: str | None = field(default=None, compare=False)
+    say: Callable[[str], None] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name, least, most in (("batch_size", 2, MOST_IMAGES), ("seed", 0, 2**63 - 1)):
@@ -47,10 +51,11 @@ class Setting:
     def to_dict(self) -> dict[str, Any]:
         """What a result says of its setting: everything that is not left out, of a run neither a model nor a data set.
 
-        Nor where the data's files are: that is of a machine, not of the experiment.
+        Nor where files are: that is of a machine, not of the experiment.
         """
-        unused = ("data_dir", *(("model", "width", "dataset") if self.run is not None else ()))
-        return {k: v for k, v in asdict(self).items() if v not in (None, False, {}) and k not in unused}
+        unused = ("data_dir", "out", "say", *(("model", "width", "dataset") if self.run is not None else ()))
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in unused}
+        return {k: v for k, v in given.items() if v not in (None, False, {})}
 
     def with_(self, **changes: Any) -> Setting:
         return replace(self, **changes)
