@@ -55,7 +55,7 @@ class Setting:
         """
         unused = ("data_dir", "out", "say", *(("model", "width", "dataset") if self.run is not None else ()))
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in unused}
-        return {k: v for k, v in given.items() if v not in (None, False, {})}
+        return {k: v for k, v in given.items() if v is not None and v is not False and v != {}}
 
     def with_(self, **changes: Any) -> Setting:
         return replace(self, **changes)
