@@ -5,7 +5,9 @@ Each is a function that takes a network and returns a result with its numbers, a
 """
 
 from .bugs import MISTAKES, Bugs, Mistake, Training, bugs, inject
+from .construct import Construct, construct, deepened
 from .cut import Cuts, cut
+from .degradation import Curve, Degradation, curves_in, degradation, training_curve
 from .flow import Flow, flow, flow_networks
 from .graph import Addition, Graph, Rule, record
 from .identity import Identity, identity, identity_networks
@@ -26,8 +28,11 @@ __all__ = [
     "Addition",
     "Bugs",
     "ByLength",
+    "Construct",
+    "Curve",
     "Cut",
     "Cuts",
+    "Degradation",
     "Flow",
     "Graph",
     "Identity",
@@ -47,7 +52,11 @@ __all__ = [
     "Truncate",
     "Verdict",
     "bugs",
+    "construct",
+    "curves_in",
     "cut",
+    "deepened",
+    "degradation",
     "flow",
     "flow_networks",
     "identity",
@@ -62,5 +71,6 @@ __all__ = [
     "shatter",
     "spectrum",
     "split",
+    "training_curve",
     "truncate",
 ]

@@ -160,6 +160,7 @@ def test_a_run_is_trained_resumed_and_loaded(tmp_path):
     _, model, _ = training.load_run(path)
     assert bits(model.state_dict().values()) == bits(trainer.model.state_dict().values())
     assert diagnose(model.train(), Batch(x, y, mr.random.get_rng_state())) is None
+    assert np.abs(model.aux.fc.weight.grad).max() > 0
     model.aux.fc.weight.data = model.aux.fc.weight.data * np.float32(np.nan)
     assert "aux.fc" in str(diagnose(model, Batch(x, y, mr.random.get_rng_state())))
 
