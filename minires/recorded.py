@@ -31,6 +31,7 @@ from .kernels.runtime.recording import Recording, record
 from .kernels.switches import Switch, uses_winograd
 from .lazy import is_fusing
 from .nn import Module
+from .nn.losses import main_logits, with_auxiliary
 from .tensor import Tensor, TransientGradient
 
 Arrays = list[NDArray[Any]]
@@ -199,8 +200,8 @@ class RecordedPrediction(_Recorded):
         logits = predict(images)
 
     images: ndarray or Tensor (N, C, H, W), float32 or float64 as the weights are. The output is a Tensor of that dtype, the
-    caller's own. In training mode nothing is recorded. Several threads may call it: one at a time runs the recording, others
-    the model.
+    caller's own. In training mode nothing is recorded, and an auxiliary classifier's logits are left out. Several threads may
+    call it: one at a time runs the recording, others the model.
     """
 
     frozen = True
@@ -220,7 +221,7 @@ class RecordedPrediction(_Recorded):
 
     def compute(self, *inputs: NDArray[Any]) -> Arrays:
         with no_grad():
-            return [self.model(Tensor(inputs[0])).data]
+            return [main_logits(self.model(Tensor(inputs[0]))).data]
 
     def _possible(self) -> bool:
         versions = [p.version for p in self._parameters]
@@ -241,8 +242,9 @@ class RecordedStep(_Recorded):
     images: ndarray (N, C, H, W), float32 or float64 as the weights are; labels: ndarray (N,) of integers. label_smoothing: ε
     of Szegedy et al. 2015, section 7. Sets the gradients of the model's parameters, in place of what was there; they are
     copied when somebody looks at ``.grad``. Returns the mean loss, a 0-d array, and the logits (N, K), in the weights' dtype
-    and the caller's own. Raises what the model and ``cross_entropy`` raise: ShapeError, DtypeError, and DataError for labels
-    out of range.
+    and the caller's own. Of a network with an auxiliary classifier the gradients are those of ``nn.classification_loss``, loss
+    and logits those of the network itself. Raises what the model and ``cross_entropy`` raise: ShapeError, DtypeError, and
+    DataError for labels out of range.
     """
 
     def __init__(self, model: Module, label_smoothing: float = 0.0) -> None:
@@ -264,9 +266,10 @@ class RecordedStep(_Recorded):
     def compute(self, *inputs: NDArray[Any]) -> Arrays:
         images, labels = inputs
         self._release()
-        logits = self.model(Tensor(images))
+        output = self.model(Tensor(images))
+        logits = main_logits(output)
         losses = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
-        losses.mean().backward()
+        with_auxiliary(losses.mean(), output, labels, self.label_smoothing).backward()
         self._trained = [p for p in self.model.parameters() if p.grad is not None]
         return [losses.data, logits.data, *[p.grad for p in self._trained]]
 

@@ -5,8 +5,10 @@ Each is a function that takes a network and returns a result with its numbers, a
 """
 
 from .bugs import MISTAKES, Bugs, Mistake, Training, bugs, inject
+from .construct import Construct, construct, with_identity_layers
 from .cut import Cuts, cut
 from .deepen import Deepen, deepen, deepened
+from .degradation import Curve, Degradation, curves_in, degradation, training_curve
 from .flow import Flow, flow, flow_networks
 from .graph import Addition, Graph, Rule, record
 from .identity import Identity, identity, identity_networks
@@ -29,9 +31,12 @@ __all__ = [
     "Addition",
     "Bugs",
     "ByLength",
+    "Construct",
+    "Curve",
     "Cut",
     "Cuts",
     "Deepen",
+    "Degradation",
     "Flow",
     "Graph",
     "Identity",
@@ -53,9 +58,12 @@ __all__ = [
     "Truncate",
     "Verdict",
     "bugs",
+    "construct",
+    "curves_in",
     "cut",
     "deepen",
     "deepened",
+    "degradation",
     "flow",
     "flow_networks",
     "identity",
@@ -72,5 +80,7 @@ __all__ = [
     "shortcuts",
     "spectrum",
     "split",
+    "training_curve",
     "truncate",
+    "with_identity_layers",
 ]

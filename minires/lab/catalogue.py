@@ -14,8 +14,10 @@ from ..models.resnet_cifar import DEPTHS
 from ..nn import Module
 from . import fit
 from .bugs import QUICK, Bugs, Training, bugs
+from .construct import Construct, check_depths, construct
 from .cut import Cuts, cut
 from .deepen import DRAWS, LOOKS, Deepen, deepen, deepened
+from .degradation import Degradation, curves_in, degradation, training_curve
 from .flow import FAMILIES, Flow, flow, flow_networks
 from .identity import Identity, identity, identity_networks
 from .landscape import IMAGES, POINTS, QUICK_IMAGES, QUICK_POINTS, Landscape, check, landscape
@@ -88,9 +90,15 @@ SPAN = Option("span", float, 1.0, "How far the plane goes each way, in norms of 
 STATISTICS = Option(
     "statistics", str, "stored", "Of batch norm: stored (the default), or batch for those of each batch."
 )
-TRAINED = Option(
+STEPS_OR_NONE = Option(
     "steps", int, None, "Steps of each training without --run; 1000 by default, fewer with --quick, none with 0."
 )
+
+TRAINED = Option("trained", str, None, "A folder of trained runs, such as `minires lab train` makes, to compare those.")
+LAYERS = Option(
+    "depths", str, None, "Depths to compare, such as 20,56,110; that of --model and a deeper one by default."
+)
+AUXILIARY = Option("auxiliary", str, None, "The folder of a trained deeper run with an auxiliary classifier.")
 
 INJECT = Option("inject", str, None, "The mistake to put in, by name, such as skip-dropped; all of them by default.")
 MYSTERY = Option("mystery", int, None, "Put in a mistake that this seed chooses, without saying which.")
@@ -280,6 +288,65 @@ def _landscape(setting: Setting, progress: Progress | None, **options: Any) -> R
     return landscape(networks[0], batch, plain, names, points, **how)
 
 
+def _degradation(setting: Setting, progress: Progress | None, **options: Any) -> Result:
+    if setting.run is not None:
+        raise ConfigError("degradation compares several networks: give --trained, a folder of runs, in place of --run")
+    if options["trained"] is not None:
+        return degradation(curves_in(options["trained"]), "epoch")
+    families = [family_and_depth(name)[0] for name in (fit.twin(setting.model), setting.model)]
+    depths = [
+        d
+        for name in (setting.model, fit.deeper(setting.model, setting.quick))
+        if (d := family_and_depth(name)[1]) is not None
+    ]
+    if options["depths"] is not None:
+        depths = _whole_numbers("depths", options["depths"])
+    settings = {s.model: s for s in (setting.with_(model=f"{f}{d}") for f in families for d in depths)}
+    networks = {name: its.network(np.float32) for name, its in settings.items()}  # refuses before it trains
+    steps = options["steps"] if options["steps"] is not None else 200 if setting.quick else fit.STEPS
+    how: dict[str, Any] = {"steps": steps, "batch_size": setting.batch_size, "seed": setting.seed}
+    (train, test), augment, curves = fit.images_for(setting), fit.augmentation(setting), {}
+    for i, (name, network) in enumerate(networks.items()):
+        part = fit.within(progress, i, len(networks), f"training {name}")
+        curves[name] = training_curve(network, train, test, augment=augment, progress=part, **how)
+    return degradation(curves)
+
+
+def _construct(setting: Setting, progress: Progress | None, **options: Any) -> Result:
+    steps, first = (30, 150) if setting.quick else (fit.STEPS, fit.STEPS)  # from the construction, and before it
+    if options["steps"] is not None:
+        steps = first = options["steps"]
+    train, _ = fit.images_for(setting)
+    name, own = setting.model, _width(setting)
+    if setting.run is not None:
+        name, own, _ = _of_run(setting.run)
+    new = setting.with_(run=None, model=fit.deeper(name, setting.quick), width=None)
+    deep, auxiliary = new.network(np.float32, **own), new.network(np.float32, **own, aux_weight=0.3)
+    runs, networks, trained = (setting.run, options["deeper"], options["auxiliary"]), [], []
+    for run, network in zip(runs, (setting.network(np.float32), deep, auxiliary)):
+        networks.append(network if run is None else setting.with_(run=run).network(np.float32))
+        trained.append(0 if run is None else _of_run(run)[2])
+    how: dict[str, Any] = {"batch_size": setting.batch_size, "seed": setting.seed, "augment": fit.augmentation(setting)}
+    check_depths(networks[0], networks[1])
+    if setting.run is None:  # else the new networks start from here
+        for i, (run, network, what) in enumerate(zip(runs, networks, ("shallow", "deep", "auxiliary"))):
+            if run is None:
+                report = fit.within(progress, i, 6, f"training the {what} network")
+                trained[i] = int(np.isfinite(fit.fit(network, train, first, **how, progress=report)).sum())
+                fit.estimate_statistics(network, train)
+    report = fit.within(progress, 1, 2, "training on")
+    return construct(networks[0], networks[1], train, networks[2], trained, steps, **how, progress=report)
+
+
+def _of_run(run: str) -> tuple[str, dict[str, Any], int]:
+    """The name of a run's model, the options of its constructor, and the steps that it was trained for."""
+    from .. import training
+
+    recipe, _, checkpoint = training.load_run(run)
+    options = {**recipe.model_options, "num_classes": checkpoint.info["num_classes"]}
+    return recipe.model, options, checkpoint.info["step"]
+
+
 def _whole_numbers(name: str, text: str) -> list[int]:
     """The numbers of a text such as "0,1,3". Raises ConfigError for any other."""
     parts = text.split(",")
@@ -318,10 +385,12 @@ EXPERIMENTS = {
         Experiment(Deepen, _deepen, {"batch_size": 32}, (TRAINING_STEPS, AT), (8, 16), (4, 16)),
         Experiment(Lesion, _lesion, {"batch_size": 32}, (STEPS, PLAIN), quick_size=(8, 16)),
         Experiment(Shortcuts, _shortcuts, {"batch_size": 32}, (STEPS, TRAININGS, GATES), (8, 16), (4, 16)),
+        Experiment(Degradation, _degradation, {"batch_size": 32}, (STEPS, LAYERS, TRAINED), (8, 16), (4, 8)),
+        Experiment(Construct, _construct, {"model": "plain20"}, (STEPS, DEEPER, AUXILIARY), (8, 16), (4, 8)),
         Experiment(Spectrum, _spectrum, {"model": "preresnet20"}, (MODULES,), (8, 16), (16, 4)),
         Experiment(
             *(Landscape, _landscape, {"batch_size": 128}),
-            (POINTS_OPTION, IMAGES_OPTION, SPAN, STATISTICS, PLAIN, TRAINED),
+            (POINTS_OPTION, IMAGES_OPTION, SPAN, STATISTICS, PLAIN, STEPS_OR_NONE),
             *((8, 16), (8, 16)),
         ),
         Experiment(Responses, _responses, {"batch_size": 32}, (STEPS, PLAIN, DEEPER), quick_size=(4, 16)),
@@ -345,7 +414,8 @@ def run(name: str, setting: Setting, progress: Progress | None = None, **options
     options = {option.name: options.get(option.name, option.default) for option in experiment.options}
     result = experiment.run(setting, progress, **options)
     given = {key: value for key, value in options.items() if value not in (None, False)}
-    result.settings = {**result.settings, **setting.to_dict(), **given}
+    shown = setting.with_(run=options["trained"]) if options.get("trained") is not None else setting
+    result.settings = {**result.settings, **shown.to_dict(), **given}
     return result
 
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import functional as F
 from .. import models, nn, optim, random
 from ..errors import ConfigError, DataError
 from ..models.blocks import BasicBlock, Bottleneck, Norm, PreActBlock
@@ -241,7 +240,7 @@ def _train_step(model: Module, optimizer: optim.SGD, batch: Batch) -> None:
     images, labels = batch
     with np.errstate(all="ignore"):
         optimizer.zero_grad()
-        F.cross_entropy(model(Tensor(images)), labels).backward()
+        nn.classification_loss(model(Tensor(images)), labels).backward()
         optimizer.step()
 
 

@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import functional as F
 from ..errors import ConfigError, DataError, DtypeError
 from ..grad_mode import enable_grad, set_watcher
 from ..lazy import fusion
-from ..nn import Module
+from ..nn import Module, classification_loss
 from ..tensor import Op, Tensor, topological_order
 
 Channels = list[NDArray[Any] | None]  # gradients of one tensor; None is zero
@@ -264,10 +263,10 @@ def record(
     training: bool | None = None,
     loss: Callable[[Tensor], Tensor] | None = None,
 ) -> Graph:
-    """Run a classifier's forward pass and its mean cross-entropy, operation by operation.
+    """Run a classifier's forward pass and its loss, ``nn.classification_loss``, operation by operation.
 
     images: ndarray (N, C, H, W) of the weights' dtype; labels: ndarray (N,) of integers. loss: a function of the model's output
-    in place of cross-entropy. training: the mode of the model, by default the one it is in; mode and running statistics are
+    in place of that. training: the mode of the model, by default the one it is in; mode and running statistics are
     restored. Raises what the model raises, DtypeError for images of another dtype than the weights, ConfigError for backward
     hooks on the model or neither labels nor a loss, and DataError for a loss that is not finite.
     """
@@ -292,7 +291,7 @@ def record(
             if training is not None:
                 model.train(training)
             y = model(x)
-            total = F.cross_entropy(y, np.asarray(labels)) if loss is None else loss(y)
+            total = classification_loss(y, np.asarray(labels)) if loss is None else loss(y)
     finally:
         set_watcher(before)
         for handle in handles:

@@ -7,6 +7,7 @@ Blocks without a shortcut, y = relu(F(x)) or y = F(x), make the plain networks o
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from .. import functional as F
@@ -280,6 +281,26 @@ def global_pool(pool: Literal["avg", "max"]) -> nn.Module:
     if pool not in ("avg", "max"):
         raise ConfigError(f"pool is 'avg' or 'max', the global pooling at the end, not {pool!r}")
     return nn.AdaptiveAvgPool2d(1) if pool == "avg" else nn.AdaptiveMaxPool2d(1)
+
+
+def checked_aux_weight(weight: float) -> float:
+    """The weight of an auxiliary classifier's loss, or ConfigError for one that cannot be."""
+    if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 <= weight < math.inf:
+        raise ConfigError(
+            f"aux_weight is the weight of the auxiliary classifier's loss, a finite number from 0 up, not {weight!r}"
+        )
+    return float(weight)
+
+
+def auxiliary_classifier(channels: int, num_classes: int) -> nn.Sequential:
+    """Global average pooling and a linear layer: logits from a feature map inside a network.
+
+    "Going Deeper with Convolutions", Szegedy et al. 2015, §5, in its simplest form. The bias is 0 to begin with.
+    """
+    fc = nn.Linear(channels, num_classes)
+    classifier = nn.Sequential({"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": fc})
+    he_init(classifier)
+    return classifier
 
 
 def he_init(network: nn.Module) -> None:

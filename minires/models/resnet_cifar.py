@@ -9,6 +9,7 @@ from typing import Literal
 from .. import functional as F
 from .. import nn
 from ..errors import ConfigError
+from ..nn import AuxiliaryOutput
 from ..tensor import Tensor
 from .blocks import (
     BasicBlock,
@@ -17,6 +18,8 @@ from .blocks import (
     PreActBasicBlock,
     PreActBottleneck,
     PreActBottleneckV1,
+    auxiliary_classifier,
+    checked_aux_weight,
     conv3x3,
     global_pool,
     he_init,
@@ -35,8 +38,10 @@ class CifarResNet(nn.Module):
     projections, None for a plain network. pool: "avg" or "max". width: channels of the first stage; the others have twice and
     four times as many. norm: "batch", or "none" for convolutions with biases and no batch norm. zero_init_residual: blocks
     begin as the identity. shortcut: 1, or another factor on all shortcuts, or another kind of them; see ``replace_shortcuts``.
-    Raises ConfigError for a depth that is not 6n + 2, for zero_init_residual without shortcuts or batch norm, and for another
-    kind of shortcuts than there are, or without any.
+    aux_weight: above 0, an auxiliary classifier reads the second stage's output, the stage of the middle block, and forward
+    returns an AuxiliaryOutput in training mode; ``nn.classification_loss`` makes the loss of it. Raises ConfigError for a depth
+    that is not 6n + 2, for zero_init_residual without shortcuts or batch norm, and for another kind of shortcuts than there
+    are, or without any.
     """
 
     recordable = True
@@ -52,6 +57,7 @@ class CifarResNet(nn.Module):
         norm: Norm = "batch",
         zero_init_residual: bool = False,
         shortcut: Shortcut = 1.0,
+        aux_weight: float = 0.0,
     ) -> None:
         n, w = blocks_per_stage(depth, 2), checked_width(width)
         self.conv1 = conv3x3(in_channels, w, bias=norm == "none")
@@ -66,13 +72,18 @@ class CifarResNet(nn.Module):
             zero_residual_init(self)
         if checked_shortcut(shortcut) != 1:
             replace_shortcuts(self, shortcut)
+        self.aux_weight = checked_aux_weight(aux_weight)
+        # last, so that the other weights are those of the same network without it
+        self.aux = auxiliary_classifier(2 * w, num_classes) if aux_weight else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor | AuxiliaryOutput:
         x = F.conv_bn_relu(x, self.conv1, self.bn1)
         x = self.layer1(x)
         x = self.layer2(x)
+        aux_logits = self.aux(x) if self.aux is not None and self.training else None
         x = self.layer3(x)
-        return self.fc(F.flatten(self.avgpool(x), 1))
+        logits = self.fc(F.flatten(self.avgpool(x), 1))
+        return logits if aux_logits is None else AuxiliaryOutput(logits, aux_logits, self.aux_weight)
 
 
 class CifarPreResNet(nn.Module):
@@ -94,6 +105,7 @@ class CifarPreResNet(nn.Module):
         width: int = 16,
         norm: Norm = "batch",
         zero_init_residual: bool = False,
+        aux_weight: float = 0.0,
     ) -> None:
         expansion, w = block.expansion, checked_width(width)
         n = blocks_per_stage(depth, 2 if expansion == 1 else 3)
@@ -110,12 +122,21 @@ class CifarPreResNet(nn.Module):
         he_init(self)
         if zero_init_residual:
             zero_residual_init(self)
+        self.aux_weight = checked_aux_weight(aux_weight)
+        self.aux = auxiliary_classifier(2 * w * expansion, num_classes) if aux_weight else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor | AuxiliaryOutput:
         x = self.stem(x)
-        x = self.stages(x)
-        x = F.bn_relu(x, self.norm)
-        return self.head(x)
+        aux_logits = None
+        if self.aux is not None and self.training:
+            first, second, third = self.stages
+            x = second(first(x))
+            aux_logits = self.aux(x)
+            x = third(x)
+        else:
+            x = self.stages(x)
+        logits = self.head(F.bn_relu(x, self.norm))
+        return logits if aux_logits is None else AuxiliaryOutput(logits, aux_logits, self.aux_weight)
 
 
 MOST_WIDTH = 4096

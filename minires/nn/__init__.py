@@ -14,7 +14,7 @@ from .layers import (
     Sigmoid,
     Tanh,
 )
-from .losses import CrossEntropyLoss, MSELoss
+from .losses import AuxiliaryOutput, CrossEntropyLoss, MSELoss, classification_loss
 from .module import Module, Parameter
 from .norm import BatchNorm2d
 from .pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
@@ -23,6 +23,7 @@ __all__ = [
     "GELU",
     "AdaptiveAvgPool2d",
     "AdaptiveMaxPool2d",
+    "AuxiliaryOutput",
     "AvgPool2d",
     "BatchNorm2d",
     "Conv2d",
@@ -41,5 +42,6 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "Tanh",
+    "classification_loss",
     "init",
 ]

@@ -1,8 +1,8 @@
-"""Losses as modules."""
+"""Losses as modules, and the loss of a classifier that has an auxiliary one."""
 
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .. import functional as F
 from ..tensor import Tensor
@@ -32,3 +32,40 @@ class MSELoss(Module):
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         return F.mse_loss(x, target, reduction=self.reduction)
+
+
+# --- auxiliary classifiers
+
+
+class AuxiliaryOutput(NamedTuple):
+    """What a network with an auxiliary classifier returns in training mode. In evaluation mode it returns the logits alone.
+
+    logits, aux_logits: (N, K), of the network and of the auxiliary classifier; aux_weight: of the latter's loss.
+    """
+
+    logits: Tensor
+    aux_logits: Tensor
+    aux_weight: float
+
+
+def main_logits(output: Any) -> Tensor:
+    """The logits of a classifier's output, without those of an auxiliary classifier."""
+    return output.logits if isinstance(output, AuxiliaryOutput) else output
+
+
+def classification_loss(output: Any, target: ArrayLike | Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """The loss that a classifier is trained with: the mean cross-entropy of its logits (N, K) with integer labels (N,).
+
+    For an AuxiliaryOutput CE(logits) + aux_weight · CE(aux_logits): "Going Deeper with Convolutions", Szegedy et al. 2015, §5.
+    Raises what ``F.cross_entropy`` raises.
+    """
+    main = F.cross_entropy(main_logits(output), target, label_smoothing=label_smoothing)
+    return with_auxiliary(main, output, target, label_smoothing)
+
+
+def with_auxiliary(main: Tensor, output: Any, target: ArrayLike | Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """The loss ``main`` of a classifier's logits, plus the weighted one of its auxiliary classifier if it has one."""
+    if not isinstance(output, AuxiliaryOutput):
+        return main
+    auxiliary = F.cross_entropy(output.aux_logits, target, label_smoothing=label_smoothing)
+    return main + output.aux_weight * auxiliary

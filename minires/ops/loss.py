@@ -50,6 +50,10 @@ def cross_entropy(
     >>> round(mr.functional.cross_entropy(mr.tensor(np.zeros((2, 10))), np.array([3, 4])).item(), 4)
     2.3026
     """
+    if hasattr(logits, "aux_logits"):
+        raise DtypeError(
+            "cross_entropy: takes Tensors, got AuxiliaryOutput; nn.classification_loss takes both its logits"
+        )
     needs_tensor("cross_entropy", logits)
     same_dtype("cross_entropy", logits)
     labels = target.data if isinstance(target, Tensor) else np.asarray(target)

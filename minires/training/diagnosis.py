@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from ..anomaly import all_finite, describe, detect_anomaly, recorded_path
 from ..errors import AnomalyError
-from ..functional import cross_entropy
 from ..grad_mode import no_grad
-from ..nn import Module
+from ..nn import Module, classification_loss
 from ..random import get_rng_state, set_rng_state
 from ..tensor import Op, Tensor
 
@@ -87,11 +86,11 @@ def diagnose(model: Module, batch: Batch, watch: detect_anomaly | None = None) -
         with watch or detect_anomaly(), np.errstate(**QUIET):
             if batch.training:
                 model.zero_grad()
-                logits = model(Tensor(batch.images))
-                cross_entropy(logits, batch.labels, label_smoothing=batch.label_smoothing).backward()
+                output = model(Tensor(batch.images))
+                classification_loss(output, batch.labels, batch.label_smoothing).backward()
             else:
                 with no_grad():
-                    cross_entropy(model(Tensor(batch.images)), batch.labels)
+                    classification_loss(model(Tensor(batch.images)), batch.labels)
     except AnomalyError as error:
         return error
     finally:

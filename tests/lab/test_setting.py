@@ -32,7 +32,13 @@ def test_a_setting_is_repeatable():
         "seed": 3,
     }
     said = Setting(model_options={"option": "B"}, data_dir="/home/me/cifar", out="here").to_dict()
-    assert said == {"model": "resnet20", "model_options": {"option": "B"}, "dataset": "shapes", "batch_size": 32, "seed": 0}
+    assert said == {
+        "model": "resnet20",
+        "model_options": {"option": "B"},
+        "dataset": "shapes",
+        "batch_size": 32,
+        "seed": 0,
+    }
 
 
 def test_pixels_are_averaged():

@@ -227,6 +227,7 @@ def test_constructors_describe_themselves():
         "width": 16,
         "norm": "batch",
         "zero_init_residual": False,
+        "aux_weight": 0.0,
     }
     assert mr.models.resnet20.__name__ == "resnet20"
     assert "ResNet-20" in mr.models.resnet20.__doc__

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ... import functional as F
 from ...errors import ConfigError, DataError
 from ...grad_mode import enable_grad
 from ...gradcheck import gradcheck_model
-from ...nn import Module
+from ...nn import Module, classification_loss
+from ...nn.losses import main_logits
 from ...optim import SGD
 from ...random import get_rng_state, set_rng_state
 from ...tensor import Tensor
@@ -174,7 +174,7 @@ def _compare(models: list[Module], batch: Batch, mistake: Mistake) -> tuple[floa
             result = gradcheck_model(
                 model,
                 batch[0],
-                loss=lambda y: F.cross_entropy(y, batch[1]),
+                loss=lambda y: classification_loss(y, batch[1]),
                 directions=1,
                 eps=EPS,
                 raise_exception=False,
@@ -196,8 +196,8 @@ def _gradient(model: Module, batch: Batch, mistake: Mistake | None = None) -> tu
     with untouched(model), enable_grad(), nullcontext() if mistake is None else injected(mistake):
         for p in parameters:
             p.grad = None
-        logits = model(Tensor(batch[0]))
-        loss = F.cross_entropy(logits, batch[1])
+        output = model(Tensor(batch[0]))
+        logits, loss = main_logits(output), classification_loss(output, batch[1])
         loss.backward()
     gradients = [np.zeros(p.size) if p.grad is None else p.grad.reshape(-1) for p in parameters]
     return np.concatenate(gradients), logits.data, loss.data
@@ -221,8 +221,8 @@ def _train(
                 order = rng.permutation(len(images))
             chosen, order = order[: training.batch_size], order[training.batch_size :]
             optimizer.param_groups[0]["lr"] = training.lr * (1 + np.cos(np.pi * step / training.steps)) / 2
-            logits = network(Tensor(images[chosen]))
-            loss = F.cross_entropy(logits, labels[chosen])
+            output = network(Tensor(images[chosen]))
+            logits, loss = main_logits(output), classification_loss(output, labels[chosen])
             if not np.isfinite(loss.data):
                 return losses, 0.0
             losses[step], right[step] = loss.item(), (logits.data.argmax(1) == labels[chosen]).mean()
