@@ -116,7 +116,7 @@ def test_a_module_that_is_called_twice():
     model = mr.models.crossing(num_classes=10)
     found = explain.explain(model, batch(35))
     shapes = [(part.title, part.shape) for part in found.parts if part.name == "maxpool"]
-    v1, v2, v3, v4, v5 = model.feature_maps(mr.tensor(batch(35)[0]))
+    _, v2, _, v4, _ = model.feature_maps(mr.tensor(batch(35)[0]))
     assert shapes == [("maxpool, call 1", v2.shape[1:]), ("maxpool, call 2", v4.shape[1:])]
     assert [part.title for part in found.parts if part.on_shortcut] == ["shortcut_a", "shortcut_b"]
     assert found.parameters == sum(p.size for p in model.parameters())
