@@ -124,7 +124,7 @@ def test_a_module_that_is_called_twice():
     assert titles.index("bn2") < titles.index("maxpool, call 2") < titles.index("conv3")
     assert [(titles[s.first], titles[s.last]) for s in found.shortcuts] == [("bn1", "bn2"), ("maxpool, call 1", "bn3")]
     lines = diagram.text(found).splitlines()
-    assert "╭│ maxpool, call 1  MaxPool2d 96×2×2" in lines
+    assert "╭│ maxpool, call 1  MaxPool2d 96×3×3" in lines
     assert any(line.endswith("shortcut: projection") for line in lines)
     assert any("call 1, call 2" in note for note in diagram.notes(found))
 
