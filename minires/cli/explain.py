@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import ConfigError
+from ..errors import ConfigError, plural
 from .errors import Debug
 from .paths import nonempty
 
@@ -46,7 +46,8 @@ def explain(
 ) -> None:
     """A table and a drawing of a network, block by block."""
     from ..files import atomic_write
-    from ..lab import explain as lab
+    from ..lab import diagram
+    from ..lab.explain import explain as explained
     from . import display
     from .lab import print_table
 
@@ -59,19 +60,21 @@ def explain(
     console = display.console()
     network, name, side = _network(model, width, seed, image_size)
     with display.spinner(console, "one forward and backward pass"):
-        found = lab.explain(network, _batch(batch_size, side, seed), gradient, name)
+        found = explained(network, _batch(batch_size, side, seed), gradient, name)
     size = f"{found.parameters:,} parameters, {found.macs:,} multiply-adds for an image of {side}×{side} pixels"
-    console.print(f"{name}: {size}\n")
-    print_table(console, *lab.rows(found))
+    console.print(f"{name}: {size}")
+    console.print(f"a step with {plural(batch_size, 'image')}: {diagram.memory_text(found.bytes)} of values\n")
+    print_table(console, *diagram.rows(found))
     console.print()
-    console.print(lab.text(found))
-    if gradient:
-        console.print(f"\nGradients: of the mean cross-entropy of {batch_size} images of noise.")
+    console.print(diagram.text(found))
+    console.print()
+    for note in [*diagram.notes(found), "The images are noise."] if gradient else diagram.notes(found):
+        console.print(note)
     if plot is not None:
         import io
 
         picture = io.BytesIO()
-        lab.draw(found).savefig(picture, format=plot.suffix[1:], dpi=150)
+        diagram.draw(found).savefig(picture, format=plot.suffix[1:], dpi=150)
         with atomic_write(plot) as file:
             file.write(picture.getvalue())
         console.print(f"drawn in {plot}")

@@ -1,21 +1,22 @@
 """``explain``: what a network is made of, block by block, and where its shortcuts run.
 
-The parts are found in a recorded forward pass (``graph.py``): the modules that the network and its Sequentials hold, in the
-order in which they are called. A shortcut goes from the part that made the tensor which both sides of a residual addition
-follow from, to the part where they are added.
+The parts are found in a recorded forward pass (``graph.py``): the calls of modules that the network and its Sequentials hold,
+in the order in which they are made; a module that is called twice is two parts. A shortcut goes from the part that made the
+tensor which both sides of a residual addition follow from, to the part where they are added. ``diagram.py`` shows it.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..nn import Module, Sequential
+from ..ops.arithmetic import Add
 from ..ops.convolution import Conv2d
 from ..ops.linear import Linear, MatMul
 from ..ops.shortcut import ZeroPadShortcut
@@ -23,16 +24,15 @@ from ..tensor import Op, Tensor
 from .graph import Graph, record
 from .result import norm
 
-EDGE = 1.6  # where arcs begin, right of the boxes
-
 
 @dataclass
 class Part:
     """One box of the drawing.
 
-    name: of the module; kind: its class; shape: of its output for one image, (C, H, W) or (K,); parameters: their number; macs:
-    multiply-adds of convolutions and matrix products for one image; bytes: of the values that its operations return for one
-    image, in the network's dtype; gradient: ‖∂L/∂output‖ of the batch, or None before a backward pass.
+    name: of the module; kind: its class; shape: of its output for one image, (C, H, W) or (K,); parameters: their number, at
+    the first call of a module; macs: multiply-adds of convolutions and matrix products for one image; bytes: of the values that
+    its operations return for one image, in the network's dtype; gradient: ‖∂L/∂output‖ of the batch, or None before a backward
+    pass; call: 1, 2 … of a module that is called several times, else 0; on_shortcut: whether it is a part of a shortcut.
     """
 
     name: str
@@ -42,12 +42,19 @@ class Part:
     macs: int
     bytes: int
     gradient: float | None = None
+    call: int = 0
+    on_shortcut: bool = False
 
     def like(self, other: Part) -> bool:
         """Whether two parts are drawn as one."""
-        return (self.kind, self.shape, self.parameters, self.macs) == (
-            *(other.kind, other.shape, other.parameters, other.macs),
+        return (self.kind, self.shape, self.parameters, self.macs, self.on_shortcut) == (
+            *(other.kind, other.shape, other.parameters, other.macs, other.on_shortcut),
         )
+
+    @property
+    def title(self) -> str:
+        """The name, with the number of the call if there are several."""
+        return f"{self.name}, call {self.call}" if self.call else self.name
 
 
 @dataclass
@@ -66,13 +73,17 @@ class Shortcut:
 
 @dataclass
 class Explanation:
-    """The parts of a network in the order of the forward pass, and its shortcuts."""
+    """The parts of a network in the order of the forward pass, and its shortcuts.
+
+    input: the shape of an image; images: of the batch; unmarked: additions of two tensors that are not known as residual.
+    """
 
     model: str
     input: tuple[int, ...]
     images: int
     parts: list[Part]
     shortcuts: list[Shortcut] = field(default_factory=list)
+    unmarked: int = 0
 
     @property
     def parameters(self) -> int:
@@ -81,6 +92,11 @@ class Explanation:
     @property
     def macs(self) -> int:
         return sum(part.macs for part in self.parts)
+
+    @property
+    def bytes(self) -> int:
+        """Of the values of all parts, for the whole batch."""
+        return self.images * sum(part.bytes for part in self.parts)
 
     def folded(self) -> list[tuple[int, int]]:
         """(first, number) of parts that are drawn as one box: equal ones in a row with equal shortcuts."""
@@ -110,35 +126,81 @@ def explain(
     network, by default its class's. The model is not changed. Raises ConfigError for a network whose forward pass calls no
     module.
     """
-    graph = record(model, *batch)
     paths = _part_paths(model)
-    of_op = {id(x.op): _part_of(graph.names.get(id(x.op), ""), paths) for x in graph.tensors if x.op is not None}
-    when = {key: i for i, key in enumerate(graph.names)}
-    order: list[str] = []  # the parts, by first call
-    last: dict[str, Tensor] = {}
-    for x in sorted(graph.tensors, key=lambda x: when.get(id(x.op), -1)):
-        path = of_op.get(id(x.op)) if x.op is not None else None
-        if path is not None:
-            last[path] = x
-            if path not in order:
-                order.append(path)
-    if not order:
+    returned: dict[str, list[Any]] = {}
+    handles = [
+        module.register_forward_hook(lambda module, given, y, path=path: returned.setdefault(path, []).append(y))
+        for path, module in model.named_modules()
+        if path in paths
+    ]
+    try:
+        graph = record(model, *batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    calls = _Calls(graph, paths, returned)
+    if not calls.last:
         raise ConfigError(f"{type(model).__name__} calls no module: there is nothing to draw")
     modules, images = dict(model.named_modules()), len(batch[0])
-    parts = [_part(path, modules[path], last[path], graph, of_op, images) for path in order]
+    parts = [_part(key, modules[key[0]], calls, graph, images) for key in calls.last]
     explanation = Explanation(name or type(model).__name__, tuple(batch[0].shape[1:]), images, parts)
-    number = {path: i for i, path in enumerate(order)}
     for addition in graph.additions:
         fork = graph.fork(addition)
-        begin = -1 if fork.op is None else _number(fork, of_op, number)
-        inside = of_op.get(id(addition.op))
-        end = number[inside] if inside is not None else _number(addition.branch, of_op, number)
+        begin = -1 if fork.op is None else calls.number(fork)
+        inside = calls.of_op.get(id(addition.op))
+        end = calls.order[inside] if inside is not None else calls.number(addition.branch)
         if inside is not None and begin == end:  # it begins within the same part
             begin = end - 1
-        explanation.shortcuts.append(Shortcut(begin, end, _kind(addition.shortcut, fork, graph, modules)))
+        explanation.shortcuts.append(Shortcut(begin, end, _kind(addition.shortcut, fork)))
+        only = graph._above(addition.shortcut) - graph._above(addition.branch)
+        for i in {calls.number(graph.tensors[k]) for k in only} - {begin, end, -1}:
+            parts[i].on_shortcut = True
+    explanation.unmarked = sum(_is_unmarked(x.op, graph) for x in graph.tensors)
     if gradients:
-        _add_gradients(explanation, graph, [last[path] for path in order])
+        _add_gradients(explanation, graph, list(calls.last.values()))
     return explanation
+
+
+class _Calls:
+    """Which call of which part every operation belongs to.
+
+    of_op: (path, number of the call) by the operation's id; last: the last tensor of each call, in the order of their first
+    operations; order: their places in it.
+    """
+
+    def __init__(self, graph: Graph, paths: set[str], returned: dict[str, list[Any]]) -> None:
+        when = {key: i for i, key in enumerate(graph.names)}
+        ends = {
+            path: sorted({when[id(y.op)] for y in outputs if isinstance(y, Tensor) and id(y.op) in when})
+            for path, outputs in returned.items()
+        }
+        self.of_op: dict[int, tuple[str, int]] = {}
+        self.last: dict[tuple[str, int], Tensor] = {}
+        for x in sorted(graph.tensors, key=lambda x: when.get(id(x.op), -1)):
+            path = None if x.op is None else _part_of(graph.names.get(id(x.op), ""), paths)
+            if path is not None:
+                found = ends.get(path, [])
+                call = min(bisect_left(found, when[id(x.op)]), max(0, len(found) - 1))
+                self.of_op[id(x.op)] = path, call
+                self.last[path, call] = x  # the latest; a dict keeps the place of the first
+        self.order = {key: i for i, key in enumerate(self.last)}
+
+    def number(self, x: Tensor) -> int:
+        """The number of the part that made x, or the last one that x follows from; −1 for the images."""
+        while x.op is not None:
+            key = self.of_op.get(id(x.op))
+            if key is not None:
+                return self.order[key]
+            x = next((a for a in x.op.inputs if a.op is not None), x.op.inputs[0])
+        return -1
+
+
+def _is_unmarked(op: Op | None, graph: Graph) -> bool:
+    """Whether it is an addition of two tensors of one shape that follow from the images or weights, but no residual one."""
+    if not isinstance(op, Add) or op.residual is not None:
+        return False
+    a, b = op.inputs
+    return a.shape == b.shape and all(x is graph.input or x.op is not None for x in (a, b))
 
 
 def _part_paths(model: Module) -> set[str]:
@@ -161,15 +223,17 @@ def _part_of(path: str, paths: set[str]) -> str | None:
     return next((p for n in range(len(words), 0, -1) if (p := ".".join(words[:n])) in paths), None)
 
 
-def _part(path: str, module: Module, output: Tensor, graph: Graph, of_op: dict[int, str | None], images: int) -> Part:
-    ops = [x for x in graph.tensors if x.op is not None and of_op[id(x.op)] == path]
+def _part(key: tuple[str, int], module: Module, calls: _Calls, graph: Graph, images: int) -> Part:
+    (path, call), output = key, calls.last[key]
+    ops = [x for x in graph.tensors if calls.of_op.get(id(x.op)) == key]
     return Part(
         path,
         type(module).__name__,
         tuple(output.shape[1:]),
-        sum(p.size for p in module.parameters()),
+        sum(p.size for p in module.parameters()) if call == 0 else 0,
         sum(_macs(x.op, x) for x in ops if x.op is not None) // images,
         sum(x.data.nbytes for x in ops) // images,
+        call=call + 1 if (path, 1) in calls.last else 0,
     )
 
 
@@ -182,17 +246,7 @@ def _macs(op: Op, y: Tensor) -> int:
     return 0
 
 
-def _number(x: Tensor, of_op: dict[int, str | None], number: dict[str, int]) -> int:
-    """The number of the part that made x, or the last one that x follows from."""
-    while x.op is not None:
-        path = of_op.get(id(x.op))
-        if path is not None:
-            return number[path]
-        x = next((a for a in x.op.inputs if a.op is not None), x.op.inputs[0])
-    return -1
-
-
-def _kind(shortcut: Tensor, fork: Tensor, graph: Graph, modules: dict[str, Module]) -> str:
+def _kind(shortcut: Tensor, fork: Tensor) -> str:
     """What a shortcut is."""
     if shortcut is fork:
         return "identity"
@@ -214,122 +268,3 @@ def _add_gradients(explanation: Explanation, graph: Graph, outputs: list[Tensor]
     for shortcut, addition, channels in zip(explanation.shortcuts, graph.additions, upstream):
         identity, _, _ = parts(graph, addition, channels)
         shortcut.gradient = norm(identity) if identity is not None else 0.0
-
-
-def rows(explanation: Explanation) -> tuple[list[str], list[list[str]]]:
-    """A table: the columns' headings, and a row for each box of the drawing."""
-    heads = ["block", "kind", "output", "parameters", "MACs", "values", "‖gradient‖"]
-    found = []
-    for first, count in explanation.folded():
-        part, end = explanation.parts[first], explanation.parts[first + count - 1]
-        names = part.name if count == 1 else f"{part.name} … {end.name}"
-        kind = part.kind if count == 1 else f"{count} × {part.kind}"
-        shape = "×".join(map(str, part.shape))
-        gradient = "no gradient yet" if end.gradient is None else f"{end.gradient:.3e}"
-        sums = [
-            sum(getattr(p, key) for p in explanation.parts[first : first + count])
-            for key in ("parameters", "macs", "bytes")
-        ]
-        found.append([names, kind, shape, f"{sums[0]:,}", _short(sums[1]), f"{_short(sums[2])}B", gradient])
-    return heads, found
-
-
-def _short(number: int) -> str:
-    """A number with a prefix: 1.5 M."""
-    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= factor:
-            return f"{number / factor:.3g} {prefix}"
-    return f"{number} "
-
-
-def text(explanation: Explanation) -> str:
-    """The drawing for a terminal: a line for each box, and the shortcuts as arcs on the left, innermost next to the boxes."""
-    boxes = explanation.folded()
-    row = {first + k: i for i, (first, count) in enumerate(boxes) for k in range(count)}
-    row[-1] = -1
-    arcs = sorted({(row[s.first], row[s.last], s.kind) for s in explanation.shortcuts}, key=lambda a: a[1] - a[0])
-    lanes: list[list[tuple[int, int, str]]] = []
-    for arc in arcs:
-        lane = next((lane for lane in lanes if all(arc[0] >= b or arc[1] <= a for a, b, _ in lane)), None)
-        if lane is None:
-            lanes.append(lane := [])
-        lane.append(arc)
-    lines = []
-    for i, name in enumerate(["images", *(_label(explanation, *box) for box in boxes)], -1):
-        left = "".join(_mark(lane, i) for lane in reversed(lanes))
-        lines.append(f"{left} {name}")
-    return "\n".join(lines)
-
-
-def _label(explanation: Explanation, first: int, count: int) -> str:
-    part = explanation.parts[first]
-    return f"{part.name}{f' ×{count}' if count > 1 else ''}  {part.kind} {'×'.join(map(str, part.shape))}"
-
-
-def _mark(lane: list[tuple[int, int, str]], i: int) -> str:
-    begins, ends = any(a == i for a, _, _ in lane), any(b == i for _, b, _ in lane)
-    if begins and ends:
-        return "├"
-    if begins:
-        return "╭"
-    if ends:
-        return "╰"
-    return "│" if any(a < i < b for a, b, _ in lane) else " "
-
-
-def draw(explanation: Explanation) -> Any:
-    """The drawing as a Matplotlib Figure: boxes from top to bottom, every shortcut an arc, lines as wide as the gradient."""
-    from ..figures import new_figure
-
-    boxes = explanation.folded()
-    row = {first + k: i for i, (first, count) in enumerate(boxes) for k in range(count)} | {-1: -1}
-    figure = new_figure(figsize=(6.5, 0.42 * (len(boxes) + 2) + 0.6), layout="constrained")
-    axes = figure.add_subplot()
-    known = [p.gradient for p in explanation.parts if p.gradient] + [
-        s.gradient for s in explanation.shortcuts if s.gradient
-    ]
-    largest = max(known, default=1.0)
-
-    def width(gradient: float | None) -> float:
-        """In points: 5 for the largest gradient, and one less for every factor of 10."""
-        return 0.8 if not gradient else max(0.5, 5 + math.log10(gradient / largest))
-
-    axes.text(0, 1, f"images {'×'.join(map(str, explanation.input))}", ha="center", va="center", fontsize=8)
-    for i, (first, count) in enumerate(boxes):
-        part = explanation.parts[first + count - 1]
-        axes.text(
-            *(0, -i, f"{_label(explanation, first, count)}   {_short(part.macs)}MAC"),
-            ha="center",
-            va="center",
-            fontsize=8,
-            bbox={"boxstyle": "round,pad=0.25", "facecolor": "#F0F0F0", "edgecolor": "black", "linewidth": 0.8},
-        )
-        above = explanation.parts[first - 1].gradient if first else None
-        axes.plot(
-            [0, 0], [-i + 1 - 0.3, -i + 0.3], color="#0072B2", linewidth=width(above), solid_capstyle="butt", zorder=0
-        )
-    styles = {"identity": "-", "zero padding": "--", "projection": "-."}
-    drawn: set[tuple[int, int]] = set()
-    for shortcut in explanation.shortcuts:
-        begin, end = row[shortcut.first], row[shortcut.last]
-        if begin == end or (begin, end) in drawn:  # of equal blocks in one box, the first one's
-            continue
-        drawn.add((begin, end))
-        curve = np.linspace(-math.pi / 2, math.pi / 2, 60)
-        x = EDGE + (0.45 + 0.14 * (end - begin)) * np.cos(curve)
-        y = -(begin + end) / 2 - (end - begin) / 2 * np.sin(curve)
-        style, new = styles.get(shortcut.kind, ":"), shortcut.kind not in axes.get_legend_handles_labels()[1]
-        label = shortcut.kind if new else None
-        axes.plot(x, y, style, color="#D55E00", linewidth=width(shortcut.gradient), label=label)
-        axes.plot([0, EDGE], [y[0]] * 2, [0, EDGE], [y[-1]] * 2, color="#D55E00", linewidth=0.6, zorder=-1)
-    if drawn:
-        axes.legend(title="shortcuts", fontsize=7, title_fontsize=7, loc="upper right", frameon=False, handlelength=4)
-    what = "line width: gradient (one point for each factor of 10)" if known else "no gradient yet"
-    axes.set_title(
-        f"{explanation.model}: {explanation.parameters:,} parameters, {_short(explanation.macs)}MACs\n{what}",
-        fontsize=9,
-    )
-    axes.set_xlim(-2.5, 4)
-    axes.set_ylim(-len(boxes) + 0.3, 1.5)
-    axes.axis("off")
-    return figure

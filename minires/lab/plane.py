@@ -64,7 +64,8 @@ class Plane:
             for module in self.model.modules():
                 module.training = isinstance(module, BatchNorm2d)
         self.batch, self.batch_size = batch, batch_size
-        self.predict = RecordedPrediction(self.model) if statistics == STORED else None
+        self.statistics = statistics
+        self.predictions: dict[int, RecordedPrediction] = {}  # by number of images: a recording is of one size
         rng = np.random.default_rng(seed)
         self.moves: list[tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any]]] = []
         for parameter in self.model.parameters():
@@ -88,9 +89,14 @@ class Plane:
 
     def logits(self, images: NDArray[Any]) -> NDArray[np.float64]:
         """(N, classes), where the copy is now."""
+        if self.statistics == STORED and len(images) not in self.predictions:
+            self.predictions[len(images)] = RecordedPrediction(self.model)
+        predict = self.predictions.get(len(images), self._computed)
         with no_grad(), np.errstate(**QUIET):
-            found = self.model(Tensor(images)) if self.predict is None else self.predict(images)
-        return found.data.astype(np.float64)
+            return predict(images).data.astype(np.float64)
+
+    def _computed(self, images: NDArray[Any]) -> Tensor:
+        return self.model(Tensor(images))
 
     def _batches(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         images, labels = self.batch

@@ -9,7 +9,7 @@ import minires as mr
 from minires import functional as F
 from minires import nn
 from minires.errors import ConfigError
-from minires.lab import explain
+from minires.lab import diagram, explain
 
 
 def batch(side=32, images=2, dtype=np.float32):
@@ -38,7 +38,7 @@ def test_sizes(name):
     blocks = [p for p in found.parts if "Block" in p.kind or "Bottleneck" in p.kind]
     assert len(found.shortcuts) == (0 if name == "plain20" else len(blocks))
     assert all(part.gradient is None for part in found.parts)
-    assert {row[-1] for row in explain.rows(found)[1]} == {"no gradient yet"}
+    assert {row[-1] for row in diagram.rows(found)[1]} == {"no gradient yet"}
 
 
 def test_resnet20_has_the_figures_of_the_paper():
@@ -51,7 +51,7 @@ def test_resnet20_has_the_figures_of_the_paper():
     assert kinds == [*["identity"] * 3, "zero padding", *["identity"] * 2, "zero padding", *["identity"] * 2]
     assert [(s.first, s.last) for s in found.shortcuts] == [(i, i + 1) for i in range(1, 10)]
     assert [count for _, count in found.folded()] == [1, 1, 3, 1, 2, 1, 2, 1, 1]
-    text = explain.text(found).splitlines()
+    text = diagram.text(found).splitlines()
     assert text[0].strip() == "images"
     assert text[2].startswith("╭ bn1")
     assert text[3].startswith("├ layer1.0 ×3")
@@ -88,7 +88,7 @@ def test_shortcuts_that_cross():
         ("bn1", "bn2", "projection"),
         ("maxpool", "bn3", "projection"),
     ]
-    lines = explain.text(found).splitlines()
+    lines = diagram.text(found).splitlines()
     assert all(len(line.split(" ")[0]) <= 2 for line in lines)
     assert sum(line.count("╭") for line in lines) == sum(line.count("╰") for line in lines) == 2
 
@@ -111,6 +111,66 @@ class Bare(nn.Module):
         return F.flatten(F.global_avg_pool2d(x), 1) @ self.weight
 
 
+def test_a_module_that_is_called_twice():
+    """Each call has a box of its own, and the parameters are counted once."""
+    model = mr.models.crossing(num_classes=10)
+    found = explain.explain(model, batch(35))
+    shapes = [(part.title, part.shape) for part in found.parts if part.name == "maxpool"]
+    _, v2, _, v4, _ = model.feature_maps(mr.tensor(batch(35)[0]))
+    assert shapes == [("maxpool, call 1", v2.shape[1:]), ("maxpool, call 2", v4.shape[1:])]
+    assert [part.title for part in found.parts if part.on_shortcut] == ["shortcut_a", "shortcut_b"]
+    assert found.parameters == sum(p.size for p in model.parameters())
+    titles = [part.title for part in found.parts]
+    assert titles.index("bn2") < titles.index("maxpool, call 2") < titles.index("conv3")
+    assert [(titles[s.first], titles[s.last]) for s in found.shortcuts] == [("bn1", "bn2"), ("maxpool, call 1", "bn3")]
+    lines = diagram.text(found).splitlines()
+    assert "╭│ maxpool, call 1  MaxPool2d 96×3×3" in lines
+    assert any(line.endswith("shortcut: projection") for line in lines)
+    assert any("call 1, call 2" in note for note in diagram.notes(found))
+
+
+class Twice(nn.Module):
+    """A convolution that is called twice in a row, and additions that are not marked."""
+
+    def __init__(self):
+        self.conv, self.fc = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(3, 10)
+
+    def forward(self, x):
+        y = self.conv(self.conv(x)) + x
+        y = y + 1.0
+        return self.fc(F.flatten(F.global_avg_pool2d(y), 1))
+
+
+def test_calls_in_a_row_and_unmarked_additions():
+    found = explain.explain(Twice(), batch(8))
+    assert [(p.title, p.parameters, p.macs) for p in found.parts] == [
+        ("conv, call 1", 84, 27 * 3 * 64),
+        ("conv, call 2", 0, 27 * 3 * 64),
+        ("fc", 40, 30),
+    ]
+    assert found.unmarked == 1
+    assert found.shortcuts == []
+    assert diagram.notes(found)[-1].startswith("1 addition of two tensors: not known as residual")
+    assert explain.explain(Own(), batch(8)).unmarked == 0
+
+
+def test_memory():
+    """Of a convolution of 4 channels and so on, in float32, by the number of images."""
+    for images in (1, 3):
+        found = explain.explain(Own(), batch(8, images), gradients=False)
+        assert [p.bytes for p in found.parts] == [4 * 4 * 64, 4 * 4 * 64, 4 * 10]
+        assert found.bytes == images * (2 * 1024 + 40)
+        column = [row[5] for row in diagram.rows(found)[1]]
+        assert column == (["1.0 KiB", "1.0 KiB", "40 B"] if images == 1 else ["3.0 KiB", "3.0 KiB", "120 B"])
+    assert diagram.memory_text(36 * 2**30) == "36 GiB"
+    assert f"a step with {images} images" in diagram.notes(found)[1]
+
+
+def test_names_of_a_range():
+    names = [row[0] for row in diagram.rows(explain.explain(mr.models.preresnet20(), batch()))[1]]
+    assert "stages.0.blocks.0 … 2" in names
+
+
 def test_a_network_of_ones_own():
     found = explain.explain(Own(), batch(8))
     assert [part.name for part in found.parts] == ["stem", "body", "fc"]
@@ -123,5 +183,5 @@ def test_a_network_of_ones_own():
 def test_pictures(tmp_path, name):
     for gradients in (True, False):
         found = explain.explain(mr.models.preresnet8(), batch(8), gradients)
-        explain.draw(found).savefig(tmp_path / name)
+        diagram.draw(found).savefig(tmp_path / name)
         assert (tmp_path / name).stat().st_size > 5000

@@ -19,6 +19,7 @@ from minires.lab import catalogue, fit
 from minires.lab import plane as planes
 from minires.lab.plane import BATCH, STORED, Plane, direction
 from minires.lab.setting import Setting, normalised
+from minires.recorded import recording
 
 POINTS, IMAGES = 5, 20
 
@@ -142,6 +143,19 @@ def test_a_point_by_hand(trained, statistics):
             logits = model(mr.tensor(images[i : i + 8]))
             losses += list(F.cross_entropy(logits, labels[i : i + 8], reduction="none").numpy())
     assert math.isclose(found.loss[0, 4, 1], np.mean(losses), rel_tol=2e-4)
+
+
+@pytest.mark.parametrize("batch_size", [5, 8])
+def test_recorded_predictions_give_the_same_bits(trained, batch_size):
+    how = {"points": POINTS, "batch_size": batch_size}
+    found = lab.landscape(trained[0], batch(), **how)
+    plane = Plane(trained[0], batch(), batch_size, STORED, 0)
+    for _ in range(3):
+        plane.at(0.0, 0.0)
+    assert {p.state for p in plane.predictions.values()} == {"checked"}
+    with recording(False):
+        np.testing.assert_array_equal(lab.landscape(trained[0], batch(), **how).loss, found.loss)
+    assert len(np.unique(found.loss)) == POINTS**2
 
 
 # --- the rule
