@@ -1,4 +1,4 @@
-"""What a trained network loses when blocks are deleted or exchanged at test time (Veit et al. 2016, §4.1 and 4.2).
+"""What a trained network loses when blocks are deleted or exchanged at test time (Veit et al. 2016, §4).
 
 Deleting a residual block sets its residual function to zero: the shortcut remains, and what follows a transition still has its
 shape. From a plain network a block is deleted by handing on its input; where it changes the shape, every second pixel with

@@ -60,11 +60,12 @@ class Paths(Result):
         summary="the exact gradient by the number of residual functions that its paths pass through",
         question="Of all paths, half pass through at least half of the blocks. Do those carry the gradient?",
         claim="“most of the gradient in a residual network with 110 layers comes from paths that are only 10-34 layers deep” "
-        "(Veit et al. 2016, abstract; Fig. 6: the effective paths cross 5 to 17 of 54 modules, 95 % of all paths 19 to 35)",
-        rule="the mean length of paths, weighted by their energy, is compared with the mean length of all paths: seen if it is "
-        "smaller by more than two standard errors, not seen if it is larger by as much, otherwise unclear",
-        scale="Veit et al. measured a trained ResNet-110 on CIFAR-10 by sampled paths; here it is exact, on the network given, "
-        "at the weights it has. 2^L paths are those of the function with its masks and statistics frozen",
+        "(Veit et al. 2016, abstract; §5, Fig. 6: the effective paths cross 5 to 17 of 54 modules, 95 % of all paths 19 to "
+        "35)",
+        rule="the mean length of paths, weighted by their energy, is compared with the mean length of all paths: seen if it "
+        "is smaller by more than two standard errors, not seen if it is larger by as much, otherwise unclear",
+        scale="Veit et al. measured a trained ResNet-110 on CIFAR-10 by sampled paths; here it is exact, on the network "
+        "given, at the weights it has. 2^L paths are those of the function with its masks and statistics frozen",
         examples=(
             ("", "looks at a new ResNet-20"),
             ("--model preresnet20 --at stem", "looks at what the first block reads"),

@@ -43,11 +43,13 @@ class Refine(Result):
         summary="whether residual functions point against the gradient, and how much they change what they are added to",
         question="A block adds F(h) to h. In a trained network, does F(h) point downhill on the loss?",
         claim="“residual connections naturally encourage features of residual blocks to move along the negative gradient of "
-        "loss as we go from one block to the next”, and blocks of the higher layers refine features (Jastrzębski et al. 2018, "
-        "abstract; Figs 2 and 3)",
+        "loss as we go from one block to the next”, and the higher blocks refine features, while the first ones learn "
+        "representations (Jastrzębski et al. 2018, abstract; §4.1: the cosine is negative for all blocks, most so for the "
+        "higher ones)",
         rule="the mean cosine over the blocks of the last stage: seen if it is negative by more than two standard errors, not "
         "seen if it is positive by as much, otherwise unclear",
-        scale="the paper measured ResNets of 38 to 110 layers on CIFAR-10 over training; here one batch, the weights at hand",
+        scale="the paper measured trained pre-activation networks on CIFAR-10 and CIFAR-100, a ResNet-110 and wider ones; "
+        "here one batch, the weights at hand",
         examples=(
             ("", "looks at a new ResNet-20, where there is nothing to see yet"),
             ("--run runs/resnet20-cifar10-1 --eval", "looks at a trained one"),

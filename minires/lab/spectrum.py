@@ -58,15 +58,16 @@ class Spectrum(Result):
         name="spectrum",
         summary="the exact singular values of a block's and of a stage's Jacobian",
         question="The shortcut has the Jacobian 1. Are the singular values of x + F(x) near 1, and those of a whole stage?",
-        claim="“The resulting singular value spectrum depends on a single parameter”, whatever the activation function, and "
-        "“dynamical isometry is achievable” by making that parameter small (Tarnowski et al. 2018, abstract)",
+        claim="“dynamical isometry is achievable”, whatever the activation function, since “the resulting singular value "
+        "spectrum depends on a single parameter” (Tarnowski et al. 2018, abstract); the smaller it is, the nearer to 1 are "
+        "all of them",
         rule="for every stage that keeps the shape the parameter is c = ln of the mean of σ², and the variance of σ² relative "
         "to the square of its mean is compared with 2c: seen if they differ by a factor of 1.5 at most in all, not seen if by "
         "more than 3 in one or if c is negative, otherwise unclear",
         scale="the law is for many wide layers x + F(x) of small random F; here stages of a few blocks of two convolutions "
         "with few channels, since J has at most 4,096 × 4,096 elements. The default, a ResNet of width 8 on 16×16 pixels, "
-        "takes half a minute or more; width 64 on 4×4 pixels is nearer to the law, and faster. The ReLU after the addition "
-        "in networks of He et al. 2015 is outside the law",
+        "takes half a minute or more; width 64 on 4×4 pixels is nearer to the law, and faster. The ReLU after the addition in "
+        "networks of He et al. 2015 is outside the law",
         examples=(
             ("", "looks at a new pre-activation ResNet-20 of width 8, on 16×16 pixels"),
             ("--model resnet20", "looks at blocks with a ReLU after the addition"),

@@ -50,8 +50,9 @@ class Split(Result):
         name="split",
         summary="the branch ledger: what of a block's gradient comes by the shortcut and what through the residual function",
         question="The shortcut hands the gradient on unchanged. Is the gradient below a block then never smaller than above?",
-        claim="“the gradient of a layer does not vanish even when the weights are arbitrarily small”, since the residual part "
-        "cannot always be −1 for all samples in a mini-batch (He et al. 2016, eq. 5 and the text below it)",
+        claim="“the gradient of a layer does not vanish even when the weights are arbitrarily small”, since the derivative of "
+        "the residual functions' sum in general cannot be −1 for all samples of a mini-batch (He et al. 2016, eq. 5 and the "
+        "text below it)",
         rule="seen if in every block with an identity shortcut the whole gradient is at least a tenth of its identity part; "
         "not seen if it is less than a hundredth in one; otherwise unclear",
         scale="exact, for one batch and the weights at hand",

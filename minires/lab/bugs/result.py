@@ -53,14 +53,15 @@ class Bugs(Result):
         name="bugs",
         summary="the bug zoo: mistakes in the backward pass, put in on purpose; what gradcheck and training make of them",
         question="The loss falls and the accuracy rises. Is the backward pass right, then?",
-        claim="a misconfigured network raises no error: “Most of the time it will train but silently work a bit worse” "
-        "(Karpathy 2019, “A Recipe for Training Neural Networks”, section 2; no figure)",
+        claim="a misconfigured network raises an error only with luck: “Most of the time it will train but silently work a "
+        "bit worse” (Karpathy 2019, “A Recipe for Training Neural Networks”, “2) Neural net training fails silently”; no "
+        "figure)",
         rule="a network trains if its accuracy in the last epoch rises at least half as far above chance as that of the right "
         "network; seen if at least half of those that a mistake affects train, not seen if fewer than a tenth do, otherwise "
         "unclear, as when the right network stays below twice chance",
-        scale="a statement from experience, with no experiment behind it; here a narrow ResNet-8 and a few seconds of training "
-        "for each mistake, about four minutes for all. --quick takes six of the mistakes. Training runs fused, and the fused "
-        "operations have each mistake too",
+        scale="a statement from experience, with no experiment behind it; here a narrow ResNet-8 and a few seconds of "
+        "training for each mistake, about four minutes for all. --quick takes six of the mistakes. Training runs fused, and "
+        "the fused operations have each mistake too",
         examples=(
             ("", "trains and checks a network with each mistake"),
             ("--inject skip-dropped", "takes one"),
