@@ -74,12 +74,19 @@ def _command(name: str, experiment: Experiment) -> Callable[..., None]:
         own = {option.name: given.pop(option.name) for option in experiment.options}
         out, as_json = given.pop("out"), given.pop("json")
         given.pop("debug")
+        of_run = [f"--{key}" for key in ("model", "width", "dataset") if given.get(key) is not None]
+        if given.get("run") is not None and of_run:
+            raise ConfigError(f"--run takes the model and the data set of the run: leave out {' and '.join(of_run)}")
         settings = experiment.defaults | {
             key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value is not None
         }
         _run(name, settings, own, out, as_json)
 
-    parameters = [_parameter(key, kind | None, None, option) for key, (kind, option) in COMMON.items()]
+    parameters = [
+        _parameter(key, kind | None, None, option)
+        for key, (kind, option) in COMMON.items()
+        if key not in experiment.unused
+    ]
     for option in experiment.options:
         names = (f"--{option.name.replace('_', '-')}",) if option.kind is bool else ()
         parameters.append(_parameter(option.name, option.kind, option.default, _option(HOW, option.help, *names)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +10,6 @@ import numpy as np
 from .. import models
 from ..errors import ConfigError, DataError, brief, nearest
 from ..models.resnet_cifar import DEPTHS
-from ..nn import Module
 from . import fit
 from .bugs import QUICK, Bugs, Training, bugs
 from .cut import Cuts, cut
@@ -22,6 +20,7 @@ from .paths import Paths, Progress, paths
 from .refine import Refine, refine
 from .responses import Responses, responses
 from .result import About, Result, parsed
+from .runs import control, deeper_network, of_run, run_names
 from .setting import Setting, deeper, family_and_depth, normalised
 from .shatter import Shatter, shatter
 from .spectrum import Spectrum, spectrum
@@ -42,7 +41,8 @@ class Experiment(NamedTuple):
     """result: the class of its results; run(setting, progress, **options) → such a result.
 
     defaults: of the Setting; options: those of its own; size, quick_size: width and image size where neither the user nor a run
-    says them, (None, None) for the model's and the data set's.
+    says them, (None, None) for the model's and the data set's; unused: fields of the Setting that it makes no use of, and
+    unused_of_run: those it makes none of when it looks at a trained run.
     """
 
     result: type[Result]
@@ -51,6 +51,8 @@ class Experiment(NamedTuple):
     options: tuple[Option, ...] = ()
     size: tuple[int | None, int | None] = (None, None)
     quick_size: tuple[int | None, int | None] = (None, None)
+    unused: tuple[str, ...] = ()
+    unused_of_run: tuple[str, ...] = ()
 
     @property
     def about(self) -> About:
@@ -75,6 +77,8 @@ DEEPER = Option(
     "deeper", str, None, "The folder of a trained deeper run, to compare with; without --run one is trained."
 )
 
+OF_NETWORK = ("model", "width", "image_size", "dataset", "data_dir", "run", "batch_size")  # fields of the Setting
+
 INJECT = Option("inject", str, None, "The mistake to put in, by name, such as skip-dropped; all of them by default.")
 MYSTERY = Option("mystery", int, None, "Put in a mistake that this seed chooses, without saying which.")
 ANSWER = Option("answer", str, None, "Your answer to the mystery, the name of a mistake, to be graded.")
@@ -95,8 +99,6 @@ def _refine(setting: Setting, progress: Progress | None, **options: Any) -> Resu
 
 
 def _shatter(setting: Setting, progress: Progress | None, **options: Any) -> Result:
-    if setting.run is not None:
-        raise ConfigError("shatter builds perceptrons of its own, with random weights: it takes no --run")
     if setting.quick:
         return shatter((1, 6, 12), min(options["networks"], 6), 64, 128, (1, 2, 3, 6, 12), setting.seed, progress)
     return shatter(networks=options["networks"], seed=setting.seed, progress=progress)
@@ -158,7 +160,7 @@ def _training(setting: Setting, steps: int | None, quick_steps: int) -> tuple[An
 
 
 def _truncate(setting: Setting, progress: Progress | None, **options: Any) -> Result:
-    model, train, test, how = _training(setting, options["steps"], 70)
+    model, train, test, how = _training(setting, options["steps"], 50)
     longest = [0, 1, 3] if setting.quick else None
     if options["longest"] is not None:
         longest = _whole_numbers("longest", options["longest"])
@@ -166,47 +168,56 @@ def _truncate(setting: Setting, progress: Progress | None, **options: Any) -> Re
 
 
 def _cut(setting: Setting, progress: Progress | None, **options: Any) -> Result:
-    model, train, test, how = _training(setting, options["steps"], 120)
+    model, train, test, how = _training(setting, options["steps"], 70)
     return cut(model, train, test, **how, progress=progress)
 
 
 def _lesion(setting: Setting, progress: Progress | None, **options: Any) -> Result:
-    names = setting.run or setting.model, options["plain"] or ("plain" if setting.run else fit.twin(setting.model))
+    of_runs = run_names(setting.run, options["plain"])
+    names = of_runs[0] or setting.model, of_runs[1] or ("plain" if setting.run else fit.twin(setting.model))
+    plain = None if options["plain"] is None else control(setting, options["plain"])
     train, test = fit.images_for(setting)
     some, some_test = (d.take(np.arange(min(512 if setting.quick else 2048, len(d)))) for d in (train, test))
     model = fit.network_of(setting, train, options["steps"], fit.within(progress, 0, 4, f"training {names[0]}"))
-    plain: Module | None = None
-    if options["plain"] is not None:
-        plain = setting.with_(run=options["plain"]).network(np.float32)
-    elif setting.run is None:
-        control = setting.with_(model=names[1])
-        plain = fit.network_of(control, train, options["steps"], fit.within(progress, 1, 4, f"training {names[1]}"))
+    if plain is None and setting.run is None:
+        twin = setting.with_(model=names[1])
+        plain = fit.network_of(twin, train, options["steps"], fit.within(progress, 1, 4, f"training {names[1]}"))
     draws = 2 if setting.quick else 10
-    return lesion(model, some_test, some, plain, names, draws, setting.seed, progress)
+    result = lesion(model, some_test, some, plain, names, draws, setting.seed, progress)
+    if setting.run is None:
+        result.settings["steps"] = fit.steps_of(setting, options["steps"])
+    return result
 
 
 def _responses(setting: Setting, progress: Progress | None, **options: Any) -> Result:
     train, _ = fit.images_for(setting)
     batch = normalised(train, np.arange(min(256, len(train))), np.float32)
-    name = setting.run or setting.model
-    responses(
-        {name: setting.network(np.float32)}, batch, training=True
-    )  # refuses what cannot be compared before it trains
-    settings, pairs = {name: setting}, []
-    for option, found in (("plain", fit.twin), ("deeper", partial(fit.deeper, quick=setting.quick))):
-        if options[option] is not None:
-            other, settings[options[option]] = options[option], setting.with_(run=options[option])
-        elif setting.run is None:
-            other = found(setting.model)
-            settings[other] = setting.with_(model=other)
-        else:
-            continue
-        pairs.append((name, other) if option == "plain" else (other, name))
-    networks = {}
+    steps = 150 if options["steps"] is None and setting.quick else options["steps"]
+    of_runs = run_names(setting.run, options["plain"], options["deeper"])
+    name = of_runs[0] or setting.model
+    responses({name: setting.network(np.float32)}, batch, training=True)  # refuses what has none before it trains
+    settings, pairs, networks = {name: setting}, [], {}
+    if options["plain"] is not None:
+        networks[of_runs[1]] = control(setting, options["plain"]).eval()
+        pairs.append((name, of_runs[1]))
+    elif setting.run is None:
+        settings[fit.twin(setting.model)] = setting.with_(model=fit.twin(setting.model))
+        pairs.append((name, fit.twin(setting.model)))
+    if options["deeper"] is not None:
+        networks[of_runs[2]] = deeper_network(setting, options["deeper"]).eval()
+        pairs.append((of_runs[2], name))
+    elif setting.run is None:
+        other = fit.deeper(setting.model, setting.quick)
+        settings[other] = setting.with_(model=other)
+        pairs.append((other, name))
+    trained = {}
     for i, (each, its) in enumerate(settings.items()):
         report = fit.within(progress, i, len(settings) + 1, f"training {each}")
-        networks[each] = fit.network_of(its, train, options["steps"] or (150 if setting.quick else None), report)
-    return responses(networks, batch, pairs, progress=progress)
+        trained[each] = fit.network_of(its, train, steps, report)
+    result = responses(trained | networks, batch, pairs, progress=progress)
+    if setting.run is None:
+        result.settings["steps"] = fit.steps_of(setting, steps)
+    return result
 
 
 def _whole_numbers(name: str, text: str) -> list[int]:
@@ -220,7 +231,7 @@ def _whole_numbers(name: str, text: str) -> list[int]:
 def _bugs(setting: Setting, progress: Progress | None, **options: Any) -> Result:
     name, mystery, answer = options["inject"], options["mystery"], options["answer"]
     names = [name] if name is not None else list(QUICK) if setting.quick and mystery is None else None
-    images, epochs = (256, 6) if setting.quick else (2000, 15)
+    images, epochs = (64, 20) if setting.quick else (2000, 15)
     dataset = setting.datasets()[0]
     chosen = np.random.default_rng(setting.seed).choice(len(dataset), min(images, len(dataset)), replace=False)
     batch = normalised(dataset, chosen, np.float32)
@@ -239,14 +250,23 @@ EXPERIMENTS = {
         Experiment(Split, _split, {"batch_size": 32}, (EVALUATION,)),
         Experiment(Refine, _refine, {"batch_size": 64}, (EVALUATION,)),
         Experiment(Flow, _flow, {"model": "resnet56"}, (FLOW_STEPS, RATE), quick_size=(4, 16)),
-        Experiment(Truncate, _truncate, {"batch_size": 32}, (STEPS, LONGEST), (8, 16), (4, 16)),
-        Experiment(Cuts, _cut, {"batch_size": 32}, (STEPS,), (8, 16), (4, 16)),
-        Experiment(Bugs, _bugs, {"model": "resnet8"}, (INJECT, MYSTERY, ANSWER), (8, 16), (8, 16)),
-        Experiment(Shatter, _shatter, {}, (NETWORKS,)),
+        Experiment(Truncate, _truncate, {"batch_size": 32}, (STEPS, LONGEST), (8, 16), (8, 8)),
+        Experiment(Cuts, _cut, {"batch_size": 32}, (STEPS,), (8, 16), (8, 8)),
+        Experiment(Bugs, _bugs, {"model": "resnet8"}, (INJECT, MYSTERY, ANSWER), (8, 16), (8, 8)),
+        Experiment(Shatter, _shatter, {}, (NETWORKS,), unused=OF_NETWORK),
         Experiment(Identity, _identity, {"model": "preresnet56"}, quick_size=(4, 16)),
-        Experiment(Lesion, _lesion, {"batch_size": 32}, (STEPS, PLAIN), quick_size=(8, 16)),
+        Experiment(
+            Lesion, _lesion, {"batch_size": 32}, (STEPS, PLAIN), quick_size=(8, 16), unused_of_run=("batch_size",)
+        ),
         Experiment(Spectrum, _spectrum, {"model": "preresnet20"}, (MODULES,), (8, 16), (16, 4)),
-        Experiment(Responses, _responses, {"batch_size": 32}, (STEPS, PLAIN, DEEPER), quick_size=(4, 16)),
+        Experiment(
+            Responses,
+            _responses,
+            {"batch_size": 32},
+            (STEPS, PLAIN, DEEPER),
+            quick_size=(4, 16),
+            unused_of_run=("batch_size", "seed"),
+        ),
     )
 }
 
@@ -263,11 +283,17 @@ def find(name: str) -> Experiment:
 def run(name: str, setting: Setting, progress: Progress | None = None, **options: Any) -> Result:
     """Run an experiment. options: of its own; those that are missing have their defaults."""
     experiment = find(name)
+    if setting.run is not None and "run" in experiment.unused:
+        raise ConfigError(f"{name} builds networks of its own, with random weights: it looks at no run")
     setting = setting.sized(*(experiment.quick_size if setting.quick else experiment.size))
     options = {option.name: options.get(option.name, option.default) for option in experiment.options}
     result = experiment.run(setting, progress, **options)
-    given = {key: value for key, value in options.items() if value not in (None, False)}
-    result.settings = {**result.settings, **setting.to_dict(), **given}
+    unused = {*experiment.unused, *(() if setting.run is None else experiment.unused_of_run)}
+    used = {key: value for key, value in setting.to_dict().items() if key not in unused}
+    if setting.run is not None:
+        used |= of_run(setting.run)
+    given = {key: value for key, value in options.items() if value not in (None, False, "")}
+    result.settings = {**result.settings, **used, **given}
     return result
 
 

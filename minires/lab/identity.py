@@ -74,7 +74,8 @@ class Identity(Result):
         "analysis it contributes 1/(l+1) of the variance in block l)",
         rule="the mean of share · (l+1) over the blocks in the deeper half of each stage (l above half of the largest), in "
         "networks with batch norm whose shares are not all 0: seen if it is between 2/3 and 3/2 in all of them, not seen if "
-        "it is below 1/2 or above 2 in one, otherwise unclear; also unclear if no stage has an l of 3",
+        "it is below 1/2 or above 2 in one, otherwise unclear; also unclear if no stage has an l of 3, and for a trained "
+        "network",
         scale="De & Smith look at fully-connected networks and Wide-ResNets; here it is pre-activation networks of 56 layers "
         "for CIFAR (or as many as --model has), one batch. Without --quick it takes about half a minute",
         examples=(
@@ -102,6 +103,10 @@ class Identity(Result):
         because = "share · (l+1) in the deeper half: " + ", ".join(
             f"{self.times_depth(name):.2f} with {name}" for name in self.networks
         )
+        if "run" in self.settings:
+            return Verdict(
+                UNCLEAR, f"{because}; the claim is about networks at initialisation, and this one is trained"
+            )
         found = [self.times_depth(name) for name in normed]
         if any(x < 1 / 2 or x > 2 for x in found):
             return Verdict(NOT_SEEN, because)

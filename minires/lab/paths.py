@@ -37,8 +37,9 @@ class Paths(Result):
 
     place: where; gradient_norm: ‖g‖ of the whole gradient; norms: ‖g_k‖; shares: ⟨g_k, g⟩/‖g‖², which sum to 1 and may be
     negative; counts: numbers of paths; energy: Σ_p ‖g_p‖² over the paths of length k, with standard errors, from ``draws``
-    random signs; mean_length: ⟨Σ k·g_k, g⟩/‖g‖², from two channels of their own; error: ‖Σ g_k − g‖ relative to Σ ‖g_k‖.
-    sampled: the mean norm of single paths of length k, from ``samples`` paths each, with standard errors; empty if samples = 0.
+    random signs; length_error: the standard error of the mean length weighted by energy; mean_length: ⟨Σ k·g_k, g⟩/‖g‖², from
+    two channels of their own; error: ‖Σ g_k − g‖ relative to Σ ‖g_k‖. sampled: the mean norm of single paths of length k, from
+    ``samples`` paths each, with standard errors; empty if samples = 0.
     """
 
     place: str
@@ -48,6 +49,7 @@ class Paths(Result):
     counts: list[int]
     energy: NDArray[np.float64]
     energy_error: NDArray[np.float64]
+    length_error: float
     draws: int
     mean_length: float
     error: float
@@ -76,12 +78,14 @@ class Paths(Result):
 
     @property
     def length_by_energy(self) -> tuple[float, float]:
-        """The mean length of paths weighted by their energy, and its standard error (of independent lengths)."""
-        k, total = np.arange(len(self.energy)), self.energy.sum()
-        if not total > 0:
-            return math.nan, math.nan
-        mean = float((k * self.energy).sum() / total)
-        return mean, float(np.sqrt((((k - mean) * self.energy_error) ** 2).sum()) / total)
+        """The mean length of paths weighted by their energy, and its standard error."""
+        return _mean_length(self.energy), self.length_error
+
+    @property
+    def by_sampling(self) -> NDArray[np.float64]:
+        """The number of paths of each length times the mean norm of those sampled, as fractions (Veit et al., Fig. 6 c)."""
+        weight = np.array([n * size for n, size in zip(self.counts, self.sampled)])
+        return weight / max(float(weight.sum()), 1e-300)
 
     @property
     def length_of_all(self) -> float:
@@ -91,7 +95,10 @@ class Paths(Result):
     @property
     def verdict(self) -> Verdict:
         (mean, error), usual = self.length_by_energy, self.length_of_all
-        because = f"mean length {mean:.2f} ± {error:.2f} by energy, {usual:.2f} of all {sum(self.counts):.3g} paths"
+        because = (
+            f"mean length {mean:.2f} ± {error:.2f} by energy, {usual:.2f} of all {sum(self.counts):.3g} paths, "
+            f"{self.mean_length:.2f} by share; the channels sum to the gradient to within {self.error:.1g} of their norms"
+        )
         if mean + 2 * error < usual:
             return Verdict(SEEN, because)
         return Verdict(NOT_SEEN if mean - 2 * error > usual else UNCLEAR, because)
@@ -102,7 +109,13 @@ class Paths(Result):
             [str(k), f"{n:.3g}", f"{self.norms[k]:.3e}", f"{self.shares[k]:+.4f}", f"{self.energy[k] / largest:.4f}"]
             for k, n in enumerate(self.counts)
         ]
-        return ["length", "paths", "‖g_k‖", "share", "energy"], rows
+        heads = ["length", "paths", "‖g_k‖", "share", "energy"]
+        if not self.samples:
+            return heads, rows
+        single = [f"{size:.2e} ± {error:.0e}" for size, error in zip(self.sampled, self.sampled_error)]
+        weight = self.by_sampling
+        rows = [[*row, single[k], f"{weight[k]:.4f}"] for k, row in enumerate(rows)]
+        return [*heads, "one path", "count × mean"], rows
 
     def draw(self, figure: Figure) -> None:
         top, bottom = figure.subplots(2, 1, sharex=True)
@@ -125,6 +138,9 @@ class Paths(Result):
             ),
         ):
             bottom.plot(k, values, label=label, markersize=3, linewidth=1.2, **style)
+        if self.samples:
+            look: dict[str, Any] = {"color": "#009E73", "marker": "^", "linestyle": ":"}
+            bottom.plot(k, self.by_sampling, label="of count × mean norm, sampled", markersize=3, **look)
         bottom.set_xlabel("path length k (residual functions passed through)")
         bottom.set_ylabel("fraction")
         bottom.legend(fontsize=8)
@@ -188,6 +204,7 @@ def paths(
         counts=counts,
         energy=found.mean(0),
         energy_error=found.std(0, ddof=1) / math.sqrt(draws),
+        length_error=_length_error(found),
         draws=draws,
         mean_length=inner(means[1] if len(means) > 1 else None, whole) / square,
         error=norm(total([*by_length, -whole])) / max(norms.sum(), 1e-300),
@@ -237,6 +254,21 @@ def _sample(
             [channels] = graph.backward([x], OnePath(chosen))
             norms[k, n] = norm(channels[0]) if channels else 0.0
     return norms.mean(1), norms.std(1, ddof=1) / math.sqrt(samples) if samples > 1 else np.zeros(len(counts))
+
+
+def _mean_length(energy: NDArray[np.float64]) -> float:
+    """The mean of the lengths 0, 1, … weighted by energy; NaN where all is zero."""
+    total = float(energy.sum())
+    return float((np.arange(len(energy)) * energy).sum()) / total if total > 0 else math.nan
+
+
+def _length_error(found: NDArray[np.float64]) -> float:
+    """The standard error of the mean length. found: ‖g_k‖² of every draw, (draws, lengths), whose columns are correlated."""
+    mean, energies = _mean_length(found.mean(0)), found.sum(1)
+    if math.isnan(mean):
+        return math.nan
+    rest = found @ np.arange(found.shape[1]) - mean * energies  # of a ratio of two means
+    return float(rest.std(ddof=1)) / math.sqrt(len(found)) / float(energies.mean())
 
 
 def _padded(channels: list[Any], length: int) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -44,7 +45,7 @@ class Setting:
                 raise ConfigError(f"{name} must be a whole number from {least} to {most}, not {getattr(self, name)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """What a result says of its setting: everything that is not left out, of a run neither a model nor a data set."""
+        """What a result says of its setting: everything that is not left out; a run has its own model and data set."""
         unused = ("model", "width", "dataset") if self.run is not None else ()
         return {k: v for k, v in asdict(self).items() if v is not None and v is not False and k not in unused}
 
@@ -93,7 +94,7 @@ class Setting:
                 recipe = recipe.with_settings(data_dir=self.data_dir)
             train, test, _ = training.load_data(recipe)
         else:
-            train, test = data.load(name, data_dir)
+            train, test = _built_in() if (name, data_dir) == ("shapes", None) else data.load(name, data_dir)
         train, test = averaged(train, self.image_size), averaged(test, self.image_size)
         return train, replace(test, mean=train.mean, std=train.std)
 
@@ -109,6 +110,12 @@ class Setting:
         rng = np.random.default_rng(self.seed)
         drawn = [rng.choice(len(train), self.batch_size, replace=False) for _ in range(count)]
         return [normalised(train, indices, dtype) for indices in drawn]
+
+
+@functools.cache
+def _built_in() -> tuple[Dataset, Dataset]:
+    """The built-in data set: it takes seconds to draw, and some commands run several experiments."""
+    return data.load("shapes")
 
 
 def deeper(setting: Setting) -> Setting | None:
