@@ -90,7 +90,7 @@ def test_the_weights_are_those_of_the_run(minires, trained):
 
 @pytest.mark.parametrize("name", ["flow", pytest.param("bugs", marks=pytest.mark.slow), "spectrum"])
 def test_other_experiments(minires, trained, name):
-    own = {"flow": ("--steps", "1"), "bugs": ("--inject", "skip-dropped"), "spectrum": ("--at", "layer3.2.bn2")}[name]
+    own = {"flow": ("--steps", "1"), "bugs": ("--inject", "skip-dropped"), "spectrum": ("--at", "fc")}[name]
     result = answer(minires, name, "--run", str(trained / "resnet20"), *SMALL, *own)
     assert result.settings["model"] == "resnet20"
     assert own == tuple(
@@ -171,14 +171,20 @@ def test_names_of_runs():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
+        pytest.param(
             "lesion --run resnet20 --plain resnet20-b",
             r"resnet20-b \(--plain\) is a residual network: the control is a run of",
+            id="control-with-shortcuts",
         ),
-        ("lesion --run plain20 --plain plain20", "the network has no shortcuts: lesion looks at a residual network"),
-        (
+        pytest.param(
+            "lesion --run plain20 --plain plain20",
+            "the network has no shortcuts: lesion looks at a residual network",
+            id="no-shortcuts",
+        ),
+        pytest.param(
             "lesion --run resnet14 --plain plain20",
             "the control has 9 blocks and the network 6: compare networks of the same",
+            id="other-depth",
         ),
         ("lesion --run resnet20 --plain nowhere", "there is no run .*nowhere: give the folder of a run"),
         ("lesion --run resnet20 --plain .", "is not a run folder: it holds no last.safetensors"),
@@ -187,11 +193,16 @@ def test_names_of_runs():
             "plain20 is a run of cifar10 and --dataset is shapes: compare networks of one data set",
         ),
         ("responses --run resnet20 --plain resnet14", r"resnet14 \(--plain\) is a residual network"),
-        (
+        pytest.param(
             "responses --run resnet20 --deeper resnet14",
             r"\(--deeper\) has 13 convolutions, and .* compared with 19: give",
+            id="not-deeper",
         ),
-        ("responses --run preresnet20", "preresnet20 has no batch norm right after each convolution"),
+        pytest.param(
+            "responses --run preresnet20",
+            "preresnet20 has no batch norm right after each convolution",
+            id="pre-activation",
+        ),
         ("responses --run resnet20-bare", "resnet20-bare has no batch norm right after each convolution"),
         (
             "paths --run resnet20 --model resnet8",
@@ -201,16 +212,17 @@ def test_names_of_runs():
         ("shatter --run resnet20", "There is no option --run"),
     ],
 )
-def test_runs_that_cannot_be(minires, trained, arguments, message):
+def test_runs_that_cannot_be(minires, trained, page, arguments, message):
     words = [str(trained / w) if w in TWENTY or w in (".", "nowhere") else w for w in arguments.split()]
     words = [w if words[i - 1] not in ("--model", "--dataset") else Path(w).name for i, w in enumerate(words)]
     code, out, err = minires("lab", *words, "--quick")
     assert (code, out) == (2, "")
     assert re.search(message, err.strip()), err
     assert "Traceback" not in err
+    page(err)
 
 
-def test_a_run_of_another_data_set(minires, trained, tmp_path):
+def test_a_run_of_another_data_set(minires, trained, page, tmp_path):
     recipe = Recipe.read(trained / "plain20" / "config.toml")
     save(recipe, tmp_path / "other")
     text = (tmp_path / "other" / "config.toml").read_text("utf-8")
@@ -221,6 +233,7 @@ def test_a_run_of_another_data_set(minires, trained, tmp_path):
     code, out, err = minires("lab", "lesion", "--run", trained / "resnet20", "--plain", tmp_path / "other", "--quick")
     assert (code, out) == (2, "")
     assert re.search(r"other is a run of cifar100 and .*resnet20 of cifar10: compare networks of one data set", err)
+    page(err)
 
 
 def test_a_damaged_checkpoint(minires, trained, tmp_path):

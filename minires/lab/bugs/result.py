@@ -61,7 +61,8 @@ class Bugs(Result):
         "otherwise unclear, as when the right network stays below twice chance",
         scale="a statement from experience, with no experiment behind it; here a narrow ResNet-8 and a few seconds of "
         "training for each mistake, about four minutes for all. --quick takes six of the mistakes, and 64 images to learn by "
-        "heart. Training runs fused, and the fused operations have each mistake too",
+        "heart; with --run all trainings go on from the run's weights. Training runs fused, and the fused operations have "
+        "each mistake too",
         examples=(
             ("", "trains and checks a network with each mistake"),
             ("--inject skip-dropped", "takes one"),
