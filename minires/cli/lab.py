@@ -51,6 +51,7 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "seed": (int, option(HOW, "Of weights, images and random signs; 0 by default.")),
     "quick": (bool, option(HOW, "A smaller experiment, for a first look.", "--quick")),
 }
+OF_RUN = ("model", "model_option", "width", "dataset")  # what a run has of its own
 OUT = Annotated[
     Path | None, path_option(RESULT, "A folder for the result (result.json) and the picture (picture.png).")
 ]
@@ -93,13 +94,18 @@ def _command(name: str, experiment: Experiment) -> Callable[..., None]:
         own = {each.name: given.pop(each.name) for each in experiment.options}
         out, as_json = given.pop("out"), given.pop("json")
         given.pop("debug")
-        given["model_options"] = model_options(given.pop("model_option") or []) or None
+        of_run = [f"--{key.replace('_', '-')}" for key in OF_RUN if given.get(key)]
+        if given.get("run") is not None and of_run:
+            raise ConfigError(f"--run takes the model and the data set of the run: leave out {' and '.join(of_run)}")
+        given["model_options"] = model_options(given.pop("model_option", None) or []) or None
         settings = experiment.defaults | {
             key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value is not None
         }
         _run(name, settings, own, out, as_json)
 
-    parameters = [_parameter(key, kind | None, None, info) for key, (kind, info) in COMMON.items()]
+    parameters = [
+        _parameter(key, kind | None, None, info) for key, (kind, info) in COMMON.items() if key not in experiment.unused
+    ]
     for own in experiment.options:
         names = (f"--{own.name.replace('_', '-')}",) if own.kind is bool else ()
         parameters.append(_parameter(own.name, own.kind, own.default, option(HOW, own.help, *names)))

@@ -64,9 +64,9 @@ class Cuts(Result):
         rule="of what the whole gradient gains in test accuracy over naming the most frequent class, the fraction that is "
         "gained with the shortcuts cut: seen if it is less than 0.5, not seen if it is 0.9 or more, otherwise unclear; "
         "unclear too if the whole gradient gains less than three standard errors",
-        scale="one training of each kind, of a few hundred steps. The paper is about networks of 110 to 1001 layers. "
-        "About two minutes for a ResNet-20 of width 8 on 16×16 pixels; with --quick "
-        "128 images are learnt by heart, and the accuracy is of these",
+        scale="one training of each kind, of a few hundred steps. The paper is about networks of 110 to 1001 layers. With "
+        "--run all trainings go on from the run's weights. About two minutes for a ResNet-20 of width 8 on 16×16 pixels; with "
+        "--quick 128 images are learnt by heart, and the accuracy is of these",
         examples=(
             ("--quick", "trains a ResNet-20 of width 4 in the three ways"),
             ("--model resnet56 --steps 1000", "looks at a deeper network"),

@@ -30,6 +30,8 @@ MOST_STEPS = 1_000_000
 STEPS, QUICK_STEPS = 1000, 200
 QUICK_IMAGES = 128  # a narrow ResNet-20 learns them by heart in that many steps, and would learn no more in seconds
 
+QUICK_IMAGES_OF_RUN = 512
+
 
 # --- the gradient
 
@@ -185,10 +187,16 @@ def trained_copies(
 
 
 def images_for(setting: Setting) -> tuple[Dataset, Dataset]:
-    """(training set, test set) of a setting; for a quick experiment the first training images, as both."""
+    """(training set, test set) of a setting; for a quick experiment the first training images, as both.
+
+    Of a trained run, which need not learn a few images by heart, the first images of each.
+    """
     train, test = setting.datasets()
     if not setting.quick:
         return train, test
+    if setting.run is not None:
+        first, first_test = (np.arange(min(QUICK_IMAGES_OF_RUN, len(d))) for d in (train, test))
+        return train.take(first), test.take(first_test)
     few = train.take(np.arange(min(QUICK_IMAGES, len(train))))
     return few, few
 
@@ -197,12 +205,15 @@ def network_of(setting: Setting, train: Dataset, steps: int | None = None, progr
     """The network of the setting's run, or one that is trained now; float32, in evaluation mode."""
     model = setting.network(np.float32)
     if setting.run is None:
-        steps = steps or (QUICK_STEPS if setting.quick else STEPS)
-        fit(
-            model, train, steps, setting.batch_size, seed=setting.seed, augment=augmentation(setting), progress=progress
-        )
+        steps, augment = steps_of(setting, steps), augmentation(setting)
+        fit(model, train, steps, setting.batch_size, seed=setting.seed, augment=augment, progress=progress)
         estimate_statistics(model, train)
     return model.eval()
+
+
+def steps_of(setting: Setting, steps: int | None) -> int:
+    """The steps of a training: those that are given, or the usual number."""
+    return steps if steps is not None else QUICK_STEPS if setting.quick else STEPS
 
 
 def augmentation(setting: Setting) -> Augmentation | None:

@@ -69,11 +69,11 @@ class Flow(Result):
         "backward signals vanish” in plain networks (He et al. 2015, §4.1); at initialisation “batch normalization itself is "
         "the cause of gradient explosion”, and “after a single step of optimization” gradients “have dramatically smaller "
         "dynamic range” (Yang et al. 2019, abstract)",
-        rule="r is the gradient's norm at the first block divided by that at the last; far from 1 is below 1/100 or above 100. "
-        "Seen if in a plain network without batch norm r is far from 1 at some step, or it diverges, and in all with batch "
-        "norm r is above 100 at initialisation, nearer to 1 by a factor of three at every later step, and not far from 1 at "
-        "the last; not seen if in one with batch norm it is far from 1 at the last step, or in none without at any; otherwise "
-        "unclear",
+        rule="r is the gradient's norm at the first block divided by that at the last; far from 1 is below 1/100 or above "
+        "100. Seen if in a plain network without batch norm r is far from 1 at some step, or it diverges, and in all with "
+        "batch norm r is above 100 at initialisation, nearer to 1 by a factor of three at every later step, and not far from "
+        "1 at the last; not seen if in one with batch norm it is far from 1 at the last step, or in none without at any; "
+        "otherwise unclear, as without a step of training",
         scale="He et al. write of networks of 18 and 34 layers on ImageNet, Yang et al. of wide fully-connected ones; here it "
         "is CIFAR networks of 56 layers (or as many as --model has), trained by SGD at lr 0.1 from the first step on. Without "
         "--quick it takes about three minutes, with --width 8 --image-size 16 one and a half",
@@ -103,6 +103,8 @@ class Flow(Result):
             f"plain networks with batch norm: r = {_range(with_norm[:, 0])} at step {self.steps[0]}, "
             f"{_range(with_norm[:, -1])} at step {self.steps[-1]}; without: {_range(without)}"
         )
+        if self.steps[-1] == 0:
+            return Verdict(UNCLEAR, f"{because}; no step of training was done")
         if _far(with_norm[:, -1]).any() or not _far(without).any():
             return Verdict(NOT_SEEN, because)
         first, later = with_norm[:, :1], with_norm[:, 1:]

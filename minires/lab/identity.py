@@ -66,16 +66,17 @@ class Identity(Result):
     about = About(
         name="identity",
         summary="how much of the variance each residual function contributes: batch norm against other initialisations",
-        question="Every residual function of a new pre-activation network ends with the same kind of convolution. Do the first "
-        "and the last block of a stage contribute the same share of the variance?",
+        question="Every residual function of a new pre-activation network ends with the same kind of convolution. Do the "
+        "first and the last block of a stage contribute the same share of the variance?",
         claim="“at initialization, batch normalization downscales the residual branch relative to the skip connection, by a "
         "normalizing factor on the order of the square root of the network depth” (De & Smith 2020, abstract; by their "
-        "theory it contributes 1/(l+1) of the variance after l blocks)",
+        "analysis it contributes 1/(l+1) of the variance in block l)",
         rule="the mean of share · (l+1) over the blocks in the deeper half of each stage (l above half of the largest), in "
-        "networks with batch norm whose shares are not all 0: seen if it is between 2/3 and 3/2 in all of them, not seen if it "
-        "is below 1/2 or above 2 in one, otherwise unclear; also unclear if no stage has an l of 3",
-        scale="De & Smith look at fully-connected networks and Wide-ResNets; here it is pre-activation "
-        "networks of 56 layers for CIFAR (or as many as --model has), one batch. Without --quick it takes about half a minute",
+        "networks with batch norm whose shares are not all 0: seen if it is between 2/3 and 3/2 in all of them, not seen if "
+        "it is below 1/2 or above 2 in one, otherwise unclear; also unclear if no stage has an l of 3, and for a trained "
+        "network",
+        scale="De & Smith look at fully-connected networks and Wide-ResNets; here it is pre-activation networks of 56 layers "
+        "for CIFAR (or as many as --model has), one batch. Without --quick it takes about half a minute",
         examples=(
             ("", "compares six networks of 56 layers"),
             ("--model preresnet110 --width 8 --image-size 16", "compares deeper ones"),
@@ -101,6 +102,10 @@ class Identity(Result):
         because = "share · (l+1) in the deeper half: " + ", ".join(
             f"{self.times_depth(name):.2f} with {name}" for name in self.networks
         )
+        if "run" in self.settings:
+            return Verdict(
+                UNCLEAR, f"{because}; the claim is about networks at initialisation, and this one is trained"
+            )
         found = [self.times_depth(name) for name in normed]
         if any(x < 1 / 2 or x > 2 for x in found):
             return Verdict(NOT_SEEN, because)

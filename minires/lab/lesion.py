@@ -1,4 +1,4 @@
-"""What a trained network loses when blocks are deleted or exchanged at test time (Veit et al. 2016, §4.1 and 4.2).
+"""What a trained network loses when blocks are deleted or exchanged at test time (Veit et al. 2016, §4).
 
 Deleting a residual block sets its residual function to zero: the shortcut remains, and what follows a transition still has its
 shape. From a plain network a block is deleted by handing on its input; where it changes the shape, every second pixel with
@@ -30,6 +30,7 @@ from ..tensor import Tensor
 from .fit import estimate_statistics, evaluated
 from .paths import Progress
 from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict
+from .runs import has_shortcuts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +97,9 @@ class Lesion(Result):
     def verdict(self) -> Verdict:
         kept = np.flatnonzero(np.array(self.changes_shape) == 0)
         if len(self.networks) < 2 or not len(kept):
-            return Verdict(UNCLEAR, "no plain network as control" if len(kept) else "every block changes the shape")
+            return Verdict(
+                UNCLEAR, "no plain network as control (--plain)" if len(kept) else "every block changes the shape"
+            )
         errors = ", ".join(f"{name} {e:.3f}" for name, e in zip(self.networks, self.whole[:, 0]))
         if not (self.whole[:, 0] <= self.chance / 2).all():
             return Verdict(UNCLEAR, f"a network has not learnt enough: error {errors}, by chance {self.chance:.3f}")
@@ -115,7 +118,10 @@ class Lesion(Result):
             for i, name in enumerate(self.blocks)
         ]
         rows += [
-            [f"{count} random blocks", *(f"{self.many[n, s, i].mean():.1%}" for n, s in columns)]
+            [
+                f"{count} random block{'s' if count > 1 else ''}",
+                *(f"{self.many[n, s, i].mean():.1%}" for n, s in columns),
+            ]
             for i, count in enumerate(self.deleted)
         ]
         rows += [
@@ -176,13 +182,19 @@ def lesion(
     model: of blocks of ``minires.models``, as residual networks there are; plain: of as many. test: what the errors are
     measured on; train: what the statistics are estimated on; a thousand images do. names: of the networks in the result. draws:
     random choices of several blocks, and random orders. Neither network is changed. Raises ConfigError for a network without
-    such blocks, and for two networks whose blocks are not as many.
+    such blocks or without shortcuts, for a control with shortcuts, and for two networks whose blocks are not as many.
     """
     if not 1 <= draws <= MOST_DRAWS:
         raise ConfigError(f"draws must be a whole number from 1 to {MOST_DRAWS}, not {draws}")
     networks = [model] if plain is None else [model, plain]
     patients = [_Patient(network) for network in networks]
     first = patients[0]
+    if not has_shortcuts(model):
+        raise ConfigError(
+            "the network has no shortcuts: lesion looks at a residual network, and at a plain one as control"
+        )
+    if plain is not None and has_shortcuts(plain):
+        raise ConfigError("the control has shortcuts: give a plain network of the same depth, such as plain20")
     if any(len(p.blocks) != len(first.blocks) for p in patients):
         raise ConfigError(
             f"the control has {len(patients[1].blocks)} blocks and the network {len(first.blocks)}: compare networks of the "
@@ -234,8 +246,8 @@ class _Patient:
         found = [(path, m) for path, m in self.model.named_modules() if isinstance(m, BLOCKS)]
         if not found:
             raise ConfigError(
-                f"{type(model).__name__} has none of the blocks that can be deleted: choose a network such as resnet20, "
-                "preresnet20 or resnet50"
+                f"{type(model).__name__} has none of the blocks that can be deleted, those of minires.models: choose a network "
+                "such as resnet20, preresnet20 or resnet50"
             )
         self.names, self.blocks = [path for path, _ in found], [block for _, block in found]
         modules = dict(self.model.named_modules())

@@ -37,8 +37,9 @@ class Paths(Result):
 
     place: where; gradient_norm: ‖g‖ of the whole gradient; norms: ‖g_k‖; shares: ⟨g_k, g⟩/‖g‖², which sum to 1 and may be
     negative; counts: numbers of paths; energy: Σ_p ‖g_p‖² over the paths of length k, with standard errors, from ``draws``
-    random signs; mean_length: ⟨Σ k·g_k, g⟩/‖g‖², from two channels of their own; error: ‖Σ g_k − g‖ relative to Σ ‖g_k‖.
-    sampled: the mean norm of single paths of length k, from ``samples`` paths each, with standard errors; empty if samples = 0.
+    random signs; length_error: the standard error of the mean length weighted by energy; mean_length: ⟨Σ k·g_k, g⟩/‖g‖², from
+    two channels of their own; error: ‖Σ g_k − g‖ relative to Σ ‖g_k‖. sampled: the mean norm of single paths of length k, from
+    ``samples`` paths each, with standard errors; empty if samples = 0.
     """
 
     place: str
@@ -48,6 +49,7 @@ class Paths(Result):
     counts: list[int]
     energy: NDArray[np.float64]
     energy_error: NDArray[np.float64]
+    length_error: float
     draws: int
     mean_length: float
     error: float
@@ -60,11 +62,12 @@ class Paths(Result):
         summary="the exact gradient by the number of residual functions that its paths pass through",
         question="Of all paths, half pass through at least half of the blocks. Do those carry the gradient?",
         claim="“most of the gradient in a residual network with 110 layers comes from paths that are only 10-34 layers deep” "
-        "(Veit et al. 2016, abstract; Fig. 6: the effective paths cross 5 to 17 of 54 modules, 95 % of all paths 19 to 35)",
-        rule="the mean length of paths, weighted by their energy, is compared with the mean length of all paths: seen if it is "
-        "smaller by more than two standard errors, not seen if it is larger by as much, otherwise unclear",
-        scale="Veit et al. measured a trained ResNet-110 on CIFAR-10 by sampled paths; here it is exact, on the network given, "
-        "at the weights it has. 2^L paths are those of the function with its masks and statistics frozen",
+        "(Veit et al. 2016, abstract; §5, Fig. 6: the effective paths cross 5 to 17 of 54 modules, 95 % of all paths 19 to "
+        "35)",
+        rule="the mean length of paths, weighted by their energy, is compared with the mean length of all paths: seen if it "
+        "is smaller by more than two standard errors, not seen if it is larger by as much, otherwise unclear",
+        scale="Veit et al. measured a trained ResNet-110 on CIFAR-10 by sampled paths; here it is exact, on the network "
+        "given, at the weights it has. 2^L paths are those of the function with its masks and statistics frozen",
         examples=(
             ("", "looks at a new ResNet-20"),
             ("--model preresnet20 --at stem", "looks at what the first block reads"),
@@ -75,12 +78,8 @@ class Paths(Result):
 
     @property
     def length_by_energy(self) -> tuple[float, float]:
-        """The mean length of paths weighted by their energy, and its standard error (of independent lengths)."""
-        k, total = np.arange(len(self.energy)), self.energy.sum()
-        if not total > 0:
-            return math.nan, math.nan
-        mean = float((k * self.energy).sum() / total)
-        return mean, float(np.sqrt((((k - mean) * self.energy_error) ** 2).sum()) / total)
+        """The mean length of paths weighted by their energy, and its standard error."""
+        return _mean_length(self.energy), self.length_error
 
     @property
     def length_of_all(self) -> float:
@@ -95,7 +94,10 @@ class Paths(Result):
     @property
     def verdict(self) -> Verdict:
         (mean, error), usual = self.length_by_energy, self.length_of_all
-        because = f"mean length {mean:.2f} ± {error:.2f} by energy, {usual:.2f} of all {sum(self.counts):.3g} paths"
+        because = (
+            f"mean length {mean:.2f} ± {error:.2f} by energy, {usual:.2f} of all {sum(self.counts):.3g} paths, "
+            f"{self.mean_length:.2f} by share; the channels sum to the gradient to within {self.error:.1g} of their norms"
+        )
         if self.samples and self.effective.sum() > 0:
             all_of_them, by_norm = (middle(np.array(w, float)) for w in (self.counts, self.effective))
             because += (
@@ -210,6 +212,7 @@ def paths(
         counts=counts,
         energy=found.mean(0),
         energy_error=found.std(0, ddof=1) / math.sqrt(draws),
+        length_error=_length_error(found),
         draws=draws,
         mean_length=inner(means[1] if len(means) > 1 else None, whole) / square,
         error=norm(total([*by_length, -whole])) / max(norms.sum(), 1e-300),
@@ -293,6 +296,21 @@ def _sample(
             [channels] = graph.backward([x], OnePath(chosen))
             norms[k, n] = norm(channels[0]) if channels else 0.0
     return norms.mean(1), norms.std(1, ddof=1) / math.sqrt(samples) if samples > 1 else np.zeros(len(counts))
+
+
+def _mean_length(energy: NDArray[np.float64]) -> float:
+    """The mean of the lengths 0, 1, … weighted by energy; NaN where all is zero."""
+    total = float(energy.sum())
+    return float((np.arange(len(energy)) * energy).sum()) / total if total > 0 else math.nan
+
+
+def _length_error(found: NDArray[np.float64]) -> float:
+    """The standard error of the mean length. found: ‖g_k‖² of every draw, (draws, lengths), whose columns are correlated."""
+    mean, energies = _mean_length(found.mean(0)), found.sum(1)
+    if math.isnan(mean):
+        return math.nan
+    rest = found @ np.arange(found.shape[1]) - mean * energies  # of a ratio of two means
+    return float(rest.std(ddof=1)) / math.sqrt(len(found)) / float(energies.mean())
 
 
 def _padded(channels: list[Any], length: int) -> list[Any]:

@@ -144,8 +144,8 @@ def _responses(
     convolved = [x for x in graph.tensors if x.op is not None and isinstance(x.op, Conv2d)]
     if not convolved or any(id(x) not in normalised for x in convolved):
         raise ConfigError(
-            f"{name} has no batch norm after each convolution, where responses are measured: choose a network of He et al. "
-            "2015, such as resnet20"
+            f"{name} has no batch norm right after each convolution, where responses are measured (without batch norm there is "
+            "none, and pre-activation networks have it before): choose a network such as resnet20 or plain20"
         )
     found: dict[str, float] = {}
     for x in graph.tensors:

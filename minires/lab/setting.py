@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
@@ -118,7 +119,7 @@ class Setting:
                 recipe = recipe.with_settings(data_dir=self.data_dir)
             train, test, _ = training.load_data(recipe)
         else:
-            train, test = data.load(name, data_dir)
+            train, test = _built_in() if (name, data_dir) == ("shapes", None) else data.load(name, data_dir)
         train, test = averaged(train, self.image_size), averaged(test, self.image_size)
         return train, replace(test, mean=train.mean, std=train.std)
 
@@ -134,6 +135,12 @@ class Setting:
         rng = np.random.default_rng(self.seed)
         drawn = [rng.choice(len(train), self.batch_size, replace=False) for _ in range(count)]
         return [normalised(train, indices, dtype) for indices in drawn]
+
+
+@functools.cache
+def _built_in() -> tuple[Dataset, Dataset]:
+    """The built-in data set: it takes seconds to draw, and some commands run several experiments."""
+    return data.load("shapes")
 
 
 def deeper(setting: Setting) -> Setting | None:

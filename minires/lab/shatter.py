@@ -65,15 +65,16 @@ class Shatter(Result):
         summary="whether gradients of neighbouring inputs resemble each other, or look like white noise",
         question="Two inputs lie close together. Do their gradients still resemble each other 50 layers down?",
         claim="“the correlation between gradients in standard feedforward networks decays exponentially with depth resulting "
-        "in gradients that resemble white noise whereas, in contrast, the gradients in architectures with skip-connections are "
-        "far more resistant to shattering, decaying sublinearly” (Balduzzi et al. 2017, abstract; Figs 1 and 2, Theorems 1–3)",
+        "in gradients that resemble white noise whereas, in contrast, the gradients in architectures with skip-connections "
+        "are far more resistant to shattering, decaying sublinearly” (Balduzzi et al. 2017, abstract; Figs 1 and 2, Theorems "
+        "1–3)",
         rule="the autocorrelation's mean over lags 1 to 10 is compared, a difference counting from two standard errors on: "
         "seen if that of the shallowest plain networks is above that of the deepest residual ones, and at every greater depth "
         "the residual networks' above the plain ones'; not seen if one of these is the other way round; otherwise unclear",
-        scale="perceptrons of 200 units, 256 scalars from −2 to 2, depths 1, 24 and 50 as in the paper, mean of 20 networks, "
-        "in half a minute. The networks are built here, so --model and --dataset do not matter. Predictions are for Gaussian "
-        "inputs: the paper's 2^−L needs batch norm, since without it the activations of all inputs align, and (3/4)^L, which "
-        "is for networks without it, is a lower bound for the same reason",
+        scale="perceptrons of 200 units, 256 scalars from −2 to 2, depths 1, 24 and 50 as in the paper's Fig. 1, mean of 20 "
+        "networks, in half a minute; residual functions are not scaled (β = 1; the paper shows β = 0.1 too). Predictions are "
+        "for Gaussian inputs: the paper's 2^−L needs batch norm, since without it the activations of all inputs align, and "
+        "(3/4)^L, which is for networks without it, is a lower bound for the same reason",
         examples=(
             ("", "compares plain and residual networks of 1, 24 and 50 layers"),
             ("--networks 100 --out shatter", "averages over more networks, and keeps result and picture"),

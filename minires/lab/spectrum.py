@@ -11,7 +11,7 @@ square of the mean is 2c, and the largest and the smallest singular value follow
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -58,15 +58,17 @@ class Spectrum(Result):
         name="spectrum",
         summary="the exact singular values of a block's and of a stage's Jacobian",
         question="The shortcut has the Jacobian 1. Are the singular values of x + F(x) near 1, and those of a whole stage?",
-        claim="“The resulting singular value spectrum depends on a single parameter”, whatever the activation function, and "
-        "“dynamical isometry is achievable” by making that parameter small (Tarnowski et al. 2018, abstract)",
+        claim="“dynamical isometry is achievable”, whatever the activation function, since “the resulting singular value "
+        "spectrum depends on a single parameter” (Tarnowski et al. 2018, abstract); the smaller it is, the nearer to 1 are "
+        "all of them",
         rule="for every stage that keeps the shape the parameter is c = ln of the mean of σ², and the variance of σ² relative "
         "to the square of its mean is compared with 2c: seen if they differ by a factor of 1.5 at most in all, not seen if by "
         "more than 3 in one or if c is negative, otherwise unclear",
         scale="the law is for many wide layers x + F(x) of small random F; here stages of a few blocks of two convolutions "
         "with few channels, since J has at most 4,096 × 4,096 elements. The default, a ResNet of width 8 on 16×16 pixels, "
-        "takes half a minute or more; width 64 on 4×4 pixels is nearer to the law, and faster. The ReLU after the addition "
-        "in networks of He et al. 2015 is outside the law",
+        "takes half a minute or more; width 64 on 4×4 pixels is nearer to the law, and faster. Of a run of width 16 on 32×32 "
+        "pixels only the last blocks are small enough, and take a minute each. The ReLU after the addition in networks of He "
+        "et al. 2015 is outside the law",
         examples=(
             ("", "looks at a new pre-activation ResNet-20 of width 8, on 16×16 pixels"),
             ("--model resnet20", "looks at blocks with a ReLU after the addition"),
@@ -175,10 +177,11 @@ def spectrum(
     """The singular values of the Jacobians of modules, ∂(output)/∂(input), for one image in evaluation mode.
 
     image: ndarray (C, H, W) of the weights' dtype. modules: names, by default all residual blocks and the stages that they are
-    in. statistics: images (N, C, H, W) by which batch norm's running statistics are set for this time: those of a new network
-    are 0 and 1, with which no network was ever trained. The model is not changed. Raises ConfigError for an image of another
-    shape, for a module that is unknown or not a function of one tensor, for a Jacobian of more than 4,096 × 4,096 elements, and
-    where images depend on each other; DataError for a Jacobian that is not finite.
+    in, but for those whose Jacobian is too large if there are others. statistics: images (N, C, H, W) by which batch norm's
+    running statistics are set for this time: those of a new network are 0 and 1, with which no network was ever trained. The
+    model is not changed. Raises ConfigError for an image of another shape, for a module that is unknown or not a function of
+    one tensor, for a Jacobian of more than 4,096 × 4,096 elements, and where images depend on each other; DataError for a
+    Jacobian that is not finite.
     """
     if image.ndim != 3:
         raise ConfigError(f"spectrum looks at one image of shape (C, H, W), not at an array of shape {image.shape}")
@@ -188,7 +191,7 @@ def spectrum(
     with evaluation(model, statistics):  # to the end: backward passes read the statistics
         graph, inputs = _recorded(model, image[None])
         kinds = _kinds(model, graph)
-        chosen = list(kinds) if modules is None else list(modules)
+        chosen = _small(inputs, graph, kinds) if modules is None else list(modules)
         if not chosen:
             raise ConfigError(f"{type(model).__name__} has no residual block that is a module of its own: name modules")
         for name in chosen:
@@ -293,6 +296,13 @@ def _kinds(model: Module, graph: Graph) -> dict[str, str]:
         if stage and isinstance(modules[stage], Sequential) and stage not in [parents[b] for b in blocks[i + 1 :]]:
             found[stage] = STAGE
     return found
+
+
+def _small(inputs: dict[str, Any], graph: Graph, names: Iterable[str]) -> list[str]:
+    """The modules whose Jacobian is not too large; all of them where there is none, to say so of the first."""
+    found = [name for name in names if isinstance(inputs.get(name), Tensor)]
+    found = [name for name in found if max(x.data[0].size for x in (inputs[name], graph.place(name))) <= MOST]
+    return found or list(names)
 
 
 def _check(model: Module, graph: Graph, inputs: dict[str, Any], name: str) -> None:

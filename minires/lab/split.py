@@ -22,7 +22,8 @@ from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict, inner, norm
 from .rules import Cut
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, FigureBase
 
 
 @dataclass
@@ -32,7 +33,9 @@ class Split(Result):
     blocks: names; upstream: ‖h‖ at the addition; identity, residual: ‖Sᵀh‖ and ‖J_Fᵀh‖; total: the norm of their sum; cosine:
     of the angle between them; worst_cosine: the lowest of any image; sparsity: the fraction of the identity part's elements
     that are exactly 0, by the ReLU's mask or a stride; shortcuts: "identity", or "other" where S is something else; error:
-    ‖Sᵀh + J_Fᵀh − g‖ relative to the norms of the parts, where g is what backpropagation through the block gives.
+    ‖Sᵀh + J_Fᵀh − g‖ relative to the norms of the parts, where g is what backpropagation through the block gives. pixels: the
+    norm over images and channels of the identity part at every pixel, (H, W), of the first block that changes height and
+    width; (0, 0) without one.
     """
 
     blocks: list[str]
@@ -45,15 +48,17 @@ class Split(Result):
     sparsity: NDArray[np.float64]
     shortcuts: list[str]
     error: NDArray[np.float64]
+    pixels: NDArray[np.float64]
 
     about = About(
         name="split",
         summary="the branch ledger: what of a block's gradient comes by the shortcut and what through the residual function",
         question="The shortcut hands the gradient on unchanged. Is the gradient below a block then never smaller than above?",
-        claim="“the gradient of a layer does not vanish even when the weights are arbitrarily small”, since the residual part "
-        "cannot always be −1 for all samples in a mini-batch (He et al. 2016, eq. 5 and the text below it)",
-        rule="seen if in every block with an identity shortcut the whole gradient is at least a tenth of its identity part; "
-        "not seen if it is less than a hundredth in one; otherwise unclear",
+        claim="“the gradient of a layer does not vanish even when the weights are arbitrarily small”, since the derivative of "
+        "the residual functions' sum in general cannot be −1 for all samples of a mini-batch (He et al. 2016, eq. 5 and the "
+        "text below it)",
+        rule="seen if in every block with an identity shortcut, and a gradient, the whole gradient is at least a tenth of its "
+        "identity part; not seen if it is less than a hundredth in one; otherwise unclear",
         scale="exact, for one batch and the weights at hand",
         examples=(
             ("", "looks at a new ResNet-20"),
@@ -67,11 +72,12 @@ class Split(Result):
     @property
     def verdict(self) -> Verdict:
         kept = self.total / np.maximum(self.identity, 1e-300)
-        whole = np.flatnonzero([kind == "identity" for kind in self.shortcuts])
+        whole = np.flatnonzero([kind == "identity" and size > 0 for kind, size in zip(self.shortcuts, self.identity)])
         if not len(whole):
-            return Verdict(UNCLEAR, "no block with an identity shortcut")
+            return Verdict(UNCLEAR, "no block with an identity shortcut and a gradient")
         worst = whole[int(np.argmin(kept[whole]))]
         because = f"the least is {kept[worst]:.3g} of the identity part, in {self.blocks[worst]}"
+        because += f"; the parts sum to the gradient to within {np.max(self.error):.1g} of their norms"
         word = SEEN if kept[worst] >= 0.1 else NOT_SEEN if kept[worst] < 0.01 else UNCLEAR
         return Verdict(word, because)
 
@@ -88,7 +94,13 @@ class Split(Result):
         return heads, rows
 
     def draw(self, figure: Figure) -> None:
-        top, bottom = figure.subplots(2, 1, sharex=True)
+        figure.set_size_inches(9 if self.pixels.size else 7, 4.5)
+        left: FigureBase = figure
+        if self.pixels.size:
+            halves: Any = figure.subfigures(1, 2, width_ratios=(7, 2))
+            left = halves[0]
+            self._draw_pixels(halves[1].subplots())
+        top, bottom = left.subplots(2, 1, sharex=True)
         n = np.arange(len(self.blocks))
         for values, label, style in (
             (self.identity, "identity part ‖Sᵀh‖", {"color": "#0072B2", "marker": "o"}),
@@ -109,6 +121,14 @@ class Split(Result):
         bottom.legend(fontsize=8)
         step = max(1, len(n) // 12)
         bottom.set_xticks(n[::step], [self.blocks[i] for i in n[::step]], rotation=45, ha="right", fontsize=7)
+
+    def _draw_pixels(self, axes: Axes) -> None:
+        size = self.pixels / max(float(self.pixels.max()), 1e-300)
+        image = axes.imshow(size[:8, :8], cmap="Greys", vmin=0, vmax=1)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_title("identity part below the first\nstride-2 shortcut, 8×8 pixels", fontsize=8)
+        axes.figure.colorbar(image, ax=axes, orientation="horizontal", label="norm / largest norm")
 
 
 def split(
@@ -131,12 +151,20 @@ def split(
     for i, (addition, channels) in enumerate(zip(graph.additions, upstream)):
         report(i, len(graph.additions), addition.name)
         rows.append(_ledger(graph, addition, channels))
+    shapes = [(a.branch.shape, graph.fork(a).shape) for a in graph.additions]
+    strided = [i for i, (y, x) in enumerate(shapes) if len(x) == 4 and y[2:] != x[2:]]
+    pixels = np.zeros((0, 0))
+    if strided:
+        first = graph.additions[strided[0]]
+        identity, _, _ = parts(graph, first, upstream[strided[0]])
+        pixels = np.zeros(graph.fork(first).shape[2:]) if identity is None else np.sqrt((identity**2).sum((0, 1)))
     names = ("upstream", "identity", "residual", "total", "cosine", "worst_cosine", "sparsity", "error")
     return Split(
         settings={"model": type(model).__name__, "images": len(batch[0])},
         blocks=[a.name for a in graph.additions],
         shortcuts=["identity" if a.shortcut is graph.fork(a) else "other" for a in graph.additions],
         **{name: np.array(column) for name, column in zip(names, zip(*rows))},
+        pixels=np.array(pixels, np.float64),
     )
 
 

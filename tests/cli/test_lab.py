@@ -27,21 +27,23 @@ FAST = ("paths", "split")  # the others take more than a second
 )
 def test_an_experiment(minires, tmp_path, name):
     model = "plain8" if name == "construct" else "resnet8"
-    quick = [model if word == "resnet8" else word for word in QUICK]
-    code, out, err = minires("lab", name, *quick, "--out", str(tmp_path / "kept"))
+    given = [model if word == "resnet8" else word for word in QUICK]
+    if name == "shatter":  # which builds networks of its own
+        given = ["--quick"]
+    code, out, err = minires("lab", name, *given, "--out", str(tmp_path / "kept"))
     assert (code, err) == (0, "")
     about = catalogue.EXPERIMENTS[name].about
     assert out.index("Before you look: ") < out.index(about.question) < out.index("The rule: ")
     assert re.search(r"^(seen|not seen|unclear): ", out, re.MULTILINE)
     text = (tmp_path / "kept" / "result.json").read_text("utf-8")
     result = catalogue.read(text)
-    if name != "shatter":  # which builds networks of its own
+    if name != "shatter":
         assert result.settings["model"] == model
         assert result.settings["width"] == 4
     assert result.verdict.because in out
     assert (tmp_path / "kept" / "picture.png").read_bytes().startswith(b"\x89PNG")
 
-    code, out, err = minires("lab", name, *quick, "--json")
+    code, out, err = minires("lab", name, *given, "--json")
     assert code == 0
     assert json.loads(out) == json.loads(text)
     assert about.question in err
@@ -63,8 +65,8 @@ def test_a_trained_run(minires, small_run):
     assert code == 0, err
     settings = json.loads(out)["settings"]
     assert settings["run"] == "run"
-    assert settings["model"] == "CifarResNet"  # not the name that --model has by default
-    assert "dataset" not in settings
+    assert settings["model"] == "resnet8"  # the run's, and not what --model is by default
+    assert settings["dataset"] == "cifar10"
 
 
 @pytest.mark.parametrize(

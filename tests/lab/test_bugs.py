@@ -223,10 +223,10 @@ def test_by_name():
     assert result.names == ["skip-doubled"]
     assert result.second == "resnet14"
     assert result.settings["inject"] == "skip-doubled"
-    assert len(result.right_loss) == 6 * 256 // 32
+    assert len(result.right_loss) == 20 * 64 // 32
     assert result.settings["width"] == 2
     assert EXPERIMENTS["bugs"].defaults == {"model": "resnet8"}
-    assert EXPERIMENTS["bugs"].size == EXPERIMENTS["bugs"].quick_size == (8, 16)
+    assert (EXPERIMENTS["bugs"].size, EXPERIMENTS["bugs"].quick_size) == ((8, 16), (8, 8))
 
 
 def test_deeper():

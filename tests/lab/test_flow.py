@@ -179,6 +179,15 @@ def test_the_verdict_follows_its_rule(with_norm, without, word):
     assert result_with(with_norm, without).verdict.word == word
 
 
+def test_a_verdict_takes_a_step_of_training():
+    """Before the first one the gradients of networks with batch norm have to explode, so that nothing is refuted."""
+    result = result_with([1000, 300, 2], [0.001, 0.001, 0.5])
+    result.steps = [0]
+    result.signal = {name: rows[:1] for name, rows in result.signal.items()}
+    assert result.verdict.word == "unclear"
+    assert "no step of training" in result.verdict.because
+
+
 def test_a_verdict_takes_plain_networks_of_both_kinds():
     result = result_with([1000, 300, 2], [0.001, 0.001, 0.5])
     result.additions = [3, 0]

@@ -194,6 +194,10 @@ def test_bad_input():
     data = dataset(20)
     with pytest.raises(ConfigError, match="CrossingNet has none of the blocks that can be deleted"):
         lab.lesion(mr.models.crossing(), data, data)
+    with pytest.raises(ConfigError, match="the network has no shortcuts"):
+        lab.lesion(network("plain20"), data, data)
+    with pytest.raises(ConfigError, match="the control has shortcuts"):
+        lab.lesion(network(), data, data, network())
     with pytest.raises(ConfigError, match="the control has 9 blocks and the network 3"):
         lab.lesion(network(), data, data, network("plain20"))
     with pytest.raises(ConfigError, match="draws must be a whole number from 1 to 1000, not 0"):

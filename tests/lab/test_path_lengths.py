@@ -73,6 +73,20 @@ def test_the_middle_of_the_lengths():
     assert middle(np.array([1.0, 1.0, 1.0, 1.0]), 0.5) == (1, 2)
 
 
+def test_the_error_of_the_mean_length():
+    """It is how much the mean length varies between draws, whose lengths are correlated."""
+    mr.manual_seed(0)
+    model = mr.models.resnet14(width=4).double()
+    results = [lab.paths(model, batch(2), at="stem", draws=8, seed=seed) for seed in range(24)]
+    means, errors = np.array([r.length_by_energy for r in results]).T
+    assert 0.6 < np.sqrt((errors**2).mean()) / means.std(ddof=1) < 1.6
+    found = np.array([[1.0, 3.0], [2.0, 2.0], [3.0, 1.0]])  # ratios 3/4, 2/4, 1/4 of equal energies
+    from minires.lab.paths import _length_error
+
+    assert math.isclose(_length_error(found), 0.25 / math.sqrt(3))
+    assert math.isnan(_length_error(np.zeros((2, 3))))
+
+
 def test_places(found):
     model, images_and_labels, _ = found
     for at in ("stem", "layer1.0", "layer2.0", "layer3.0.conv1"):
@@ -96,6 +110,7 @@ def result_with(energy, counts=(1, 4, 6, 4, 1), error=0.01):
         list(counts),
         np.array(energy, float),
         np.full(n, error),
+        error,
         32,
         0,
         0,

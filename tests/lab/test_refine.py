@@ -63,6 +63,24 @@ def test_blocks_and_stages():
     assert again.to_json() == result.to_json()
 
 
+def result_with(cosine, errors, stage):
+    zeros = np.zeros(len(cosine))
+    return lab.Refine({}, list("abc")[: len(cosine)], stage, np.array(cosine), np.array(errors), zeros, zeros)
+
+
+@pytest.mark.parametrize(
+    ("cosine", "errors", "stage", "word"),
+    [
+        ([0.5, -0.1, -0.1], [0.01, 0.04, 0.04], [0, 1, 1], "seen"),
+        ([0.5, -0.1, -0.1], [0.01, 0.06, 0.06], [0, 1, 1], "unclear"),  # errors of the same images do not average out
+        ([-0.5, 0.1, 0.1], [0.01, 0.04, 0.04], [0, 1, 1], "not seen"),
+        ([-0.5, -0.5, 0.5], [0.01, 0.01, 0.01], [0, 0, 1], "not seen"),
+    ],
+)
+def test_the_verdict_follows_its_rule(cosine, errors, stage, word):
+    assert result_with(cosine, errors, stage).verdict.word == word
+
+
 def test_bad_input():
     rng = np.random.default_rng(0)
     one = rng.standard_normal((1, 3, 8, 8)), rng.integers(0, 10, 1)

@@ -110,7 +110,7 @@ def test_deeper_networks():
 def test_bad_input():
     images = batch(dataset())
     for name, options in (("preresnet8", {}), ("resnet8", {"norm": "none"})):
-        with pytest.raises(ConfigError, match="net has no batch norm after each convolution"):
+        with pytest.raises(ConfigError, match="net has no batch norm right after each convolution"):
             lab.responses({"net": network(name, **options)}, images)
     with pytest.raises(ConfigError, match="a pair with 'other', which is none of the networks net"):
         lab.responses({"net": network("resnet8")}, images, [("net", "other")])

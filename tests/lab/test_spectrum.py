@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from contextlib import nullcontext
 
 import numpy as np
@@ -246,6 +247,15 @@ def test_a_jacobian_that_is_too_large_is_refused():
         lab.spectrum(model, images(side=32)[0])
     with pytest.raises(ConfigError, match=r"of stages\.2\.blocks\.0 has 4,096 × 8,192 elements"):
         lab.spectrum(model, images(side=32)[0], ["stages.2.blocks.0"])
+
+
+def test_modules_that_are_too_large_are_left_out(monkeypatch):
+    """By default, if there are others: a run of usual size has blocks that are small enough at its end."""
+    monkeypatch.setattr(sys.modules["minires.lab.spectrum"], "MOST", 64)
+    model = network("resnet14")  # Jacobians of 128, 128, 64 × 128, 64, 32 × 64 and 32 elements along a side
+    found = lab.spectrum(model, images()[0])
+    assert found.modules == ["layer2.1", "layer3.0", "layer3.1", "layer3"]
+    assert found.verdict == ("unclear", "no stage that keeps the shape")
 
 
 def test_bad_images_and_networks():

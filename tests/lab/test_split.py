@@ -85,7 +85,39 @@ def test_a_residual_function_without_gradient():
 )
 def test_the_verdict_follows_its_rule(shortcuts, total, word):
     """By the blocks whose shortcut is the identity, however many zeros a ReLU makes there."""
-    ones, zeros = np.ones(2), np.zeros(2)
-    sparse = np.array([0.7, 0.75])
-    result = lab.Split({}, ["a", "b"], ones, ones, ones, np.array(total), zeros, zeros, sparse, shortcuts, zeros)
-    assert result.verdict.word == word
+    assert result_with(shortcuts, total).verdict.word == word
+
+
+def result_with(shortcuts, total, identity=(1, 1)):
+    ones, zeros, size = np.ones(2), np.zeros(2), np.array(identity, float)
+    sparse, pixels = np.array([0.7, 0.75]), np.zeros((0, 0))
+    return lab.Split({}, ["a", "b"], ones, size, ones, np.array(total), zeros, zeros, sparse, shortcuts, zeros, pixels)
+
+
+def test_a_block_without_gradient_says_nothing():
+    """Where no gradient arrives at the addition, nothing is lost in the block."""
+    assert result_with(["identity", "identity"], [0.5, 0.0], identity=(1, 0)).verdict.word == "seen"
+    assert result_with(["identity", "identity"], [0.0, 0.0], identity=(0, 0)).verdict.word == "unclear"
+
+
+@pytest.mark.parametrize("name", ["resnet14", "preresnet14"])
+@pytest.mark.parametrize("option", ["A", "B"])
+def test_a_strided_shortcut_leaves_a_checkerboard(name, option):
+    """One pixel in four of the first block with a stride, whatever its kind."""
+    mr.manual_seed(0)
+    result = lab.split(mr.models.create(name, width=4, option=option, num_classes=10).double(), batch())
+    assert result.pixels.shape == (8, 8)
+    assert (result.pixels[::2, ::2] > 0).all()
+    rest = result.pixels.copy()
+    rest[::2, ::2] = 0
+    assert not rest.any()
+    [strided] = [i for i, block in enumerate(result.blocks) if block in ("layer2.0", "stages.1.blocks.0")]
+    assert math.isclose(np.sqrt((result.pixels**2).sum()), result.identity[strided], rel_tol=1e-12)
+    assert len(result.plot().axes) == 4  # two curves, the pixels and their scale
+    assert "the parts sum to the gradient to within" in result.verdict.because
+
+
+def test_a_network_without_strides_has_no_checkerboard(tmp_path):
+    result = lab.split(Block(0.5).double(), batch())
+    assert result.pixels.size == 0
+    assert len(result.plot(tmp_path / "picture.png").axes) == 2

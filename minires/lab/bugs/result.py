@@ -29,8 +29,8 @@ class Bugs(Result):
     location: where gradcheck says that it is; second: the deeper network's name, or "".
 
     loss: at each step (mistakes, steps), in nats, NaN once it is not finite; accuracy: of the predictions made in the last
-    epoch, 0 … 1, or 0 if the loss is not finite; right_loss (steps,) and right_accuracy: of the right network; chance: the
-    accuracy of the best constant answer. answer, grade: to a mystery, or "".
+    epoch of training, of the training images, 0 … 1, or 0 if the loss is not finite; right_loss (steps,) and right_accuracy:
+    of the right network; chance: the accuracy of the best constant answer. answer, grade: to a mystery, or "".
     """
 
     names: list[str]
@@ -53,14 +53,16 @@ class Bugs(Result):
         name="bugs",
         summary="the bug zoo: mistakes in the backward pass, put in on purpose; what gradcheck and training make of them",
         question="The loss falls and the accuracy rises. Is the backward pass right, then?",
-        claim="a misconfigured network raises no error: “Most of the time it will train but silently work a bit worse” "
-        "(Karpathy 2019, “A Recipe for Training Neural Networks”, section 2; no figure)",
-        rule="a network trains if its accuracy in the last epoch rises at least half as far above chance as that of the right "
-        "network; seen if at least half of those that a mistake affects train, not seen if fewer than a tenth do, otherwise "
-        "unclear, as when the right network stays below twice chance",
-        scale="a statement from experience, with no experiment behind it; here a narrow ResNet-8 and a few seconds of training "
-        "for each mistake, about four minutes for all. --quick takes six of the mistakes. Training runs fused, and the fused "
-        "operations have each mistake too",
+        claim="a misconfigured network raises an error only with luck: “Most of the time it will train but silently work a "
+        "bit worse” (Karpathy 2019, “A Recipe for Training Neural Networks”, “2) Neural net training fails silently”; no "
+        "figure)",
+        rule="a network trains if its training accuracy in the last epoch rises at least half as far above chance as that of "
+        "the right network; seen if at least half of those that a mistake affects train, not seen if fewer than a tenth do, "
+        "otherwise unclear, as when the right network stays below twice chance",
+        scale="a statement from experience, with no experiment behind it; here a narrow ResNet-8 and a few seconds of "
+        "training for each mistake, about four minutes for all. --quick takes six of the mistakes, and 64 images to learn by "
+        "heart; with --run all trainings go on from the run's weights. Training runs fused, and the fused operations have "
+        "each mistake too",
         examples=(
             ("", "trains and checks a network with each mistake"),
             ("--inject skip-dropped", "takes one"),
@@ -101,7 +103,7 @@ class Bugs(Result):
     def rows(self) -> tuple[list[str], list[list[str]]]:
         if len(self.names) == 1:
             return self._single()
-        heads = ["mistake (* in both passes)", "gradcheck", "cosine", "loss", "accuracy", "fused"]
+        heads = ["mistake (* in both passes)", "gradcheck", "cosine", "train loss", "train accuracy", "fused"]
         rows = [["none", "", "", f"{_last(self.right_loss):.3f}", f"{self.right_accuracy:.1%}", ""]]
         for i, name in enumerate(self._marked):
             numbers = f"{self.cosine[i]:+.3f}", f"{_last(self.loss[i]):.3f}", f"{self.accuracy[i]:.1%}"
@@ -112,7 +114,7 @@ class Bugs(Result):
         """The table of one mistake, with a column for it and one for the right network."""
         return ["", "right", self._marked[0]], [
             ["training loss, last steps", f"{_last(self.right_loss):.3f}", f"{_last(self.loss[0]):.3f}"],
-            ["accuracy, last epoch", f"{self.right_accuracy:.1%}", f"{self.accuracy[0]:.1%}"],
+            ["training accuracy, last epoch", f"{self.right_accuracy:.1%}", f"{self.accuracy[0]:.1%}"],
             ["outputs, relative difference", "0", f"{self.forward[0]:.1e}"],
             ["gradient, cosine to the right one", "1", f"{self.cosine[0]:+.3f}"],
             ["gradcheck", "passed", self.gradcheck[0]],
@@ -138,7 +140,7 @@ class Bugs(Result):
         axes.axvline(100 * self.right_accuracy, color="black", linewidth=0.8, label="the right network")
         axes.axvline(100 * self.chance, color="0.5", linestyle=":", linewidth=0.8, label="chance")
         axes.set_yticks(range(len(order)), [self._marked[i] for i in order], fontsize=6)
-        axes.set_xlabel("accuracy in the last epoch of training (%)")
+        axes.set_xlabel("training accuracy in the last epoch (%)")
         axes.set_title(f"{self.settings.get('model', 'network')} with a mistake (* in both passes)", fontsize=10)
         axes.legend(fontsize=7, loc="lower right")
 
