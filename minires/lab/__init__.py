@@ -4,26 +4,26 @@ Each is a function that takes a network and returns a result with its numbers, a
 ``to_json()``; ``minires lab NAME`` runs it on the command line.
 """
 
-from .bugs import MISTAKES, Bugs, Mistake, Training, bugs, inject
-from .construct import Construct, construct, with_identity_layers
-from .cut import Cuts, cut
-from .deepen import Deepen, deepen, deepened
-from .degradation import Curve, Degradation, curves_in, degradation, training_curve
-from .flow import Flow, flow, flow_networks
+from .experiments.bugs import MISTAKES, Bugs, Mistake, Training, bugs, inject
+from .experiments.construct import Construct, construct, with_identity_layers
+from .experiments.cut import Cuts, cut
+from .experiments.deepen import Deepen, deepen, deepened
+from .experiments.degradation import Curve, Degradation, curves_in, degradation, training_curve
+from .experiments.flow import Flow, flow, flow_networks
+from .experiments.identity import Identity, identity, identity_networks
+from .experiments.landscape import Landscape, landscape
+from .experiments.lesion import Lesion, lesion
+from .experiments.paths import Paths, mean_path_length, paths
+from .experiments.refine import Refine, refine
+from .experiments.responses import Responses, responses
+from .experiments.shatter import Shatter, shatter
+from .experiments.shortcuts import Shortcuts, shortcuts
+from .experiments.spectrum import Spectrum, spectrum
+from .experiments.split import Split, split
+from .experiments.truncate import Truncate, truncate
 from .graph import Addition, Graph, Rule, record
-from .identity import Identity, identity, identity_networks
-from .landscape import Landscape, landscape
-from .lesion import Lesion, lesion
-from .paths import Paths, mean_path_length, paths
-from .refine import Refine, refine
-from .responses import Responses, responses
 from .result import About, Result, Verdict
 from .rules import ByLength, Cut, MeanLength, OnePath
-from .shatter import Shatter, shatter
-from .shortcuts import Shortcuts, shortcuts
-from .spectrum import Spectrum, spectrum
-from .split import Split, split
-from .truncate import Truncate, truncate
 
 __all__ = [
     "MISTAKES",

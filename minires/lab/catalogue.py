@@ -6,27 +6,27 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, DataError, brief, nearest
-from . import experiments as runs
-from .bugs import Bugs
-from .construct import Construct
-from .cut import Cuts
-from .deepen import Deepen
-from .degradation import Degradation
-from .flow import Flow
-from .identity import Identity
-from .landscape import Landscape
-from .lesion import Lesion
-from .paths import Paths, Progress
-from .refine import Refine
-from .responses import Responses
-from .result import About, Result, parsed
+from . import runners
+from .experiments.bugs import Bugs
+from .experiments.construct import Construct
+from .experiments.cut import Cuts
+from .experiments.deepen import Deepen
+from .experiments.degradation import Degradation
+from .experiments.flow import Flow
+from .experiments.identity import Identity
+from .experiments.landscape import Landscape
+from .experiments.lesion import Lesion
+from .experiments.paths import Paths
+from .experiments.refine import Refine
+from .experiments.responses import Responses
+from .experiments.shatter import Shatter
+from .experiments.shortcuts import GATE_BIAS, Shortcuts
+from .experiments.spectrum import Spectrum
+from .experiments.split import Split
+from .experiments.truncate import Truncate
+from .result import About, Progress, Result, parsed
 from .runs import of_run
 from .setting import Setting
-from .shatter import Shatter
-from .shortcuts import GATE_BIAS, Shortcuts
-from .spectrum import Spectrum
-from .split import Split
-from .truncate import Truncate
 
 # fields of the Setting that say which network, and which images
 OF_NETWORK = ("model", "model_options", "width", "image_size", "dataset", "data_dir", "run", "batch_size")
@@ -107,32 +107,32 @@ ANSWER = Option("answer", str, None, "Your answer to the mystery, the name of a 
 EXPERIMENTS = {
     e.about.name: e
     for e in (
-        Experiment(Paths, runs.run_paths, {"batch_size": 16}, (AT, EVALUATION, SAMPLES)),
-        Experiment(Split, runs.run_split, {"batch_size": 32}, (EVALUATION,)),
-        Experiment(Refine, runs.run_refine, {"batch_size": 64}, (EVALUATION,)),
-        Experiment(Flow, runs.run_flow, {"model": "resnet56"}, (FLOW_STEPS, RATE), quick_size=(4, 16)),
-        Experiment(Truncate, runs.run_truncate, {"batch_size": 32}, (STEPS, LONGEST), (8, 16), (8, 8)),
-        Experiment(Cuts, runs.run_cut, {"batch_size": 32}, (STEPS,), (8, 16), (8, 8)),
-        Experiment(Bugs, runs.run_bugs, {"model": "resnet8"}, (INJECT, MYSTERY, ANSWER), (8, 16), (8, 8)),
-        Experiment(Shatter, runs.run_shatter, {}, (NETWORKS,), unused=OF_NETWORK),
-        Experiment(Identity, runs.run_identity, {"model": "preresnet56"}, quick_size=(4, 16)),
-        Experiment(Degradation, runs.run_degradation, {"batch_size": 32}, (STEPS, LAYERS, TRAINED), (8, 16), (4, 8)),
-        Experiment(Construct, runs.run_construct, {"model": "plain20"}, (STEPS, DEEPER, AUXILIARY), (8, 16), (4, 8)),
-        Experiment(Deepen, runs.run_deepen, {"batch_size": 32}, (TRAINING_STEPS, AT), (8, 16), (4, 16)),
+        Experiment(Paths, runners.run_paths, {"batch_size": 16}, (AT, EVALUATION, SAMPLES)),
+        Experiment(Split, runners.run_split, {"batch_size": 32}, (EVALUATION,)),
+        Experiment(Refine, runners.run_refine, {"batch_size": 64}, (EVALUATION,)),
+        Experiment(Flow, runners.run_flow, {"model": "resnet56"}, (FLOW_STEPS, RATE), quick_size=(4, 16)),
+        Experiment(Truncate, runners.run_truncate, {"batch_size": 32}, (STEPS, LONGEST), (8, 16), (8, 8)),
+        Experiment(Cuts, runners.run_cut, {"batch_size": 32}, (STEPS,), (8, 16), (8, 8)),
+        Experiment(Bugs, runners.run_bugs, {"model": "resnet8"}, (INJECT, MYSTERY, ANSWER), (8, 16), (8, 8)),
+        Experiment(Shatter, runners.run_shatter, {}, (NETWORKS,), unused=OF_NETWORK),
+        Experiment(Identity, runners.run_identity, {"model": "preresnet56"}, quick_size=(4, 16)),
+        Experiment(Degradation, runners.run_degradation, {"batch_size": 32}, (STEPS, LAYERS, TRAINED), (8, 16), (4, 8)),
+        Experiment(Construct, runners.run_construct, {"model": "plain20"}, (STEPS, DEEPER, AUXILIARY), (8, 16), (4, 8)),
+        Experiment(Deepen, runners.run_deepen, {"batch_size": 32}, (TRAINING_STEPS, AT), (8, 16), (4, 16)),
         Experiment(
-            *(Lesion, runs.run_lesion, {"batch_size": 32}, (STEPS, PLAIN)),
+            *(Lesion, runners.run_lesion, {"batch_size": 32}, (STEPS, PLAIN)),
             quick_size=(8, 16),
             unused_of_run=("batch_size",),
         ),
-        Experiment(Shortcuts, runs.run_shortcuts, {"batch_size": 32}, (STEPS, TRAININGS, GATES), (8, 16), (4, 16)),
-        Experiment(Spectrum, runs.run_spectrum, {"model": "preresnet20"}, (MODULES,), (8, 16), (16, 4)),
+        Experiment(Shortcuts, runners.run_shortcuts, {"batch_size": 32}, (STEPS, TRAININGS, GATES), (8, 16), (4, 16)),
+        Experiment(Spectrum, runners.run_spectrum, {"model": "preresnet20"}, (MODULES,), (8, 16), (16, 4)),
         Experiment(
-            *(Responses, runs.run_responses, {"batch_size": 32}, (STEPS, PLAIN, DEEPER)),
+            *(Responses, runners.run_responses, {"batch_size": 32}, (STEPS, PLAIN, DEEPER)),
             quick_size=(4, 16),
             unused_of_run=("batch_size", "seed"),
         ),
         Experiment(
-            *(Landscape, runs.run_landscape, {"batch_size": 128}),
+            *(Landscape, runners.run_landscape, {"batch_size": 128}),
             (POINTS, IMAGES, SPAN, STATISTICS, PLAIN, STEPS_OR_NONE),
             *((8, 16), (8, 16)),
         ),

@@ -260,7 +260,7 @@ def _kind(shortcut: Tensor, fork: Tensor) -> str:
 
 
 def _add_gradients(explanation: Explanation, graph: Graph, outputs: list[Tensor]) -> None:
-    from .split import parts
+    from .experiments.split import parts
 
     for part, channels in zip(explanation.parts, graph.backward(outputs)):
         part.gradient = norm(channels[0]) if channels else 0.0

@@ -21,7 +21,7 @@ from ..optim import SGD, OneCycleLR, split_decay
 from ..recorded import RecordedStep
 from ..tensor import Tensor
 from .graph import Rule, record, total
-from .paths import Progress
+from .result import Progress
 from .setting import Setting, family_and_depth
 
 Gradients = Callable[[NDArray[Any], NDArray[Any]], float]  # images, labels → the loss; sets the weights' gradients

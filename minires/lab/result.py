@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SEEN, NOT_SEEN, UNCLEAR = "seen", "not seen", "unclear"
+Progress = Callable[[int, int, str], None]  # steps done, of how many, what is being done
+
 MOST_BYTES = 64 << 20  # of a result's JSON
 
 

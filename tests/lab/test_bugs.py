@@ -10,9 +10,9 @@ import minires as mr
 from minires import functional as F
 from minires import lab
 from minires.errors import ConfigError, DataError
-from minires.lab.bugs import BACKWARD, QUICK
-from minires.lab.bugs.experiment import grade
 from minires.lab.catalogue import EXPERIMENTS, read, run
+from minires.lab.experiments.bugs import BACKWARD, QUICK
+from minires.lab.experiments.bugs.experiment import grade
 from minires.lab.setting import Setting, deeper
 
 RNG = np.random.default_rng(0)

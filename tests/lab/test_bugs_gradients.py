@@ -7,8 +7,8 @@ import minires as mr
 from minires import functional as F
 from minires import lab, nn
 from minires.gradcheck import GradcheckError
-from minires.lab.bugs import BACKWARD, BOTH_PASSES
-from minires.lab.bugs.backward import additions_below, overwriting_input_grad
+from minires.lab.experiments.bugs import BACKWARD, BOTH_PASSES
+from minires.lab.experiments.bugs.backward import additions_below, overwriting_input_grad
 from minires.models.blocks import BasicBlock, PreActBasicBlock, conv3x3
 from minires.ops.fused import BatchNormAddReLU
 from minires.tensor import topological_order

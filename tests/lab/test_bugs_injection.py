@@ -8,7 +8,7 @@ import pytest
 import minires as mr
 from minires import lab
 from minires.errors import ConfigError
-from minires.lab.bugs import injection
+from minires.lab.experiments.bugs import injection
 
 
 def patched():

@@ -12,7 +12,7 @@ from minires import lab, nn
 from minires.errors import ConfigError
 from minires.lab import fit
 from minires.lab.catalogue import run
-from minires.lab.construct import set_identity
+from minires.lab.experiments.construct import set_identity
 from minires.lab.setting import Setting
 
 

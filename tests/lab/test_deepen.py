@@ -13,7 +13,7 @@ from minires import functional as F
 from minires import lab, training
 from minires.errors import ConfigError, DataError
 from minires.lab import fit
-from minires.lab.paths import mean_length_by_energy
+from minires.lab.experiments.paths import mean_length_by_energy
 from minires.lab.result import norm
 from minires.lab.setting import Setting
 

@@ -13,7 +13,7 @@ from minires import lab, models
 from minires.errors import ConfigError, DataError, ShapeError
 from minires.lab import fit
 from minires.lab.catalogue import run
-from minires.lab.degradation import shape_of
+from minires.lab.experiments.degradation import shape_of
 from minires.lab.setting import Setting
 from minires.training import Recipe
 

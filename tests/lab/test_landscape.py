@@ -16,8 +16,8 @@ from minires import lab, nn
 from minires.data import Dataset
 from minires.errors import ConfigError, DataError, DtypeError
 from minires.lab import catalogue, fit
-from minires.lab import plane as planes
-from minires.lab.plane import BATCH, STORED, Plane, direction
+from minires.lab.experiments import plane as planes
+from minires.lab.experiments.plane import BATCH, STORED, Plane, direction
 from minires.lab.setting import Setting, normalised
 from minires.recorded import recording
 

@@ -11,7 +11,7 @@ from minires import functional as F
 from minires import lab
 from minires.errors import ConfigError
 from minires.lab import fit
-from minires.lab.lesion import Deleted, _Patient, kendall
+from minires.lab.experiments.lesion import Deleted, _Patient, kendall
 
 
 def run_blocks(model, x, blocks):

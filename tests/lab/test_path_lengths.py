@@ -9,7 +9,7 @@ import pytest
 import minires as mr
 from minires import lab
 from minires.errors import ConfigError, DataError
-from minires.lab.paths import middle
+from minires.lab.experiments.paths import middle
 
 
 def batch(images=4, side=8):
@@ -81,7 +81,7 @@ def test_the_error_of_the_mean_length():
     means, errors = np.array([r.length_by_energy for r in results]).T
     assert 0.6 < np.sqrt((errors**2).mean()) / means.std(ddof=1) < 1.6
     found = np.array([[1.0, 3.0], [2.0, 2.0], [3.0, 1.0]])  # ratios 3/4, 2/4, 1/4 of equal energies
-    from minires.lab.paths import _length_error
+    from minires.lab.experiments.paths import _length_error
 
     assert math.isclose(_length_error(found), 0.25 / math.sqrt(3))
     assert math.isnan(_length_error(np.zeros((2, 3))))

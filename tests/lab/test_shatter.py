@@ -11,7 +11,7 @@ import minires as mr
 from minires import functional as F
 from minires import lab
 from minires.errors import ConfigError
-from minires.lab.shatter import autocorrelation, correlation, input_gradients
+from minires.lab.experiments.shatter import autocorrelation, correlation, input_gradients
 
 
 def naive(x, kind, depth, units, norm, bias, seed, statistics=None):

@@ -12,8 +12,8 @@ from minires import functional as F
 from minires import lab
 from minires.errors import ConfigError, DataError
 from minires.lab import fit
+from minires.lab.experiments.shortcuts import Unscaled, with_shortcuts
 from minires.lab.setting import normalised
-from minires.lab.shortcuts import Unscaled, with_shortcuts
 
 KINDS = (1, 0.5, "exclusive-gating", "shortcut-only-gating", "conv1x1", "dropout")
 FACTORS = (0.0, 0.5, 1.0, -1.5)

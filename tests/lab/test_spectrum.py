@@ -12,7 +12,7 @@ import minires as mr
 from minires import functional as F
 from minires import lab, nn
 from minires.errors import ConfigError, DataError, ShapeError
-from minires.lab.spectrum import edges, evaluation, jacobian
+from minires.lab.experiments.spectrum import edges, evaluation, jacobian
 
 
 def images(n=6, side=8, seed=0):

@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import models, nn, optim, random
-from ..errors import ConfigError, DataError
-from ..models.blocks import BasicBlock, Bottleneck, Norm, PreActBlock
-from ..nn import Module
-from ..tensor import Tensor
-from .graph import Graph, record
-from .paths import Progress
-from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict, norm
+from ... import models, nn, optim, random
+from ...errors import ConfigError, DataError
+from ...models.blocks import BasicBlock, Bottleneck, Norm, PreActBlock
+from ...nn import Module
+from ...tensor import Tensor
+from ..graph import Graph, record
+from ..result import NOT_SEEN, SEEN, UNCLEAR, About, Progress, Result, Verdict, norm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

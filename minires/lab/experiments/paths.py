@@ -18,17 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, DataError
-from ..nn import Module
-from ..tensor import Tensor
-from .graph import Graph, record, total
-from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict, inner, norm
-from .rules import ByLength, MeanLength, OnePath
+from ...errors import ConfigError, DataError
+from ...nn import Module
+from ...tensor import Tensor
+from ..graph import Graph, record, total
+from ..result import NOT_SEEN, SEEN, UNCLEAR, About, Progress, Result, Verdict, inner, norm
+from ..rules import ByLength, MeanLength, OnePath
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Progress = Callable[[int, int, str], None]  # steps done, of how many, what is being done
 
 
 @dataclass

@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ...errors import ConfigError
-from ...recorded import recording
+from ....errors import ConfigError
+from ....recorded import recording
 
 
 class Patch(NamedTuple):

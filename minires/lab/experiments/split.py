@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
-from ..nn import Module
-from .graph import Addition, Channels, Graph, record
-from .paths import Progress, needs_additions
-from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict, inner, norm
-from .rules import Cut
+from ...errors import DataError
+from ...nn import Module
+from ..graph import Addition, Channels, Graph, record
+from ..result import NOT_SEEN, SEEN, UNCLEAR, About, Progress, Result, Verdict, inner, norm
+from ..rules import Cut
+from .paths import needs_additions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import Augmentation, Dataset
-from ..errors import ConfigError
-from ..nn import Module
-from .fit import STEPS, smoothed, style, trained_copies
-from .graph import Channels, Graph, Rule, record, total
-from .paths import Progress, needs_additions
-from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict, inner, norm
-from .rules import ByLength
-from .setting import normalised
+from ...data import Augmentation, Dataset
+from ...errors import ConfigError
+from ...nn import Module
+from ..fit import STEPS, smoothed, style, trained_copies
+from ..graph import Channels, Graph, Rule, record, total
+from ..result import NOT_SEEN, SEEN, UNCLEAR, About, Progress, Result, Verdict, inner, norm
+from ..rules import ByLength
+from ..setting import normalised
+from .paths import needs_additions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, DataError
-from ..files import atomic_write
-from ..grad_mode import no_grad
-from ..nn import BatchNorm2d, Module
-from ..recorded import RecordedPrediction
-from ..tensor import Tensor
-from ..training.diagnosis import QUIET
+from ...errors import ConfigError, DataError
+from ...files import atomic_write
+from ...grad_mode import no_grad
+from ...nn import BatchNorm2d, Module
+from ...recorded import RecordedPrediction
+from ...tensor import Tensor
+from ...training.diagnosis import QUIET
 
 STORED, BATCH = STATISTICS = ("stored", "batch")
 MOST_BYTES = 256 << 20  # of the file

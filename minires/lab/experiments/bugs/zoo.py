@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from ...errors import ConfigError, nearest
+from ....errors import ConfigError, nearest
 from .backward import BACKWARD
 from .both_passes import BOTH_PASSES
 from .injection import Mistake, injected

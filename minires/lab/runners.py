@@ -10,26 +10,26 @@ from .. import models
 from ..errors import ConfigError, brief
 from ..models.resnet_cifar import DEPTHS
 from . import fit
-from .bugs import QUICK, Training, bugs
-from .construct import check_depths, construct
-from .cut import cut
-from .deepen import DRAWS, LOOKS, deepen, deepened
-from .degradation import curves_in, degradation, training_curve
-from .flow import FAMILIES, flow, flow_networks
-from .identity import identity, identity_networks
-from .landscape import IMAGES, POINTS, QUICK_IMAGES, QUICK_POINTS, check, landscape
-from .lesion import lesion
-from .paths import Progress, paths
-from .refine import refine
-from .responses import responses
-from .result import Result
+from .experiments.bugs import QUICK, Training, bugs
+from .experiments.construct import check_depths, construct
+from .experiments.cut import cut
+from .experiments.deepen import DRAWS, LOOKS, deepen, deepened
+from .experiments.degradation import curves_in, degradation, training_curve
+from .experiments.flow import FAMILIES, flow, flow_networks
+from .experiments.identity import identity, identity_networks
+from .experiments.landscape import IMAGES, POINTS, QUICK_IMAGES, QUICK_POINTS, check, landscape
+from .experiments.lesion import lesion
+from .experiments.paths import paths
+from .experiments.refine import refine
+from .experiments.responses import responses
+from .experiments.shatter import shatter
+from .experiments.shortcuts import FACTORS, KINDS, shortcuts
+from .experiments.spectrum import spectrum
+from .experiments.split import split
+from .experiments.truncate import truncate
+from .result import Progress, Result
 from .runs import control, deeper_network, run_names
 from .setting import Setting, deeper, family_and_depth, normalised
-from .shatter import shatter
-from .shortcuts import FACTORS, KINDS, shortcuts
-from .spectrum import spectrum
-from .split import split
-from .truncate import truncate
 
 
 def run_paths(setting: Setting, progress: Progress | None, **options: Any) -> Result:

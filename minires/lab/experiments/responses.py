@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, DataError
-from ..nn import Module
-from ..ops.convolution import Conv2d
-from ..ops.normalization import BatchNorm
-from .fit import style
-from .graph import record
-from .paths import Progress
-from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict
+from ...errors import ConfigError, DataError
+from ...nn import Module
+from ...ops.convolution import Conv2d
+from ...ops.normalization import BatchNorm
+from ..fit import style
+from ..graph import record
+from ..result import NOT_SEEN, SEEN, UNCLEAR, About, Progress, Result, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

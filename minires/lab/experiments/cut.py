@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import Augmentation, Dataset
-from ..nn import Module
-from .fit import STEPS, smoothed, style, trained_copies
-from .graph import Graph, Rule, record, total
-from .paths import Progress, needs_additions
-from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict, norm
-from .rules import Cut
-from .setting import normalised
+from ...data import Augmentation, Dataset
+from ...nn import Module
+from ..fit import STEPS, smoothed, style, trained_copies
+from ..graph import Graph, Rule, record, total
+from ..result import NOT_SEEN, SEEN, UNCLEAR, About, Progress, Result, Verdict, norm
+from ..rules import Cut
+from ..setting import normalised
+from .paths import needs_additions
 from .truncate import PROBED
 
 if TYPE_CHECKING:

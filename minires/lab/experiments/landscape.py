@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, DataError, DtypeError
-from ..nn import Module
-from .fit import style
-from .paths import Progress
+from ...errors import ConfigError, DataError, DtypeError
+from ...nn import Module
+from ..fit import style
+from ..result import NOT_SEEN, SEEN, UNCLEAR, About, Progress, Result, Verdict
 from .plane import STATISTICS, STORED, Plane, Rows, digest
-from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

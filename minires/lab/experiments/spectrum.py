@@ -19,15 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, DataError, nearest
-from ..grad_mode import no_grad
-from ..models import BasicBlock, Bottleneck
-from ..models.blocks import PreActBlock
-from ..nn import BatchNorm2d, Module, Sequential
-from ..tensor import Tensor
-from .graph import Graph, record, untouched
-from .paths import Progress
-from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict
+from ...errors import ConfigError, DataError, nearest
+from ...grad_mode import no_grad
+from ...models import BasicBlock, Bottleneck
+from ...models.blocks import PreActBlock
+from ...nn import BatchNorm2d, Module, Sequential
+from ...tensor import Tensor
+from ..graph import Graph, record, untouched
+from ..result import NOT_SEEN, SEEN, UNCLEAR, About, Progress, Result, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict
+from ...result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,20 +21,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import functional as F
-from ..data import Augmentation, Dataset, Loader
-from ..errors import ConfigError
-from ..grad_mode import no_grad
-from ..models import CifarResNet
-from ..models.blocks import BasicBlock
-from ..nn import BatchNorm2d, Conv2d, Module
-from ..nn.losses import main_logits
-from ..tensor import Tensor
-from .fit import STEPS, estimate_statistics, evaluated, fit, smoothed, style, within
-from .graph import untouched
-from .paths import Progress
-from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict
-from .setting import normalised
+from ... import functional as F
+from ...data import Augmentation, Dataset, Loader
+from ...errors import ConfigError
+from ...grad_mode import no_grad
+from ...models import CifarResNet
+from ...models.blocks import BasicBlock
+from ...nn import BatchNorm2d, Conv2d, Module
+from ...nn.losses import main_logits
+from ...tensor import Tensor
+from ..fit import STEPS, estimate_statistics, evaluated, fit, smoothed, style, within
+from ..graph import untouched
+from ..result import NOT_SEEN, SEEN, UNCLEAR, About, Progress, Result, Verdict
+from ..setting import normalised
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,17 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ConfigError, DataError
-from ...grad_mode import enable_grad
-from ...gradcheck import gradcheck_model
-from ...nn import Module, classification_loss
-from ...nn.losses import main_logits
-from ...optim import SGD
-from ...random import get_rng_state, set_rng_state
-from ...tensor import Tensor
-from ..graph import untouched
-from ..paths import Progress
-from ..result import inner, norm
+from ....errors import ConfigError, DataError
+from ....grad_mode import enable_grad
+from ....gradcheck import gradcheck_model
+from ....nn import Module, classification_loss
+from ....nn.losses import main_logits
+from ....optim import SGD
+from ....random import get_rng_state, set_rng_state
+from ....tensor import Tensor
+from ...graph import untouched
+from ...result import Progress, inner, norm
 from .backward import BACKWARD
 from .injection import Mistake, injected
 from .result import FOUND, PASSED, SECOND, WITHOUT_EFFECT, Bugs

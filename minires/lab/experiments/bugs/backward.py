@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from ... import kernels
-from ...kernels.descriptors import GRADIENT, Operand
-from ...kernels.memory_format import contiguous, nchw, nhwc, oihw
-from ...lazy import ConvGradient, NormGradient, is_fusing
-from ...ops.activation import AddReLU, ReLU
-from ...ops.arithmetic import ResidualAdd, unbroadcast
-from ...ops.convolution import Conv2d
-from ...ops.fused import BatchNormAddReLU, BatchNormReLU
-from ...ops.linear import Linear
-from ...ops.loss import CrossEntropy
-from ...ops.pooling import AvgPool2d
-from ...ops.reduction import Mean
-from ...ops.shortcut import ZeroPadShortcut
-from ...tensor import LazyGradient, Op
+from .... import kernels
+from ....kernels.descriptors import GRADIENT, Operand
+from ....kernels.memory_format import contiguous, nchw, nhwc, oihw
+from ....lazy import ConvGradient, NormGradient, is_fusing
+from ....ops.activation import AddReLU, ReLU
+from ....ops.arithmetic import ResidualAdd, unbroadcast
+from ....ops.convolution import Conv2d
+from ....ops.fused import BatchNormAddReLU, BatchNormReLU
+from ....ops.linear import Linear
+from ....ops.loss import CrossEntropy
+from ....ops.pooling import AvgPool2d
+from ....ops.reduction import Mean
+from ....ops.shortcut import ZeroPadShortcut
+from ....tensor import LazyGradient, Op
 from .injection import Mistake, Patch
 from .norms import NORM
 

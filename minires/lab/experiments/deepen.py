@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import nn
-from ..data import Augmentation, Dataset
-from ..errors import ConfigError, DataError
-from ..nn import Module
-from .fit import Gradients, fit, style, whole_gradient, within
-from .graph import record
-from .paths import Progress, mean_length_by_energy, mean_length_by_shares, needs_additions
-from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict
+from ... import nn
+from ...data import Augmentation, Dataset
+from ...errors import ConfigError, DataError
+from ...nn import Module
+from ..fit import Gradients, fit, style, whole_gradient, within
+from ..graph import record
+from ..result import NOT_SEEN, SEEN, UNCLEAR, About, Progress, Result, Verdict
+from .paths import mean_length_by_energy, mean_length_by_shares, needs_additions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

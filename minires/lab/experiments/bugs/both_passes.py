@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ... import functional as F
-from ...tensor import Tensor
+from .... import functional as F
+from ....tensor import Tensor
 from .injection import Mistake, Patch
 
 

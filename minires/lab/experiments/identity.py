@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import functional as F
-from .. import nn, random
-from ..errors import ConfigError
-from ..models import CifarPreResNet, PreActBasicBlock
-from ..models.blocks import Norm, Option
-from ..nn import Module
-from ..tensor import Tensor
-from .graph import Graph, record
-from .paths import Progress, mean_length_by_energy, needs_additions
-from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict
+from ... import functional as F
+from ... import nn, random
+from ...errors import ConfigError
+from ...models import CifarPreResNet, PreActBasicBlock
+from ...models.blocks import Norm, Option
+from ...nn import Module
+from ...tensor import Tensor
+from ..graph import Graph, record
+from ..result import NOT_SEEN, SEEN, UNCLEAR, About, Progress, Result, Verdict
+from .paths import mean_length_by_energy, needs_additions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

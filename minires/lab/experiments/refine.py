@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, DataError
-from ..nn import Module
-from .graph import record
-from .paths import Progress, needs_additions
-from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict
+from ...errors import ConfigError, DataError
+from ...nn import Module
+from ..graph import record
+from ..result import NOT_SEEN, SEEN, UNCLEAR, About, Progress, Result, Verdict
+from .paths import needs_additions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

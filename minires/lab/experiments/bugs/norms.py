@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...kernels.memory_format import nchw, nhwc
-from ...lazy import NormGradient
-from ...ops import fused
-from ...ops.fused import BatchNormReLU
-from ...ops.normalization import BatchNorm
+from ....kernels.memory_format import nchw, nhwc
+from ....lazy import NormGradient
+from ....ops import fused
+from ....ops.fused import BatchNormReLU
+from ....ops.normalization import BatchNorm
 from .injection import Mistake, Patch
 
 Row = NDArray[np.float64]  # one number a channel, (C,)

@@ -17,21 +17,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import Augmentation, Dataset
-from ..errors import ConfigError, DataError, brief, plural
-from ..models.blocks import BasicBlock, Bottleneck, PreActBlock
-from ..models.resnet_cifar import DEPTHS, checked_width
-from ..nn import Conv2d, Module
-from ..recorded import RecordedStep
-from .fit import STEPS, STYLES, evaluated, fit
-from .paths import Progress
-from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict
-from .setting import family_and_depth
+from ...data import Augmentation, Dataset
+from ...errors import ConfigError, DataError, brief, plural
+from ...models.blocks import BasicBlock, Bottleneck, PreActBlock
+from ...models.resnet_cifar import DEPTHS, checked_width
+from ...nn import Conv2d, Module
+from ...recorded import RecordedStep
+from ..fit import STEPS, STYLES, evaluated, fit
+from ..result import NOT_SEEN, SEEN, UNCLEAR, About, Progress, Result, Verdict
+from ..setting import family_and_depth
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ..training import Recipe
+    from ...training import Recipe
 
 MORE, LESS = 0.02, 0.01  # of training errors: a difference, and none
 LEARNT = 0.5  # a training error below which a network has learnt something
@@ -272,7 +271,7 @@ def curves_in(folder: Path | str) -> dict[str, Curve]:
 
 def _recipe_of(run: Path) -> Recipe | None:
     """The recipe of a run, None for what is no run that has begun."""
-    from ..training import Recipe
+    from ...training import Recipe
 
     if not (run / "config.toml").is_file() or not (run / "metrics.jsonl").is_file():
         return None
@@ -299,7 +298,7 @@ def _need_one_recipe(recipes: Mapping[str, dict[str, Any]]) -> None:
 
 def _errors(path: Path, epochs: int) -> NDArray[np.float64]:
     """Training and test error of every epoch, (epochs, 2), from a metrics.jsonl."""
-    from ..training import read_metrics
+    from ...training import read_metrics
 
     try:
         if path.stat().st_size > MOST_BYTES:

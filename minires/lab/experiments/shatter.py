@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import functional as F
-from ..errors import ConfigError
-from ..grad_mode import enable_grad
-from ..tensor import Tensor
-from .paths import Progress
-from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict
+from ... import functional as F
+from ...errors import ConfigError
+from ...grad_mode import enable_grad
+from ...tensor import Tensor
+from ..result import NOT_SEEN, SEEN, UNCLEAR, About, Progress, Result, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

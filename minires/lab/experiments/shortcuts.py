@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import random
-from ..data import Augmentation, Dataset
-from ..errors import ConfigError, DataError
-from ..models.shortcuts import GATE_BIAS, Scaled, Shortcut, checked_shortcut, replace_shortcuts
-from ..nn import Module
-from .fit import STEPS, estimate_statistics, evaluated, fit, smoothed, style, within
-from .graph import Addition, Channels, record
-from .paths import Progress, needs_additions
-from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict, norm
-from .rules import OnePath
-from .setting import normalised
+from ... import random
+from ...data import Augmentation, Dataset
+from ...errors import ConfigError, DataError
+from ...models.shortcuts import GATE_BIAS, Scaled, Shortcut, checked_shortcut, replace_shortcuts
+from ...nn import Module
+from ..fit import STEPS, estimate_statistics, evaluated, fit, smoothed, style, within
+from ..graph import Addition, Channels, record
+from ..result import NOT_SEEN, SEEN, UNCLEAR, About, Progress, Result, Verdict, norm
+from ..rules import OnePath
+from ..setting import normalised
+from .paths import needs_additions
 from .truncate import PROBED
 
 if TYPE_CHECKING:

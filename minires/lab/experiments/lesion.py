@@ -21,16 +21,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import functional as F
-from ..data import Dataset
-from ..errors import ConfigError
-from ..models.blocks import BasicBlock, Bottleneck, LinearProjection, PreActBlock, ZeroPad
-from ..nn import Identity, Module
-from ..tensor import Tensor
-from .fit import estimate_statistics, evaluated
-from .paths import Progress
-from .result import NOT_SEEN, SEEN, UNCLEAR, About, Result, Verdict
-from .runs import has_shortcuts
+from ... import functional as F
+from ...data import Dataset
+from ...errors import ConfigError
+from ...models.blocks import BasicBlock, Bottleneck, LinearProjection, PreActBlock, ZeroPad
+from ...nn import Identity, Module
+from ...tensor import Tensor
+from ..fit import estimate_statistics, evaluated
+from ..result import NOT_SEEN, SEEN, UNCLEAR, About, Progress, Result, Verdict
+from ..runs import has_shortcuts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

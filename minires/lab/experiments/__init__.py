@@ -1,0 +1,1 @@
+"""The experiments, a file for each; ``minires.lab`` has their functions and results, ``catalogue.py`` lists them."""
