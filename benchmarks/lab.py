@@ -37,9 +37,14 @@ RUNS = {  # the folder of a result → the words after `minires lab`
     "bugs": "bugs --dataset cifar10",
     "shatter": "shatter",
     "identity": "identity --dataset cifar10 --batch-size 128",
+    "degradation": f"degradation --trained {N}",
+    "construct": f"construct --run {N}/plain20 --deeper {N}/plain56",
+    "deepen": "deepen --dataset cifar10",
     "lesion": f"lesion --run {N}/resnet56 --plain {N}/plain56",
+    "shortcuts": "shortcuts --dataset cifar10",
     "spectrum": "spectrum --dataset cifar10",
     "responses": f"responses --run {N}/resnet20 --plain {N}/plain20 --deeper {N}/resnet56",
+    "landscape": f"landscape --run {N}/resnet56 --plain {N}/plain56 --points 25",
 }
 
 

@@ -38,9 +38,14 @@ COMMON: dict[str, tuple[Any, Any]] = {
         str,
         option(WHAT, "A network by name: resnet20 (the default), preresnet20, resnet110, crossing and others."),
     ),
-    "model_option": (
+    "model_options": (
         list[str],
-        option(WHAT, "A setting of the model's constructor, such as option=B or norm=none.", metavar="NAME=VALUE"),
+        option(
+            WHAT,
+            "A setting of the model's constructor, such as option=B or norm=none.",
+            "--model-option",
+            metavar="NAME=VALUE",
+        ),
     ),
     "width": (int, option(WHAT, "Channels of the first stage of a CIFAR network; 16 by default.")),
     "image_size": (int, option(WHAT, "Pixels along a side, to which the images are averaged, such as 16.")),
@@ -51,7 +56,7 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "seed": (int, option(HOW, "Of weights, images and random signs; 0 by default.")),
     "quick": (bool, option(HOW, "A smaller experiment, for a first look.", "--quick")),
 }
-OF_RUN = ("model", "model_option", "width", "dataset")  # what a run has of its own
+OF_RUN = {"model": "--model", "model_options": "--model-option", "width": "--width", "dataset": "--dataset"}  # its own
 OUT = Annotated[
     Path | None, path_option(RESULT, "A folder for the result (result.json) and the picture (picture.png).")
 ]
@@ -94,10 +99,10 @@ def _command(name: str, experiment: Experiment) -> Callable[..., None]:
         own = {each.name: given.pop(each.name) for each in experiment.options}
         out, as_json = given.pop("out"), given.pop("json")
         given.pop("debug")
-        of_run = [f"--{key.replace('_', '-')}" for key in OF_RUN if given.get(key)]
+        of_run = [word for key, word in OF_RUN.items() if given.get(key)]
         if given.get("run") is not None and of_run:
             raise ConfigError(f"--run takes the model and the data set of the run: leave out {' and '.join(of_run)}")
-        given["model_options"] = model_options(given.pop("model_option", None) or []) or None
+        given["model_options"] = model_options(given.get("model_options") or []) or None
         settings = experiment.defaults | {
             key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value is not None
         }
