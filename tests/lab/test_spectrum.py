@@ -11,7 +11,7 @@ import minires as mr
 from minires import functional as F
 from minires import lab, nn
 from minires.errors import ConfigError, DataError, ShapeError
-from minires.lab.experiments import spectrum as module
+from minires.lab.experiments import spectrum as experiment
 from minires.lab.experiments.spectrum import edges, evaluation, jacobian
 
 
@@ -251,7 +251,7 @@ def test_a_jacobian_that_is_too_large_is_refused():
 
 def test_modules_that_are_too_large_are_left_out(monkeypatch):
     """By default, if there are others: a run of usual size has blocks that are small enough at its end."""
-    monkeypatch.setattr(module, "MOST", 64)
+    monkeypatch.setattr(experiment, "MOST", 64)
     model = network("resnet14")  # Jacobians of 128, 128, 64 × 128, 64, 32 × 64 and 32 elements along a side
     found = lab.spectrum(model, images()[0])
     assert found.modules == ["layer2.1", "layer3.0", "layer3.1", "layer3"]
