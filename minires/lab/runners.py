@@ -124,6 +124,8 @@ def run_cut(setting: Setting, progress: Progress | None, **options: Any) -> Resu
 
 def run_deepen(setting: Setting, progress: Progress | None, **options: Any) -> Result:
     steps, at, draws = options["steps"], options["at"], 4 if setting.quick else DRAWS
+    if steps is not None and steps < 0:
+        raise ConfigError(f"steps must be a whole number from 0 up, not {steps}")
     batches = setting.batches(2 if setting.quick and setting.run is None else 6, np.float32)
     if setting.run is not None:
         if steps is not None:

@@ -113,6 +113,7 @@ def test_two_trainings_run_at_once_and_the_others_alone(logged):
     assert min(min(counts) for counts in steps.values()) >= 1
 
 
+@pytest.mark.slow
 def test_one_small_run(tmp_path):
     """Both parts, from the command line to the tables, without other peers."""
     path = tmp_path / "run.json"

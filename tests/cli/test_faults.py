@@ -68,8 +68,11 @@ def whole(options):
 @needs_signals
 @pytest.mark.parametrize(
     ("number", "code", "said"),
-    [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Stopped by SIGTERM"), (signal.SIGKILL, -9, None)],
-    ids=["SIGINT", "SIGTERM", "SIGKILL"],
+    [
+        pytest.param(signal.SIGINT, 130, "Interrupted", id="SIGINT"),
+        pytest.param(signal.SIGTERM, 143, "Stopped by SIGTERM", id="SIGTERM", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -9, None, id="SIGKILL"),
+    ],
 )
 def test_a_signal_costs_nothing(minires, small_run, tmp_path, number, code, said, page):
     options = [*small_run, "--epochs", 25, "--val", 8]

@@ -19,7 +19,7 @@ def test_the_list(minires):
         assert experiment.about.summary in out
 
 
-FAST = ("paths", "split")  # the others take more than a second
+FAST = ("split",)  # the others take more than a second
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,7 @@ def test_gradcheck(minires, monkeypatch, winograd_taken, fused, winograd):
     assert ("op by op" in head, "no Winograd" in head) == (not fused, not winograd)
 
 
+@pytest.mark.slow
 def test_gradcheck_of_a_model_takes_winograd_where_it_is_chosen(minires, winograd_taken):
     command = ["gradcheck", "--model", "resnet8", "--batch-size", 2, "--image-size", 16, "--directions", 1]
     assert minires(*command, "--no-winograd")[0] == 0

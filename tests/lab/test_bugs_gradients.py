@@ -87,6 +87,7 @@ def test_there_are_enough_of_them():
 @names
 def test_gradcheck_finds_it_and_says_where(name, fused):
     mistake, model = lab.MISTAKES[name], Net(blocks=4 if name == "depth-from-global" else 1)
+    right = gradients(model, fused)[1]
     with lab.inject(name), mr.fusion(fused):
         result = check(model)
     assert not result.passed
@@ -94,8 +95,14 @@ def test_gradcheck_finds_it_and_says_where(name, fused):
         assert result.operation in OPERATIONS[mistake.where]
     if mistake.where == "loss":
         assert "the mistake is in the loss" in result.location
+    assert not differ(right, gradients(model, fused)[1])  # it is gone
+
+
+@paths
+@pytest.mark.parametrize("blocks", [1, 4])
+def test_gradcheck_passes_without_a_mistake(fused, blocks):
     with mr.fusion(fused):
-        assert check(model).passed
+        assert check(Net(blocks=blocks)).passed
 
 
 def test_an_error_by_gradcheck_does_not_leave_it_behind():

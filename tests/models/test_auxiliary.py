@@ -78,7 +78,7 @@ def test_without_it_the_network_is_as_it_was(name):
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["plain8", "preresnet8"])
+@pytest.mark.parametrize("name", ["plain8", pytest.param("preresnet8", marks=pytest.mark.slow)])
 def test_gradients_against_finite_differences(name):
     """Of the whole loss, and of each output by itself."""
     model = network(name, width=2)
