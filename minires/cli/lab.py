@@ -74,8 +74,10 @@ def lab(context: typer.Context) -> None:
     console.print("Experiments: `minires lab NAME` runs one, `minires lab NAME --help` says more.\n")
     rows = [[name, e.about.summary, *map(_words, expected[name])] for name, e in EXPERIMENTS.items()]
     print_table(console, ["", "", "--quick", "full"], rows, wrapped=1)
-    ran = [time.measured for both in expected.values() for time in both]
-    notes = [] if all(ran) else [f"~: estimated {'by those that ran here' if any(ran) else f'for {times.MACHINE}'}."]
+    known = [time for both in expected.values() for time in both if time.seconds is not None]
+    here = any(time.measured for time in known)
+    estimated = not all(time.measured for time in known)
+    notes = [f"~: estimated {'by those that ran here' if here else f'for {times.MACHINE}'}."] if estimated else []
     notes.append("`minires lab all --quick` runs each of them for a moment, and measures.")
     notes.append("`minires lab train` trains networks to look at with --run: about two hours.")
     console.print("\n" + "\n".join(notes))
