@@ -38,7 +38,7 @@ RUNS = {  # the folder of a result → the words after `minires lab`
     "identity": "identity --dataset cifar10 --batch-size 64",
     "degradation": f"degradation --trained {N}",
     "construct": f"construct --run {N}/plain20 --deeper {N}/plain56",
-    "deepen": "deepen --dataset cifar10",
+    "deepen": "deepen --dataset cifar10 --steps 10000",
     "lesion": f"lesion --run {N}/resnet56 --plain {N}/plain56",
     "shortcuts": "shortcuts --dataset cifar10 --trainings 3",
     "spectrum": "spectrum --dataset cifar10",
@@ -73,6 +73,7 @@ def run(name: str, data_dir: str | None) -> None:
     print(f"minires {' '.join(words)}", flush=True)
     out = ["--out", str(RESULTS / name)]
     subprocess.run([sys.executable, "-m", "minires", *words, *where, *out], cwd=ROOT, check=True)
+    (RESULTS / name / "landscape-rows.json").unlink(missing_ok=True)  # which is for going on
     write_page(name)
 
 

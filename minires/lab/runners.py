@@ -13,7 +13,7 @@ from . import fit
 from .experiments.bugs import QUICK, Training, bugs
 from .experiments.construct import check_depths, construct
 from .experiments.cut import cut
-from .experiments.deepen import DRAWS, LOOKS, deepen, deepened
+from .experiments.deepen import DRAWS, deepen, deepened
 from .experiments.degradation import curves_in, degradation, training_curve
 from .experiments.flow import FAMILIES, flow, flow_networks
 from .experiments.identity import identity, identity_networks
@@ -134,7 +134,8 @@ def run_deepen(setting: Setting, progress: Progress | None, **options: Any) -> R
             )
         return deepened(setting.first_and_last(np.float32), batches, at, draws, setting.seed, progress)
     steps = steps if steps is not None else 40 if setting.quick else fit.STEPS
-    looks = [*(n for n in ((0, 10) if setting.quick else LOOKS) if n < steps), steps]
+    usual = (0, 10) if setting.quick else (0, *(digit * 10**k for k in range(7) for digit in (1, 3)))
+    looks = [*(n for n in usual if n < steps), steps]
     networks = [setting.with_(seed=setting.seed + i).network(np.float32) for i in range(3)]
     train, _ = fit.images_for(setting)
     how: dict[str, Any] = {"batch_size": setting.batch_size, "seed": setting.seed}
