@@ -119,7 +119,8 @@ class Shatter(Result):
         return ["inputs", "network", "layers", "correlation", "predicted"], rows
 
     def draw(self, figure: Figure) -> None:
-        axes = figure.subplot_mosaic("AABBCC;DDDEEE")
+        figure.set_size_inches(7.5, 6)
+        axes = figure.subplot_mosaic("AABBCC;DDDEEE", height_ratios=(2, 3))
         deepest = self.depths[-1]
         shown = (_name("plain", self.depths[0]), _name("plain", deepest), _name("residual", deepest))
         for panel, name in zip("ABC", shown):
@@ -149,9 +150,9 @@ class Shatter(Result):
             measured = np.where(self.correlations[kind] > 1e-3, self.correlations[kind], np.nan)
             axes["E"].plot(self.layers, measured, color=color, marker=marker, markersize=3, label=kind, linewidth=1)
             axes["E"].plot(self.layers, expected, color=color, linestyle=":", linewidth=1)
-        axes["E"].set(xscale="log", yscale="log", ylim=(1e-3, 1.5), xlabel="layers (dotted: predicted)")
+        axes["E"].set(xscale="log", yscale="log", ylim=(1e-5, 1.5), xlabel="layers (dotted: predicted)")
         axes["E"].set_ylabel("correlation of gradients, Gaussian x", fontsize=8)
-        axes["E"].legend(fontsize=6)
+        axes["E"].legend(fontsize=6, loc="lower left")
 
 
 def shatter(
