@@ -32,7 +32,7 @@ RUNS = {  # the folder of a result → the words after `minires lab`
     "refine": f"refine --run {N}/resnet56 --batch-size 256",
     "flow": "flow --dataset cifar10 --steps 1000 --seed 1",
     "truncate": "truncate --dataset cifar10",
-    "cut": "cut --dataset cifar10",
+    "cut": "cut --dataset cifar10 --model resnet56 --steps 2000",
     "bugs": "bugs --dataset cifar10",
     "shatter": "shatter",
     "identity": "identity --dataset cifar10 --batch-size 64",
