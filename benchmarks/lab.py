@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ RESULTS = ROOT / "results" / "lab"
 PAGE = ROOT / "docs" / "lab.md"
 BEGIN, END = "<!-- results: python -m benchmarks.lab --table -->\n", "<!-- end of results -->\n"
 SHOWN = "<!-- what it shows -->\n"  # in the page of a result, before what people have written
+
+PAPER = re.compile(r"[A-Z][\w’'-]+(?: et al\.| & [A-Z][\w-]+)? \d{4}")  # as claims cite it
 
 N = "results/lab/networks"
 RUNS = {  # the folder of a result → the words after `minires lab`
@@ -99,14 +102,15 @@ def write_page(name: str) -> None:
 
 
 def table() -> str:
-    """Experiment, claim and verdict of all results, as Markdown."""
+    """Experiment, paper, claim and verdict of all results, as Markdown."""
     order = list(EXPERIMENTS)
     names = [name for name in RUNS if (RESULTS / name / "result.json").exists()]
-    rows = ["| experiment | the claim | here |", "| --- | --- | --- |"]
+    rows = ["| experiment | paper | the claim | here |", "| --- | --- | --- | --- |"]
     for name in sorted(names, key=lambda name: order.index(result_of(name).about.name)):
         result = result_of(name)
         word, because = result.verdict
-        cells = [f"[`{name}`](../results/lab/{name}/README.md)", result.about.claim, f"**{word}**: {because}"]
+        link, claim = f"[`{name}`](../results/lab/{name}/README.md)", result.about.claim
+        cells = [link, PAPER.findall(claim)[0], claim, f"**{word}**: {because}"]
         rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(rows) + "\n"
 
