@@ -101,7 +101,8 @@ class Shortcuts(Result):
             ("--gate-bias 0", "begins with gates that are half open"),
             ("--dataset cifar10 --steps 5000 --out shortcuts", "trains on CIFAR-10, and keeps result and picture"),
         ),
-        disputed_by="Srivastava 2025, “Weighted Skip Connections are Not Harmful for Deep Nets”",
+        disputed_by="Srivastava 2025, “Weighted Skip Connections are Not Harmful for Deep Nets”: the comparison with gated "
+        "shortcuts has mistakes of design, and deep networks with gated shortcuts can be trained",
     )
 
     def lead(self, kind: str) -> tuple[float, float]:
