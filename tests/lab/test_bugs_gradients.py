@@ -83,8 +83,18 @@ def test_there_are_enough_of_them():
     assert {m.fused for m in lab.MISTAKES.values()} <= {"fused", "array", "same"}
 
 
-@paths
-@names
+@pytest.mark.parametrize(  # the usual suite takes the path that training takes, and the other one where there is none
+    ("name", "fused"),
+    [
+        pytest.param(
+            *(m.name, fused),
+            marks=() if fused == (m.fused != "array") else pytest.mark.slow,
+            id=f"{m.name}-{'fused' if fused else 'unfused'}",
+        )
+        for m in BACKWARD
+        for fused in (True, False)
+    ],
+)
 def test_gradcheck_finds_it_and_says_where(name, fused):
     mistake, model = lab.MISTAKES[name], Net(blocks=4 if name == "depth-from-global" else 1)
     right = gradients(model, fused)[1]

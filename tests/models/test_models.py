@@ -52,7 +52,21 @@ def images(size=8, n=2, channels=3):
     return mr.tensor(np.random.default_rng(0).standard_normal((n, channels, size, size)).astype(np.float32))
 
 
-@pytest.mark.parametrize("name", mr.models.names())
+LARGE = (
+    "resnet101",
+    "resnet101v2",
+    "resnet152",
+    "resnet152v2",
+    "resnet1202",
+    "preresnet1001",
+    "preresnet1202",
+    "preplain1202",
+)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in mr.models.names()]
+)
 def test_every_model_has_exactly_its_parameters(name):
     assert count(mr.models.create(name)) == PARAMETERS[name]
 
