@@ -28,7 +28,7 @@ from .experiments.spectrum import spectrum
 from .experiments.split import split
 from .experiments.truncate import truncate
 from .result import Progress, Result
-from .runs import control, deeper_network, run_names
+from .runs import control, deeper_network, other_network, run_names
 from .setting import Setting, deeper, family_and_depth, normalised
 
 
@@ -150,9 +150,14 @@ def run_shortcuts(setting: Setting, progress: Progress | None, **options: Any) -
     return shortcuts(model, train, test, KINDS, factors, **how, progress=progress)
 
 
+def _with_control(setting: Setting, plain: str | None) -> tuple[str, str]:
+    """What to call the setting's network and its plain control, of a run or trained beside it."""
+    of_runs = run_names(setting.run, plain)
+    return of_runs[0] or setting.model, of_runs[1] or ("plain" if setting.run else fit.twin(setting.model))
+
+
 def run_lesion(setting: Setting, progress: Progress | None, **options: Any) -> Result:
-    of_runs = run_names(setting.run, options["plain"])
-    names = of_runs[0] or setting.model, of_runs[1] or ("plain" if setting.run else fit.twin(setting.model))
+    names = _with_control(setting, options["plain"])
     plain = None if options["plain"] is None else control(setting, options["plain"])
     train, test = fit.images_for(setting)
     some, some_test = (d.take(np.arange(min(512 if setting.quick else 2048, len(d)))) for d in (train, test))
@@ -199,7 +204,8 @@ def run_responses(setting: Setting, progress: Progress | None, **options: Any) -
 
 
 def run_landscape(setting: Setting, progress: Progress | None, **options: Any) -> Result:
-    names = setting.run or setting.model, options["plain"] or ("plain" if setting.run else fit.twin(setting.model))
+    names = _with_control(setting, options["plain"])
+    control_run = None if options["plain"] is None else control(setting, options["plain"])
     points, images = options["points"], options["images"]
     points = (QUICK_POINTS if setting.quick else POINTS) if points is None else points
     images = (QUICK_IMAGES if setting.quick else IMAGES) if images is None else images
@@ -208,8 +214,8 @@ def run_landscape(setting: Setting, progress: Progress | None, **options: Any) -
     if images > len(train):
         raise ConfigError(f"{images:,} images are more than the {len(train):,} training images that there are")
     settings = [setting]
-    if options["plain"] is not None or setting.run is None:
-        settings.append(setting.with_(run=options["plain"], model=names[1] if setting.run is None else setting.model))
+    if control_run is None and setting.run is None:
+        settings.append(setting.with_(model=names[1]))
     networks = []
     for i, (name, its) in enumerate(zip(names, settings)):
         if options["steps"] == 0:
@@ -217,6 +223,7 @@ def run_landscape(setting: Setting, progress: Progress | None, **options: Any) -
             continue
         report = fit.within(progress, i, 20, f"training {name}")
         networks.append(fit.network_of(its.with_(batch_size=32), train, options["steps"], report))
+    networks += [] if control_run is None else [control_run]
     chosen = np.random.default_rng(setting.seed).choice(len(train), images, replace=False)
     batch = normalised(train, np.sort(chosen), np.float32)
     plain = networks[1] if len(networks) > 1 else None
@@ -261,7 +268,7 @@ def run_construct(setting: Setting, progress: Progress | None, **options: Any) -
     deep, auxiliary = new.network(np.float32, **own), new.network(np.float32, **own, aux_weight=0.3)
     runs, networks, trained = (setting.run, options["deeper"], options["auxiliary"]), [], []
     for run, network in zip(runs, (setting.network(np.float32), deep, auxiliary)):
-        networks.append(network if run is None else setting.with_(run=run).network(np.float32))
+        networks.append(network if run is None else other_network(setting, run).train())
         trained.append(0 if run is None else _of_run(run)[2])
     how: dict[str, Any] = {"batch_size": setting.batch_size, "seed": setting.seed, "augment": fit.augmentation(setting)}
     check_depths(networks[0], networks[1])

@@ -140,6 +140,13 @@ def test_lesion(minires, trained):
     np.testing.assert_array_equal(alone.single[0], result.single[0])
 
 
+def test_landscape(minires, trained):
+    given = ("--run", str(trained / "resnet20"), "--plain", str(trained / "plain20"), "--points", "5", "--images", "8")
+    result = answer(minires, "landscape", *given, *SMALL)
+    assert result.networks == ["resnet20", "plain20"]
+    assert result.loss.shape == (2, 5, 5)
+
+
 def test_responses(minires, trained):
     runs = (
         "--run",
@@ -179,6 +186,11 @@ def test_names_of_runs():
             "lesion --run resnet20 --plain resnet20-b",
             r"resnet20-b \(--plain\) is a residual network: the control is a run of",
             id="control-with-shortcuts",
+        ),
+        pytest.param(
+            "landscape --run resnet20 --plain resnet20-b",
+            r"resnet20-b \(--plain\) is a residual network: the control is a run of",
+            id="landscape-control-with-shortcuts",
         ),
         pytest.param(
             "lesion --run plain20 --plain plain20",

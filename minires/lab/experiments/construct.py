@@ -213,19 +213,12 @@ def set_identity(conv: Conv2d, norm: BatchNorm2d, mean: NDArray[Any], var: NDArr
 
 def check_depths(shallow: Module, deep: Module) -> int:
     """The number of blocks in a stage of ``shallow``. Raises ConfigError for networks that do not go together."""
-    for model in (shallow, deep):
-        blocks = [m for m in model.modules() if isinstance(m, BasicBlock)]
-        plain = isinstance(model, CifarResNet) and all(b.downsample is None for b in blocks)
-        if not plain or not all(isinstance(b.bn1, BatchNorm2d) for b in blocks):
-            raise ConfigError(
-                f"construct takes plain networks with batch norm, such as plain20, and this {type(model).__name__} is none"
-            )
-    few, many = (len(list(model.layer1)) for model in (shallow, deep))  # type: ignore[attr-defined]
+    plain, deeper = _plain(shallow), _plain(deep)
+    few, many = len(list(plain.layer1)), len(list(deeper.layer1))
     if few >= many:
         raise ConfigError(f"construct: the deep network has {many} blocks in a stage, and the shallow one {few}")
-    state, other = shallow.state_dict(), deep.state_dict()
-    pools = [type(model.avgpool) for model in (shallow, deep)]  # type: ignore[attr-defined]
-    if pools[0] is not pools[1] or any(
+    state, other = plain.state_dict(), deeper.state_dict()
+    if type(plain.avgpool) is not type(deeper.avgpool) or any(
         name not in other or other[name].shape != array.shape
         for name, array in state.items()
         if not name.startswith("aux.")
@@ -236,9 +229,19 @@ def check_depths(shallow: Module, deep: Module) -> int:
     return few
 
 
+def _plain(model: Module) -> CifarResNet:
+    """The model, which is a plain network with batch norm. Raises ConfigError for any other."""
+    blocks = [m for m in model.modules() if isinstance(m, BasicBlock)]
+    if isinstance(model, CifarResNet) and all(b.downsample is None and isinstance(b.bn1, BatchNorm2d) for b in blocks):
+        return model
+    raise ConfigError(
+        f"construct takes plain networks with batch norm, such as plain20, and this {type(model).__name__} is none"
+    )
+
+
 def _stage_statistics(shallow: Module, train: Dataset) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
     """(mean, unbiased variance) of each stage's output by channel, in training mode, averaged over batches."""
-    model = copy.deepcopy(shallow).train()
+    model = copy.deepcopy(_plain(shallow)).train()
     found: dict[str, list[Any]] = {stage: [] for stage in STAGES}
 
     def note(stage: str, y: Tensor) -> None:
@@ -250,7 +253,7 @@ def _stage_statistics(shallow: Module, train: Dataset) -> dict[str, tuple[NDArra
     with no_grad():
         for images, _ in Loader(train, min(256, len(train)), shuffle=False):
             if len(images) > 1:
-                model(Tensor(images.astype(model.conv1.weight.dtype, copy=False)))  # type: ignore[attr-defined]
+                model(Tensor(images.astype(model.conv1.weight.dtype, copy=False)))
     means = {stage: np.mean(moments, axis=0) for stage, moments in found.items()}
     return {stage: (mean, var) for stage, (mean, var) in means.items()}
 
