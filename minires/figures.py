@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +30,17 @@ def new_figure(**options: Any) -> Figure:
     figure = Figure(**options)
     FigureCanvasAgg(figure)
     return figure
+
+
+def save_figure(figure: Figure, path: Path | str, **options: Any) -> None:
+    """Write a Figure as PNG, SVG or PDF, by the file name's ending, without one as PNG; after an error the file is unchanged.
+
+    options: those of ``Figure.savefig``, such as dpi. Raises OSError when the file cannot be written.
+    """
+    picture = io.BytesIO()
+    figure.savefig(picture, format=Path(path).suffix[1:].lower() or "png", **options)
+    with atomic_write(path) as file:
+        file.write(picture.getvalue())
 
 
 def _import_without_backend() -> None:

@@ -45,7 +45,7 @@ def explain(
     debug: Debug = False,
 ) -> None:
     """A table and a drawing of a network, block by block."""
-    from ..files import atomic_write
+    from ..figures import save_figure
     from ..lab import diagram
     from ..lab.explain import explain as explained
     from . import display
@@ -71,12 +71,7 @@ def explain(
     for note in [*diagram.notes(found), "The images are noise."] if gradient else diagram.notes(found):
         console.print(note)
     if plot is not None:
-        import io
-
-        picture = io.BytesIO()
-        diagram.draw(found).savefig(picture, format=plot.suffix[1:], dpi=150)
-        with atomic_write(plot) as file:
-            file.write(picture.getvalue())
+        save_figure(diagram.draw(found), plot, dpi=150)
         console.print(f"drawn in {plot}")
 
 

@@ -1,13 +1,12 @@
 """Error against step size: why the step of a difference must be neither large nor small."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..figures import new_figure
+from ..figures import new_figure, save_figure
 from .results import WRONG, Checked, GradcheckResult
 
 INK, GRID, WRONG_COLOR = "#22272e", "#e3e6ea", "#d1242f"
@@ -40,9 +39,7 @@ def draw_sweeps(results: Sequence[GradcheckResult], path: Path | str, title: str
     if 0 < len(curves) <= MAX_LEGEND:
         axes.legend(fontsize=8, frameon=False)
     figure.suptitle(title, x=0.012, ha="left", color=INK, fontsize=11, fontweight="bold")
-    picture = io.BytesIO()
-    figure.savefig(picture, format=Path(path).suffix[1:].lower())
-    Path(path).write_bytes(picture.getvalue())
+    save_figure(figure, path)
 
 
 def _curve(axes: Any, checked: Checked, color: str, label: str) -> None:

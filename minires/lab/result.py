@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, brief
-from ..files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,17 +73,12 @@ class Result:
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """The picture, a Matplotlib Figure; with a path (.png, .svg or .pdf) it is saved there too."""
-        from ..figures import new_figure
+        from ..figures import new_figure, save_figure
 
         figure = new_figure(figsize=(7, 4.5), layout="constrained")
         self.draw(figure)
         if path is not None:
-            import io
-
-            picture = io.BytesIO()
-            figure.savefig(picture, format=Path(path).suffix[1:] or "png", dpi=150)
-            with atomic_write(path) as file:
-                file.write(picture.getvalue())
+            save_figure(figure, path, dpi=150)
         return figure
 
     # --- JSON

@@ -1,13 +1,11 @@
 """``curves.png``: loss and accuracy by epoch, from the rows of ``metrics.jsonl``."""
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..figures import new_figure
-from ..files import atomic_write
+from ..figures import new_figure, save_figure
 
 INK, GRID = "#22272e", "#e3e6ea"
 SPLITS: dict[str, dict[str, Any]] = {  # colours that colour-blind readers can tell apart; drawn in this order
@@ -26,10 +24,7 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path | str, title: str = "
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "acc")):
         _panel(axes, rows, quantity)
     figure.suptitle(title, x=0.012, ha="left", color=INK, fontsize=11, fontweight="bold")
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
-    with atomic_write(path) as file:
-        file.write(png.getvalue())
+    save_figure(figure, path)
 
 
 def _panel(axes: Any, rows: Sequence[dict[str, Any]], quantity: str) -> None:
