@@ -2,12 +2,13 @@
 
 ``python -m benchmarks.lab --networks runs/lab`` keeps what ``minires lab train`` has trained, without the optimizer's state;
 ``python -m benchmarks.lab --data-dir ~/cifar`` runs the experiments that have no result yet, or those that are named;
-``python -m benchmarks.lab --table`` writes the table of docs/lab.md from the results.
+``python -m benchmarks.lab --table`` writes the tables of docs/lab.md from them.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 import subprocess
@@ -16,15 +17,17 @@ from pathlib import Path
 
 from minires.lab.catalogue import EXPERIMENTS, read
 from minires.lab.networks import NETWORKS
-from minires.training import Checkpoint, Recipe, RunFolder
+from minires.training import Checkpoint, Recipe, RunFolder, read_metrics
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "lab"
 PAGE = ROOT / "docs" / "lab.md"
-BEGIN, END = "<!-- results: python -m benchmarks.lab --table -->\n", "<!-- end of results -->\n"
+BEGIN, END = "<!-- {}: python -m benchmarks.lab --table -->\n", "<!-- end of {} -->\n"  # of a table that is made
 SHOWN = "<!-- what it shows -->\n"  # in the page of a result, before what people have written
 
 PAPER = re.compile(r"[A-Z][\w’'-]+(?: et al\.| & [A-Z][\w-]+)? \d{4}")  # as claims cite it
+
+WITHOUT_WEIGHTS = ("plain110-w8",)  # degradation reads its metrics, and nothing else looks at it
 
 N = "results/lab/networks"
 RUNS = {  # the folder of a result → the words after `minires lab`
@@ -51,7 +54,7 @@ RUNS = {  # the folder of a result → the words after `minires lab`
 
 
 def keep_networks(trained: Path) -> None:
-    """Copy the complete runs of ``minires lab train``: recipe, metrics, summary and weights."""
+    """Copy the complete runs of ``minires lab train``: recipe, metrics, summary and, of most, the weights."""
     for name in NETWORKS:
         source, target = RunFolder(trained / name), RunFolder(RESULTS / "networks" / name)
         if not source.summary.exists():
@@ -63,9 +66,12 @@ def keep_networks(trained: Path) -> None:
         info = {key: checkpoint.info[key] for key in ("num_classes", "epoch", "step", "minires_version", "target")}
         saved = {key: value for key, value in checkpoint.info["recipe"].items() if key not in ("data_dir", "threads")}
         target.config.write_text(recipe.to_toml(info["minires_version"]), "utf-8")
-        Checkpoint(checkpoint.model, info=info | {"recipe": saved}).save(target.last)
         for file in ("metrics.jsonl", "summary.json"):
             shutil.copyfile(source.path / file, target.path / file)
+        if name in WITHOUT_WEIGHTS:
+            print(f"{name}: without weights")
+            continue
+        Checkpoint(checkpoint.model, info=info | {"recipe": saved}).save(target.last)
         print(f"{name}: {target.last.stat().st_size / 1e6:.1f} MB")
 
 
@@ -115,12 +121,32 @@ def table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def page_with(rows: str) -> str:
-    """docs/lab.md with this table."""
-    before, begin, rest = PAGE.read_text("utf-8").partition(BEGIN)
-    if not begin:
-        raise SystemExit(f"{PAGE} has no line {BEGIN.strip()}")
-    return f"{before}{BEGIN}\n{rows}\n{END}{rest.partition(END)[2]}"
+def table_of_networks() -> str:
+    """What became of the trained networks, as Markdown."""
+    rows = [
+        "| network | parameters | last training loss | training accuracy | test accuracy |",
+        "| --- |" + " ---: |" * 4,
+    ]
+    for name in NETWORKS:
+        folder = RunFolder(RESULTS / "networks" / name)
+        if not folder.summary.exists():
+            continue
+        summary, last = json.loads(folder.summary.read_text("utf-8")), read_metrics(folder.metrics)[-1]
+        accuracies = f"{last['train_acc']:.2%} | {summary['final_test_acc']:.2%}".replace("%", " %")
+        rows.append(f"| {name} | {summary['params']:,} | {last['train_loss']:.3f} | {accuracies} |")
+    return "\n".join(rows) + "\n"
+
+
+def docs_page() -> str:
+    """docs/lab.md with the tables that are made."""
+    text = PAGE.read_text("utf-8")
+    for what, rows in (("networks", table_of_networks()), ("results", table())):
+        begin, end = BEGIN.format(what), END.format(what)
+        before, found, rest = text.partition(begin)
+        if not found:
+            raise SystemExit(f"{PAGE} has no line {begin.strip()}")
+        text = f"{before}{begin}\n{rows}\n{end}{rest.partition(end)[2]}"
+    return text
 
 
 def main() -> None:
@@ -130,7 +156,7 @@ def main() -> None:
     )
     parser.add_argument("--data-dir", help="where CIFAR-10 is, as of minires lab")
     parser.add_argument("--networks", type=Path, metavar="FOLDER", help="keep what minires lab train trained there")
-    parser.add_argument("--table", action="store_true", help="write the table of docs/lab.md, and run nothing")
+    parser.add_argument("--table", action="store_true", help="write the tables of docs/lab.md, and run nothing")
     given = parser.parse_args()
     unknown = [name for name in given.names if name not in RUNS]
     if unknown:
@@ -140,7 +166,7 @@ def main() -> None:
     elif not given.table:
         for name in given.names or [name for name in RUNS if not (RESULTS / name / "result.json").exists()]:
             run(name, given.data_dir)
-    PAGE.write_text(page_with(table()), "utf-8")
+    PAGE.write_text(docs_page(), "utf-8")
 
 
 if __name__ == "__main__":

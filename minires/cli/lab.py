@@ -79,7 +79,7 @@ def lab(context: typer.Context) -> None:
     estimated = not all(time.measured for time in known)
     notes = [f"~: estimated {'by those that ran here' if here else f'for {times.MACHINE}'}."] if estimated else []
     notes.append("`minires lab all --quick` runs each of them for a moment, and measures.")
-    notes.append("`minires lab train` trains networks to look at with --run: about two hours.")
+    notes.append("`minires lab train` trains networks to look at with --run: about three hours.")
     console.print("\n" + "\n".join(notes))
 
 

@@ -26,6 +26,7 @@ NETWORKS = {
     "preresnet20": Network("preresnet20", {}),
     "plain110-w8": Network("plain110", {"width": 8}),
     "preresnet56": Network("preresnet56", {}),
+    "plain56-aux": Network("plain56", {"aux_weight": 0.3}),
 }
 
 

@@ -161,9 +161,11 @@ def runs(folder, epochs=2, **changed):
 
 def test_the_runs_of_a_folder(tmp_path):
     folder = runs(tmp_path / "lab", model_options={"width": 8}, threads=1, seed=4)
-    (folder / "preresnet20").mkdir()  # of another paper
-    (folder / "preresnet20" / "config.toml").write_text(Recipe(model="preresnet20").to_toml("0"))
-    (folder / "preresnet20" / "metrics.jsonl").write_text("no JSON")
+    auxiliary = Recipe(model="plain56", model_options={"aux_weight": 0.3})
+    for other in (Recipe(model="preresnet20"), auxiliary):  # of another paper, and of another loss
+        (folder / f"another-{other.model}").mkdir()
+        (folder / f"another-{other.model}" / "config.toml").write_text(other.to_toml("0"))
+        (folder / f"another-{other.model}" / "metrics.jsonl").write_text("no JSON")
     (folder / "notes").mkdir()
     found = lab.curves_in(folder)
     assert list(found) == ["plain20", "plain56", "resnet20", "resnet56"]

@@ -245,8 +245,8 @@ def shape_of(model: Module) -> tuple[int, int, bool]:
 def curves_in(folder: Path | str) -> dict[str, Curve]:
     """The curves of the runs in a folder that train plain and residual networks of He et al. 2015, by the runs' names.
 
-    Other runs are left out. Raises ConfigError for a folder without such runs, a run that is not finished and runs by different
-    recipes, and DataError for a metrics.jsonl that no run writes.
+    Other runs are left out, and so are those with an auxiliary classifier. Raises ConfigError for a folder without such runs, a
+    run that is not finished and runs by different recipes, and DataError for a metrics.jsonl that no run writes.
     """
     path, found, recipes = Path(folder), {}, {}
     if not path.is_dir():
@@ -255,6 +255,8 @@ def curves_in(folder: Path | str) -> dict[str, Curve]:
         recipe = _recipe_of(run)
         family, depth = ("", None) if recipe is None else family_and_depth(recipe.model)
         if recipe is None or family not in FAMILIES or depth not in DEPTHS:
+            continue
+        if recipe.model_options.get("aux_weight"):
             continue
         recipes[run.name] = _compared(recipe)
         train, test = _errors(run / "metrics.jsonl", recipe.epochs).T
