@@ -165,7 +165,10 @@ class Throughput:
             return None
         trainer = self.trainer
         epochs = trainer.epochs - trainer.epoch
-        steps = epochs * len(trainer.train_loader) - self.steps
+        whole = len(trainer.train_loader)
+        steps = (
+            (trainer.epochs * whole if trainer.steps is None else trainer.steps) - trainer.epoch * whole - self.steps
+        )
         evaluation = self.evaluation
         if evaluation is None:  # a forward pass is about a third of a step
             loaders = [loader for loader in (trainer.test_loader, trainer.val_loader) if loader is not None]
@@ -208,7 +211,7 @@ class PlainDisplay(Callback):
         self.throughput.step(mean.images)
         if time.perf_counter() - self.printed >= PLAIN_EVERY:
             self.printed = time.perf_counter()
-            share = self.throughput.steps / len(trainer.train_loader)
+            share = self.throughput.steps / trainer.steps_in_epoch
             self.out.print(f"epoch {trainer.epoch + 1}/{trainer.epochs}, {share:.0%}: {self.status(mean)}")
 
     def on_epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
@@ -271,7 +274,7 @@ class LiveDisplay(PlainDisplay):
         self.update(
             description=f"{trainer.epoch + 1}/{trainer.epochs}".rjust(self.columns[0][1]),
             completed=self.throughput.steps,
-            total=len(trainer.train_loader),
+            total=trainer.steps_in_epoch,
             status="first step" if not trainer.step else "",
         )
 
@@ -326,7 +329,7 @@ def print_header(out: Console, trainer: Trainer, recipe: Recipe, folder: RunFold
                 ("data", Text.assemble((recipe.dataset, NAME), f": {images} images, {train.num_classes} classes")),
                 (
                     "training",
-                    f"{trainer.epochs} × {plural(len(trainer.train_loader), 'step')} of "
+                    f"{_length(trainer)} of "
                     f"{plural(recipe.batch_size, 'image')}, {recipe.schedule}, lr {recipe.lr:g}, "
                     f"{plural(threads, 'thread')}",
                 ),
@@ -336,6 +339,13 @@ def print_header(out: Console, trainer: Trainer, recipe: Recipe, folder: RunFold
         )
     )
     out.print()
+
+
+def _length(trainer: Trainer) -> str:
+    """The length of a run in words."""
+    if trainer.steps is not None:
+        return f"{trainer.steps:,} steps"
+    return f"{trainer.epochs} × {plural(len(trainer.train_loader), 'step')}"
 
 
 def print_result(out: Console, trainer: Trainer, folder: RunFolder, quiet: bool) -> None:

@@ -21,6 +21,8 @@ Ctrl-C ends the step, saves everything and says how to resume. A run that was ki
 
 `minires train --resume runs/resnet8-shapes-1 --more-epochs 5` trains longer, with the schedule of the longer run
 
+`minires train --recipe he2015 --data-dir ~/cifar --model resnet56` trains as He et al. 2015 did, for hours
+
 `minires train --recipe runs/resnet8-shapes-1/config.toml --seed 1` repeats a run with another seed
 """
 

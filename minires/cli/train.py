@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import AnomalyError, ConfigError, RunError, plural
+from ..errors import AnomalyError, ConfigError, RunError, nearest, plural
 from .errors import Debug
 from .options import model_options, option, path_option
-from .paths import DOWNLOADS, command_line
+from .paths import DOWNLOADS, command_line, nonempty
 
 if TYPE_CHECKING:
     from ..training import Recipe, RunFolder, Trainer
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 WHAT, HOW, AUGMENTATION, RUN = "What to train", "How to train it", "Augmentation", "The run"
 KERNELS = "How it is computed"
+
+
+def _named() -> str:
+    """The recipes that have names, in words."""
+    from ..training import named_recipes
+
+    return "; ".join(f"{name}: {what.rstrip('.')}" for name, what in named_recipes().items())
 
 
 def train(
@@ -40,17 +47,24 @@ def train(
         int | None, option(WHAT, "Number of training images to hold out; the epoch that is best on them is kept.")
     ] = None,
     epochs: Annotated[int | None, option(HOW, "Number of passes over the training images.")] = None,
+    steps: Annotated[int | None, option(HOW, "The length of the run in steps, in place of epochs.")] = None,
     batch_size: Annotated[int | None, option(HOW, "Images in a step.")] = None,
     lr: Annotated[float | None, option(HOW, "Learning rate at the peak of the schedule.")] = None,
     schedule: Annotated[str | None, option(HOW, "one-cycle, cosine, linear, multi-step or constant.")] = None,
     warmup: Annotated[
-        float | None, option(HOW, "Fraction of the run in which the learning rate rises, such as 0.3.")
+        float | None,
+        option(HOW, "In which the learning rate rises: a fraction of the run, such as 0.3, or steps, such as 400."),
     ] = None,
     milestones: Annotated[
         str | None,
-        option(HOW, "multi-step: fractions of the run after which lr falls, such as 0.5,0.75.", metavar="PARTS"),
+        option(
+            HOW, "multi-step: after which lr falls: fractions of the run, such as 0.5,0.75, or steps.", metavar="PARTS"
+        ),
     ] = None,
     gamma: Annotated[float | None, option(HOW, "multi-step: the factor on lr at each milestone.")] = None,
+    error_warmup: Annotated[
+        float | None, option(HOW, "The factor on lr until the training error is below 80 %, such as 0.1.")
+    ] = None,
     momentum: Annotated[float | None, option(HOW, "Momentum of SGD.")] = None,
     nesterov: Annotated[bool | None, option(HOW, "Nesterov momentum.", "--nesterov/--no-nesterov")] = None,
     weight_decay: Annotated[float | None, option(HOW, "Weight decay.")] = None,
@@ -96,7 +110,12 @@ def train(
         int | None, option(RUN, "By default the number of physical cores, or what a container's CPU quota allows.")
     ] = None,
     recipe: Annotated[
-        Path | None, path_option(RUN, "A TOML file of settings, such as a run's config.toml; options override it.")
+        str | None,
+        option(
+            RUN,
+            f"{_named()}; or a TOML file of settings, such as a run's config.toml. Options override it.",
+            metavar="NAME|FILE",
+        ),
     ] = None,
     out: Annotated[Path | None, path_option(RUN, "The run's folder; by default runs/MODEL-DATASET-N.")] = None,
     resume: Annotated[Path | None, path_option(RUN, "Resume the run in this folder.", metavar="RUN")] = None,
@@ -209,12 +228,20 @@ def resumed_run(
 
 def _recipe(params: dict[str, Any]) -> Recipe:
     """The recipe of --recipe, or that of the dataset, with the options that were given."""
-    from ..training import Recipe
+    from ..training import Recipe, named_recipes
 
-    given = _given(params)
-    if params["recipe"] is None:
+    given, name = _given(params), params["recipe"]
+    if name is None:
         return Recipe.for_dataset(**given)
-    recipe = Recipe.from_file(params["recipe"])
+    known = named_recipes()
+    if name in known:
+        return Recipe.named(name, **given)
+    path = nonempty(name)
+    if not path.exists() and not path.suffix and len(path.parts) == 1:
+        raise ConfigError(
+            f"there is no recipe {name!r}{nearest(name, known)}: choose one of {', '.join(known)}, or give a TOML file"
+        )
+    recipe = Recipe.from_file(path)
     if given.get("dataset", recipe.dataset) != recipe.dataset:
         given = {"data_dir": None, **given}  # not that of the other data set
     return recipe.with_settings(**given)
@@ -311,9 +338,7 @@ def _go_on(folder: RunFolder) -> str:
 
 def _where(trainer: Trainer) -> str:
     """The position of a run in words: after epoch 3, 17 of 156 steps into the next."""
-    done = (
-        f"{trainer.progress.batches} of {plural(len(trainer.train_loader), 'step')}" if trainer.progress.batches else ""
-    )
+    done = f"{trainer.progress.batches} of {plural(trainer.steps_in_epoch, 'step')}" if trainer.progress.batches else ""
     if not trainer.epoch:
         return f"after {done} of its first epoch" if done else "from the beginning"
     return f"after epoch {trainer.epoch}" + (f", {done} into the next" if done else "")

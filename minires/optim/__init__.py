@@ -2,6 +2,7 @@
 
 from .schedules import (
     CosineAnnealingLR,
+    ErrorWarmup,
     LinearWarmup,
     LRSchedule,
     MultiStepLR,
@@ -13,6 +14,7 @@ from .sgd import SGD, split_decay
 __all__ = [
     "SGD",
     "CosineAnnealingLR",
+    "ErrorWarmup",
     "LRSchedule",
     "LinearWarmup",
     "MultiStepLR",

@@ -42,8 +42,8 @@ class LRSchedule:
         """The present learning rate of each parameter group."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
-    def step(self) -> None:
-        """Go to the next position and set the learning rates."""
+    def step(self, error: float | None = None) -> None:
+        """Go to the next position and set the learning rates. error: of the step's training images, for ``ErrorWarmup``."""
         self.position += 1
         self._set_lrs()
 
@@ -190,6 +190,49 @@ class LinearWarmup(LRSchedule):
             return self.schedule.formula(t - self.steps, base)
         factor = self.start_factor + (1 - self.start_factor) * t / self.steps
         return factor * self.schedule.formula(0, base)
+
+
+class ErrorWarmup(LRSchedule):
+    """Another schedule, times a factor until the network has begun to learn.
+
+    That is when the mean training error of the last ``window`` steps is below ``error``, a fraction of the images; from then on
+    it is the schedule, at its present position. Call ``step(error)`` of this schedule, with the error of the step's images.
+    Raises ConfigError for settings out of range. He et al. 2015, §4.2, of the network with 110 layers:
+    "we use 0.01 to warm up the training until the training error is below 80% …, and then go back to 0.1".
+
+        schedule = ErrorWarmup(MultiStepLR(opt, [32_000, 48_000]), factor=0.1)
+    """
+
+    def __init__(self, schedule: LRSchedule, factor: float, error: float = 0.8, window: int = 50) -> None:
+        _check_positive("ErrorWarmup", "factor", factor)
+        _check_positive("ErrorWarmup", "window", window)
+        if not 0 < error <= 1:
+            raise ConfigError(f"ErrorWarmup: error is a fraction of the images above 0 and up to 1, not {error}")
+        self.schedule, self.factor, self.error, self.window = schedule, factor, error, window
+        self.recent: list[float] = []  # errors of the last steps
+        self.warm = False  # whether the factor is a thing of the past
+        super().__init__(schedule.optimizer)
+
+    def step(self, error: float | None = None) -> None:
+        if not self.warm:
+            if error is None:
+                raise ConfigError("ErrorWarmup.step takes the training error of the step, a fraction of its images")
+            self.recent = [*self.recent, float(error)][-self.window :]
+            self.warm = len(self.recent) == self.window and sum(self.recent) / self.window < self.error
+        super().step(error)
+
+    def formula(self, t: float, base: float) -> float:
+        return self.schedule.formula(t, base) * (1 if self.warm else self.factor)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, the initial learning rates, and what tells whether the network has begun to learn."""
+        return {**super().state_dict(), "warm": self.warm, "recent": [] if self.warm else list(self.recent)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if "warm" not in state:
+            raise ConfigError("ErrorWarmup.load_state_dict: the state is that of another schedule")
+        self.warm, self.recent = bool(state["warm"]), list(state["recent"])
+        super().load_state_dict(state)
 
 
 def _check_positive(where: str, name: str, value: float) -> None:

@@ -9,7 +9,7 @@ from .build import build_trainer, evaluation_loader, load_data
 from .checkpoint import Checkpoint
 from .curves import draw_curves
 from .metrics import Confusion, Mean, read_metrics
-from .recipe import Recipe
+from .recipe import Recipe, named_recipes
 from .replay import replay
 from .resume import Resumed
 from .run import Recorder, RunFolder, load_run
@@ -31,6 +31,7 @@ __all__ = [
     "evaluation_loader",
     "load_data",
     "load_run",
+    "named_recipes",
     "read_metrics",
     "replay",
 ]

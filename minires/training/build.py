@@ -28,13 +28,15 @@ def build_trainer(recipe: Recipe, callbacks: Sequence[Callback] = ()) -> Trainer
     augmentation = data.Augmentation(recipe.crop, recipe.reflect, recipe.flip, recipe.cutout)
     train_loader = data.Loader(train, recipe.batch_size, shuffle=True, augment=augmentation, seed=recipe.seed)
     optimizer = build_optimizer(recipe, model)
+    steps = recipe.total_steps(len(train_loader))
     return Trainer(
         model,
         train_loader,
         evaluation_loader(test, recipe),
         optimizer,
-        build_schedule(recipe, optimizer, len(train_loader)),
+        build_schedule(recipe, optimizer, steps),
         epochs=recipe.epochs,
+        steps=recipe.steps,
         label_smoothing=recipe.label_smoothing,
         val_loader=evaluation_loader(val, recipe) if val else None,
         callbacks=tuple(callbacks),
@@ -103,22 +105,42 @@ def build_optimizer(recipe: Recipe, model: Module) -> optim.SGD:
     )
 
 
-def build_schedule(recipe: Recipe, optimizer: optim.SGD, steps_per_epoch: int) -> optim.LRSchedule:
-    """The learning-rate schedule. Its peak is ``recipe.lr``, and ``recipe.warmup`` the fraction of the run before the peak."""
-    steps = recipe.epochs * steps_per_epoch
-    warmup = round(recipe.warmup * steps)
+def build_schedule(recipe: Recipe, optimizer: optim.SGD, steps: int) -> optim.LRSchedule:
+    """The learning-rate schedule of a run of so many steps; its peak is ``recipe.lr``.
+
+    Raises ConfigError for a warm-up or milestones that do not end before the run does.
+    """
+    schedule = _schedule(recipe, optimizer, steps)
+    return schedule if recipe.error_warmup is None else optim.ErrorWarmup(schedule, recipe.error_warmup)
+
+
+def _schedule(recipe: Recipe, optimizer: optim.SGD, steps: int) -> optim.LRSchedule:
+    """The schedule without the warm-up by training error."""
+    warmup = _position("warmup", recipe.warmup, steps)
     schedule: optim.LRSchedule
     match recipe.schedule:
         case "one-cycle":
-            return optim.OneCycleLR(optimizer, recipe.lr, steps, pct_start=recipe.warmup)
+            part = recipe.warmup if recipe.warmup < 1 else warmup / steps
+            return optim.OneCycleLR(optimizer, recipe.lr, steps, pct_start=part)
         case "linear":  # from step -1, where it is 0, so that the first step moves the weights
-            milestones, factors = ([-1, warmup, steps], [0.0, 1.0, 0.0]) if warmup else ([0, steps], [1.0, 0.0])
-            return optim.PiecewiseLinearLR(optimizer, milestones, factors)
+            points, factors = ([-1, warmup, steps], [0.0, 1.0, 0.0]) if warmup else ([0, steps], [1.0, 0.0])
+            return optim.PiecewiseLinearLR(optimizer, points, factors)
         case "cosine":
             schedule = optim.CosineAnnealingLR(optimizer, steps - warmup)
         case "multi-step":
-            milestones = [round(m * steps) - warmup for m in recipe.milestones]
+            milestones = [_position("milestones", m, steps) - warmup for m in recipe.milestones]
             schedule = optim.MultiStepLR(optimizer, milestones, recipe.gamma)
         case "constant":
             schedule = optim.MultiStepLR(optimizer, [])
     return optim.LinearWarmup(schedule, warmup) if warmup else schedule
+
+
+def _position(name: str, given: float, steps: int) -> int:
+    """The step of a point of the schedule that is given as a fraction of the run, or from 1 up as a step."""
+    if given < 1:
+        return round(given * steps)
+    if given >= steps:
+        raise ConfigError(
+            f"{name} has step {given:g}, and the run ends at step {steps}: give fractions of the run, or a longer run"
+        )
+    return int(given)

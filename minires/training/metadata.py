@@ -64,11 +64,13 @@ RANDOM = {  # as minires.random.get_rng_state returns it
     "uinteger": _whole(0, 2**32 - 1),
 }
 MEAN = {"total": _real(), "correct": _whole(), "images": _whole()}
+SCHEDULE = {"position": _whole(0, MOST**2), "base_lrs": _list(_real(0))}
+ERROR_WARMUP = {"warm": FLAG, "recent": _list(_real(0, 1))}  # what its state has more
 INFO: dict[str, Rule | Tree] = {
     "epoch": _whole(),
     "step": _whole(0, MOST**2),
     "progress": {"batches": _whole(1), "lr": _real(0), "seconds": _real(1e-9, 1e12), "mean": MEAN},
-    "schedule": {"position": _whole(0, MOST**2), "base_lrs": _list(_real(0))},
+    "schedule": TABLE,
     "random": RANDOM,
     "data": _list(_whole(0, 2**32 - 1), 2),
     "best_val_acc": _real(0, 1),
@@ -128,6 +130,9 @@ def check_info(info: Tree) -> None:
     for name, rule in INFO.items():
         if name in info and not (info[name] is None and name in NULLABLE):
             _check(info[name], rule, name)
+    schedule = info.get("schedule")
+    if schedule:
+        _check(schedule, SCHEDULE | ERROR_WARMUP if "warm" in schedule else SCHEDULE, "schedule")
     progress = info.get("progress")
     if progress and progress["mean"]["correct"] > progress["mean"]["images"]:
         raise CheckpointError(f"progress.mean.correct is {progress['mean']['correct']}, more than progress.mean.images")

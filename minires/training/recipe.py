@@ -1,6 +1,7 @@
 """A Recipe holds all settings that determine what a training run computes. It is saved as the run's ``config.toml``.
 
-The defaults of a dataset are in ``recipes/<dataset>.toml``; the user's settings override them.
+The defaults of a dataset are in ``recipes/<dataset>.toml``, other recipes that have a name in ``named_recipes/<name>.toml``;
+the user's settings override them.
 """
 
 import math
@@ -23,7 +24,7 @@ from ..lazy import fusion
 SCHEDULES = {"one-cycle": 0.3, "cosine": 0.0, "linear": 0.2, "multi-step": 0.0, "constant": 0.0}  # name -> usual warmup
 MOST = 2**31 - 1  # of a whole number but the seed: what fits the counters of NumPy and Numba on any system
 MOST_SEED = 2**63 - 1  # as TOML has it
-DEFAULTS = resources.files(__package__) / "recipes"
+DEFAULTS, NAMED = (resources.files(__package__) / folder for folder in ("recipes", "named_recipes"))
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Recipe:
     data_dir: str | None = None  # where its files are; None for the built-in set
     val: int = 0  # training images held out for validation
     epochs: int = 5
+    steps: int | None = None  # the length of the run in steps, in place of epochs
     batch_size: int = 128
     seed: int = 0  # for initialisation, the order of the images and augmentation
     threads: int | None = None  # None: one for each physical core. The result has the same bits for any number
@@ -56,9 +58,10 @@ class Recipe:
     label_smoothing: float = 0.0
     # schedule
     schedule: str = "one-cycle"
-    warmup: float = 0.3  # the fraction of the run in which lr rises to its peak
-    milestones: tuple = (0.5, 0.75)  # multi-step: fractions of the run after which lr is multiplied by gamma
+    warmup: float = 0.3  # in which lr rises to its peak: a fraction of the run, or from 1 up a number of steps
+    milestones: tuple = (0.5, 0.75)  # multi-step: fractions of the run, or steps, after which lr is multiplied by gamma
     gamma: float = 0.1
+    error_warmup: float | None = None  # the factor on lr until the training error is below 80 % (optim.ErrorWarmup)
     # augmentation
     crop: int = 4  # pixels of padding before a random crop; 0: no crop
     reflect: bool = False  # pad by reflection, not with zeros
@@ -70,7 +73,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self._types()
-        for name in ("epochs", "batch_size", "threads"):
+        for name in ("epochs", "batch_size", "threads", "steps"):
             self._whole(name, 1)
         for name in ("val", "seed", "crop", "cutout"):
             self._whole(name, 0)
@@ -80,7 +83,9 @@ class Recipe:
         self._real("momentum", least=0, below=1)
         self._real("label_smoothing", least=0, below=1)
         self._real("gamma", above=0)
-        self._real("warmup", least=0, below=1)
+        self._real("warmup", least=0, below=MOST)
+        if self.error_warmup is not None:
+            self._real("error_warmup", above=0, below=1)
         if self.schedule not in SCHEDULES:
             raise ConfigError(
                 f"unknown schedule {brief(self.schedule)}{nearest(self.schedule, SCHEDULES)}: "
@@ -88,10 +93,18 @@ class Recipe:
             )
         if self.nesterov and not self.momentum:
             raise ConfigError("nesterov needs a momentum above 0: give one, or switch nesterov off")
-        points = (0, *self.milestones, 1)
-        if not all(map(is_real, points)) or not all(a < b for a, b in pairwise(points)):
+        self._positions()
+
+    def _positions(self) -> None:
+        """Check the points of the schedule that are fractions of the run or steps."""
+        if self.warmup >= 1 and self.warmup % 1:
+            raise ConfigError(f"warmup is a fraction of the run below 1 or a whole number of steps, not {self.warmup}")
+        points = (0, *self.milestones)
+        rise = all(map(is_real, points)) and all(a < b for a, b in pairwise(points))
+        if not rise or not (points[-1] < 1 or all(m >= 1 and m % 1 == 0 for m in self.milestones)):
             raise ConfigError(
-                f"milestones are rising parts of the run between 0 and 1, not {brief(list(self.milestones))}"
+                "milestones are rising parts of the run between 0 and 1, or whole numbers of steps, not "
+                f"{brief(list(self.milestones))}"
             )
 
     def _types(self) -> None:
@@ -123,7 +136,7 @@ class Recipe:
 
     def _whole(self, name: str, least: int) -> None:
         value = getattr(self, name)
-        if value is None and name == "threads":
+        if value is None and name in ("threads", "steps"):
             return
         most = MOST_SEED if name == "seed" else MOST
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -153,12 +166,37 @@ class Recipe:
         defaults = cls.parse(path.read_text("utf-8"), path.name)
         return defaults.with_settings(**settings)
 
+    @classmethod
+    def named(cls, name: str, **settings: Any) -> Self:
+        """A recipe of ``named_recipes()``, with some settings changed.
+
+        Its table ``with_model`` has more settings for some models. Raises ConfigError for an unknown name or setting, or a
+        value out of range.
+        """
+        known = named_recipes()
+        if name not in known:
+            raise ConfigError(f"unknown recipe {brief(name)}{nearest(name, known)}: there are {', '.join(known)}")
+        own = _settings((NAMED / f"{name}.toml").read_text("utf-8"), name)
+        for_models = own.pop("with_model", {})
+        own |= for_models.get(settings.get("model", own["model"]), {})
+        return cls.from_settings(own, name).with_settings(**settings)
+
     def with_settings(self, **settings: Any) -> Self:
-        """A copy with some settings changed. A different schedule comes with its usual warmup, unless that is given too."""
+        """A copy with some settings changed.
+
+        A different schedule comes with its usual warmup, and a number of epochs is the length of the run in place of a number
+        of steps, unless that is given too.
+        """
         _check_names(settings, "")
+        if "epochs" in settings:
+            settings = {"steps": None, **settings}
         if settings.get("schedule", self.schedule) != self.schedule:
             settings = {"warmup": SCHEDULES.get(settings["schedule"], 0.0), **settings}
         return replace(self, **settings)
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """The length of the run in steps."""
+        return self.epochs * steps_per_epoch if self.steps is None else self.steps
 
     @contextmanager
     def switches(self) -> Iterator[None]:
@@ -217,6 +255,12 @@ class Recipe:
             elif value is not None:
                 lines.append(f"{name} = {_toml(value)}")
         return "\n".join(lines + tables) + "\n"
+
+
+def named_recipes() -> dict[str, str]:
+    """The names of the packaged recipes that are no data set's defaults, and what each is, in a line."""
+    texts = {f.name.removesuffix(".toml"): f.read_text("utf-8") for f in NAMED.iterdir() if f.name.endswith(".toml")}
+    return {name: texts[name].partition("\n")[0].removeprefix("# ") for name in sorted(texts)}
 
 
 def _text(path: Path | str) -> str:

@@ -37,6 +37,11 @@ class Resumed:
         if self.checkpoint is not None:
             self._check_config(written, self.checkpoint)
         self.recipe = self._with(written, settings or {})
+        if more_epochs and self.recipe.steps is not None:
+            raise RunError(
+                f"{folder} is a run of {self.recipe.steps:,} steps, to which no epochs can be added: begin a longer one with "
+                "--recipe and --steps"
+            )
         if more_epochs:
             self.recipe = self.recipe.with_settings(epochs=self.recipe.epochs + more_epochs)
         info = self.checkpoint.info if self.checkpoint is not None else {"epoch": 0}
@@ -74,8 +79,11 @@ class Resumed:
 
     @property
     def complete(self) -> bool:
-        """Whether all epochs are complete."""
-        return len(self.rows) >= self.recipe.epochs
+        """Whether all epochs, or all steps, are complete."""
+        if self.recipe.steps is None:
+            return len(self.rows) >= self.recipe.epochs
+        info = self.checkpoint.info if self.checkpoint is not None else {"step": 0}
+        return info["step"] >= self.recipe.steps and info["progress"] is None
 
     @property
     def nothing_to_do(self) -> bool:
@@ -114,7 +122,7 @@ class Resumed:
                     f"the images of {self.recipe.dataset}{where} are not those that {self.folder} was begun with: "
                     "give their folder with --data-dir, or begin a new run"
                 )
-            self._check_position(info, len(trainer.train_loader))
+            self._check_position(info, len(trainer.train_loader), trainer.steps)
             try:
                 trainer.model.load_state_dict(self.checkpoint.model)
                 trainer.optimizer.load_state_dict(self.checkpoint.optimizer)
@@ -131,10 +139,15 @@ class Resumed:
         trainer.callbacks = (recorder,)
         return trainer
 
-    def _check_position(self, info: dict[str, Any], steps: int) -> None:
-        """Raise CheckpointError when the counters of a checkpoint contradict each other; steps: those of an epoch."""
+    def _check_position(self, info: dict[str, Any], steps: int, last: int | None) -> None:
+        """Raise CheckpointError when the counters of a checkpoint contradict each other.
+
+        steps: those of an epoch; last: of the run, if it may end in the middle of one.
+        """
         batches = info["progress"]["batches"] if info["progress"] else 0
         expected = info["epoch"] * steps + batches
+        if last is not None and not batches:
+            expected = min(expected, last)
         if batches > steps or not info["step"] == info["schedule"]["position"] == expected:
             raise CheckpointError(
                 f"{self.folder.last}: step is {info['step']} and schedule.position {info['schedule']['position']}, and "

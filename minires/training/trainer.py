@@ -73,10 +73,11 @@ class Trainer:
 
     train_loader, test_loader, val_loader: as ``minires.data.Loader``: iterables of (images (N, C, H, W), labels (N,)) with
     a length and ``set_epoch``. schedule: its ``step()`` is called after every step; None for a constant learning rate.
-    epochs: their total number. switches: returns a context manager for ``fit``, such as ``Recipe.switches``; None to run in
-    the caller's context. The state of training: the model, the optimizer, the schedule, the random generator, ``epoch``
-    (complete epochs), ``progress`` (in the next epoch), ``step`` (steps taken), ``history`` (a row of metrics for each
-    epoch). A trainer with the same state continues to the same bits: ``state_dict``.
+    epochs: their total number; steps: in place of it the number of steps, of which the last epoch may have fewer. switches:
+    returns a context manager for ``fit``, such as ``Recipe.switches``; None to run in the caller's context. The state of
+    training: the model, the optimizer, the schedule, the random generator, ``epoch`` (complete epochs), ``progress`` (in the
+    next epoch), ``step`` (steps taken), ``history`` (a row of metrics for each epoch). A trainer with the same state continues
+    to the same bits: ``state_dict``.
 
     >>> trainer = Trainer(model, train, test, optimizer, epochs=2)       # doctest: +SKIP
     >>> trainer.fit()[-1]["test_acc"]                                    # doctest: +SKIP
@@ -89,6 +90,7 @@ class Trainer:
     optimizer: SGD
     schedule: LRSchedule | None = None
     epochs: int = 1
+    steps: int | None = None
     label_smoothing: float = 0.0
     val_loader: Loader | None = None
     callbacks: tuple[Callback, ...] = ()
@@ -97,6 +99,8 @@ class Trainer:
     switches: Callable[[], AbstractContextManager[object]] | None = None
 
     def __post_init__(self) -> None:
+        if self.steps is not None:
+            self.epochs = -(-self.steps // len(self.train_loader))
         self.history: list[dict[str, Any]] = []
         self.progress = Progress()
         self.stopping = False
@@ -104,8 +108,14 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are complete."""
+        """Whether all epochs, or all steps, are complete."""
         return self.epoch >= self.epochs
+
+    @property
+    def steps_in_epoch(self) -> int:
+        """The steps of the present epoch, which are fewer in the last one of a run whose length is given in steps."""
+        whole = len(self.train_loader)
+        return whole if self.steps is None else min(whole, self.steps - self.epoch * whole)
 
     def stop(self) -> None:
         """Make fit() return after the present step. Another fit(), or a Trainer that loads the state, continues from there."""
@@ -163,7 +173,7 @@ class Trainer:
         self._notify("on_epoch_start")
         self.model.train()
         self.train_loader.set_epoch(self.epoch)
-        for images, labels in islice(self.train_loader, progress.batches, None):
+        for images, labels in islice(self.train_loader, progress.batches, self.steps_in_epoch):
             progress.lr = self.optimizer.param_groups[0]["lr"]
             self.train_step(images, labels, progress.mean)
             progress.batches += 1
@@ -198,10 +208,11 @@ class Trainer:
             if wrong:
                 self._raise_anomaly(wrong, Batch(images, labels, rng_state, self.label_smoothing))
             self.optimizer.step()
-        if self.schedule is not None:
-            self.schedule.step()
-        self.step += 1
+        right = mean.correct
         mean.add(loss.item(), logits, labels)
+        if self.schedule is not None:
+            self.schedule.step(1 - (mean.correct - right) / len(labels))
+        self.step += 1
 
     def _gradients(self, images: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Forward and backward pass: the loss, a 0-d array, and the logits (N, K)."""

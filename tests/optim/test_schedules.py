@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -6,6 +8,7 @@ from minires.errors import ConfigError
 from minires.optim import (
     SGD,
     CosineAnnealingLR,
+    ErrorWarmup,
     LinearWarmup,
     LRSchedule,
     MultiStepLR,
@@ -101,6 +104,34 @@ def test_a_saved_position_is_all_there_is(name):
     assert first.param_groups[0]["lr"] == schedule.lr_at(10) == schedule.get_last_lr()[0]
 
 
+ERRORS = [0.9, 0.9, 0.7, 0.9, 0.75, 0.7, 0.9, 0.9, 0.9, 0.9]  # the mean of two is below 0.8 after the sixth
+
+
+@pytest.mark.parametrize("stop", range(10))
+def test_a_warm_up_until_the_network_has_begun_to_learn(stop):
+    """As in He et al. 2015, §4.2: 0.01 until the training error is below 80 %, then the schedule as if nothing had been."""
+
+    def make():
+        opt = optimizer()
+        return opt, ErrorWarmup(MultiStepLR(opt, [7, 9]), factor=0.1, error=0.8, window=2)
+
+    opt, schedule = make()
+    rates = []
+    for step, error in enumerate(ERRORS):
+        if step == stop:  # its state is all there is
+            state = json.loads(json.dumps(schedule.state_dict()))
+            opt, schedule = make()
+            schedule.load_state_dict(state)
+        rates.append([group["lr"] for group in opt.param_groups])
+        schedule.step(error)
+    expected = np.array([0.01] * 6 + [0.1] + [0.01] * 2 + [0.001])
+    np.testing.assert_allclose(rates, np.stack([expected, 4 * expected], 1))
+    with pytest.raises(ConfigError, match="the state is that of another schedule"):
+        schedule.load_state_dict(MultiStepLR(opt, [1]).state_dict())
+    with pytest.raises(ConfigError, match="takes the training error of the step"):
+        make()[1].step()
+
+
 def test_refusals():
     opt = optimizer()
     for make, says in [
@@ -112,6 +143,8 @@ def test_refusals():
         (lambda: PiecewiseLinearLR(opt, [0, 5], [1]), "not 1 for 2"),
         (lambda: PiecewiseLinearLR(opt, [5, 5], [1, 0]), "must rise"),
         (lambda: LinearWarmup(MultiStepLR(opt, [1]), -1), "steps must be 0 or more"),
+        (lambda: ErrorWarmup(MultiStepLR(opt, [1]), 0.1, error=80), "error is a fraction of the images .* not 80"),
+        (lambda: ErrorWarmup(MultiStepLR(opt, [1]), 0.0), "factor must be above 0"),
     ]:
         with pytest.raises(ConfigError, match=says):
             make()

@@ -17,7 +17,7 @@ def lrs(**settings):
     """The learning rate of every step of a run of 10 epochs of 10 steps."""
     recipe = Recipe(epochs=10, lr=0.5, **settings)
     optimizer = build_optimizer(recipe, mr.nn.Linear(2, 2))
-    schedule = build_schedule(recipe, optimizer, 10)
+    schedule = build_schedule(recipe, optimizer, 100)
     found = []
     for _ in range(100):
         found.append(optimizer.param_groups[0]["lr"])
@@ -42,6 +42,47 @@ def test_schedules_rise_for_the_warmup_to_lr_and_never_again(schedule, warmup):
 def test_milestones_are_parts_of_the_whole_run():
     lr = lrs(schedule="multi-step", warmup=0.1, milestones=(0.5, 0.75), gamma=0.1)
     np.testing.assert_allclose(lr[[49, 50, 74, 75]], [0.5, 0.05, 0.05, 0.005])
+
+
+def test_points_of_the_schedule_may_be_steps():
+    for settings in ({"warmup": 10, "milestones": (50, 75)}, {"warmup": 10.0, "milestones": (50.0, 75.0)}):
+        in_steps = lrs(schedule="multi-step", gamma=0.1, **settings)
+        np.testing.assert_array_equal(
+            in_steps, lrs(schedule="multi-step", warmup=0.1, milestones=(0.5, 0.75), gamma=0.1)
+        )
+    np.testing.assert_array_equal(lrs(schedule="one-cycle", warmup=20), lrs(schedule="one-cycle", warmup=0.2))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"milestones": (50, 100)}, "milestones has step 100, and the run ends at step 100"),
+        (
+            {"warmup": 200},
+            "warmup has step 200, and the run ends at step 100: give fractions of the run, or a longer run",
+        ),
+    ],
+)
+def test_points_beyond_the_run(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        lrs(schedule="multi-step", **settings)
+
+
+def test_the_deepest_networks_of_he2015_begin_with_a_tenth_of_the_learning_rate():
+    rates = {}
+    for name in ("resnet20", "resnet110"):
+        recipe = Recipe.named("he2015", model=name)
+        optimizer = build_optimizer(recipe, mr.nn.Linear(2, 2))
+        schedule = build_schedule(recipe, optimizer, recipe.total_steps(391))
+        rates[name] = [optimizer.param_groups[0]["lr"]]
+        for step in range(64_000):
+            schedule.step(0.9 if step < 400 else 0.7)
+            rates[name].append(optimizer.param_groups[0]["lr"])
+    usual, deep = (np.array(rates[name]) for name in ("resnet20", "resnet110"))
+    steps = np.arange(64_001)
+    np.testing.assert_allclose(usual, 0.1 * 0.1 ** (1.0 * (steps >= 32_000) + (steps >= 48_000)))
+    cold = steps <= 425  # when the mean error of 50 steps falls below 80 %: half of them are at 70 %
+    np.testing.assert_allclose(deep, np.where(cold, 0.01, usual))
 
 
 def test_norms_and_biases_decay_only_when_asked():

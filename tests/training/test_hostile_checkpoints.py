@@ -108,6 +108,8 @@ SAID = [
     ("schedule", None, "schedule is None"),
     ("schedule.position", -3, "schedule.position is -3"),
     ("schedule.base_lrs", 0.1, "schedule.base_lrs is 0.1, not a list"),
+    ("schedule.warm", 1, "schedule.recent is missing"),
+    ("schedule", {"position": 4, "base_lrs": [0.1], "warm": 1, "recent": []}, "schedule.warm is 1, not true or false"),
     ("schedule.base_lrs", [0.1], "the state is of 1 parameter groups"),
     ("schedule.base_lrs", [10**400] * 2, "schedule.base_lrs is "),
     ("random.state.state", 2**128, "random.state.state is 3402"),

@@ -5,7 +5,7 @@ import pytest
 
 from minires import data, models
 from minires.errors import ConfigError
-from minires.training import Recipe
+from minires.training import Recipe, named_recipes
 from minires.training.recipe import DEFAULTS, SCHEDULES
 
 
@@ -31,6 +31,22 @@ def test_recipes_of_the_package():
         assert recipe.dataset == name
         assert recipe.model in models.names()
     assert {path.name for path in Path(str(DEFAULTS)).iterdir()} == {f"{name}.toml" for name in data.names()}
+
+
+def test_recipes_that_have_a_name():
+    assert "He et al. 2015, §4.2" in named_recipes()["he2015"]
+    for name in named_recipes():
+        recipe = Recipe.named(name)
+        assert recipe.model in models.names()
+        assert not recipe.val  # all training images
+        assert Recipe.parse(recipe.to_toml("0")) == recipe
+    recipe = Recipe.named("he2015", model="resnet56", steps=32_000)
+    assert (recipe.steps, recipe.milestones, recipe.lr, recipe.weight_decay) == (32_000, (0.5, 0.75), 0.1, 1e-4)
+    assert Recipe.named("he2015", epochs=3).total_steps(391) == 3 * 391  # what the user says last counts
+    with pytest.raises(ConfigError, match=r"unknown recipe 'he2016' \(did you mean he2015\?\): there are he2015, long"):
+        Recipe.named("he2016")
+    with pytest.raises(ConfigError, match="unknown setting 'epoch'"):
+        Recipe.named("he2015", epoch=3)
 
 
 def test_settings_win_over_the_recipe_of_the_dataset():
@@ -65,10 +81,15 @@ def test_a_new_schedule_brings_its_warmup():
         ({"momentum": 0.0}, "nesterov needs a momentum above 0"),
         ({"weight_decay": -1e-4}, "weight_decay"),
         ({"label_smoothing": 1}, "label_smoothing"),
-        ({"warmup": 1.0}, "warmup"),
+        ({"warmup": -0.1}, "warmup"),
         ({"schedule": "onecycle"}, "did you mean one-cycle?"),
         ({"milestones": [0.75, 0.5]}, "milestones"),
         ({"milestones": (0.5, 1.0)}, "milestones"),
+        ({"milestones": (0.5, 200)}, "or whole numbers of steps, not [0.5, 200]"),
+        ({"milestones": (1.5, 200)}, "or whole numbers of steps, not [1.5, 200]"),
+        ({"warmup": 1.5}, "warmup is a fraction of the run below 1 or a whole number of steps, not 1.5"),
+        ({"steps": 0}, "steps must be a whole number from 1 up, not 0"),
+        ({"error_warmup": 1.0}, "error_warmup must be a number above 0 and below 1, not 1.0"),
         ({"milestones": 0.5}, "milestones must be a list, not 0.5"),
         ({"flip": "yes"}, "flip must be true or false, not 'yes'"),
         ({"model": 20}, "model must be a text, not 20"),
@@ -122,7 +143,7 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path):
 
 
 def test_every_setting_is_written():
-    written = Recipe(data_dir="x", threads=1, model_options={"option": "B"}).to_toml("0.1.0")
+    written = Recipe(data_dir="x", threads=1, model_options={"option": "B"}, steps=9, error_warmup=0.1).to_toml("0.1.0")
     for name in asdict(Recipe()):
         assert f"{name} = " in written or f"[{name}]" in written
 

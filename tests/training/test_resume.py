@@ -96,6 +96,23 @@ def test_a_stop_anywhere_costs_nothing(tmp_path, uninterrupted, stop):
     assert row["images_per_second"] > 0
 
 
+@pytest.mark.parametrize("stop", [{"step": n} for n in range(1, 5)] + [{"epoch": 1}, {"epoch": 2}])
+def test_a_run_whose_length_is_given_in_steps(tmp_path, whole, stop):
+    recipe = RECIPE.with_settings(steps=4, error_warmup=0.1)  # an epoch of 3 steps, and one of another
+    if not (whole / "steps").exists():
+        trainer = begin(whole / "steps", recipe)
+        assert (trainer.step, trainer.epoch, len(trainer.history)) == (4, 2, 2)
+    trainer = begin(tmp_path / "run", recipe, StopAt(**stop))
+    assert not trainer.finished
+    assert go_on(tmp_path / "run").finished
+    assert contents(tmp_path / "run") == contents(whole / "steps")
+    assert go_on(tmp_path / "run") is None
+    with pytest.raises(RunError, match="is a run of 4 steps, to which no epochs can be added"):
+        go_on(tmp_path / "run", more_epochs=1)
+    with pytest.raises(RunError, match="steps is 4 there, not 5"):
+        go_on(tmp_path / "run", settings={"steps": 5})
+
+
 def test_a_stop_after_every_step(tmp_path, uninterrupted):
     begin(tmp_path / "run", RECIPE, StopAt(1))
     for step in range(2, 7):
