@@ -1,5 +1,9 @@
 """Optimizers and learning-rate schedules."""
 
+from .adamw import AdamW
+from .multi import MultiOptimizer
+from .muon import Muon, orthogonalize
+from .optimizer import Optimizer, split_decay
 from .schedules import (
     CosineAnnealingLR,
     ErrorWarmup,
@@ -9,16 +13,21 @@ from .schedules import (
     OneCycleLR,
     PiecewiseLinearLR,
 )
-from .sgd import SGD, split_decay
+from .sgd import SGD
 
 __all__ = [
     "SGD",
+    "AdamW",
     "CosineAnnealingLR",
     "ErrorWarmup",
     "LRSchedule",
     "LinearWarmup",
+    "MultiOptimizer",
     "MultiStepLR",
+    "Muon",
     "OneCycleLR",
+    "Optimizer",
     "PiecewiseLinearLR",
+    "orthogonalize",
     "split_decay",
 ]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import ConfigError
-from .sgd import SGD
+from .optimizer import Optimizer
 
 
 class LRSchedule:
@@ -22,7 +22,7 @@ class LRSchedule:
     Subclasses define the formula. ``step()`` goes from position t to t + 1.
     """
 
-    def __init__(self, optimizer: SGD) -> None:
+    def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
         self.position = 0
         for group in optimizer.param_groups:
@@ -72,7 +72,7 @@ class LRSchedule:
 class MultiStepLR(LRSchedule):
     """lr₀ · γᵏ, where k is the number of milestones reached. Raises ConfigError when γᵏ is too large for a float."""
 
-    def __init__(self, optimizer: SGD, milestones: Sequence[float], gamma: float = 0.1) -> None:
+    def __init__(self, optimizer: Optimizer, milestones: Sequence[float], gamma: float = 0.1) -> None:
         self.milestones, self.gamma = sorted(milestones), gamma
         try:
             float(gamma) ** len(self.milestones)
@@ -90,10 +90,10 @@ class MultiStepLR(LRSchedule):
 class CosineAnnealingLR(LRSchedule):
     """η + (lr₀ - η)(1 + cos(πt/T))/2, from lr₀ to η = eta_min in T = T_max steps.
 
-    "SGDR", Loshchilov & Hutter 2017, eq. 5. Raises ConfigError unless T_max > 0.
+    "OptimizerR", Loshchilov & Hutter 2017, eq. 5. Raises ConfigError unless T_max > 0.
     """
 
-    def __init__(self, optimizer: SGD, T_max: float, eta_min: float = 0.0) -> None:
+    def __init__(self, optimizer: Optimizer, T_max: float, eta_min: float = 0.0) -> None:
         _check_positive("CosineAnnealingLR", "T_max", T_max)
         self.T_max, self.eta_min = T_max, eta_min
         super().__init__(optimizer)
@@ -113,7 +113,7 @@ class OneCycleLR(LRSchedule):
 
     def __init__(
         self,
-        optimizer: SGD,
+        optimizer: Optimizer,
         max_lr: float | Sequence[float],
         total_steps: int,
         pct_start: float = 0.3,
@@ -156,7 +156,7 @@ class PiecewiseLinearLR(LRSchedule):
     Raises ConfigError unless the milestones rise and each has a factor.
     """
 
-    def __init__(self, optimizer: SGD, milestones: Sequence[float], factors: Sequence[float]) -> None:
+    def __init__(self, optimizer: Optimizer, milestones: Sequence[float], factors: Sequence[float]) -> None:
         self.milestones, self.factors = list(milestones), list(factors)
         if len(self.milestones) != len(self.factors) or not self.milestones:
             raise ConfigError(

@@ -97,7 +97,7 @@ def restore_model(checkpoint: Checkpoint, path: Path) -> tuple[Recipe, Module]:
     return recipe, model
 
 
-def build_optimizer(recipe: Recipe, model: Module) -> optim.SGD:
+def build_optimizer(recipe: Recipe, model: Module) -> optim.Optimizer:
     """SGD for the model's parameters."""
     groups = model.parameters() if recipe.decay_norms else optim.split_decay(model, recipe.weight_decay)
     return optim.SGD(
@@ -105,7 +105,7 @@ def build_optimizer(recipe: Recipe, model: Module) -> optim.SGD:
     )
 
 
-def build_schedule(recipe: Recipe, optimizer: optim.SGD, steps: int) -> optim.LRSchedule:
+def build_schedule(recipe: Recipe, optimizer: optim.Optimizer, steps: int) -> optim.LRSchedule:
     """The learning-rate schedule of a run of so many steps; its peak is ``recipe.lr``.
 
     Raises ConfigError for a warm-up or milestones that do not end before the run does.
@@ -114,7 +114,7 @@ def build_schedule(recipe: Recipe, optimizer: optim.SGD, steps: int) -> optim.LR
     return schedule if recipe.error_warmup is None else optim.ErrorWarmup(schedule, recipe.error_warmup)
 
 
-def _schedule(recipe: Recipe, optimizer: optim.SGD, steps: int) -> optim.LRSchedule:
+def _schedule(recipe: Recipe, optimizer: optim.Optimizer, steps: int) -> optim.LRSchedule:
     """The schedule without the warm-up by training error."""
     warmup = _position("warmup", recipe.warmup, steps)
     schedule: optim.LRSchedule

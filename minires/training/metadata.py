@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CheckpointError, brief
+from ..optim.muon import MOST_STEPS
 from .recipe import MOST, is_real
 
 Tree = dict[str, Any]
@@ -80,13 +81,24 @@ INFO: dict[str, Rule | Tree] = {
     "target": TEXT,
 }
 NULLABLE = ("progress", "schedule", "best_val_acc")
-GROUP = {
+GROUP = {  # the settings of all optimizers
     "lr": _real(0),
     "initial_lr": _real(0),
     "momentum": _real(0, 1),
     "weight_decay": _real(0),
     "nesterov": FLAG,
+    "betas": _list(_real(0, 1), 2),
+    "eps": _real(0),
+    "ns_steps": _whole(1, MOST_STEPS),
+    "scale": TEXT,
+    "normalize": FLAG,
     "params": _list(_whole()),
+}
+STATE = {  # of a parameter, of all optimizers
+    "momentum_buffer": _array("f", "real numbers"),
+    "exp_avg": _array("f", "real numbers"),
+    "exp_avg_sq": _array("f", "real numbers"),
+    "step": _whole(),
 }
 BATCH = {
     "images": _array("f", "real numbers"),
@@ -145,7 +157,9 @@ def check_optimizer(optimizer: object) -> None:
     _check(optimizer.get("state", {}), TABLE, "optimizer.state")
     for i, entry in optimizer.get("state", {}).items():
         _check(i, _whole(), "a parameter's number in optimizer.state")
-        _check(entry, {"momentum_buffer": _array("f", "real numbers")}, f"optimizer.state.{i}")
+        _check(entry, TABLE, f"optimizer.state.{i}")
+        rules = {name: STATE[name] for name in STATE.keys() & entry.keys()}
+        _check(entry, rules or {"momentum_buffer": STATE["momentum_buffer"]}, f"optimizer.state.{i}")
     groups = optimizer.get("param_groups", [])
     if not isinstance(groups, list):
         raise CheckpointError(f"optimizer.param_groups is {brief(groups)}, not a list")
@@ -184,10 +198,10 @@ def require(table: Tree, names: Iterable[str], where: str = "") -> None:
 
 
 def require_optimizer(optimizer: Tree) -> None:
-    """Raise CheckpointError when something is missing that ``SGD.load_state_dict`` needs."""
+    """Raise CheckpointError when something is missing that every optimizer's ``load_state_dict`` needs."""
     require(optimizer, ("state", "param_groups"), "optimizer.")
     for i, group in enumerate(optimizer["param_groups"]):
-        require(group, GROUP.keys() - {"initial_lr"}, f"optimizer.param_groups.{i}.")
+        require(group, ("lr", "params"), f"optimizer.param_groups.{i}.")
 
 
 def _check(value: object, rule: Rule | Tree, name: str) -> None:

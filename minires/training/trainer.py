@@ -19,7 +19,7 @@ from ..errors import AnomalyError
 from ..functional import cross_entropy
 from ..grad_mode import no_grad
 from ..nn import Module
-from ..optim import SGD, LRSchedule
+from ..optim import LRSchedule, Optimizer
 from ..random import get_rng_state, set_rng_state
 from ..recorded import RecordedPrediction, RecordedStep
 from .diagnosis import QUIET, Batch, diagnose
@@ -87,7 +87,7 @@ class Trainer:
     model: Module
     train_loader: Loader
     test_loader: Loader
-    optimizer: SGD
+    optimizer: Optimizer
     schedule: LRSchedule | None = None
     epochs: int = 1
     steps: int | None = None

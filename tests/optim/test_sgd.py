@@ -3,6 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
+from parameters import give_grads, params
 
 import minires as mr
 from minires import nn
@@ -16,19 +17,6 @@ SETTINGS = [
     {"momentum": 0.9, "weight_decay": 0.1, "nesterov": True},
     {"weight_decay": 0.1},
 ]
-
-
-def params(dtype=np.float64):
-    rng = np.random.default_rng(0)
-    conv = rng.standard_normal((3, 3, 4, 5)).astype(dtype).transpose(3, 2, 0, 1)  # as kernels store it
-    return [nn.Parameter(conv), nn.Parameter(rng.standard_normal(7).astype(dtype))]
-
-
-def give_grads(parameters, seed):
-    rng = np.random.default_rng(seed)
-    for p in parameters:
-        p.grad = np.empty_like(p.data)
-        p.grad[...] = rng.standard_normal(p.shape)
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
@@ -92,7 +80,7 @@ def test_a_saved_state_goes_on_with_the_same_bits():
         give_grads(parameters, 1)
         o.step()
     assert all(np.array_equal(p.data, q.data) for p, q in zip(ours, twins))
-    assert again.velocity[twins[0]].strides == twins[0].data.strides
+    assert again.state[twins[0]]["momentum_buffer"].strides == twins[0].data.strides
 
 
 def test_a_state_that_does_not_fit_is_refused():
@@ -102,10 +90,10 @@ def test_a_state_that_does_not_fit_is_refused():
     opt.step()
     with pytest.raises(ConfigError, match=r"groups of \[2\] parameters, and this optimizer has \[1\]"):
         SGD(ours[:1], lr=0.1).load_state_dict(opt.state_dict())
-    with pytest.raises(ShapeError, match=r"velocity of shape \(5, 4, 3, 3\) for parameter 0 of shape \(7,\)"):
+    with pytest.raises(ShapeError, match=r"momentum_buffer of shape \(5, 4, 3, 3\) for parameter 0 of shape \(7,\)"):
         SGD(ours[::-1], lr=0.1, momentum=0.9).load_state_dict(opt.state_dict())
     state = opt.state_dict()
-    with pytest.raises(ConfigError, match="velocity for parameter 5"):
+    with pytest.raises(ConfigError, match="a state of parameter 5, and there are 2"):
         opt.load_state_dict({**state, "state": {5: state["state"][0]}})
 
 
@@ -183,7 +171,7 @@ def test_a_gradient_that_does_not_fit_stops_the_step_before_it_begins(page):
     with pytest.raises(DtypeError, match="the gradient of parameter 1 is float32 of shape"):
         opt.step()
     assert all((p.data == 1).all() for p in ours)
-    assert not opt.velocity
+    assert not opt.state
     ours[1].grad = mr.tensor(np.ones(3))
     opt.step()
     assert all((p.data == 0.9).all() for p in ours)
@@ -199,7 +187,7 @@ def test_a_velocity_that_is_not_numeric_is_refused(page):
     with pytest.raises(DtypeError) as caught:
         opt.load_state_dict(state)
     page(str(caught.value))
-    with pytest.raises(ConfigError, match="velocity for parameter -1, and there are 2"):
+    with pytest.raises(ConfigError, match="a state of parameter -1, and there are 2"):
         opt.load_state_dict({**state, "state": {-1: before["state"][1]}})
     for i, entry in before["state"].items():
         np.testing.assert_array_equal(opt.state_dict()["state"][i]["momentum_buffer"], entry["momentum_buffer"])
@@ -212,4 +200,4 @@ def test_a_state_without_momentum():
     for entry in ({}, {"momentum_buffer": None}):
         opt.load_state_dict({"state": {0: entry}, "param_groups": [group]})
     assert opt.param_groups[0]["lr"] == 0.25
-    assert not opt.velocity
+    assert not opt.state
