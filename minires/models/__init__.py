@@ -8,6 +8,7 @@ from .registry import MODELS, create, names
 from .resnet_cifar import CifarPreResNet, CifarResNet
 from .resnet_imagenet import ResNet, ResNetV2
 from .shortcuts import replace_shortcuts
+from .whitened import WhitenedResNet
 
 from .crossing_net import CrossingNet  # isort: skip (names() has it last)
 
@@ -23,6 +24,7 @@ __all__ = [
     "PreActBottleneckV1",
     "ResNet",
     "ResNetV2",
+    "WhitenedResNet",
     "create",
     "names",
     "replace_shortcuts",
