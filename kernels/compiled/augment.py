@@ -11,7 +11,7 @@ from ..memory_format import Array
 from ..reference.augment import prepare
 from ..runtime.jit import njit
 
-_32 = np.uint64(32)
+_32, _63 = np.uint64(32), np.uint64(63)
 _scramble = njit(inner=True, lean=False)(keyed_random.scramble)
 
 
@@ -27,6 +27,7 @@ def augment_batch(
     cutout: int = 0,
     seed: int = 0,
     epoch: int = 0,
+    alternate: bool = False,
 ) -> Array:
     """Fill ``out`` (B, H, W, C) with the images at ``indices``, augmented and normalised, and return it.
 
@@ -34,7 +35,9 @@ def augment_batch(
     """
     images, indices, table = prepare(images, indices, out, mean, std, pad, reflect, cutout)
     key = keyed_random.key_of("augment", seed, epoch)
-    _augment_batch(images, indices, out, table, int(pad), bool(reflect), bool(flip), int(cutout), key)
+    flips = 0 if not flip else 2 + epoch % 2 if alternate else 1
+    keys = np.concatenate([key, keyed_random.key_of("flip", seed)])
+    _augment_batch(images, indices, out, table, int(pad), bool(reflect), flips, int(cutout), keys)
     return out
 
 
@@ -42,12 +45,18 @@ def augment_batch(
 def _augment_batch(
     images, indices, out,  # (N, H, W, C) uint8, (B,) int64 and (B, H, W, C)
     table,  # (256, C): the normalised value of each byte
-    pad, reflect, flip, cutout,  # as in augment_batch
-    key,  # the key of seed and epoch, an array of one uint64
+    pad, reflect,  # as in augment_batch
+    flips,  # which images are flipped: 0: none, 1: a random half, 2, 3: by the second key, in an even epoch and in an odd one
+    cutout,  # as in augment_batch
+    keys,  # (2,) uint64: the key of seed and epoch, and that of the seed for alternating flips
 ):  # fmt: skip
     for b in range(len(indices)):
-        sample = indices[b]
-        _augment(images[sample], out[b], table, pad, reflect, flip, cutout, _scramble(key[0], np.uint64(sample)))
+        sample = np.uint64(indices[b])
+        key = _scramble(keys[0], sample)
+        flip = flips == 1 and _below(key, 2, 2) == 1
+        if flips > 1:
+            flip = (np.int64(_scramble(keys[1], sample) >> _63) + flips) % 2 == 1
+        _augment(images[indices[b]], out[b], table, pad, reflect, flip, cutout, key)
 
 
 @njit(inner=True, lean=False)
@@ -68,13 +77,15 @@ def _reflected(i, size):
 def _augment(
     image, out,  # (H, W, C), uint8 and float
     table,  # (256, C): the normalised value of each byte
-    pad, reflect, flip, cutout,  # as in augment_batch
+    pad, reflect,  # as in augment_batch
+    flip,  # whether it is flipped
+    cutout,  # as in augment_batch
     key,  # the sample's key, a uint64
 ):  # fmt: skip
     H, W, C = image.shape
     top, left = _below(key, 0, 2 * pad + 1) - pad, _below(key, 1, 2 * pad + 1) - pad
     first, step = left, 1
-    if flip and _below(key, 2, 2) == 1:
+    if flip:
         first, step = left + W - 1, -1
     cut_top, cut_left = _below(key, 3, H) - cutout // 2, _below(key, 4, W) - cutout // 2
     for y in range(H):

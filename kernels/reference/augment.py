@@ -23,13 +23,15 @@ def augment_batch(
     cutout: int = 0,
     seed: int = 0,
     epoch: int = 0,
+    alternate: bool = False,
 ) -> Array:
     """Fill ``out`` with the images at ``indices``, augmented and normalised, and return it.
 
     out[b] = cutout(mirror(crop((images[indices[b]] / 255 − mean) / std)))
     crop    a window of the image's size, anywhere in the image padded with ``pad`` pixels on each side: mirrored at the
             border if ``reflect`` is set (as in ``np.pad(mode="reflect")``), else zero
-    mirror  left and right are swapped in half of the images, if ``flip`` is set
+    mirror  left and right are swapped in half of the images, if ``flip`` is set; with ``alternate`` in a random half in epoch
+            0, in the others in epoch 1, and so on
     cutout  a square with side ``cutout`` around a random pixel is zero (DeVries and Taylor, 2017)
 
     Zero means zero after normalisation: the data set's mean colour, as in He et al. (2015, section 4.2).
@@ -38,7 +40,7 @@ def augment_batch(
     """
     images, indices, table = prepare(images, indices, out, mean, std, pad, reflect, cutout)
     _, H, W, C = images.shape
-    epoch_key = key_of("augment", seed, epoch)
+    epoch_key, flip_key = key_of("augment", seed, epoch), key_of("flip", seed)
     for b, sample in enumerate(indices):
         key = scramble(epoch_key, np.array([sample], np.uint64))
 
@@ -51,7 +53,10 @@ def augment_batch(
         padded = np.pad(image, border, mode="reflect") if reflect else np.pad(image, border)
         top, left = below(0, 2 * pad + 1), below(1, 2 * pad + 1)
         crop = padded[top : top + H, left : left + W]
-        if flip and below(2, 2) == 1:
+        mirrored = below(2, 2)
+        if alternate:
+            mirrored = (int(scramble(flip_key, np.array([sample], np.uint64))[0] >> np.uint64(63)) + epoch) % 2
+        if flip and mirrored:
             crop = crop[:, ::-1]
         out[b] = crop
         top, left = below(3, H) - cutout // 2, below(4, W) - cutout // 2

@@ -20,16 +20,18 @@ def path_option(panel: str, help: str, metavar: str = "PATH") -> Any:
     return option(panel, help, parser=nonempty, metavar=metavar)
 
 
-def model_options(texts: Iterable[str]) -> dict[str, Any]:
-    """Keywords of a model's constructor, of --model-option. Raises ConfigError."""
-    return dict(map(_name_and_value, texts))
+def model_options(texts: Iterable[str], of: str = "--model-option") -> dict[str, Any]:
+    """Names and values, such as the keywords of a model's constructor. Raises ConfigError. of: the option."""
+    return dict(_name_and_value(text, of) for text in texts)
 
 
-def _name_and_value(text: str) -> tuple[str, Any]:
+def _name_and_value(text: str, of: str) -> tuple[str, Any]:
     """ "option=B" → ("option", "B"); numbers and true/false are read as such."""
     name, equals, value = text.partition("=")
     if not (name and equals):
-        raise ConfigError(f"--model-option takes NAME=VALUE, such as option=B, not {text!r}")
+        raise ConfigError(
+            f"{of} takes NAME=VALUE, such as {'option=B' if 'model' in of else 'biases=64'}, not {text!r}"
+        )
     try:
         return name, tomllib.loads(f"x = {value}")["x"]
     except (ValueError, RecursionError):  # no TOML, or a number or nesting that its reader cannot take

@@ -49,6 +49,9 @@ def train(
     epochs: Annotated[int | None, option(HOW, "Number of passes over the training images.")] = None,
     steps: Annotated[int | None, option(HOW, "The length of the run in steps, in place of epochs.")] = None,
     batch_size: Annotated[int | None, option(HOW, "Images in a step.")] = None,
+    optimizer: Annotated[
+        str | None, option(HOW, "sgd, adamw, or muon: Muon for filters and SGD for the others.")
+    ] = None,
     lr: Annotated[float | None, option(HOW, "Learning rate at the peak of the schedule.")] = None,
     schedule: Annotated[str | None, option(HOW, "one-cycle, cosine, linear, multi-step or constant.")] = None,
     warmup: Annotated[
@@ -62,6 +65,7 @@ def train(
         ),
     ] = None,
     gamma: Annotated[float | None, option(HOW, "multi-step: the factor on lr at each milestone.")] = None,
+    final_lr: Annotated[float | None, option(HOW, "linear: the last learning rate, as a fraction of the peak.")] = None,
     error_warmup: Annotated[
         float | None, option(HOW, "The factor on lr until the training error is below 80 %, such as 0.1.")
     ] = None,
@@ -74,12 +78,30 @@ def train(
     label_smoothing: Annotated[
         float | None, option(HOW, "Share of each label that is spread over all classes.")
     ] = None,
+    lr_factor: Annotated[
+        list[str] | None,
+        option(
+            HOW, "A factor on lr of filters, head or biases (of norms too), such as biases=64.", metavar="ROLE=FACTOR"
+        ),
+    ] = None,
+    muon_momentum: Annotated[float | None, option(HOW, "Momentum of Muon.")] = None,
+    average: Annotated[
+        str | None, option(HOW, "An average of the weights: ema, or lookahead, whose training goes on from it.")
+    ] = None,
+    tta: Annotated[
+        str | None,
+        option(HOW, "Test-time augmentation, after the last epoch and beside the plain accuracy: flip or views6."),
+    ] = None,
     crop: Annotated[int | None, option(AUGMENTATION, "Pixels of padding before a random crop; 0 for no crop.")] = None,
     reflect: Annotated[
         bool | None, option(AUGMENTATION, "Pad by reflection, not with zeros.", "--reflect/--no-reflect")
     ] = None,
     flip: Annotated[
         bool | None, option(AUGMENTATION, "Flip a random half of the images horizontally.", "--flip/--no-flip")
+    ] = None,
+    alternate: Annotated[
+        bool | None,
+        option(AUGMENTATION, "Flip each image in every other epoch, not at random.", "--alternate/--no-alternate"),
     ] = None,
     cutout: Annotated[
         int | None, option(AUGMENTATION, "Side of the square that is blanked out, in pixels; 0 for none.")
@@ -263,6 +285,8 @@ def _given(params: dict[str, Any]) -> dict[str, Any]:
         given["milestones"] = _numbers(params["milestones"])
     if params["model_option"]:
         given["model_options"] = model_options(params["model_option"])
+    if params["lr_factor"]:
+        given["lr_factors"] = model_options(params["lr_factor"], "--lr-factor")
     return given
 
 

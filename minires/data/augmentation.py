@@ -13,17 +13,19 @@ class Augmentation:
     reflect  pad by reflection, else with the mean colour
     flip     flip a random half of the images horizontally
     cutout   side of a square at a random position that is set to the mean colour; 0: none (DeVries & Taylor 2017)
+    alternate  flip each image in every other epoch, which ones in the first is random (Jordan 2024, §3.7)
 
     The augmentation of a sample is a function of (seed, epoch, sample). Raises ConfigError for a negative number of pixels.
 
     >>> Augmentation(cutout=8)
-    Augmentation(pad=4, reflect=False, flip=True, cutout=8)
+    Augmentation(pad=4, reflect=False, flip=True, cutout=8, alternate=False)
     """
 
     pad: int = 4
     reflect: bool = False
     flip: bool = True
     cutout: int = 0
+    alternate: bool = False
 
     def __post_init__(self) -> None:
         for name in ("pad", "cutout"):

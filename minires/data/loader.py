@@ -80,7 +80,7 @@ class Loader:
     def _batches(self, epoch: int, augment_batch: Callable[..., Any]) -> Iterator[Batch]:
         images, labels = self.dataset.images, self.dataset.labels
         augment = self.augment or NO_AUGMENTATION
-        settings = (augment.pad, augment.reflect, augment.flip, augment.cutout, self.seed, epoch)
+        settings = (augment.pad, augment.reflect, augment.flip, augment.cutout, self.seed, epoch, augment.alternate)
         order = self.order(epoch)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             indices = order[start : start + self.batch_size]

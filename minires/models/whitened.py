@@ -39,6 +39,7 @@ class WhitenedResNet(nn.Module):
         patch = PATCH * PATCH * in_channels
         self.whitening = nn.Conv2d(in_channels, 2 * patch, PATCH)
         self.whitening.weight.requires_grad = False
+        assert self.whitening.bias is not None
         nn.init.zeros_(self.whitening.bias)
         self.stage1, self.stage2, self.stage3 = (
             Stage(inside, outside) for inside, outside in zip([2 * patch, *widths], widths)
@@ -59,7 +60,9 @@ class WhitenedResNet(nn.Module):
         weight = self.whitening.weight
         if images.ndim != 4 or images.shape[1] != weight.shape[1] or min(images.shape[2:]) < PATCH:
             raise ShapeError(f"whiten: images are (N, {weight.shape[1]}, H, W), not of shape {images.shape}")
-        windows = np.lib.stride_tricks.sliding_window_view(images, (PATCH, PATCH), axis=(2, 3))  # (N, C, H, W, PATCH, PATCH)
+        windows = np.lib.stride_tricks.sliding_window_view(
+            images, (PATCH, PATCH), axis=(2, 3)
+        )  # (N, C, H, W, PATCH, PATCH)
         patches = windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, weight.shape[1] * PATCH * PATCH).astype(np.float64)
         variances, vectors = np.linalg.eigh(patches.T @ patches / len(patches))
         filters = (vectors / np.sqrt(variances + LEAST_VARIANCE)).T[::-1]  # the largest variance first
@@ -75,9 +78,7 @@ class Stage(nn.Module):
     recordable = True
 
     def __init__(self, in_channels: int, channels: int) -> None:
-        self.conv1, self.conv2, self.conv3 = (
-            conv3x3(inside, channels) for inside in (in_channels, channels, channels)
-        )
+        self.conv1, self.conv2, self.conv3 = (conv3x3(inside, channels) for inside in (in_channels, channels, channels))
         self.pool = nn.MaxPool2d(2)
         self.norm1, self.norm2, self.norm3 = (unscaled_norm(channels) for _ in range(3))
         for conv in (self.conv1, self.conv2, self.conv3):

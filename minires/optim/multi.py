@@ -25,7 +25,9 @@ class MultiOptimizer(Optimizer):
         known: set[Any] = set()
         for p in self.parameters():
             if p in known:
-                raise ConfigError(f"MultiOptimizer: a parameter of shape {p.shape} is given to two optimizers, or twice")
+                raise ConfigError(
+                    f"MultiOptimizer: a parameter of shape {p.shape} is given to two optimizers, or twice"
+                )
             known.add(p)
 
     @property
@@ -74,7 +76,9 @@ class MultiOptimizer(Optimizer):
         total = len(list(self.parameters()))
         for i in state["state"]:
             if not 0 <= int(i) < total:
-                raise ConfigError(f"MultiOptimizer.load_state_dict: a state of parameter {i}, and there are {total} parameters")
+                raise ConfigError(
+                    f"MultiOptimizer.load_state_dict: a state of parameter {i}, and there are {total} parameters"
+                )
         for optimizer, count in zip(self.optimizers, counts):
             size = len(list(optimizer.parameters()))
             own = {int(i) - start: entry for i, entry in state["state"].items() if start <= int(i) < start + size}

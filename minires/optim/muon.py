@@ -23,8 +23,8 @@ class Muon(Optimizer):
 
     params: as of ``SGD``, each with at least two axes; (O, I, KH, KW) is taken as a matrix of O rows. ns_steps: of the
     Newton–Schulz iteration. scale: of the step, s = 1 ("none"), √max(1, O/I) ("original") or 0.2·√max(O, I) ("match_rms_adamw",
-    with which learning rates and decays of AdamW can be taken), where O × I is the matrix. normalize: before every step w ← w·√O
-    / ‖w‖, of which only a following batch norm takes no notice. Raises ConfigError for settings out of range.
+    with which learning rates and decays of AdamW can be taken), where O × I is the matrix. normalize: before every step
+    w ← w·√O / ‖w‖, which is for filters that a batch norm follows. Raises ConfigError for settings out of range.
     K. Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks" (kellerjordan.github.io/posts/muon); with
     normalize=True and scale="none" the variant of its CIFAR-10 trainings.
     """

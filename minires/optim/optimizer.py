@@ -160,7 +160,8 @@ class Optimizer:
             )
         if array.dtype.kind not in "fiu":
             raise DtypeError(
-                f"{self.name}.load_state_dict: {name} of parameter {i} is of dtype {array.dtype}; it must be an array of numbers"
+                f"{self.name}.load_state_dict: {name} of parameter {i} is of dtype {array.dtype}; it must be an array "
+                "of numbers"
             )
         return array
 

@@ -4,11 +4,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .. import data, kernels, models, optim
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import data, kernels, models
 from ..errors import CheckpointError, ConfigError, MiniresError
 from ..nn import Module
 from ..random import manual_seed
+from .averaging import AVERAGES
 from .checkpoint import Checkpoint
+from .optimization import build_optimizer, build_schedule
 from .recipe import Recipe
 from .trainer import Callback, Trainer
 
@@ -25,10 +30,12 @@ def build_trainer(recipe: Recipe, callbacks: Sequence[Callback] = ()) -> Trainer
     train, test, val = load_data(recipe)
     manual_seed(recipe.seed)
     model = build_model(recipe, train.num_classes)
-    augmentation = data.Augmentation(recipe.crop, recipe.reflect, recipe.flip, recipe.cutout)
+    if hasattr(model, "whiten"):
+        model.whiten(first_images(train))
+    augmentation = data.Augmentation(recipe.crop, recipe.reflect, recipe.flip, recipe.cutout, recipe.alternate)
     train_loader = data.Loader(train, recipe.batch_size, shuffle=True, augment=augmentation, seed=recipe.seed)
     optimizer = build_optimizer(recipe, model)
-    steps = recipe.total_steps(len(train_loader))
+    steps, average = recipe.total_steps(len(train_loader)), AVERAGES[recipe.average]
     return Trainer(
         model,
         train_loader,
@@ -41,7 +48,15 @@ def build_trainer(recipe: Recipe, callbacks: Sequence[Callback] = ()) -> Trainer
         val_loader=evaluation_loader(val, recipe) if val else None,
         callbacks=tuple(callbacks),
         switches=recipe.switches,
+        average=None if average is None else average(model),
+        tta=recipe.tta,
     )
+
+
+def first_images(train: data.Dataset, count: int = 5000) -> NDArray[np.float32]:
+    """The first training images, normalised and not augmented, (N, C, H, W)."""
+    few = train.take(np.arange(min(count, len(train))))
+    return next(iter(data.Loader(few, len(few), shuffle=False, prefetch=0)))[0]
 
 
 def load_data(recipe: Recipe) -> tuple[data.Dataset, data.Dataset, data.Dataset | None]:
@@ -95,52 +110,3 @@ def restore_model(checkpoint: Checkpoint, path: Path) -> tuple[Recipe, Module]:
     except MiniresError as error:
         raise CheckpointError(f"{path}: its weights do not fit its recipe: {error}") from error
     return recipe, model
-
-
-def build_optimizer(recipe: Recipe, model: Module) -> optim.Optimizer:
-    """SGD for the model's parameters."""
-    groups = model.parameters() if recipe.decay_norms else optim.split_decay(model, recipe.weight_decay)
-    return optim.SGD(
-        groups, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
-    )
-
-
-def build_schedule(recipe: Recipe, optimizer: optim.Optimizer, steps: int) -> optim.LRSchedule:
-    """The learning-rate schedule of a run of so many steps; its peak is ``recipe.lr``.
-
-    Raises ConfigError for a warm-up or milestones that do not end before the run does.
-    """
-    schedule = _schedule(recipe, optimizer, steps)
-    return schedule if recipe.error_warmup is None else optim.ErrorWarmup(schedule, recipe.error_warmup)
-
-
-def _schedule(recipe: Recipe, optimizer: optim.Optimizer, steps: int) -> optim.LRSchedule:
-    """The schedule without the warm-up by training error."""
-    warmup = _position("warmup", recipe.warmup, steps)
-    schedule: optim.LRSchedule
-    match recipe.schedule:
-        case "one-cycle":
-            part = recipe.warmup if recipe.warmup < 1 else warmup / steps
-            return optim.OneCycleLR(optimizer, recipe.lr, steps, pct_start=part)
-        case "linear":  # from step -1, where it is 0, so that the first step moves the weights
-            points, factors = ([-1, warmup, steps], [0.0, 1.0, 0.0]) if warmup else ([0, steps], [1.0, 0.0])
-            return optim.PiecewiseLinearLR(optimizer, points, factors)
-        case "cosine":
-            schedule = optim.CosineAnnealingLR(optimizer, steps - warmup)
-        case "multi-step":
-            milestones = [_position("milestones", m, steps) - warmup for m in recipe.milestones]
-            schedule = optim.MultiStepLR(optimizer, milestones, recipe.gamma)
-        case "constant":
-            schedule = optim.MultiStepLR(optimizer, [])
-    return optim.LinearWarmup(schedule, warmup) if warmup else schedule
-
-
-def _position(name: str, given: float, steps: int) -> int:
-    """The step of a point of the schedule that is given as a fraction of the run, or from 1 up as a step."""
-    if given < 1:
-        return round(given * steps)
-    if given >= steps:
-        raise ConfigError(
-            f"{name} has step {given:g}, and the run ends at step {steps}: give fractions of the run, or a longer run"
-        )
-    return int(given)

@@ -1,9 +1,10 @@
 """Checkpoints: safetensors files, written atomically (``minires.files``). Nothing is ever pickled.
 
 Model weights have their plain names (torchvision's), so that any reader of safetensors can use them. The optimizer's state
-has names that begin with ``optimizer/``, a batch that is kept for replay names that begin with ``batch/``. Everything that
-is not an array (the epoch, the recipe) is JSON in one metadata entry, ``minires``: with several entries safetensors would
-write them in random order, and equal checkpoints would be different files.
+has names that begin with ``optimizer/``, a batch that is kept for replay names that begin with ``batch/``, an average of the
+weights names that begin with ``average/``. Everything that is not an array (the epoch, the recipe) is JSON in one metadata
+entry, ``minires``: with several entries safetensors would write them in random order, and equal checkpoints would be different
+files.
 
 That JSON begins with the SHA-256 sum of the whole file, computed with 64 zeros in place of the sum. A byte that has changed
 anywhere, in the header, the weights or the sum itself, is thus detected.
@@ -26,7 +27,7 @@ from ..errors import CheckpointError, DataError
 from ..files import atomic_write, command_line
 from . import metadata
 
-PARTS = ("optimizer", "batch")  # name prefixes of the arrays that are not the model's
+PARTS = ("optimizer", "batch", "average")  # name prefixes of the arrays that are not the model's
 BEFORE_SUM = b'{"__metadata__":{"minires":"{\\"checksum\\": \\"'  # the beginning of the header, which starts at byte 8
 SUM = slice(8 + len(BEFORE_SUM), 8 + len(BEFORE_SUM) + 64)
 
@@ -37,13 +38,15 @@ class Checkpoint:
 
     model: the model's ``state_dict()``. optimizer: the optimizer's ``state_dict()``: nested dicts and lists of ndarrays and
     plain values. info: plain values: the recipe, epoch, step, the schedule's state, minires_version and more (``run.py``).
-    batch: the fields of a ``diagnosis.Batch`` to be replayed (``replay.py``).
+    batch: the fields of a ``diagnosis.Batch`` to be replayed (``replay.py``). average: the state of a WeightAverage, exchanged
+    if the averages predict: the model's weights are always those that predict.
     """
 
     model: dict[str, NDArray]
     optimizer: dict[str, Any] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     batch: dict[str, Any] = field(default_factory=dict)
+    average: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path | str) -> None:
         """Write the file atomically. Equal checkpoints give equal bytes.
@@ -113,6 +116,7 @@ class Checkpoint:
         metadata.check_arrays(model)
         metadata.check_info(info)
         metadata.check_optimizer(trees["optimizer"])
+        metadata.check_average(trees["average"])
         if not isinstance(trees["batch"], dict):
             raise CheckpointError("batch is not a table")
         return cls(model, info=info, **trees)

@@ -169,6 +169,15 @@ def check_optimizer(optimizer: object) -> None:
             _check(group[name], GROUP[name], f"optimizer.param_groups.{i}.{name}")
 
 
+def check_average(average: object) -> None:
+    """Check the types in ``Checkpoint.average``, which may be empty."""
+    if average != {}:
+        _check(average, {"steps": _whole(0, MOST**2), "arrays": TABLE}, "average")
+        assert isinstance(average, dict)
+        for name, array in average["arrays"].items():
+            _check(array, _array("f", "real numbers"), f"average.arrays.{name}")
+
+
 def check_batch(batch: object, classes: int) -> None:
     """Check that ``Checkpoint.batch`` has the fields of a ``diagnosis.Batch`` for a model with so many classes."""
     _check(batch, BATCH, "batch")

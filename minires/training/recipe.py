@@ -20,8 +20,11 @@ from ..errors import ConfigError, brief, nearest
 from ..files import expand_user
 from ..kernels.switches import winograd
 from ..lazy import fusion
+from .averaging import AVERAGES
+from .views import VIEWS
 
 SCHEDULES = {"one-cycle": 0.3, "cosine": 0.0, "linear": 0.2, "multi-step": 0.0, "constant": 0.0}  # name -> usual warmup
+OPTIMIZERS, ROLES = ("sgd", "adamw", "muon"), ("filters", "head", "biases")
 MOST = 2**31 - 1  # of a whole number but the seed: what fits the counters of NumPy and Numba on any system
 MOST_SEED = 2**63 - 1  # as TOML has it
 DEFAULTS, NAMED = (resources.files(__package__) / folder for folder in ("recipes", "named_recipes"))
@@ -49,23 +52,29 @@ class Recipe:
     batch_size: int = 128
     seed: int = 0  # for initialisation, the order of the images and augmentation
     threads: int | None = None  # None: one for each physical core. The result has the same bits for any number
-    # optimizer: SGD
+    optimizer: str = "sgd"  # or "adamw", or "muon": Muon for filters, SGD for the others
     lr: float = 0.1  # the peak of the schedule
+    lr_factors: dict = field(default_factory=dict)  # on lr, by role: "filters", "head", "biases" (of norms too)
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
     decay_norms: bool = False  # apply weight decay to batch norms and biases too
+    muon_momentum: float = 0.6  # momentum is SGD's
     label_smoothing: float = 0.0
+    average: str = "none"  # of the weights: "none", "ema" or "lookahead" (averaging.py)
+    tta: str = "none"  # test-time augmentation after the last epoch: "none", "flip" or "views6" (views.py)
     # schedule
     schedule: str = "one-cycle"
     warmup: float = 0.3  # in which lr rises to its peak: a fraction of the run, or from 1 up a number of steps
     milestones: tuple = (0.5, 0.75)  # multi-step: fractions of the run, or steps, after which lr is multiplied by gamma
     gamma: float = 0.1
+    final_lr: float = 0.0  # linear: where it ends, as a fraction of the peak
     error_warmup: float | None = None  # the factor on lr until the training error is below 80 % (optim.ErrorWarmup)
     # augmentation
     crop: int = 4  # pixels of padding before a random crop; 0: no crop
     reflect: bool = False  # pad by reflection, not with zeros
     flip: bool = True
+    alternate: bool = False  # flip each image in every other epoch, not at random
     cutout: int = 0  # side of the square that is blanked out; 0: none
     # kernels: these change values by rounding errors only
     fusion: bool = True  # fuse the operations of a block where possible; False: run op by op
@@ -81,16 +90,27 @@ class Recipe:
         self._real("lr", above=0)
         self._real("weight_decay", least=0)
         self._real("momentum", least=0, below=1)
+        self._real("muon_momentum", least=0, below=1)
+        self._real("final_lr", least=0, below=1)
+        self._lr_factors()
+        for name, choices in (
+            ("optimizer", OPTIMIZERS),
+            ("average", AVERAGES),
+            ("tta", VIEWS),
+            ("schedule", SCHEDULES),
+        ):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ConfigError(
+                    f"unknown {name} {brief(value)}{nearest(value, choices)}: choose one of {', '.join(choices)}"
+                )
         self._real("label_smoothing", least=0, below=1)
         self._real("gamma", above=0)
         self._real("warmup", least=0, below=MOST)
         if self.error_warmup is not None:
             self._real("error_warmup", above=0, below=1)
-        if self.schedule not in SCHEDULES:
-            raise ConfigError(
-                f"unknown schedule {brief(self.schedule)}{nearest(self.schedule, SCHEDULES)}: "
-                f"choose one of {', '.join(SCHEDULES)}"
-            )
+        if self.alternate and not self.flip:
+            raise ConfigError("alternate says when images are flipped: it goes with flip")
         if self.nesterov and not self.momentum:
             raise ConfigError("nesterov needs a momentum above 0: give one, or switch nesterov off")
         self._positions()
@@ -133,6 +153,15 @@ class Recipe:
                     f"the model option {brief(name)} must be a text, a number below 2^31 or true or false, not {brief(value)}"
                 )
             _check_text("model_options", f"{name}{value}")
+
+    def _lr_factors(self) -> None:
+        for name, value in self.lr_factors.items():
+            if name not in ROLES:
+                raise ConfigError(
+                    f"unknown role {brief(name)} in lr_factors{nearest(name, ROLES)}: there are {', '.join(ROLES)}"
+                )
+            if not is_real(value) or value < 0:
+                raise ConfigError(f"the factor on lr of {name} must be a number from 0 up, not {brief(value)}")
 
     def _whole(self, name: str, least: int) -> None:
         value = getattr(self, name)

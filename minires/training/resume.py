@@ -127,6 +127,10 @@ class Resumed:
                 trainer.model.load_state_dict(self.checkpoint.model)
                 trainer.optimizer.load_state_dict(self.checkpoint.optimizer)
                 trainer.load_state_dict(info)
+                if trainer.average is not None:
+                    trainer.average.load_state_dict(self.checkpoint.average)
+                    if trainer.average.predicts:
+                        trainer.average.exchange()
             except MiniresError as error:
                 raise RunError(f"{self.folder.last} does not fit the model of {self.folder.config}: {error}") from error
             recorder.best_val_acc = info["best_val_acc"]

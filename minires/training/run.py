@@ -233,7 +233,12 @@ class Recorder(Callback):
 
     def checkpoint(self, trainer: Trainer) -> Checkpoint:
         """The Checkpoint of the present state. Raises AnomalyError for weights that are not finite, which are not saved."""
-        state = trainer.model.state_dict()
+        average = trainer.average
+        with trainer.predicting():
+            state = trainer.model.state_dict()
+            if average is not None:  # copies, since the model is about to have other values
+                state = {name: array.copy() for name, array in state.items()}
+            averaged = average.state_dict() if average is not None else {}
         for name, array in state.items():
             if not all_finite(array):
                 epoch = trainer.epoch + (trainer.progress.batches > 0)
@@ -247,7 +252,7 @@ class Recorder(Callback):
             "minires_version": __version__,
             "target": target_kind(),
         }
-        return Checkpoint(state, trainer.optimizer.state_dict(), info)
+        return Checkpoint(state, trainer.optimizer.state_dict(), info, average=averaged)
 
     def summary(self, trainer: Trainer) -> dict[str, Any]:
         """The content of ``summary.json``."""

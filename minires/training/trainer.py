@@ -22,9 +22,12 @@ from ..nn import Module
 from ..optim import LRSchedule, Optimizer
 from ..random import get_rng_state, set_rng_state
 from ..recorded import RecordedPrediction, RecordedStep
+from ..tensor import Tensor
+from .averaging import WeightAverage
 from .diagnosis import QUIET, Batch, diagnose
 from .metrics import Mean
 from .progress import is_watched, print_epoch
+from .views import averaged
 
 
 class Callback:
@@ -75,9 +78,10 @@ class Trainer:
     a length and ``set_epoch``. schedule: its ``step()`` is called after every step; None for a constant learning rate.
     epochs: their total number; steps: in place of it the number of steps, of which the last epoch may have fewer. switches:
     returns a context manager for ``fit``, such as ``Recipe.switches``; None to run in the caller's context. The state of
-    training: the model, the optimizer, the schedule, the random generator, ``epoch`` (complete epochs), ``progress`` (in the
-    next epoch), ``step`` (steps taken), ``history`` (a row of metrics for each epoch). A trainer with the same state continues
-    to the same bits: ``state_dict``.
+    training: the model, the optimizer, the schedule, ``average`` (of the weights, or None), the random generator, ``epoch``
+    (complete epochs), ``progress`` (in the next epoch), ``step`` (steps taken), ``history`` (a row of metrics for each epoch).
+    A trainer with the same state continues to the same bits: ``state_dict``. tta: a name of ``views.VIEWS``, by which the
+    network is evaluated too after the last epoch.
 
     >>> trainer = Trainer(model, train, test, optimizer, epochs=2)       # doctest: +SKIP
     >>> trainer.fit()[-1]["test_acc"]                                    # doctest: +SKIP
@@ -97,6 +101,8 @@ class Trainer:
     epoch: int = 0
     step: int = 0
     switches: Callable[[], AbstractContextManager[object]] | None = None
+    average: WeightAverage | None = None
+    tta: str = "none"
 
     def __post_init__(self) -> None:
         if self.steps is not None:
@@ -110,6 +116,11 @@ class Trainer:
     def finished(self) -> bool:
         """Whether all epochs, or all steps, are complete."""
         return self.epoch >= self.epochs
+
+    @property
+    def total_steps(self) -> int:
+        """The steps of the whole run."""
+        return self.epochs * len(self.train_loader) if self.steps is None else self.steps
 
     @property
     def steps_in_epoch(self) -> int:
@@ -184,17 +195,25 @@ class Trainer:
         mean = progress.mean
         row = {"epoch": self.epoch + 1, "lr": progress.lr, "train_loss": mean.loss, "train_acc": mean.accuracy}
         for split, loader in (("test", self.test_loader), ("val", self.val_loader)):
-            if loader is None:
-                continue
-            result = evaluate(self.model, loader, partial(self._evaluated, split))
-            if self.stopping:
-                return None
-            if not math.isfinite(result.loss):
-                self._find_anomaly_in_evaluation(split, loader)
-            row |= {f"{split}_loss": result.loss, f"{split}_acc": result.accuracy}
+            for tta in ("none",) if self.tta == "none" or self.epoch + 1 < self.epochs else ("none", self.tta):
+                if loader is None:
+                    continue
+                with self.predicting():
+                    result = evaluate(self.model, loader, partial(self._evaluated, split), tta=tta)
+                    if self.stopping:
+                        return None
+                    if not math.isfinite(result.loss):
+                        self._find_anomaly_in_evaluation(split, loader)
+                name = split if tta == "none" else f"{split}_{tta}"
+                row |= {f"{name}_loss": result.loss, f"{name}_acc": result.accuracy}
         row["seconds"] = time.perf_counter() - began
         row["images_per_second"] = mean.images / progress.seconds
         return row
+
+    def predicting(self) -> AbstractContextManager[None]:
+        """Inside, the model has the weights that the run is about: those that are trained, or their averages."""
+        average = self.average
+        return average.exchanged() if average is not None and average.predicts else nullcontext()
 
     def train_step(self, images: NDArray[np.floating], labels: NDArray[np.integer], mean: Mean) -> None:
         """One step: forward, backward, update. Adds the batch to ``mean``.
@@ -213,6 +232,8 @@ class Trainer:
         if self.schedule is not None:
             self.schedule.step(1 - (mean.correct - right) / len(labels))
         self.step += 1
+        if self.average is not None:
+            self.average.step(self.step / self.total_steps)
 
     def _gradients(self, images: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Forward and backward pass: the loss, a 0-d array, and the logits (N, K)."""
@@ -259,12 +280,17 @@ class Trainer:
 
 
 def evaluate(
-    model: Module, loader: Loader, on_batch: Callable[[Mean], object] | None = None, mean: Mean | None = None
+    model: Module,
+    loader: Loader,
+    on_batch: Callable[[Mean], object] | None = None,
+    mean: Mean | None = None,
+    tta: str = "none",
 ) -> Mean:
     """The metrics.Mean of ``model`` over ``loader``, in evaluation mode, without gradients and without label smoothing.
 
     on_batch(mean) is called after each batch; it stops the evaluation by returning False. mean: the Mean to add to, such as
-    a metrics.Confusion. Afterwards every module is in its previous mode.
+    a metrics.Confusion. tta: the views of an image whose predictions are averaged, a name of ``views.VIEWS``. Afterwards every
+    module is in its previous mode.
     """
     modes = [(module, module.training) for module in model.modules()]
     mean = Mean() if mean is None else mean
@@ -273,8 +299,8 @@ def evaluate(
         predict = RecordedPrediction(model)
         with no_grad(), np.errstate(**QUIET):
             for images, labels in loader:
-                logits = predict(images)
-                mean.add(cross_entropy(logits, labels).item(), logits.numpy(), labels)
+                logits = averaged(lambda view: predict(view).numpy(), images, tta)
+                mean.add(cross_entropy(Tensor(logits), labels).item(), logits, labels)
                 if on_batch is not None and on_batch(mean) is False:
                     break
     finally:

@@ -65,5 +65,7 @@ def test_settings_that_cannot_work(settings, says):
 
 
 def test_a_group_with_a_setting_of_another_optimizer():
-    with pytest.raises(ConfigError, match="AdamW: unknown setting 'momentum' .*; there are lr, betas, eps, weight_decay"):
+    with pytest.raises(
+        ConfigError, match=r"AdamW: unknown setting 'momentum' .*; there are lr, betas, eps, weight_decay"
+    ):
         AdamW([{"params": params(), "momentum": 0.9}])

@@ -83,9 +83,7 @@ def test_the_variant_with_normalised_weights(nesterov):
     """As the public code for CIFAR-10 has it: v ← μv + g, w ← w·√O / ‖w‖, w ← w - lr · orthogonal(g + μv), 3 iterations."""
     for array in matrices():
         w, v, expected = nn.Parameter(array.copy()), 0.0, array.copy()
-        optimizer = Muon(
-            [w], 0.24, 0.6, weight_decay=0.0, ns_steps=3, scale="none", normalize=True, nesterov=nesterov
-        )
+        optimizer = Muon([w], 0.24, 0.6, weight_decay=0.0, ns_steps=3, scale="none", normalize=True, nesterov=nesterov)
         for step in range(3):
             give_grads([w], step)
             g = w.grad
@@ -157,19 +155,22 @@ def test_states_that_do_not_fit():
     with pytest.raises(ConfigError, match="a state of parameter 2, and there are 2 parameters"):
         both.load_state_dict({**state, "state": {2: {}}})
     before = copy.deepcopy(state)
-    with pytest.raises(ConfigError, match="SGD.load_state_dict: 'step' of parameter 0 is of another optimizer"):
+    with pytest.raises(ConfigError, match=r"SGD.load_state_dict: 'step' of parameter 0 is of another optimizer"):
         both.load_state_dict({**state, "state": {0: {"momentum_buffer": np.zeros((5, 4, 3, 3))}, 1: {"step": 1}}})
     for i, entry in before["state"].items():
         np.testing.assert_array_equal(both.state_dict()["state"][i]["momentum_buffer"], entry["momentum_buffer"])
+    groups = [{k: v for k, v in group.items() if k != "ns_steps"} for group in state["param_groups"]]
     with pytest.raises(ConfigError, match="a parameter group without 'ns_steps'"):
-        groups = [{k: v for k, v in group.items() if k != "ns_steps"} for group in state["param_groups"]]
         both.load_state_dict({**state, "param_groups": groups})
 
 
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda w, b: Muon([w, b]), r"a parameter of shape \(7,\) is no matrix: give it to another optimizer, such as SGD"),
+        (
+            lambda w, b: Muon([w, b]),
+            r"a parameter of shape \(7,\) is no matrix: give it to another optimizer, such as SGD",
+        ),
         (lambda w, b: Muon([w], momentum=1.0), "momentum is a number from 0 up and below 1, not 1.0"),
         (lambda w, b: Muon([w], ns_steps=0), "ns_steps is a whole number from 1 to 99, not 0"),
         (lambda w, b: Muon([w], scale="adam"), "scale is one of none, original, match_rms_adamw, not 'adam'"),
