@@ -20,7 +20,7 @@ from .resnet_cifar import checked_width
 
 PATCH = 2  # pixels along a side of the patches
 LEAST_VARIANCE = 5e-4  # is added to the patches' variances
-SCALE = 1 / 9  # of the logits, so that training begins with small ones
+SCALE = 1 / 9  # of the classifier's first weights, so that training begins with small logits
 
 
 class WhitenedResNet(nn.Module):
@@ -37,7 +37,7 @@ class WhitenedResNet(nn.Module):
     ) -> None:
         widths = [checked_width(width) for width in (width1, width2, width3)]
         patch = PATCH * PATCH * in_channels
-        self.whitening = nn.Conv2d(in_channels, 2 * patch, PATCH)
+        self.whitening = conv3x3(in_channels, 2 * patch, bias=True)  # of which PATCH × PATCH taps are not zero
         self.whitening.weight.requires_grad = False
         assert self.whitening.bias is not None
         nn.init.zeros_(self.whitening.bias)
@@ -45,11 +45,12 @@ class WhitenedResNet(nn.Module):
             Stage(inside, outside) for inside, outside in zip([2 * patch, *widths], widths)
         )
         self.fc = nn.Linear(widths[-1], num_classes, bias=False)
+        self.fc.weight.data *= SCALE
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.whitening(F.pad(x, (0, PATCH - 1, 0, PATCH - 1))))
+        x = F.relu(self.whitening(x))
         x = self.stage3(self.stage2(self.stage1(x)))
-        return self.fc(F.flatten(F.global_max_pool2d(x), 1)) * SCALE
+        return self.fc(F.flatten(F.global_max_pool2d(x), 1))
 
     def whiten(self, images: NDArray[np.floating]) -> None:
         """Set the first layer's weights from normalised images (N, in_channels, H, W): [1], §3.2.
@@ -66,9 +67,10 @@ class WhitenedResNet(nn.Module):
         patches = windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, weight.shape[1] * PATCH * PATCH).astype(np.float64)
         variances, vectors = np.linalg.eigh(patches.T @ patches / len(patches))
         filters = (vectors / np.sqrt(variances + LEAST_VARIANCE)).T[::-1]  # the largest variance first
-        whole = np.concatenate([filters, -filters]).reshape(weight.shape)
-        new = np.empty_like(weight.data)
-        new[...] = whole
+        new = np.zeros_like(weight.data)
+        new[:, :, 1 : 1 + PATCH, 1 : 1 + PATCH] = np.concatenate([filters, -filters]).reshape(
+            -1, new.shape[1], PATCH, PATCH
+        )
         weight.data = new
 
 

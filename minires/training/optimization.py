@@ -44,12 +44,15 @@ def role(p: Tensor) -> str:
 
 
 def _groups(recipe: Recipe, params: Iterable[Tensor]) -> list[Group]:
-    """Parameter groups by weight decay and learning rate; those that decay first."""
+    """Parameter groups by weight decay and learning rate; those that decay first.
+
+    Where a learning rate has a factor, the decay is divided by it: a step takes the same part of all weights that decay.
+    """
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for p in sorted(params, key=lambda p: 0 if recipe.decay_norms else p.ndim <= 1):
-        decays = recipe.decay_norms or p.ndim > 1
-        key = recipe.weight_decay if decays else 0.0, recipe.lr * recipe.lr_factors.get(role(p), 1.0)
-        groups.setdefault(key, []).append(p)
+        factor, decays = recipe.lr_factors.get(role(p), 1.0), recipe.decay_norms or p.ndim > 1
+        decay = recipe.weight_decay / factor if decays and factor else 0.0
+        groups.setdefault((decay, recipe.lr * factor), []).append(p)
     return [{"params": own, "weight_decay": decay, "lr": lr} for (decay, lr), own in groups.items()]
 
 

@@ -31,16 +31,20 @@ def run(kernel, images, indices, dtype=np.float32, mean=MEAN, std=STD, **setting
     cutout=st.integers(0, 14),
     reflect=st.booleans(),
     flip=st.booleans(),
+    alternate=st.booleans(),
     seed=st.integers(-3, 2**70),
     epoch=st.integers(0, 1000),
     dtype=st.sampled_from([np.float32, np.float64]),
 )
-def test_compiled_and_reference_give_the_same_bits(size, channels, pad, cutout, reflect, flip, seed, epoch, dtype):
+def test_compiled_and_reference_give_the_same_bits(
+    size, channels, pad, cutout, reflect, flip, alternate, seed, epoch, dtype
+):
     images = some_images(5, size, channels)
     if reflect:
         pad = min(pad, min(size) - 1)
     mean, std = np.linspace(0.3, 0.6, channels), np.linspace(0.2, 0.4, channels)
     how = {"pad": pad, "cutout": cutout, "reflect": reflect, "flip": flip, "seed": seed, "epoch": epoch}
+    how["alternate"] = alternate
     results = [run(kernel, images, [4, 0, 4, 2], dtype, mean, std, **how) for kernel in (augment, reference)]
     np.testing.assert_array_equal(*results)
 
@@ -70,6 +74,19 @@ class TestMeaning:
         seen = [run(kernel, images, [0], flip=True, epoch=epoch)[0].tobytes() for epoch in range(200)]
         assert set(seen) == {plain.tobytes(), plain[:, ::-1].tobytes()}
         assert 70 < seen.count(plain.tobytes()) < 130
+
+    def test_alternating_flips(self, kernel):
+        """Each image in every other epoch: a random half in epoch 0, the others in epoch 1, and so on."""
+        images = some_images(200, (4, 4))
+        plain = run(kernel, images, np.arange(200))
+        flipped = []
+        for epoch in range(4):
+            found = run(kernel, images, np.arange(200), flip=True, alternate=True, epoch=epoch, seed=5)
+            flipped.append([not np.array_equal(x, y) for x, y in zip(plain, found)])
+            assert all(np.array_equal(y, x[:, ::-1] if f else x) for f, x, y in zip(flipped[-1], plain, found))
+        assert 70 < sum(flipped[0]) < 130
+        assert flipped[1] == [not f for f in flipped[0]]
+        assert flipped[2:] == flipped[:2]
 
     @pytest.mark.parametrize("side", [1, 2, 3, 4, 12])
     def test_cutout_blanks_one_square(self, kernel, side):

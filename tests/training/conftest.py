@@ -1,9 +1,11 @@
 import pytest
+from runs import TIMES
 
 import minires as mr
 from minires.data import Augmentation, Loader, shapes
+from minires.files import atomic_write
 from minires.optim import SGD, OneCycleLR
-from minires.training import Trainer
+from minires.training import Trainer, build, run
 
 TRAIN, TEST, BATCH = 48, 20, 16
 
@@ -14,6 +16,18 @@ collect_ignore = ["conftest.py"]  # else pytest takes it for a module of doctest
 def tiny():
     """A handful of the built-in images: (training set, test set)."""
     return shapes(0, train=TRAIN, test=TEST)
+
+
+@pytest.fixture
+def small_runs(monkeypatch, tiny):
+    """Runs on a handful of images, with curves that are quickly drawn."""
+
+    def draw(rows, path, title):
+        with atomic_write(path) as file:
+            file.write(repr((title, [{**row, **TIMES} for row in rows])).encode())
+
+    monkeypatch.setattr(build.data, "load", lambda name, data_dir, seed: tiny)
+    monkeypatch.setattr(run, "draw_curves", draw)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A run that is stopped or dies, at any moment, and goes on, ends with the bits of one that never stopped."""
 
-import json
 import os
 import shutil
 import stat
@@ -8,65 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from runs import RECIPE, begin, contents, go_on
 from stop_at import StopAt
 
 import minires as mr
 from minires import data, nn
 from minires.errors import ConfigError, DataError, RunError
-from minires.files import atomic_write
 from minires.lock import FolderLock
-from minires.training import Callback, Recipe, Recorder, Resumed, RunFolder, build_trainer, load_run, read_metrics
+from minires.training import Callback, Recipe, Resumed, RunFolder, load_run
 from minires.training import build as build_module
-from minires.training import run as run_module
 from minires.training.checkpoint import Checkpoint
 
-RECIPE = Recipe(epochs=2, batch_size=16, lr=0.05, val=8)  # 3 steps an epoch
-TIMES = {"seconds": 0, "images_per_second": 0}
+pytestmark = pytest.mark.usefixtures("small_runs")
 
 
 class Crash(BaseException):
     """The process is gone: nothing cleans up."""
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch, tiny):
-    """Few images, and curves that are quickly drawn."""
-
-    def draw(rows, path, title):
-        with atomic_write(path) as file:
-            file.write(repr((title, [{**row, **TIMES} for row in rows])).encode())
-
-    monkeypatch.setattr(build_module.data, "load", lambda name, data_dir, seed: tiny)
-    monkeypatch.setattr(run_module, "draw_curves", draw)
-
-
-def begin(path, recipe=RECIPE, *callbacks, **more):
-    trainer = build_trainer(recipe)
-    with RunFolder.create(recipe, path) as folder:
-        trainer.callbacks = (Recorder(folder, recipe, **more), *callbacks)
-        trainer.fit()
-    return trainer
-
-
-def go_on(path, *callbacks, settings=None, more_epochs=0):
-    with RunFolder.open(path) as folder:
-        run = Resumed(folder, settings, more_epochs)
-        if run.nothing_to_do:
-            return None
-        trainer = run.trainer()
-        trainer.callbacks += callbacks
-        trainer.fit()
-    return trainer
-
-
-def contents(path):
-    """What must be the same of two runs: all bytes but the times."""
-    path = Path(path)
-    found = {p.name: p.read_bytes() for p in path.iterdir() if p.name not in (".lock", "curves.png")}
-    rows = [{**row, **TIMES} for row in read_metrics(path / "metrics.jsonl")]
-    found |= {"metrics.jsonl": rows, "curves.png": (path / "curves.png").exists()}
-    found["summary.json"] = {**json.loads(found["summary.json"]), "wall_seconds": 0}
-    return found
 
 
 @pytest.fixture(scope="module")

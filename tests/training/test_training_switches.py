@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from runs import RECIPE, begin, contents, go_on
 from stop_at import StopAt
-from test_resume import RECIPE, begin, contents, go_on, small  # noqa: F401  (a fixture that every test here uses)
 
 import minires as mr
 from minires.errors import AnomalyError, ConfigError, RunError
@@ -16,6 +16,8 @@ from minires.kernels.switches import uses_winograd
 from minires.lazy import is_fusing
 from minires.training import Callback, Recipe, Resumed, RunFolder, build_trainer, load_run
 from minires.training.checkpoint import Checkpoint
+
+pytestmark = pytest.mark.usefixtures("small_runs")
 
 OFF = replace(RECIPE, fusion=False, winograd=False)
 REPLAY = sys.modules["minires.training.replay"]  # minires.training has a function of that name
