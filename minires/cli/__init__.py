@@ -9,6 +9,7 @@ import typer
 from . import help as texts
 from .cache import app as cache
 from .commands import Commands
+from .compare import compare
 from .data import app as data
 from .doctor import doctor
 from .encoding import make_encodable
@@ -18,6 +19,7 @@ from .explain import explain
 from .gradcheck import gradcheck
 from .lab import app as lab
 from .replay import replay
+from .sweep import sweep
 from .train import train
 from .warmup import warmup
 
@@ -30,6 +32,8 @@ app = typer.Typer(
     cls=Commands,
 )
 app.command(help=texts.TRAIN)(train)
+app.command(help=texts.SWEEP)(sweep)
+app.command(help=texts.COMPARE)(compare)
 app.command("eval", help=texts.EVAL)(evaluate)
 app.command(help=texts.REPLAY)(replay)
 app.command(help=texts.GRADCHECK)(gradcheck)

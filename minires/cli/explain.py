@@ -9,14 +9,13 @@ import typer
 
 from ..errors import ConfigError, plural
 from .errors import Debug
+from .options import check_picture
 from .paths import nonempty
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..nn import Module
-
-PICTURES = (".png", ".svg", ".pdf")
 
 
 def explain(
@@ -51,8 +50,8 @@ def explain(
     from . import display
     from .lab import print_table
 
-    if plot is not None and plot.suffix.lower() not in PICTURES:
-        raise ConfigError(f"{plot} is not the name of a picture: it must end in {', '.join(PICTURES)}")
+    if plot is not None:
+        check_picture(plot)
     if not 1 <= batch_size <= 256:
         raise ConfigError(f"batch_size must be a whole number from 1 to 256, not {batch_size}")
     if image_size is not None and not 1 <= image_size <= 1024:

@@ -26,6 +26,30 @@ Ctrl-C ends the step, saves everything and says how to resume. A run that was ki
 `minires train --recipe runs/resnet8-shapes-1/config.toml --seed 1` repeats a run with another seed
 """
 
+SWEEP = """\
+Train the combinations of some settings, each with several seeds, one after another; then a table: mean ± standard deviation.
+
+A setting is named as in `config.toml`. When the same is said again, what is complete is left alone and what was stopped goes
+on. A run that diverges is reported, and the others are trained. Settings are chosen on held-out images (`--set val=5000`),
+never on the test set.
+
+`minires sweep` trains the small network with the seeds 0, 1 and 2
+
+`minires sweep --recipe he2015 --data-dir ~/cifar --set model=resnet20,resnet32 --seeds 0-4`
+
+`minires sweep --dataset cifar10 --set lr=0.1,0.2,0.4 --set batch_size=128,256 --set val=5000 --out runs/lr`
+
+`minires compare runs/lr` draws the curves of all its runs
+"""
+
+COMPARE = """\
+The curves of several runs in one picture, and a table of them.
+
+`minires compare runs/resnet20-cifar10-1 runs/resnet20-cifar10-2`
+
+`minires compare runs/lr --plot lr.png` takes all the runs in a folder, such as those of `minires sweep`
+"""
+
 EVAL = """\
 Test accuracy of a trained network, class by class, with the settings of fusion and Winograd that it was trained with.
 

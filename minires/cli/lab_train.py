@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ..errors import ConfigError
 from ..lab.networks import EPOCHS, NETWORKS, recipe
 from .errors import Debug
 from .options import option, path_option
 from .paths import DOWNLOADS, command_line
-from .train import RUN, WHAT, fit, new_run, resumed_run
-
-if TYPE_CHECKING:
-    from ..training import Recipe
-    from .display import PlainConsole
+from .runs import train_in
+from .train import RUN, WHAT
 
 
 def train(
@@ -49,32 +44,11 @@ def train(
     for i, (name, its) in enumerate(wanted.items()):
         if not quiet:
             console.print(f"{name}, {i + 1} of {len(wanted)}")
-        code = _train(its, out / name, console, quiet)
+        code = train_in(out / name, its, console, quiet)
         if code:
             again = command_line("minires", "lab", "train", *(names or []), "--out", out)
             console.print(f"To train the networks that are left too, say the same again: {again} …")
             return code
         if not quiet:
             console.print()
-    return 0
-
-
-def _train(wanted: Recipe, path: Path, console: PlainConsole, quiet: bool) -> int:
-    """Begin, go on with or skip a run. Returns the exit code."""
-    from ..training import Recipe, RunFolder
-    from ..training.resume import MAY_DIFFER, describe, differences
-
-    folder = RunFolder(path)
-    if not folder.config.exists():
-        return fit(new_run(wanted, path, console, quiet), console, quiet)
-    if not folder.summary.exists():
-        given = {name: value for name, value in asdict(wanted).items() if value is not None}
-        return fit(resumed_run(path, given, console, quiet), console, quiet)
-    found = Recipe.read(folder.config)
-    others = [name for name in differences(found, wanted) if name not in MAY_DIFFER]
-    if others:
-        raise ConfigError(
-            f"{path} was trained with other settings ({describe(others, found, wanted)}): choose another folder with --out"
-        )
-    console.print(f"{path} is complete")
     return 0

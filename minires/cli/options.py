@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -18,6 +19,15 @@ def option(panel: str, help: str, *names: str, **more: Any) -> Any:
 def path_option(panel: str, help: str, metavar: str = "PATH") -> Any:
     """An option that takes a path."""
     return option(panel, help, parser=nonempty, metavar=metavar)
+
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def check_picture(path: Path) -> None:
+    """Raise ConfigError for a name that is not a picture's."""
+    if path.suffix.lower() not in PICTURES:
+        raise ConfigError(f"{path} is not the name of a picture: it must end in {', '.join(PICTURES)}")
 
 
 def model_options(texts: Iterable[str], of: str = "--model-option") -> dict[str, Any]:

@@ -1,0 +1,92 @@
+"""Several runs side by side: their curves in one picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, plural
+from ..figures import new_figure
+from .metrics import read_metrics
+from .recipe import Recipe
+from .run import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_RUNS = 100
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")  # Okabe & Ito 2008
+LINES = ("-", "--", ":", "-.")
+
+Rows = Sequence[dict[str, Any]]
+
+
+def runs_in(paths: Sequence[Path]) -> dict[str, RunFolder]:
+    """The runs of these folders, and those inside the ones that are no runs themselves; by the shortest names that differ.
+
+    Raises ConfigError for a folder without runs that have finished an epoch, and for too many.
+    """
+    found: dict[Path, RunFolder] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise ConfigError(f"there is no folder {path}: give the folders of runs, or a folder that holds some")
+        own = [path] if (path / "config.toml").is_file() else sorted(p.parent for p in path.rglob("config.toml"))
+        own = [run for run in own if (run / "metrics.jsonl").is_file() and (run / "metrics.jsonl").stat().st_size]
+        if not own:
+            raise ConfigError(f"{path} holds no run that has finished an epoch")
+        found |= {run.resolve(): RunFolder(run) for run in own}
+    if len(found) > MOST_RUNS:
+        raise ConfigError(f"{plural(len(found), 'run')} are more than can be told apart: compare at most {MOST_RUNS}")
+    return dict(zip(_names(list(found)), found.values()))
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The last parts of paths, as few as make them differ."""
+    for count in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-count:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
+
+
+def table(runs: Mapping[str, RunFolder]) -> tuple[list[str], list[list[str]]]:
+    """(heads, rows): a row for each run, with its settings that differ between them, in the order of test accuracy."""
+    recipes = {name: Recipe.read(run.config) for name, run in runs.items()}
+    varied = [
+        key
+        for key in _settings(next(iter(recipes.values())))
+        if len({repr(_settings(r)[key]) for r in recipes.values()}) > 1
+    ]
+    histories = {name: read_metrics(run.metrics) for name, run in runs.items()}
+    splits = [s for s in ("train", "val", "test") if any(f"{s}_acc" in rows[-1] for rows in histories.values())]
+    rows = []
+    for name, history in sorted(histories.items(), key=lambda item: -(item[1][-1].get("test_acc") or 0)):
+        last, settings = history[-1], _settings(recipes[name])
+        minutes = sum(row["seconds"] for row in history) / 60
+        accuracies = [f"{last[f'{s}_acc']:.2%}" if last.get(f"{s}_acc") is not None else "–" for s in splits]
+        rows.append([name, *(str(settings[key]) for key in varied), str(last["epoch"]), *accuracies, f"{minutes:.1f}"])
+    return ["run", *varied, "epochs", *(f"{s} acc" for s in splits), "minutes"], rows
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    return {key: value for key, value in vars(recipe).items() if key not in ("data_dir", "threads", "epochs")}
+
+
+def draw(runs: Mapping[str, RunFolder]) -> "Figure":
+    """The training losses and test accuracies of runs by epoch, in one picture."""
+    figure = new_figure(figsize=(11, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for i, (name, run) in enumerate(runs.items()):
+        rows = read_metrics(run.metrics)
+        look: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % len(LINES)]}
+        epochs = [row["epoch"] for row in rows]
+        marker = "o" if len(rows) <= 30 else ""
+        left.plot(epochs, [row["train_loss"] for row in rows], marker=marker, markersize=3, **look)
+        accuracies = [100 * row["test_acc"] for row in rows]
+        right.plot(epochs, accuracies, marker=marker, markersize=3, label=f"{name}: {accuracies[-1]:.2f} %", **look)
+    for axes, what in ((left, "training loss (nats)"), (right, "test accuracy (%)")):
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(what)
+        axes.grid(color="0.9")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(loc="outside right upper", fontsize=8)
+    return figure

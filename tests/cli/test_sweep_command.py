@@ -1,0 +1,101 @@
+import re
+
+import pytest
+
+from minires.training import Checkpoint, Recipe, read_metrics
+
+
+@pytest.fixture
+def small(cifar):
+    """The words of a sweep that is a matter of seconds."""
+    return ["sweep", "--dataset", "cifar10", "--data-dir", cifar, "--set", "model=resnet8", "--set", "epochs=2"]
+
+
+def test_trains_all_runs_and_prints_their_means(minires, small, tmp_path):
+    words = [*small, "--set", "lr=0.01,0.1", "--set", "val=8", "--seeds", "0-1", "--out", "out", "--threads", 1]
+    code, out, err = minires(*words)
+    assert (code, err) == (0, "")
+    runs = sorted(path.parent for path in tmp_path.rglob("summary.json"))
+    assert [str(run.relative_to(tmp_path / "out/model=resnet8/epochs=2")) for run in runs] == [
+        f"lr={lr}/val=8/seed-{seed}" for lr in ("0.01", "0.1") for seed in (0, 1)
+    ]
+    recipe = Recipe.read(runs[-1] / "config.toml")
+    assert (recipe.lr, recipe.seed, recipe.epochs, recipe.val) == (0.1, 1, 2, 8)
+    last = [read_metrics(run / "metrics.jsonl")[-1]["test_acc"] for run in runs[2:]]
+    row = next(line for line in out.splitlines() if re.match(r"resnet8 +2 +0.1 ", line))
+    assert f"{100 * sum(last) / 2:.2f} ± " in row
+    assert "Choose by val acc" in out
+
+    before = [(run / "last.safetensors").read_bytes() for run in runs]
+    code, out, _ = minires(*words)
+    assert code == 0
+    assert out.count("is complete") == 4
+    assert [(run / "last.safetensors").read_bytes() for run in runs] == before
+    code, _, err = minires(*words, "--recipe", "long")
+    assert code == 2
+    assert "was trained with other settings" in err
+
+
+def test_goes_on_with_a_run_that_was_stopped(minires, small, tmp_path, monkeypatch):
+    words = [*small, "--seeds", "0", "--threads", 1]
+    assert minires(*words, "--out", "whole")[0] == 0
+    assert minires(*words, "--out", "stopped")[0] == 0
+    (tmp_path / "stopped/model=resnet8/epochs=2/seed-0/summary.json").unlink()
+    code, out, _ = minires(*words, "--out", "stopped")
+    assert code == 0
+    assert "Going on with stopped/model=resnet8/epochs=2/seed-0" in out
+    run = "model=resnet8/epochs=2/seed-0/last.safetensors"
+    models = [Checkpoint.load(tmp_path / name / run).model for name in ("whole", "stopped")]
+    assert all((models[0][name] == models[1][name]).all() for name in models[0])
+
+
+def test_a_run_that_diverges_does_not_end_the_sweep(minires, small):
+    code, out, _ = minires(*small, "--set", "lr=1e25,0.1", "--seeds", "0", "--threads", 1, "--out", "out")
+    assert code == 1
+    assert re.search(r"error: .*(is nan|not finite)", out)
+    rows = {line.split()[2]: line.split() for line in out.splitlines() if line.startswith("resnet8")}
+    assert rows["1e+25"][3:6] == ["0", "of", "1"]
+    assert rows["0.1"][3] == "1"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--set", "lr"), "--set takes NAME=VALUE,VALUE…, such as lr=0.1,0.2, not 'lr'"),
+        (("--set", "learning_rate=1"), "a sweep over 'learning_rate': unknown setting"),
+        (("--set", "seed=1,2"), "a sweep over 'seed': seeds are given by --seeds"),
+        (("--seeds", "x"), "--seeds takes whole numbers such as 0,1,2 or 0-2, not 'x'"),
+        (("--recipe", "he2016"), "there is no recipe 'he2016' (did you mean he2015?)"),
+    ],
+)
+def test_bad_input(minires, words, message, tmp_path):
+    code, _, err = minires("sweep", *words)
+    assert code == 2
+    assert message in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_compare(minires, small, tmp_path):
+    assert minires(*small, "--seeds", "0,1", "--threads", 1, "--out", "out", "--quiet")[0] == 0
+    run = tmp_path / "out/model=resnet8/epochs=2/seed-0"
+    code, out, err = minires("compare", run, "out", "--plot", "both.svg")
+    assert (code, err) == (0, "")
+    heads, first, second, drawn = out.splitlines()
+    assert heads.split() == ["run", "seed", "epochs", "train", "acc", "test", "acc", "minutes"]
+    rows = {row.split()[0]: row.split() for row in (first, second)}
+    assert set(rows) == {"seed-0", "seed-1"}
+    last = read_metrics(run / "metrics.jsonl")[-1]
+    assert rows["seed-0"][1:5] == ["0", "2", f"{last['train_acc']:.2%}", f"{last['test_acc']:.2%}"]
+    assert drawn == "drawn in both.svg"
+    picture = (tmp_path / "both.svg").read_text()
+    assert "test accuracy" in picture or "<path" in picture
+    for words, message in (
+        (("nowhere",), "there is no folder nowhere"),
+        ((tmp_path / "out/model=resnet8/epochs=2/seed-0", "--plot", "x.bmp"), "is not the name of a picture"),
+    ):
+        code, _, err = minires("compare", *words)
+        assert code == 2
+        assert message in err
+    (tmp_path / "empty").mkdir()
+    code, _, err = minires("compare", "empty")
+    assert (code, "empty holds no run that has finished an epoch" in err) == (2, True)
