@@ -13,6 +13,8 @@ Ctrl-C ends the step, saves everything and says how to resume. A run that was ki
 
 `minires train --model preresnet20 --schedule multi-step --milestones 0.5,0.75`
 
+`minires train --recipe he2015 --dry-run` says how long that would take here, and how much memory
+
 `minires train --val 2000` saves the best epoch too, in `best.safetensors`
 
 `minires train --no-fusion --no-winograd` runs op by op, with direct convolutions

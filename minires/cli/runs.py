@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AnomalyError, ConfigError, RunError, plural
+from .cost import refuse_what_does_not_fit
 from .paths import command_line
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def new_run(
     with display.spinner(console, f"loading {recipe.dataset} …", quiet):
         trainer = build_trainer(recipe)
         kernels.load()  # before the folder is created, since this may fail
+        refuse_what_does_not_fit(trainer)
     with RunFolder.create(recipe, out) as folder:
         trainer.callbacks = (Recorder(folder, recipe),)
         yield trainer, recipe, folder

@@ -140,6 +140,10 @@ def train(
     out: Annotated[Path | None, path_option(RUN, "The run's folder; by default runs/MODEL-DATASET-N.")] = None,
     resume: Annotated[Path | None, path_option(RUN, "Resume the run in this folder.", metavar="RUN")] = None,
     more_epochs: Annotated[int | None, option(RUN, "With --resume: number of epochs to add to the run.")] = None,
+    dry_run: Annotated[
+        bool,
+        option(RUN, "Print what the run would cost (memory, minutes), from a few steps here, and stop.", "--dry-run"),
+    ] = False,
     quiet: Annotated[bool, option(RUN, "Print only the last line.", "--quiet", "-q")] = False,
     debug: Debug = False,
 ) -> int:
@@ -148,10 +152,21 @@ def train(
 
     console = display.console()
     if resume is not None:
+        if dry_run:
+            raise ConfigError("--dry-run is of a new run: leave --resume out")
         return fit(_resumed(context.params, console), console, quiet)
     if more_epochs is not None:
         raise ConfigError("--more-epochs is for a run that is there already: name it with --resume, or say --epochs")
-    return fit(new_run(recipe_of(recipe, _given(context.params)), out, console, quiet), console, quiet)
+    wanted = recipe_of(recipe, _given(context.params))
+    if dry_run:
+        from ..training import build_trainer
+        from .cost import preview
+
+        with display.spinner(console, f"loading {wanted.dataset} …", quiet):
+            trainer = build_trainer(wanted)
+        preview(trainer, wanted, console)
+        return 0
+    return fit(new_run(wanted, out, console, quiet), console, quiet)
 
 
 def _resumed(params: dict[str, Any], console: PlainConsole) -> Start:

@@ -1,0 +1,182 @@
+"""What a run will cost: ``minires train --dry-run``, and the refusal of a run for which there is no memory."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ..errors import ConfigError, plural
+
+if TYPE_CHECKING:
+    from ..nn import Module
+    from ..training import Recipe, Trainer
+    from .display import PlainConsole
+
+FEW = 8, 16  # images in the steps that tell how much memory a step takes
+LARGE = 1 << 20  # pixels in a batch, from which memory is looked at before a run begins
+SECONDS = 6.0  # for timing steps
+STEPS = 12  # that are timed, at most
+MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+
+
+class Memory(NamedTuple):
+    """Bytes of a step: what any number of images takes, and each image more."""
+
+    fixed: float
+    per_image: float
+
+    def of(self, images: int) -> float:
+        return self.fixed + images * self.per_image
+
+    def most_images(self, available: float) -> int:
+        """The images in the largest batch that fits."""
+        return max(0, int((available - self.fixed) / self.per_image))
+
+
+def memory_of(model: Module, image_shape: tuple[int, ...]) -> Memory:
+    """Measured in two steps of few images on a copy of the model. image_shape: (C, H, W)."""
+    from ..kernels.runtime.memory_pool import Arena, using
+    from ..recorded import RecordedStep, recording
+
+    model, used = copy.deepcopy(model), []
+    state = sum(p.data.nbytes for p in model.parameters())
+    step = RecordedStep(model.train())
+    for images in FEW:
+        batch = np.zeros((images, *image_shape[1:], image_shape[0]), np.float32).transpose(0, 3, 1, 2)
+        arena = Arena()
+        with using(arena), recording(False):
+            step(batch, np.zeros(images, np.int64))
+        used.append(arena.most_used + batch.nbytes)
+    per_image = max(1.0, (used[1] - used[0]) / (FEW[1] - FEW[0]))
+    return Memory(max(0.0, used[0] - FEW[0] * per_image) + 2 * state, per_image)  # weights and velocities
+
+
+def available_memory() -> int | None:
+    """Bytes that a process can still get, of the system or its control group. None where the system does not say."""
+    found = []
+    for line in _lines(MEMINFO):
+        if line.startswith("MemAvailable:"):
+            found.append(1024 * int(line.split()[1]))
+    limit, used = (_lines(CGROUP / name) for name in ("memory.max", "memory.current"))
+    if limit and used and limit[0].isdecimal() and used[0].isdecimal():
+        found.append(int(limit[0]) - int(used[0]))
+    return min(found, default=None)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def check_memory(trainer: Trainer, available: int | None = None) -> Memory:
+    """The memory of a step. Raises ConfigError, with the batch that would fit, if there is not enough."""
+    images = trainer.train_loader.batch_size
+    height, width, channels = trainer.train_loader.dataset.images.shape[1:]
+    memory = memory_of(trainer.model, (channels, height, width))
+    available = available_memory() if available is None else available
+    if available is not None and memory.of(images) > available:
+        fits = memory.most_images(available)
+        way_out = f"--batch-size {fits} would fit" if fits > 1 else "no batch would fit: choose a smaller network"
+        raise ConfigError(
+            f"a step with {plural(images, 'image')} takes {_bytes(memory.of(images))} of memory, and {_bytes(available)} are "
+            f"free here: {way_out}"
+        )
+    return memory
+
+
+def refuse_what_does_not_fit(trainer: Trainer) -> None:
+    """``check_memory`` of a run whose batches are large; of others it is not worth the time."""
+    loader = trainer.train_loader
+    if loader.batch_size * loader.dataset.images[0].size > LARGE:
+        check_memory(trainer)
+
+
+def preview(trainer: Trainer, recipe: Recipe, console: PlainConsole) -> None:
+    """Print what the run would cost, from a few steps here. The trainer is of no use afterwards."""
+    from .display import duration, pairs, spinner
+
+    with spinner(console, "looking at memory"):
+        memory = check_memory(trainer)
+    macs = _macs(trainer)
+    with recipe.switches(), spinner(console, "timing a few steps"):
+        step = _time(lambda: _steps(trainer))
+        evaluation = _time(lambda: _evaluations(trainer))
+    loader, steps = trainer.train_loader, trainer.total_steps
+    tested = sum(len(own.dataset) for own in (trainer.test_loader, trainer.val_loader) if own is not None)
+    per_epoch = len(loader) * step + tested / loader.batch_size * evaluation
+    whole = steps * step + trainer.epochs * tested / loader.batch_size * evaluation
+    parameters = sum(p.size for p in trainer.model.parameters())
+    free = available_memory()
+    console.print(
+        pairs(
+            [
+                ("model", f"{recipe.model}, {parameters:,} parameters, {macs:,} multiply-adds for an image"),
+                (
+                    "memory",
+                    f"{_bytes(memory.of(loader.batch_size))} for a step" + (f", {_bytes(free)} free" if free else ""),
+                ),
+                (
+                    "step",
+                    f"{1000 * step:.0f} ms for {plural(loader.batch_size, 'image')}, {loader.batch_size / step:,.0f} images/s",
+                ),
+                (
+                    "epoch",
+                    f"{duration(per_epoch)} for {plural(len(loader), 'step')} and the evaluation of {tested:,} images",
+                ),
+                ("run", f"{duration(whole)} for {plural(trainer.epochs, 'epoch')}, {steps:,} steps"),
+            ]
+        )
+    )
+
+
+def _macs(trainer: Trainer) -> int:
+    from ..lab.explain import explain
+
+    images, labels = next(iter(trainer.train_loader))
+    return explain(trainer.model, (images[:2], labels[:2]), gradients=False).macs
+
+
+def _time(make: Callable[[], Callable[[], object]]) -> float:
+    """The median seconds of a call, without the first three, which compile and record."""
+    call, times, began = make(), [], time.perf_counter()
+    for _ in range(STEPS):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+        if time.perf_counter() - began > SECONDS and len(times) > 1:
+            break
+    return statistics.median(times[3:] or times[1:])
+
+
+def _steps(trainer: Trainer) -> Callable[[], object]:
+    from ..training import Mean
+
+    images, labels = next(iter(trainer.train_loader))
+    trainer.model.train()
+    mean = Mean()
+    return lambda: trainer.train_step(images, labels, mean)
+
+
+def _evaluations(trainer: Trainer) -> Callable[[], object]:
+    from ..recorded import RecordedPrediction
+
+    images, _ = next(iter(trainer.train_loader))
+    predict = RecordedPrediction(trainer.model.eval())
+    return lambda: predict(images)
+
+
+def _bytes(number: float) -> str:
+    """A number of bytes in words.
+
+    >>> _bytes(3_210_000), _bytes(4.56e9)
+    ('3 MB', '4.6 GB')
+    """
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"

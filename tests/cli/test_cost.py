@@ -1,0 +1,80 @@
+import re
+
+import numpy as np
+import pytest
+
+import minires as mr
+from minires.cli import cost
+from minires.kernels.runtime.memory_pool import Arena, using
+
+
+def test_memory_grows_with_the_images_as_measured():
+    """What is foreseen for 48 images against what a step with 48 images takes, and the bytes of its convolutions' outputs."""
+    model = mr.models.resnet8()
+    memory = cost.memory_of(model, (3, 32, 32))
+    step, arena = mr.RecordedStep(model.train()), Arena()
+    x = np.zeros((48, 32, 32, 3), np.float32).transpose(0, 3, 1, 2)
+    with using(arena), mr.recording(False):
+        step(x, np.zeros(48, np.int64))
+    state = 2 * sum(p.data.nbytes for p in model.parameters())
+    assert memory.of(48) == pytest.approx(arena.most_used + x.nbytes + state, rel=0.1)
+    outputs = 4 * (3 * 16 * 32**2 + 2 * 32 * 16**2 + 2 * 64 * 8**2)  # of seven convolutions, for one image
+    assert outputs < memory.per_image < 4 * outputs
+    assert memory.most_images(memory.of(100)) in (99, 100)
+
+
+def test_what_is_free(tmp_path, monkeypatch):
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   3 kB\n")
+    monkeypatch.setattr(cost, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(cost, "CGROUP", tmp_path)
+    assert cost.available_memory() == 3072
+    (tmp_path / "memory.max").write_text("4000\n")
+    (tmp_path / "memory.current").write_text("3000\n")
+    assert cost.available_memory() == 1000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert cost.available_memory() == 3072
+    monkeypatch.setattr(cost, "MEMINFO", tmp_path / "nowhere")
+    assert cost.available_memory() is None
+
+
+def test_dry_run(minires, small_run, tmp_path):
+    code, out, err = minires(*small_run, "--dry-run")
+    assert (code, err) == (0, "")
+    rows = dict(line.strip().split(maxsplit=1) for line in out.splitlines())
+    assert rows["model"] == "resnet8, 75,290 parameters, 12,239,488 multiply-adds for an image"
+    assert re.match(r"\d+ MB for a step", rows["memory"])
+    assert re.match(r"\d+ ms for 16 images", rows["step"])
+    assert "for 3 steps and the evaluation of 24 images" in rows["epoch"]
+    assert rows["run"].endswith("for 2 epochs, 6 steps")
+    assert not list(tmp_path.iterdir())  # nothing is written
+
+
+@pytest.mark.parametrize(
+    ("free", "said"),
+    [
+        (
+            20 << 20,
+            r"a step with 4,000 images takes .* GB of memory, and 21 MB are free here: --batch-size \d+ would fit",
+        ),
+        (1 << 10, "no batch would fit: choose a smaller network"),
+    ],
+)
+def test_a_run_that_does_not_fit(minires, small_run, tmp_path, monkeypatch, free, said):
+    monkeypatch.setattr(cost, "available_memory", lambda: free)
+    for more in ([], ["--dry-run"]):
+        code, _, err = minires(*small_run, "--batch-size", 4000, *more)
+        assert code == 2
+        assert re.search(said, err)
+        assert not (tmp_path / "runs").exists()
+
+
+def test_the_batch_that_would_fit_does():
+    memory = cost.Memory(1000.0, 10.0)
+    assert memory.most_images(1999) == 99
+    assert memory.of(memory.most_images(1999)) <= 1999
+    assert memory.most_images(5) == 0
+
+
+def test_dry_run_of_a_run_that_is_there(minires):
+    code, _, err = minires("train", "--resume", "x", "--dry-run")
+    assert (code, "--dry-run is of a new run: leave --resume out" in err) == (2, True)
