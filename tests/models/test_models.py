@@ -41,6 +41,7 @@ PARAMETERS |= {
     "plain18": 11_515_688,
     "plain34": 21_623_848,
     "crossing": 1_981_896,
+    "whitened_resnet11": 2_490_016,
 }
 
 
