@@ -103,6 +103,11 @@ def accuracy_line(accuracy: float) -> Text:
     return Text.assemble(("test accuracy ", "bold"), (percent(accuracy), GOOD))
 
 
+def tta_line(tta: str, accuracy: float) -> Text:
+    """The line with the accuracy of test-time augmentation, which stands below the plain one."""
+    return Text.assemble((f"with --tta {tta} ", DIM), percent(accuracy))
+
+
 @contextmanager
 def bar(out: Console, what: str, total: int) -> Iterator[Callable[..., None]]:
     """A progress bar during the block, in a terminal; yields ``advance(steps=1, what=None)``."""
@@ -358,6 +363,8 @@ def print_result(out: Console, trainer: Trainer, folder: RunFolder, quiet: bool)
     seconds = sum(row["seconds"] for row in trainer.history)
     out.print()
     out.print(result, Text(f"after {plural(len(trainer.history), 'epoch')}, {duration(seconds)}", DIM))
+    if f"test_{trainer.tta}_acc" in row:
+        out.print(tta_line(trainer.tta, row[f"test_{trainer.tta}_acc"]))
     rows = [("curves", str(folder.curves))] if folder.curves.exists() else []
     rows.append(("weights", str(folder.last)))
     if trainer.val_loader is not None:

@@ -32,6 +32,14 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    tta: Annotated[
+        str,
+        typer.Option(
+            help="Test-time augmentation, beside the plain accuracy: flip, the image and its mirror image, or views6, moved "
+            "by a pixel too.",
+            show_default=False,
+        ),
+    ] = "none",
     threads: Annotated[
         int | None,
         typer.Option(
@@ -48,6 +56,7 @@ def evaluate(
         kernels.set_num_threads(threads)
     console = display.console()
     recipe, model, checkpoint = training.load_run(run)
+    recipe = recipe.with_settings(tta=tta)  # checks it
     _check_finite(run, model)
     if data_dir is not None:
         recipe = recipe.with_settings(data_dir=str(expand_user(data_dir).absolute()))
@@ -59,15 +68,20 @@ def evaluate(
     console.print(f"{recipe.model}, {params:,} parameters, {after}, on {recipe.dataset}")
     loader = training.evaluation_loader(test, recipe)
     predicted = recipe.model_options.get("num_classes", checkpoint.info["num_classes"])
-    result = training.Confusion(max(test.num_classes, predicted))
-    with recipe.switches(), display.bar(console, "testing", len(loader)) as advance:
+    result, views = training.Confusion(max(test.num_classes, predicted)), None
+    with recipe.switches(), display.bar(console, "testing", len(loader) * (1 if tta == "none" else 2)) as advance:
         training.evaluate(model, loader, on_batch=lambda mean: advance(), mean=result)
+        if tta != "none":
+            views = training.evaluate(model, loader, on_batch=lambda mean: advance(), tta=tta)
     if not math.isfinite(result.loss):
         raise AnomalyError(
             f"the weights of {run} are finite, and its loss on the {len(test):,} test images is {result.loss}: values in "
             "between overflow. Take an earlier checkpoint, or train again with a lower --lr"
         )
-    console.print(display.accuracy_line(result.accuracy), f"  loss {result.loss:.4f}, {len(test):,} images\n")
+    console.print(display.accuracy_line(result.accuracy), f"  loss {result.loss:.4f}, {len(test):,} images")
+    if views is not None:
+        console.print(display.tta_line(tta, views.accuracy), f" loss {views.loss:.4f}")
+    console.print()
     console.print(_table(result.counts, test.classes))
 
 

@@ -61,6 +61,8 @@ Weights or a loss that are NaN or infinite are an error (exit code 2), as the ac
 
 `minires eval runs/resnet20-cifar10-1/best.safetensors` evaluates the checkpoint that was best on held-out images
 
+`minires eval runs/resnet20-cifar10-1 --tta flip` averages the predictions of each image and its mirror image too
+
 `minires eval runs/resnet20-cifar10-1 --data-dir ~/data` finds files that have moved
 """
 

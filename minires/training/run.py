@@ -267,6 +267,9 @@ class Recorder(Callback):
             "threads": kernels.get_num_threads(),
             "minires_version": __version__,
         }
+        augmented = f"test_{trainer.tta}_acc"
+        if augmented in trainer.history[-1]:
+            summary[f"final_{augmented}"] = trainer.history[-1][augmented]
         return summary if self.best_val_acc is None else {**summary, "best_val_acc": self.best_val_acc}
 
 

@@ -1,3 +1,4 @@
+import json
 import re
 
 import pytest
@@ -99,3 +100,23 @@ def test_compare(minires, small, tmp_path):
     (tmp_path / "empty").mkdir()
     code, _, err = minires("compare", "empty")
     assert (code, "empty holds no run that has finished an epoch" in err) == (2, True)
+
+
+def test_test_time_augmentation_stands_beside_the_plain_accuracy(minires, small_run, tmp_path):
+    code, out, _ = minires(*small_run, "--tta", "flip", "--out", "run")
+    assert code == 0
+    last, summary = (
+        read_metrics(tmp_path / "run/metrics.jsonl")[-1],
+        json.loads((tmp_path / "run/summary.json").read_text()),
+    )
+    assert summary["final_test_flip_acc"] == last["test_flip_acc"]
+    plain, flip = (f"{100 * last[key]:.2f} %" for key in ("test_acc", "test_flip_acc"))
+    assert f"test accuracy {plain}" in out
+    assert f"with --tta flip {flip}" in out
+    code, out, _ = minires("eval", "run", "--tta", "flip")
+    assert code == 0
+    assert f"test accuracy {plain}" in out
+    assert f"with --tta flip {flip}" in out
+    assert "--tta" not in minires("eval", "run")[1]
+    code, _, err = minires("eval", "run", "--tta", "views")
+    assert (code, "unknown tta 'views' (did you mean views6?): choose one of none, flip, views6" in err) == (2, True)
