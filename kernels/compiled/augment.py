@@ -28,16 +28,17 @@ def augment_batch(
     seed: int = 0,
     epoch: int = 0,
     alternate: bool = False,
+    jitter: float = 0.0,
 ) -> Array:
     """Fill ``out`` (B, H, W, C) with the images at ``indices``, augmented and normalised, and return it.
 
     ``reference/augment.py`` lists the arguments and errors.
     """
-    images, indices, table = prepare(images, indices, out, mean, std, pad, reflect, cutout)
+    images, indices, table = prepare(images, indices, out, mean, std, pad, reflect, cutout, jitter)
     key = keyed_random.key_of("augment", seed, epoch)
     flips = 0 if not flip else 2 + epoch % 2 if alternate else 1
     keys = np.concatenate([key, keyed_random.key_of("flip", seed)])
-    _augment_batch(images, indices, out, table, int(pad), bool(reflect), flips, int(cutout), keys)
+    _augment_batch(images, indices, out, table, int(pad), bool(reflect), flips, int(cutout), float(jitter), keys)
     return out
 
 
@@ -47,7 +48,7 @@ def _augment_batch(
     table,  # (256, C): the normalised value of each byte
     pad, reflect,  # as in augment_batch
     flips,  # which images are flipped: 0: none, 1: a random half, 2, 3: by the second key, in an even epoch and in an odd one
-    cutout,  # as in augment_batch
+    cutout, jitter,  # as in augment_batch
     keys,  # (2,) uint64: the key of seed and epoch, and that of the seed for alternating flips
 ):  # fmt: skip
     for b in range(len(indices)):
@@ -56,13 +57,21 @@ def _augment_batch(
         flip = flips == 1 and _below(key, 2, 2) == 1
         if flips > 1:
             flip = (np.int64(_scramble(keys[1], sample) >> _63) + flips) % 2 == 1
-        _augment(images[indices[b]], out[b], table, pad, reflect, flip, cutout, key)
+        scale = out.dtype.type(1 + jitter * _signed(key, 5))
+        shift = out.dtype.type(jitter * _signed(key, 6))
+        _augment(images[indices[b]], out[b], table, pad, reflect, flip, cutout, scale, shift, key)
 
 
 @njit(inner=True, lean=False)
 def _below(key, draw, count):
     """Draw number ``draw`` of the key: an integer below ``count``."""
     return np.int64(((_scramble(key, np.uint64(draw)) >> _32) * np.uint64(count)) >> _32)
+
+
+@njit(inner=True, lean=False)
+def _signed(key, draw):
+    """Draw number ``draw`` of the key: a number in [−1, 1)."""
+    return np.float64(np.int64(_scramble(key, np.uint64(draw)) >> _32)) / 2147483648.0 - 1.0
 
 
 @njit(inner=True, lean=False)
@@ -80,6 +89,7 @@ def _augment(
     pad, reflect,  # as in augment_batch
     flip,  # whether it is flipped
     cutout,  # as in augment_batch
+    scale, shift,  # of the values that are not padded
     key,  # the sample's key, a uint64
 ):  # fmt: skip
     H, W, C = image.shape
@@ -99,4 +109,4 @@ def _augment(
             seen = 0 <= row < H and 0 <= column < W
             seen = seen and not (cut_top <= y < cut_top + cutout and cut_left <= x < cut_left + cutout)
             for c in range(C):
-                out[y, x, c] = table[image[row, column, c], c] if seen else 0.0
+                out[y, x, c] = table[image[row, column, c], c] * scale + shift if seen else 0.0

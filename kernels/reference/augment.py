@@ -24,21 +24,24 @@ def augment_batch(
     seed: int = 0,
     epoch: int = 0,
     alternate: bool = False,
+    jitter: float = 0.0,
 ) -> Array:
     """Fill ``out`` with the images at ``indices``, augmented and normalised, and return it.
 
-    out[b] = cutout(mirror(crop((images[indices[b]] / 255 − mean) / std)))
+    out[b] = cutout(jitter(mirror(crop((images[indices[b]] / 255 − mean) / std))))
     crop    a window of the image's size, anywhere in the image padded with ``pad`` pixels on each side: mirrored at the
             border if ``reflect`` is set (as in ``np.pad(mode="reflect")``), else zero
     mirror  left and right are swapped in half of the images, if ``flip`` is set; with ``alternate`` in a random half in epoch
             0, in the others in epoch 1, and so on
+    jitter  values are multiplied by a number in [1 − jitter, 1 + jitter), and one in [−jitter, jitter) is added, the same for
+            all pixels; what a crop has padded with zero stays zero
     cutout  a square with side ``cutout`` around a random pixel is zero (DeVries and Taylor, 2017)
 
     Zero means zero after normalisation: the data set's mean colour, as in He et al. (2015, section 4.2).
     images: (N, H, W, C) uint8; indices: (B,) integer; out: (B, H, W, C) float32 or float64; mean, std: (C,).
     Raises ShapeError, DtypeError, ConfigError (a setting out of range) and DataError (a sample that does not exist).
     """
-    images, indices, table = prepare(images, indices, out, mean, std, pad, reflect, cutout)
+    images, indices, table = prepare(images, indices, out, mean, std, pad, reflect, cutout, jitter)
     _, H, W, C = images.shape
     epoch_key, flip_key = key_of("augment", seed, epoch), key_of("flip", seed)
     for b, sample in enumerate(indices):
@@ -49,6 +52,9 @@ def augment_batch(
             return int(bits[0]) * count >> 32
 
         image = table[images[sample], np.arange(C)]
+        if jitter:
+            scale, shift = (jitter_draw(key, draw, jitter) for draw in (5, 6))
+            image = image * out.dtype.type(1 + scale) + out.dtype.type(shift)
         border = ((pad, pad), (pad, pad), (0, 0))
         padded = np.pad(image, border, mode="reflect") if reflect else np.pad(image, border)
         top, left = below(0, 2 * pad + 1), below(1, 2 * pad + 1)
@@ -64,7 +70,13 @@ def augment_batch(
     return out
 
 
-def prepare(images, indices, out, mean, std, pad, reflect, cutout):
+def jitter_draw(key, draw, jitter):
+    """Draw number ``draw`` of the key: a number in [−jitter, jitter)."""
+    bits = scramble(key, np.array([draw], np.uint64)) >> np.uint64(32)
+    return jitter * (int(bits[0]) / 2**31 - 1)
+
+
+def prepare(images, indices, out, mean, std, pad, reflect, cutout, jitter):
     """Check the arguments of augment_batch. Returns images and indices in the form that kernels take, and a table.
 
     table[v, c] is the normalised value of byte v in channel c: (256, C), in out's dtype.
@@ -89,6 +101,8 @@ def prepare(images, indices, out, mean, std, pad, reflect, cutout):
         )
     if pad < 0 or cutout < 0:
         raise ConfigError(f"pad and cutout are 0 or more pixels, not {pad} and {cutout}")
+    if not 0 <= jitter < 1:
+        raise ConfigError(f"jitter is a number from 0 up and below 1, not {jitter}")
     if reflect and pad >= min(H, W):
         raise ConfigError(f"{pad} pixels cannot be mirrored from an image of {H}×{W}: pad is at most {min(H, W) - 1}")
     indices = contiguous(indices.astype(np.int64, copy=False))

@@ -6,6 +6,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import kernels
 from ..errors import ConfigError, DataError, DtypeError
 from ..kernels.keyed_random import permutation
 from ..kernels.memory_format import contiguous
@@ -69,6 +70,27 @@ class Dataset:
         """The data set of the images at these indices, with the same colour statistics."""
         return replace(self, images=self.images[indices], labels=self.labels[indices])
 
+    def resized(self, side: int) -> Self:
+        """The same images with side × side pixels, each the mean of the area that it covers, and their colour statistics.
+
+        Raises ConfigError for a side that is not from 1 to that of the images, and for images that are not square.
+        """
+        N, H, W, C = self.images.shape
+        if H != W or not 1 <= side <= H:
+            raise ConfigError(f"images of {H}×{W} pixels cannot be made {side}×{side} by averaging")
+        if side == H:
+            return self
+        weights = _areas(H, side)
+        images = np.empty((N, side, side, C), np.uint8)
+        for start in range(0, N, 1024):
+            chunk = self.images[start : start + 1024].astype(np.float32).transpose(0, 2, 3, 1)  # (n, W, C, H)
+            rows = kernels.matmul(np.ascontiguousarray(chunk).reshape(-1, H), weights).reshape(-1, W, C, side)
+            rows = np.ascontiguousarray(rows.transpose(0, 3, 2, 1)).reshape(-1, W)
+            means = kernels.matmul(rows, weights).reshape(-1, side, C, side)
+            images[start : start + 1024] = np.rint(means).transpose(0, 1, 3, 2)
+        mean, std = colour_statistics(images)
+        return replace(self, images=images, mean=mean, std=std)
+
     def hold_out(self, count: int, seed: int = 0) -> tuple[Self, Self]:
         """Split off ``count`` images chosen by the seed: (the rest, the held-out images), both in their old order.
 
@@ -81,6 +103,13 @@ class Dataset:
         held_out, rest = self.take(np.sort(order[:count])), self.take(np.sort(order[count:]))
         mean, std = colour_statistics(rest.images)
         return replace(rest, mean=mean, std=std), replace(held_out, mean=mean, std=std)
+
+
+def _areas(old: int, new: int) -> NDArray[np.float32]:
+    """(old, new): how much of each new pixel each old one is, along an axis."""
+    edges = np.arange(new + 1) * old / new
+    low, high = np.maximum(np.arange(old)[:, None], edges[:-1]), np.minimum(np.arange(1, old + 1)[:, None], edges[1:])
+    return (np.clip(high - low, 0, None) * new / old).astype(np.float32)
 
 
 def colour_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

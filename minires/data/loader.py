@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class Loader:
 
     shuffle    a new order in every epoch, else that of the data set
     augment    an Augmentation, or None for normalisation only
+    sizes      {epoch: side}: from that epoch on images have side × side pixels (``Dataset.resized``)
     drop_last  leave out a last batch that is smaller than the others
     prefetch   the number of batches that a thread prepares in advance, in about a millisecond each; 0: no thread
 
@@ -43,12 +44,13 @@ class Loader:
         seed: int = 0,
         drop_last: bool = False,
         prefetch: int = 2,
+        sizes: Mapping[int, int] | None = None,
     ) -> None:
         if batch_size < 1 or prefetch < 0:
             raise ConfigError(
                 f"Loader: batch_size is at least 1 and prefetch at least 0, not {batch_size} and {prefetch}"
             )
-        height, width = dataset.images.shape[1:3]
+        height, width = np.min([dataset.images.shape[1:3], *((side, side) for side in (sizes or {}).values())], axis=0)
         for name, pixels in (("crop padding", augment.pad), ("cutout", augment.cutout)) if augment else ():
             if pixels > min(height, width):
                 raise ConfigError(
@@ -56,6 +58,8 @@ class Loader:
                     f"choose at most {min(height, width)}"
                 )
         self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
+        self.sizes = dict(sizes or {})
+        self._resized = {side: dataset.resized(side) for side in set(self.sizes.values())}
         self.augment, self.seed, self.drop_last, self.prefetch = augment, seed, drop_last, prefetch
         self.epoch = 0  # the number of the next iteration
         if not len(self):
@@ -78,15 +82,30 @@ class Loader:
         return _ahead(batches, self.prefetch) if self.prefetch else batches
 
     def _batches(self, epoch: int, augment_batch: Callable[..., Any]) -> Iterator[Batch]:
-        images, labels = self.dataset.images, self.dataset.labels
+        dataset = self.dataset_at(epoch)
+        images, labels = dataset.images, dataset.labels
         augment = self.augment or NO_AUGMENTATION
-        settings = (augment.pad, augment.reflect, augment.flip, augment.cutout, self.seed, epoch, augment.alternate)
+        settings = (
+            augment.pad,
+            augment.reflect,
+            augment.flip,
+            augment.cutout,
+            self.seed,
+            epoch,
+            augment.alternate,
+            augment.jitter,
+        )
         order = self.order(epoch)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             indices = order[start : start + self.batch_size]
             batch = kernels.empty((len(indices), *images.shape[1:]), "float32")
-            augment_batch(images, indices, batch, self.dataset.mean, self.dataset.std, *settings)
+            augment_batch(images, indices, batch, dataset.mean, dataset.std, *settings)
             yield kernels.nchw(batch), labels[indices]
+
+    def dataset_at(self, epoch: int) -> Dataset:
+        """The data set in an epoch: at the size of that time."""
+        begun = [start for start in self.sizes if start <= epoch]
+        return self._resized[self.sizes[max(begun)]] if begun else self.dataset
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The indices of an epoch's samples, in order: an int64 array."""

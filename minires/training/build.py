@@ -1,5 +1,6 @@
 """Build the objects that a Recipe describes."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,10 @@ from numpy.typing import NDArray
 
 from .. import data, kernels, models
 from ..errors import CheckpointError, ConfigError, MiniresError
+from ..grad_mode import no_grad
 from ..nn import Module
 from ..random import manual_seed
+from ..tensor import Tensor
 from .averaging import AVERAGES
 from .checkpoint import Checkpoint
 from .optimization import build_optimizer, build_schedule
@@ -32,8 +35,17 @@ def build_trainer(recipe: Recipe, callbacks: Sequence[Callback] = ()) -> Trainer
     model = build_model(recipe, train.num_classes)
     if hasattr(model, "whiten"):
         model.whiten(first_images(train))
-    augmentation = data.Augmentation(recipe.crop, recipe.reflect, recipe.flip, recipe.cutout, recipe.alternate)
-    train_loader = data.Loader(train, recipe.batch_size, shuffle=True, augment=augmentation, seed=recipe.seed)
+    augmentation = data.Augmentation(
+        recipe.crop, recipe.reflect, recipe.flip, recipe.cutout, recipe.alternate, recipe.jitter
+    )
+    train_loader = data.Loader(
+        train,
+        recipe.batch_size,
+        shuffle=True,
+        augment=augmentation,
+        seed=recipe.seed,
+        sizes=_sizes(recipe, model, train),
+    )
     optimizer = build_optimizer(recipe, model)
     steps, average = recipe.total_steps(len(train_loader)), AVERAGES[recipe.average]
     return Trainer(
@@ -51,6 +63,22 @@ def build_trainer(recipe: Recipe, callbacks: Sequence[Callback] = ()) -> Trainer
         average=None if average is None else average(model),
         tta=recipe.tta,
     )
+
+
+def _sizes(recipe: Recipe, model: Module, train: data.Dataset) -> dict[int, int]:
+    """{epoch: side} of images that are smaller at first. Raises ConfigError for a size that the network cannot take."""
+    images, of_epoch = train.images.shape, -(-len(train) // recipe.batch_size)
+    epochs = -(-recipe.total_steps(of_epoch) // of_epoch)
+    for side, _ in recipe.sizes:
+        weight = next(p for p in model.parameters())
+        try:
+            with no_grad():
+                copy.deepcopy(model).eval()(Tensor(np.zeros((1, images[3], side, side), weight.dtype)))
+        except MiniresError as error:
+            raise ConfigError(
+                f"sizes has images of {side}×{side} pixels, which {recipe.model} cannot take: {error}"
+            ) from error
+    return {round(start * epochs): side for side, start in recipe.sizes}
 
 
 def first_images(train: data.Dataset, count: int = 5000) -> NDArray[np.float32]:

@@ -75,6 +75,8 @@ class Recipe:
     reflect: bool = False  # pad by reflection, not with zeros
     flip: bool = True
     alternate: bool = False  # flip each image in every other epoch, not at random
+    jitter: float = 0.0  # of contrast and brightness: at most this much
+    sizes: tuple = ()  # smaller images at first: pairs of a side and the fraction of the run from which it is that
     cutout: int = 0  # side of the square that is blanked out; 0: none
     # kernels: these change values by rounding errors only
     fusion: bool = True  # fuse the operations of a block where possible; False: run op by op
@@ -92,6 +94,8 @@ class Recipe:
         self._real("momentum", least=0, below=1)
         self._real("muon_momentum", least=0, below=1)
         self._real("final_lr", least=0, below=1)
+        self._real("jitter", least=0, below=1)
+        self._sizes()
         self._lr_factors()
         for name, choices in (
             ("optimizer", OPTIMIZERS),
@@ -153,6 +157,18 @@ class Recipe:
                     f"the model option {brief(name)} must be a text, a number below 2^31 or true or false, not {brief(value)}"
                 )
             _check_text("model_options", f"{name}{value}")
+
+    def _sizes(self) -> None:
+        pairs = [tuple(pair) for pair in self.sizes if isinstance(pair, list | tuple) and len(pair) == 2]
+        sides, starts = [side for side, _ in pairs], [start for _, start in pairs]
+        whole = all(isinstance(side, int) and not isinstance(side, bool) and 1 <= side <= MOST for side in sides)
+        fractions = all(map(is_real, starts)) and all(0 <= start < 1 for start in starts)
+        if len(pairs) < len(self.sizes) or not (whole and fractions) or sorted(set(starts)) != starts:
+            raise ConfigError(
+                "sizes are pairs of a side in pixels and the fraction of the run from which images have it, rising from 0 "
+                f"to below 1, such as [[24, 0.0], [32, 0.5]], not {brief(list(self.sizes))}"
+            )
+        object.__setattr__(self, "sizes", tuple(pairs))
 
     def _lr_factors(self) -> None:
         for name, value in self.lr_factors.items():

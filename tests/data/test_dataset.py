@@ -113,3 +113,23 @@ class TestAugmentation:
     def test_settings_out_of_range_are_refused(self, change):
         with pytest.raises(ConfigError, match=next(iter(change))):
             data.Augmentation(**change)
+
+
+@pytest.mark.parametrize("side", [1, 4, 6, 9, 12])
+def test_smaller_images_are_means_of_areas(side):
+    """Against the integral of the image, a function that is constant on every pixel, over each new pixel."""
+    rng = np.random.default_rng(0)
+    dataset = data.Dataset(rng.integers(0, 256, (5, 12, 12, 3), dtype=np.uint8), np.arange(5), tuple("abcde"), "x")
+    small = dataset.resized(side)
+    fine = (
+        dataset.images.repeat(side, 1).repeat(side, 2).astype(np.float64)
+    )  # of 12·side pixels, which both sizes divide
+    means = fine.reshape(5, side, 12, side, 12, 3).mean((2, 4))
+    assert np.abs(small.images - means).max() <= 0.5 + 1e-4
+    assert small.images.shape == (5, side, side, 3)
+    np.testing.assert_allclose(small.mean, small.images.mean((0, 1, 2)) / 255, rtol=1e-5)
+    assert small.classes == dataset.classes
+    assert (small is dataset) == (side == 12)
+    for wrong in (0, 13):
+        with pytest.raises(ConfigError, match=f"images of 12×12 pixels cannot be made {wrong}×{wrong}"):
+            dataset.resized(wrong)

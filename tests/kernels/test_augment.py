@@ -32,19 +32,20 @@ def run(kernel, images, indices, dtype=np.float32, mean=MEAN, std=STD, **setting
     reflect=st.booleans(),
     flip=st.booleans(),
     alternate=st.booleans(),
+    jitter=st.sampled_from([0.0, 0.1, 0.7]),
     seed=st.integers(-3, 2**70),
     epoch=st.integers(0, 1000),
     dtype=st.sampled_from([np.float32, np.float64]),
 )
 def test_compiled_and_reference_give_the_same_bits(
-    size, channels, pad, cutout, reflect, flip, alternate, seed, epoch, dtype
+    size, channels, pad, cutout, reflect, flip, alternate, jitter, seed, epoch, dtype
 ):
     images = some_images(5, size, channels)
     if reflect:
         pad = min(pad, min(size) - 1)
     mean, std = np.linspace(0.3, 0.6, channels), np.linspace(0.2, 0.4, channels)
     how = {"pad": pad, "cutout": cutout, "reflect": reflect, "flip": flip, "seed": seed, "epoch": epoch}
-    how["alternate"] = alternate
+    how |= {"alternate": alternate, "jitter": jitter}
     results = [run(kernel, images, [4, 0, 4, 2], dtype, mean, std, **how) for kernel in (augment, reference)]
     np.testing.assert_array_equal(*results)
 
@@ -87,6 +88,24 @@ class TestMeaning:
         assert 70 < sum(flipped[0]) < 130
         assert flipped[1] == [not f for f in flipped[0]]
         assert flipped[2:] == flipped[:2]
+
+    def test_jitter_moves_contrast_and_brightness(self, kernel):
+        """y = a·x + b with one a in [0.7, 1.3) and one b in [-0.3, 0.3) for an image, all of the range in the end."""
+        images = some_images(1)
+        plain = run(kernel, images, [0], np.float64)[0]
+        found = []
+        for epoch in range(300):
+            y = run(kernel, images, [0], np.float64, jitter=0.3, epoch=epoch)[0]
+            a, b = np.polyfit(plain.ravel(), y.ravel(), 1)
+            np.testing.assert_allclose(y, a * plain + b, atol=1e-12)
+            found.append((a, b))
+        for values, centre in zip(np.array(found).T, (1, 0)):
+            assert centre - 0.3 <= values.min() < centre - 0.28
+            assert centre + 0.28 < values.max() < centre + 0.3
+            assert abs(values.mean() - centre) < 0.04
+        assert abs(np.corrcoef(np.array(found).T)[0, 1]) < 0.2
+        padded = run(kernel, images, [0], pad=3, jitter=0.3, epoch=3)[0]
+        assert (padded == 0).all(-1).any()
 
     @pytest.mark.parametrize("side", [1, 2, 3, 4, 12])
     def test_cutout_blanks_one_square(self, kernel, side):
@@ -151,6 +170,7 @@ class TestMeaning:
             ({"pad": 8, "reflect": True}, ConfigError, "at most 7"),
             ({"pad": -1}, ConfigError, "-1"),
             ({"cutout": -2}, ConfigError, "-2"),
+            ({"jitter": 1.0}, ConfigError, "jitter is a number from 0 up and below 1, not 1.0"),
         ],
     )
     def test_invalid_arguments_are_refused(self, kernel, change, error, words):
