@@ -143,7 +143,8 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path):
 
 
 def test_every_setting_is_written():
-    written = Recipe(data_dir="x", threads=1, model_options={"option": "B"}, steps=9, error_warmup=0.1).to_toml("0.1.0")
+    optional = {"data_dir": "x", "threads": 1, "steps": 9, "error_warmup": 0.1}
+    written = Recipe(**optional, model_options={"option": "B"}, lr_factors={"head": 2.0}).to_toml("0.1.0")
     for name in asdict(Recipe()):
         assert f"{name} = " in written or f"[{name}]" in written
 
