@@ -69,9 +69,8 @@ def whole(tmp_path_factory):
     return tmp_path_factory.mktemp("whole")
 
 
-@pytest.mark.parametrize("stop", [{"step": 1}, {"step": 4}, {"epoch": 1}, {"epoch": 2}], ids=str)
-@pytest.mark.parametrize("average", ["ema", "lookahead"])
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("stop", [{"step": 4}, {"epoch": 2}], ids=str)
+@pytest.mark.parametrize(("average", "optimizer"), [("ema", "muon"), ("lookahead", "adamw")])
 def test_a_stop_costs_nothing(tmp_path, whole, average, optimizer, stop):
     recipe = RECIPE.with_settings(average=average, optimizer=optimizer, alternate=True)
     name = f"{average}-{optimizer}"
