@@ -46,6 +46,7 @@ RUNS = {  # the folder of a result → the words after `minires lab`
     "construct": f"construct --run {N}/plain20 --deeper {N}/plain56",
     "deepen": "deepen --dataset cifar10 --steps 10000",
     "lesion": f"lesion --run {N}/resnet56 --plain {N}/plain56",
+    "lesion-20": f"lesion --run {N}/resnet20 --plain {N}/plain20",
     "shortcuts": "shortcuts --dataset cifar10 --trainings 3",
     "spectrum": "spectrum --dataset cifar10",
     "responses": f"responses --run {N}/resnet20 --plain {N}/plain20 --deeper {N}/resnet56",
