@@ -36,7 +36,7 @@ RUNS = {  # the folder of a result → the words after `minires lab`
     "split": f"split --run {N}/resnet56 --batch-size 128",
     "split-v2": f"split --run {N}/preresnet56 --batch-size 128",
     "refine": f"refine --run {N}/resnet56 --batch-size 256",
-    "flow": "flow --dataset cifar10 --steps 1000 --seed 1",
+    "flow": "flow --dataset cifar10 --steps 300 --seed 1",
     "truncate": "truncate --dataset cifar10",
     "cut": "cut --dataset cifar10 --model resnet56 --steps 2000",
     "bugs": "bugs --dataset cifar10",
@@ -46,10 +46,11 @@ RUNS = {  # the folder of a result → the words after `minires lab`
     "construct": f"construct --run {N}/plain20 --deeper {N}/plain56",
     "deepen": "deepen --dataset cifar10 --steps 10000",
     "lesion": f"lesion --run {N}/resnet56 --plain {N}/plain56",
+    "lesion-20": f"lesion --run {N}/resnet20 --plain {N}/plain20",
     "shortcuts": "shortcuts --dataset cifar10 --trainings 3",
     "spectrum": "spectrum --dataset cifar10",
     "responses": f"responses --run {N}/resnet20 --plain {N}/plain20 --deeper {N}/resnet56",
-    "landscape": f"landscape --run {N}/resnet56 --plain {N}/plain56 --points 25",
+    "landscape": f"landscape --run {N}/resnet56 --plain {N}/plain56 --points 21",
 }
 
 

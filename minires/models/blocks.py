@@ -292,13 +292,16 @@ def checked_aux_weight(weight: float) -> float:
     return float(weight)
 
 
-def auxiliary_classifier(channels: int, num_classes: int) -> nn.Sequential:
+def auxiliary_classifier(channels: int, num_classes: int, norm: Norm | None = None) -> nn.Sequential:
     """Global average pooling and a linear layer: logits from a feature map inside a network.
 
-    "Going Deeper with Convolutions", Szegedy et al. 2015, §5, in its simplest form. The bias is 0 to begin with.
+    norm: that of a pre-activation network, whose feature maps have been neither normalised nor rectified: batch norm and ReLU
+    come first then, as before its own classifier. "Going Deeper with Convolutions", Szegedy et al. 2015, §5, in its simplest
+    form. The bias is 0 to begin with.
     """
+    layers: dict[str, nn.Module] = {} if norm is None else {"norm": normalisation(norm, channels), "relu": nn.ReLU()}
     fc = nn.Linear(channels, num_classes)
-    classifier = nn.Sequential({"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": fc})
+    classifier = nn.Sequential({**layers, "pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": fc})
     he_init(classifier)
     return classifier
 

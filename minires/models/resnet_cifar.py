@@ -123,7 +123,7 @@ class CifarPreResNet(nn.Module):
         if zero_init_residual:
             zero_residual_init(self)
         self.aux_weight = checked_aux_weight(aux_weight)
-        self.aux = auxiliary_classifier(2 * w * expansion, num_classes) if aux_weight else None
+        self.aux = auxiliary_classifier(2 * w * expansion, num_classes, norm) if aux_weight else None
 
     def forward(self, x: Tensor) -> Tensor | AuxiliaryOutput:
         x = self.stem(x)

@@ -10,7 +10,7 @@ from minires import nn
 from minires.errors import ConfigError
 from minires.optim import SGD, MultiOptimizer, MultiStepLR, Muon, orthogonalize
 
-SHAPES = [(5, 4, 3, 3), (40, 2, 3, 3), (8, 8), (3, 17), (64, 64, 3, 3), (1, 5)]
+SHAPES = [(5, 4, 3, 3), (40, 2, 3, 3), (8, 8), (3, 17), (32, 16, 3, 3), (1, 5)]
 
 
 def matrices(dtype=np.float64):
