@@ -43,7 +43,7 @@ RUNS = {  # the folder of a result → the words after `minires lab`
     "shatter": "shatter",
     "identity": "identity --dataset cifar10 --batch-size 64",
     "degradation": f"degradation --trained {N}",
-    "construct": f"construct --run {N}/plain20 --deeper {N}/plain56",
+    "construct": f"construct --run {N}/plain20 --deeper {N}/plain56 --auxiliary {N}/plain56-aux",
     "deepen": "deepen --dataset cifar10 --steps 10000",
     "lesion": f"lesion --run {N}/resnet56 --plain {N}/plain56",
     "lesion-20": f"lesion --run {N}/resnet20 --plain {N}/plain20",
