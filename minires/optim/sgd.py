@@ -17,6 +17,7 @@ class SGD(Optimizer):
     defaults. Parameters without a gradient are skipped. Raises ConfigError for settings out of range.
     "On the importance of initialization and momentum in deep learning", Sutskever et al. 2013.
 
+    >>> import numpy as np
     >>> w = Tensor(np.array([1.0, 2.0]), requires_grad=True)
     >>> opt = SGD([w], lr=0.5)
     >>> w.grad = np.array([1.0, -2.0])
