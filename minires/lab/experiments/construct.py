@@ -83,7 +83,7 @@ class Construct(Result):
         "fewer steps than the shallow one before",
         scale="He et al. trained plain networks for 164 epochs, and constructed none. Without --run networks of width 8 are "
         "trained on 16×16 pixels for 1,000 steps, and for 1,000 more with a learning rate of 0.001 after the construction, "
-        "about six minutes; with --quick they learn 128 images by heart. With --run and without --deeper the deep network has "
+        "some minutes; with --quick they learn 128 images by heart. With --run and without --deeper the deep network has "
         "the steps here alone, and the verdict is unclear",
         examples=(
             ("--quick", "trains and constructs networks of width 4"),

@@ -65,7 +65,7 @@ class Cuts(Result):
         "gained with the shortcuts cut: seen if it is less than 0.5, not seen if it is 0.9 or more, otherwise unclear; "
         "unclear too if the whole gradient gains less than three standard errors",
         scale="one training of each kind, of a few hundred steps. The paper is about networks of 110 to 1001 layers. With "
-        "--run all trainings go on from the run's weights. About two minutes for a ResNet-20 of width 8 on 16×16 pixels; with "
+        "--run all trainings go on from the run's weights. About a minute for a ResNet-20 of width 8 on 16×16 pixels; with "
         "--quick 128 images are learnt by heart, and the accuracy is of these",
         examples=(
             ("--quick", "trains a ResNet-20 of width 4 in the three ways"),

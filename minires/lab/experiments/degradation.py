@@ -86,7 +86,7 @@ class Degradation(Result):
         "diverged, or if a shallow one's error is above 50 %",
         scale="He et al. trained for 164 epochs of CIFAR-10, up to 110 layers, residual ones up to 1,202; here each network is "
         "trained once, and differences of a point are within the noise of that. Without --trained networks of width 8 are "
-        "trained on 16×16 pixels for 1,000 steps, about three minutes; with --quick those of 20 and 32 layers learn 128 images "
+        "trained on 16×16 pixels for 1,000 steps, about a minute; with --quick those of 20 and 32 layers learn 128 images "
         "by heart",
         examples=(
             ("--quick", "trains networks of width 4 for seconds"),

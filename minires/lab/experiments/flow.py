@@ -75,7 +75,7 @@ class Flow(Result):
         "otherwise unclear, as without a step of training",
         scale="He et al. write of networks of 18 and 34 layers on ImageNet, Yang et al. of wide fully-connected ones; here it "
         "is CIFAR networks of 56 layers (or as many as --model has), trained by SGD at lr 0.1 from the first step on. Without "
-        "--quick it takes about three minutes, with --width 8 --image-size 16 one and a half",
+        "--quick it takes about two minutes",
         examples=(
             ("", "looks at fourteen networks of 56 layers at steps 0, 1, 10 and 100"),
             ("--model resnet20", "looks at those of 20 layers"),

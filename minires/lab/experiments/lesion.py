@@ -76,7 +76,7 @@ class Lesion(Result):
         "otherwise unclear; unclear too without a control, or if a whole network's error is above half of chance",
         scale="Veit et al. deleted from a ResNet-110 of 54 blocks, trained to the end on CIFAR-10; of few blocks each matters "
         "more. Their control was a VGG network, here the plain twin. Without --run both are trained for 1,000 steps, about "
-        "three minutes for a ResNet-20; with --quick they learn 128 images by heart, and the errors are of these",
+        "five minutes for a ResNet-20; with --quick they learn 128 images by heart, and the errors are of these",
         examples=(
             ("--quick", "trains a ResNet-20 of width 8 and its plain twin for seconds"),
             (

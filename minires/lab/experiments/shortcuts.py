@@ -92,7 +92,7 @@ class Shortcuts(Result):
         "standard errors, not seen if one is below minus two or if all are less than two points by two standard errors, "
         "otherwise unclear; standard errors are those of the test images and, if larger, those between trainings",
         scale="the paper trains networks of 110 layers on CIFAR-10 for 64,000 steps, here it is a ResNet-20 of width 8 on "
-        "16×16 pixels for a thousand, one training of each kind: about five minutes. Deeper (--model resnet56) is nearer to "
+        "16×16 pixels for a thousand, one training of each kind: about three minutes. Deeper (--model resnet56) is nearer to "
         "the paper. With --quick 128 images are learnt by heart, and the accuracy is of these. With --run all kinds begin with "
         "the run's weights, which suit its own. Dropout keeps the expectation, as usual now: half of the elements, times two",
         examples=(

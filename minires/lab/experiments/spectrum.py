@@ -65,7 +65,7 @@ class Spectrum(Result):
         "more than 3 in one or if c is negative, otherwise unclear",
         scale="the law is for many wide layers x + F(x) of small random F; here stages of a few blocks of two convolutions "
         "with few channels, since J has at most 4,096 × 4,096 elements. The default, a ResNet of width 8 on 16×16 pixels, "
-        "takes half a minute or more; width 64 on 4×4 pixels is nearer to the law, and faster. Of a run of width 16 on 32×32 "
+        "takes some seconds; width 64 on 4×4 pixels is nearer to the law, and faster. Of a run of width 16 on 32×32 "
         "pixels only the last blocks are small enough, and take a minute each. The ReLU after the addition in networks of He "
         "et al. 2015 is outside the law",
         examples=(

@@ -66,7 +66,7 @@ class Truncate(Result):
         "unclear; unclear too if the whole gradient adds less than three standard errors, or no such K above 0 was tried",
         scale="one training for each K, of a few hundred steps: differences of a few points are within the noise of such "
         "trainings. Veit et al. trained a ResNet-110 on CIFAR-10 to the end, with 23 of its 54 modules, drawn anew for each "
-        "batch, in the forward pass too. With --run all trainings go on from the run's weights. About five minutes for a "
+        "batch, in the forward pass too. With --run all trainings go on from the run's weights. About two minutes for a "
         "ResNet-20 of width 8 on 16×16 pixels; with --quick 128 images are learnt by heart, and the accuracy is of these",
         examples=(
             ("--quick", "trains a ResNet-20 of width 4 with K = 0, 1, 3 and 9"),
