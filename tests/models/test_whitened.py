@@ -61,6 +61,7 @@ def test_what_is_trained():
     assert all(m.momentum == 0.4 and m.eps == 1e-12 for m in model.modules() if isinstance(m, nn.BatchNorm2d))
 
 
+@pytest.mark.slow
 def test_gradients():
     model = small(width1=4, width2=4, width3=4).double()
     model.whiten(images(20))
