@@ -144,6 +144,7 @@ def test_help_teaches_by_examples(capsys):
         assert f"\n  {part} " in out
 
 
+@pytest.mark.slow
 def test_one_small_run(tmp_path, torch):
     """From the command line to the table, with processes and PyTorch."""
     path = tmp_path / "run.json"
