@@ -13,6 +13,7 @@ from .runs import train_in
 from .train import RUN, WHAT, recipe_of
 
 if TYPE_CHECKING:
+    from ..training import Recipe
     from ..training.sweep import Outcome, Point
     from .display import PlainConsole
 
@@ -48,8 +49,12 @@ def sweep(
 
     console = display.console()
     given = {"dataset": dataset, "threads": threads, "data_dir": None if data_dir is None else str(data_dir.absolute())}
-    wanted = recipe_of(recipe, {name: value for name, value in given.items() if value is not None})
-    points = sweeps.points(wanted, sweeps.parse_choices(settings or []), sweeps.parse_seeds(seeds))
+    given = {name: value for name, value in given.items() if value is not None}
+
+    def recipe_with(**own: Any) -> Recipe:
+        return recipe_of(recipe, given | own)
+
+    points = sweeps.points(recipe_with, sweeps.parse_choices(settings or []), sweeps.parse_seeds(seeds))
     failed = []
     for i, point in enumerate(points):
         if not quiet:

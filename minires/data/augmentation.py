@@ -15,7 +15,7 @@ class Augmentation:
     cutout   side of a square at a random position that is set to the mean colour; 0: none (DeVries & Taylor 2017)
     jitter   the most by which contrast and brightness change: pixels are multiplied by 1 ± jitter and then moved by ± jitter
              standard deviations of the colours, each a random amount; 0: not at all
-    alternate  flip each image in every other epoch, which ones in the first is random (Jordan 2024, §3.7)
+    alternate  flip each image in every other epoch, which ones in the first is random (Jordan 2024, arXiv:2404.00498)
 
     The augmentation of a sample is a function of (seed, epoch, sample). Raises ConfigError for a negative number of pixels.
 

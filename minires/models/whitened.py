@@ -1,7 +1,7 @@
 """A residual network for 32×32 images that is quick to train: its first layer decorrelates small patches of the images.
 
 The design is that of the public speed records on CIFAR-10: "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", Jordan 2024 [1],
-after D. Page, "How to Train Your ResNet", 2018–2019 [2]. The residual stages are those of [1], §4, the network for 96 %.
+after D. Page, "How to Train Your ResNet", 2018–2019 [2]. The residual stages are those of the network of [1] for 96 %.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class WhitenedResNet(nn.Module):
         return self.fc(F.flatten(F.global_max_pool2d(x), 1))
 
     def whiten(self, images: NDArray[np.floating]) -> None:
-        """Set the first layer's weights from normalised images (N, in_channels, H, W): [1], §3.2.
+        """Set the first layer's weights from normalised images (N, in_channels, H, W): [1].
 
         They are the eigenvectors of the covariance of the images' patches, each divided by the square root of its eigenvalue,
         and their negatives, so that the outputs have variance 1 and no correlation. Raises ShapeError for other images.
@@ -93,7 +93,7 @@ class Stage(nn.Module):
 
 
 def unscaled_norm(channels: int) -> nn.BatchNorm2d:
-    """A batch norm whose scale stays 1, and whose statistics follow soon, since trainings are short: [1], §3.1."""
+    """A batch norm whose scale stays 1, and whose statistics follow soon, since trainings are short: [1]."""
     norm = nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4)
     assert norm.weight is not None
     norm.weight.requires_grad = False
@@ -101,7 +101,7 @@ def unscaled_norm(channels: int) -> nn.BatchNorm2d:
 
 
 def dirac(conv: nn.Conv2d) -> None:
-    """Make as many filters as possible hand on one input channel each: [1], §3.3. The others stay as they were drawn."""
+    """Make as many filters as possible hand on one input channel each: [1]. The others stay as they were drawn."""
     weight = hwio(conv.weight.data)
     height, width, inside, outside = weight.shape
     kept = np.arange(min(inside, outside))

@@ -103,7 +103,7 @@ class Lookahead(WeightAverage):
     """Every ``every`` steps φ ← φ + α(w - φ) and then w ← φ, with α = 1 - decay^every · share³; at the end w ← φ.
 
     Early in a run φ follows w, late it averages. Zhang et al. 2019, "Lookahead Optimizer", with the growing weight of the
-    averages of Jordan 2024, §3.5.
+    averages of Jordan 2024 (arXiv:2404.00498).
     """
 
     def __init__(self, model: Module, decay: float = 0.95, every: int = 5) -> None:

@@ -51,7 +51,7 @@ class Resumed:
         """Compare config.toml with the recipe in the checkpoint. Raises RunError when they differ."""
         saved = Recipe.from_settings(checkpoint.info["recipe"], self.folder.last)
         changed = [name for name in differences(saved, written) if name not in (*MAY_DIFFER, "epochs")]
-        if written.epochs < max(saved.epochs, checkpoint.info["epoch"]):
+        if written.steps is None and written.epochs < max(saved.epochs, checkpoint.info["epoch"]):
             changed.append("epochs")
         if changed:
             raise RunError(

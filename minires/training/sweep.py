@@ -4,7 +4,7 @@ import math
 import re
 import statistics
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from itertools import product
 from pathlib import Path
@@ -29,9 +29,12 @@ class Point(NamedTuple):
     recipe: Recipe
 
 
-def points(recipe: Recipe, choices: Mapping[str, Sequence[Any]], seeds: Sequence[int]) -> list[Point]:
+def points(
+    recipe_with: Callable[..., Recipe], choices: Mapping[str, Sequence[Any]], seeds: Sequence[int]
+) -> list[Point]:
     """The runs for all combinations of settings, and for every seed.
 
+    recipe_with(**settings): the recipe with these settings, which may bring others along, as a model does in ``Recipe.named``.
     Raises ConfigError for a setting that is unknown or no result depends on, a value out of range, no runs and too many.
     """
     known = [f.name for f in fields(Recipe) if f.name not in NOT_SWEPT]
@@ -50,9 +53,7 @@ def points(recipe: Recipe, choices: Mapping[str, Sequence[Any]], seeds: Sequence
         settings = dict(zip(choices, values))
         for seed in seeds:
             parts = [f"{name}={_plain(value)}" for name, value in settings.items()]
-            found.append(
-                Point("/".join([*parts, f"seed-{seed}"]), settings, recipe.with_settings(**settings, seed=seed))
-            )
+            found.append(Point("/".join([*parts, f"seed-{seed}"]), settings, recipe_with(**settings, seed=seed)))
     return found
 
 

@@ -54,7 +54,7 @@ def test_a_stop_anywhere_costs_nothing(tmp_path, uninterrupted, stop):
 
 @pytest.mark.parametrize("stop", [{"step": n} for n in range(1, 5)] + [{"epoch": 1}, {"epoch": 2}])
 def test_a_run_whose_length_is_given_in_steps(tmp_path, whole, stop):
-    recipe = RECIPE.with_settings(steps=4, error_warmup=0.1)  # an epoch of 3 steps, and one of another
+    recipe = replace(RECIPE, epochs=1, steps=4, error_warmup=0.1)  # an epoch of 3 steps, and one of another: not 1
     if not (whole / "steps").exists():
         trainer = begin(whole / "steps", recipe)
         assert (trainer.step, trainer.epoch, len(trainer.history)) == (4, 2, 2)

@@ -10,7 +10,7 @@ from minires.training.sweep import mean_and_deviation, outcomes, parse_choices, 
 
 
 def test_all_combinations():
-    found = points(Recipe(), {"lr": [0.1, 0.2], "model": ["resnet8", "plain8"]}, [0, 7])
+    found = points(Recipe().with_settings, {"lr": [0.1, 0.2], "model": ["resnet8", "plain8"]}, [0, 7])
     assert len(found) == 8
     assert [p.name for p in found[:3]] == [
         "lr=0.1/model=resnet8/seed-0",
@@ -21,8 +21,16 @@ def test_all_combinations():
         (lr, model, seed) for lr in (0.1, 0.2) for model in ("resnet8", "plain8") for seed in (0, 7)
     }
     assert len({p.name for p in found}) == 8
-    [alone] = points(Recipe(), {}, [3])
+    [alone] = points(Recipe().with_settings, {}, [3])
     assert alone == ("seed-3", {}, Recipe(seed=3))
+
+
+def test_a_model_brings_its_own_settings_of_a_named_recipe():
+    def he2015(**settings):
+        return Recipe.named("he2015", **settings)
+
+    found = points(he2015, {"model": ["resnet20", "resnet110"]}, [0])
+    assert [p.recipe.error_warmup for p in found] == [None, 0.1]
 
 
 @pytest.mark.parametrize(
@@ -36,7 +44,7 @@ def test_all_combinations():
 )
 def test_choices(texts, expected):
     assert parse_choices(texts) == expected
-    points(Recipe(), parse_choices(texts), [0])
+    points(Recipe().with_settings, parse_choices(texts), [0])
 
 
 @pytest.mark.parametrize(("text", "seeds"), [("0-2", [0, 1, 2]), ("0,5", [0, 5]), ("4", [4]), ("7-8, 1", [7, 8, 1])])
@@ -62,7 +70,7 @@ def test_seeds_that_cannot_be(text):
 )
 def test_settings_that_cannot_be(choices, said):
     with pytest.raises(ConfigError, match=said):
-        points(Recipe(), choices, [0])
+        points(Recipe().with_settings, choices, [0])
 
 
 @pytest.mark.parametrize("texts", [["lr"], ["=1"], ["lr="], ["lr=1", "lr=2"]])
@@ -73,7 +81,7 @@ def test_texts_that_cannot_be(texts):
 
 def test_what_came_of_it(tmp_path):
     """The means of the complete runs, by the formula of a sample's deviation."""
-    found = points(Recipe(), {"lr": [0.1, 0.2]}, [0, 1, 2])
+    found = points(Recipe().with_settings, {"lr": [0.1, 0.2]}, [0, 1, 2])
     accuracies = iter([0.5, 0.7, 0.6, 0.9])
     for point in found[:4]:
         folder = tmp_path / point.name
