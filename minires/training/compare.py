@@ -1,12 +1,13 @@
 """Several runs side by side: their curves in one picture."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, plural
 from ..figures import new_figure
-from .metrics import read_metrics
+from .metrics import column, read_metrics
 from .recipe import Recipe
 from .run import RunFolder
 
@@ -57,13 +58,16 @@ def table(runs: Mapping[str, RunFolder]) -> tuple[list[str], list[list[str]]]:
         if len({repr(_settings(r)[key]) for r in recipes.values()}) > 1
     ]
     histories = {name: read_metrics(run.metrics) for name, run in runs.items()}
-    splits = [s for s in ("train", "val", "test") if any(f"{s}_acc" in rows[-1] for rows in histories.values())]
+    last = {
+        s: {name: column(rows, f"{s}_acc")[-1] for name, rows in histories.items()} for s in ("train", "val", "test")
+    }
+    splits = [s for s, values in last.items() if not all(map(math.isnan, values.values()))]
     rows = []
-    for name, history in sorted(histories.items(), key=lambda item: -(item[1][-1].get("test_acc") or 0)):
-        last, settings = history[-1], _settings(recipes[name])
-        minutes = sum(row["seconds"] for row in history) / 60
-        accuracies = [f"{last[f'{s}_acc']:.2%}" if last.get(f"{s}_acc") is not None else "–" for s in splits]
-        rows.append([name, *(str(settings[key]) for key in varied), str(last["epoch"]), *accuracies, f"{minutes:.1f}"])
+    for name in sorted(runs, key=lambda name: -last["test"][name] if last["test"][name] >= 0 else math.inf):
+        settings, minutes = _settings(recipes[name]), sum(column(histories[name], "seconds")) / 60
+        accuracies = ["–" if math.isnan(last[s][name]) else f"{last[s][name]:.2%}" for s in splits]
+        epochs = str(len(histories[name]))
+        rows.append([name, *(str(settings[key]) for key in varied), epochs, *accuracies, f"{minutes:.1f}"])
     return ["run", *varied, "epochs", *(f"{s} acc" for s in splits), "minutes"], rows
 
 
@@ -78,10 +82,10 @@ def draw(runs: Mapping[str, RunFolder]) -> "Figure":
     for i, (name, run) in enumerate(runs.items()):
         rows = read_metrics(run.metrics)
         look: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % len(LINES)]}
-        epochs = [row["epoch"] for row in rows]
+        epochs = range(1, len(rows) + 1)
         marker = "o" if len(rows) <= 30 else ""
-        left.plot(epochs, [row["train_loss"] for row in rows], marker=marker, markersize=3, **look)
-        accuracies = [100 * row["test_acc"] for row in rows]
+        left.plot(epochs, column(rows, "train_loss"), marker=marker, markersize=3, **look)
+        accuracies = [100 * a for a in column(rows, "test_acc")]
         right.plot(epochs, accuracies, marker=marker, markersize=3, label=f"{name}: {accuracies[-1]:.2f} %", **look)
     for axes, what in ((left, "training loss (nats)"), (right, "test accuracy (%)")):
         axes.set_xlabel("epoch")

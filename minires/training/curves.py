@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..figures import new_figure, save_figure
+from .metrics import column
 
 INK, GRID = "#22272e", "#e3e6ea"
 SPLITS: dict[str, dict[str, Any]] = {  # colours that colour-blind readers can tell apart; drawn in this order
@@ -33,8 +34,7 @@ def _panel(axes: Any, rows: Sequence[dict[str, Any]], quantity: str) -> None:
     epochs = [row["epoch"] for row in rows]
     ends = []
     for split, style in SPLITS.items():
-        column = [row.get(f"{split}_{quantity}") for row in rows]
-        values = [math.nan if value is None else scale * value for value in column]
+        values = [scale * value for value in column(rows, f"{split}_{quantity}")]
         if all(map(math.isnan, values)):
             continue
         axes.plot(epochs, values, marker="o" if len(rows) <= 30 else "", markersize=3.5, label=split, **style)

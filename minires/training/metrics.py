@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,12 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
             raise DataError(f"{path}, line {number}, is not a JSON object: {line[:40]!r}")
         rows.append(row)
     return rows
+
+
+def column(rows: Sequence[dict[str, Any]], key: str) -> list[float]:
+    """A number of every row, NaN where there is none."""
+    values = (row.get(key) for row in rows)
+    return [float(v) if isinstance(v, int | float) and not isinstance(v, bool) else math.nan for v in values]
 
 
 def write_summary(path: Path | str, summary: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, brief, nearest
-from .metrics import read_metrics
+from .metrics import column, read_metrics
 from .recipe import Recipe
 from .run import RunFolder
 
@@ -121,10 +121,9 @@ def outcomes(folder: Path, runs: Iterable[Point]) -> Iterator[Outcome]:
                 continue
             complete += 1
             rows = read_metrics(run.metrics)
-            seconds.append(sum(row["seconds"] for row in rows))
-            for key, value in rows[-1].items():
-                if key.endswith("_acc") and key != "train_acc" and value is not None:
-                    accuracies.setdefault(key.removesuffix("_acc"), []).append(value)
+            seconds.append(sum(column(rows, "seconds")))
+            for key in (key for key in (rows[-1] if rows else {}) if key.endswith("_acc") and key != "train_acc"):
+                accuracies.setdefault(key.removesuffix("_acc"), []).append(column(rows, key)[-1])
         yield Outcome(own[0].settings, len(own), complete, accuracies, seconds)
 
 

@@ -1,9 +1,10 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
-from minires.training import Checkpoint, Recipe, read_metrics
+from minires.training import Checkpoint, Recipe, compare, read_metrics
 
 
 @pytest.fixture
@@ -88,8 +89,17 @@ def test_compare(minires, small, tmp_path):
     last = read_metrics(run / "metrics.jsonl")[-1]
     assert rows["seed-0"][1:5] == ["0", "2", f"{last['train_acc']:.2%}", f"{last['test_acc']:.2%}"]
     assert drawn == "drawn in both.svg"
-    picture = (tmp_path / "both.svg").read_text()
-    assert "test accuracy" in picture or "<path" in picture
+    assert (tmp_path / "both.svg").read_text().startswith("<?xml")
+    runs = compare.runs_in([run, tmp_path / "out"])
+    left, right = compare.draw(runs).axes
+    for i, own in enumerate(runs.values()):
+        rows = read_metrics(own.metrics)
+        np.testing.assert_allclose(left.lines[i].get_ydata(), [row["train_loss"] for row in rows])
+        np.testing.assert_allclose(right.lines[i].get_ydata(), [100 * row["test_acc"] for row in rows])
+    (run / "metrics.jsonl").write_text('{"epoch": "one", "test_acc": null}\n')  # damaged: no numbers
+    code, out, _ = minires("compare", "out")
+    assert code == 0
+    assert next(line for line in out.splitlines() if line.startswith("seed-0")).split()[3:5] == ["–", "–"]
     for words, message in (
         (("nowhere",), "there is no folder nowhere"),
         ((tmp_path / "out/model=resnet8/epochs=2/seed-0", "--plot", "x.bmp"), "is not the name of a picture"),
