@@ -41,7 +41,7 @@ class MultiOptimizer(Optimizer):
 
     def step(self) -> None:
         for optimizer in self.optimizers:
-            optimizer._check_gradients()  # of all, before one has changed anything
+            optimizer.check_gradients()  # of all, before one has changed anything
         for optimizer in self.optimizers:
             optimizer.step()
 
@@ -64,15 +64,7 @@ class MultiOptimizer(Optimizer):
                 f"MultiOptimizer.load_state_dict: the state has {len(state['param_groups'])} groups of parameters, and the "
                 f"optimizers have {counts}"
             )
-        before = self.state_dict()
-        try:
-            self._load(state, counts)
-        except Exception:
-            self._load(before, counts)
-            raise
-
-    def _load(self, state: dict[str, Any], counts: list[int]) -> None:
-        start, groups = 0, list(state["param_groups"])
+        start, found, groups = 0, [], list(state["param_groups"])
         total = len(list(self.parameters()))
         for i in state["state"]:
             if not 0 <= int(i) < total:
@@ -82,5 +74,7 @@ class MultiOptimizer(Optimizer):
         for optimizer, count in zip(self.optimizers, counts):
             size = len(list(optimizer.parameters()))
             own = {int(i) - start: entry for i, entry in state["state"].items() if start <= int(i) < start + size}
-            optimizer.load_state_dict({"state": own, "param_groups": groups[:count]})
+            found.append(optimizer.checked_state({"state": own, "param_groups": groups[:count]}))
             start, groups = start + size, groups[count:]
+        for optimizer, checked in zip(self.optimizers, found):  # when all of them fit
+            optimizer.take_over(*checked)

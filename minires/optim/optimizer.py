@@ -83,7 +83,7 @@ class Optimizer:
 
         Raises ShapeError or DtypeError for a gradient of another shape or dtype than its parameter's; then nothing has changed.
         """
-        self._check_gradients()
+        self.check_gradients()
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad_to_read is not None]
             self.update(group, params)
@@ -113,6 +113,10 @@ class Optimizer:
         Arrays are copied. Raises ConfigError when the groups differ in number, size or settings, ShapeError or DtypeError when
         an array does not have its parameter's shape or is not numeric; then nothing has changed.
         """
+        self.take_over(*self.checked_state(state))
+
+    def checked_state(self, state: dict[str, Any]) -> tuple[dict[Tensor, dict[str, Any]], list[ParamGroup]]:
+        """(the state by parameter, the groups) of a state dict, as copies. Raises what ``load_state_dict`` raises."""
         sizes = [len(group["params"]) for group in self.param_groups]
         saved = [len(group["params"]) for group in state["param_groups"]]
         if sizes != saved:
@@ -133,7 +137,11 @@ class Optimizer:
                 if setting not in group:
                     raise ConfigError(f"{self.name}.load_state_dict: a parameter group without {setting!r}")
             self._check(group)
-        self.state = {p: entry for p, entry in loaded.items() if entry}
+        return {p: entry for p, entry in loaded.items() if entry}, groups
+
+    def take_over(self, state: dict[Tensor, dict[str, Any]], groups: list[ParamGroup]) -> None:
+        """Go on from what ``checked_state`` returned."""
+        self.state = state
         for old, new in zip(self.param_groups, groups):
             old.update(new)
 
@@ -165,7 +173,8 @@ class Optimizer:
             )
         return array
 
-    def _check_gradients(self) -> None:
+    def check_gradients(self) -> None:
+        """Raise ShapeError or DtypeError for a gradient that does not fit its parameter."""
         for i, p in enumerate(self.parameters()):
             grad = p.grad_to_read
             if grad is None or (grad.shape == p.shape and grad.dtype == p.dtype):
