@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .display import PlainConsole
 
 FEW = 8, 16  # images in the steps that tell how much memory a step takes
-LARGE = 1 << 20  # pixels in a batch, from which memory is looked at before a run begins
+LARGE = 1 << 20  # values in a batch, from which memory is looked at before a run begins
 SECONDS = 6.0  # for timing steps
 STEPS = 12  # that are timed, at most
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
@@ -42,9 +42,10 @@ class Memory(NamedTuple):
 def memory_of(model: Module, image_shape: tuple[int, ...]) -> Memory:
     """Measured in two steps of few images on a copy of the model. image_shape: (C, H, W)."""
     from ..kernels.runtime.memory_pool import Arena, using
+    from ..random import get_rng_state, set_rng_state
     from ..recorded import RecordedStep, recording
 
-    model, used = copy.deepcopy(model), []
+    model, used, drawn = copy.deepcopy(model), [], get_rng_state()
     state = sum(p.data.nbytes for p in model.parameters())
     step = RecordedStep(model.train())
     for images in FEW:
@@ -53,6 +54,7 @@ def memory_of(model: Module, image_shape: tuple[int, ...]) -> Memory:
         with using(arena), recording(False):
             step(batch, np.zeros(images, np.int64))
         used.append(arena.most_used + batch.nbytes)
+    set_rng_state(drawn)  # dropout draws, and the run's draws must not depend on this
     per_image = max(1.0, (used[1] - used[0]) / (FEW[1] - FEW[0]))
     return Memory(max(0.0, used[0] - FEW[0] * per_image) + 2 * state, per_image)  # weights and velocities
 

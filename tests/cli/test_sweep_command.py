@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from minires.training import Checkpoint, Recipe, compare, read_metrics
+from minires.training import Callback, Checkpoint, Recipe, Recorder, RunFolder, build_trainer, compare, read_metrics
 
 
 @pytest.fixture
@@ -38,11 +38,17 @@ def test_trains_all_runs_and_prints_their_means(minires, small, tmp_path):
     assert "was trained with other settings" in err
 
 
-def test_goes_on_with_a_run_that_was_stopped(minires, small, tmp_path, monkeypatch):
+def test_goes_on_with_a_run_that_was_stopped(minires, small, tmp_path):
     words = [*small, "--seeds", "0", "--threads", 1]
     assert minires(*words, "--out", "whole")[0] == 0
-    assert minires(*words, "--out", "stopped")[0] == 0
-    (tmp_path / "stopped/model=resnet8/epochs=2/seed-0/summary.json").unlink()
+    recipe = Recipe.read(tmp_path / "whole/model=resnet8/epochs=2/seed-0/config.toml")
+    with RunFolder.create(recipe, tmp_path / "stopped/model=resnet8/epochs=2/seed-0") as folder:
+        trainer = build_trainer(recipe)
+        first = Callback()
+        first.on_step = lambda trainer, mean: trainer.stop()
+        trainer.callbacks = (Recorder(folder, recipe), first)
+        trainer.fit()
+    assert not trainer.finished
     code, out, _ = minires(*words, "--out", "stopped")
     assert code == 0
     assert "Going on with stopped/model=resnet8/epochs=2/seed-0" in out
