@@ -214,6 +214,17 @@ HOSTILE = [
 ]
 
 
+def test_runs_whose_length_is_in_steps(tmp_path):
+    folder = runs(tmp_path / "lab")
+    for run_folder in folder.iterdir():  # of two rows, where the recipe's epochs are five
+        (run_folder / "config.toml").write_text(Recipe(model=run_folder.name, steps=7).to_toml("0"))
+    with pytest.raises(ConfigError, match="is not finished: compare runs that are complete"):
+        lab.curves_in(folder)
+    for run_folder in folder.iterdir():
+        (run_folder / "summary.json").write_text("{}")
+    assert [len(curve.at) for curve in lab.curves_in(folder).values()] == [2] * 4
+
+
 def test_metrics_that_no_run_writes(tmp_path, page):
     folder = runs(tmp_path, 1)
     for line, match in HOSTILE:

@@ -259,7 +259,8 @@ def curves_in(folder: Path | str) -> dict[str, Curve]:
         if recipe.model_options.get("aux_weight"):
             continue
         recipes[run.name] = _compared(recipe)
-        train, test = _errors(run / "metrics.jsonl", recipe.epochs).T
+        epochs = recipe.epochs if recipe.steps is None else None
+        train, test = _errors(run / "metrics.jsonl", epochs).T
         width = checked_width(recipe.model_options.get("width", 16))
         assert depth is not None
         found[run.name] = Curve(depth, width, FAMILIES[family], np.arange(1.0, len(train) + 1), train, test)
@@ -298,8 +299,11 @@ def _need_one_recipe(recipes: Mapping[str, dict[str, Any]]) -> None:
                 )
 
 
-def _errors(path: Path, epochs: int) -> NDArray[np.float64]:
-    """Training and test error of every epoch, (epochs, 2), from a metrics.jsonl."""
+def _errors(path: Path, epochs: int | None) -> NDArray[np.float64]:
+    """Training and test error of every epoch, (epochs, 2), from a metrics.jsonl.
+
+    epochs: None of a run whose length is given in steps, which is complete when it has a summary.
+    """
     from ...training import read_metrics
 
     try:
@@ -308,6 +312,10 @@ def _errors(path: Path, epochs: int) -> NDArray[np.float64]:
         rows = read_metrics(path)
     except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+    if epochs is None:
+        if not rows or not (path.parent / "summary.json").exists():
+            raise ConfigError(f"{path.parent} is not finished: compare runs that are complete")
+        epochs = len(rows)
     if len(rows) != epochs:
         raise ConfigError(
             f"{path.parent} has finished {len(rows)} of {plural(epochs, 'epoch')}: compare runs that are complete"
