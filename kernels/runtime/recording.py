@@ -57,14 +57,14 @@ class Tape:
                 function, args, keywords = step
                 function(*args, **keywords)
                 continue
-            for start in range(at, at + step, STRETCH):
-                stop = min(start + STRETCH, at + step)
-                useful = max(launch[1] for launch in self.launches[start:stop])
+            end = at + step
+            while at < end:
+                stop = min(at + STRETCH, end)
+                useful = max(launch[1] for launch in self.launches[at:stop])
                 with threads.LOCK:
-                    failed = run(threads.ready(min(count, useful)), self._entries, start, stop)
-                if failed >= 0:
-                    raise MemoryError(f"{self.launches[failed][4]} found no memory for its scratch arrays")
-            at += step
+                    at = run(threads.ready(min(count, useful)), self._entries, at, stop)
+                if at < 0:
+                    raise MemoryError(f"{self.launches[-1 - at][4]} found no memory for its scratch arrays")
 
 
 class Recording:

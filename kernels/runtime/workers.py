@@ -144,20 +144,25 @@ def run(control, function, arguments, size, shares):
 
 @njit()
 def replay(control, entries, start, stop):
-    """Run launches start ≤ n < ``stop`` again. Returns the number of one that found no memory for its scratch arrays, or −1.
+    """Run launches start ≤ n < ``stop`` again. Returns the next one to run, or −1 − n if n found no memory for scratch arrays.
 
-    entries: (launches, 4) int64, the function, the threads, the shares and the address of the arguments, which begin with what
-    a failed share sets to 1.
+    It returns before ``stop`` where a thread of the next launch has parked meanwhile, as one does that has waited through a
+    long share of another's: ``ready`` wakes it. entries: (launches, 4) int64, the function, the threads, the shares and the
+    address of the arguments, which begin with what a failed share sets to 1.
     """
     most = atomics.load(control + MOST)
     for n in range(start, stop):
+        if n > start:
+            for thread in range(1, min(most, entries[n, 1])):
+                if atomics.load(control + EACH * thread + PARKED) != 0:
+                    return n
         arguments = entries[n, 3]
         atomics.store(arguments, 0)
         atomics.store(control + MOST, min(most, entries[n, 1]))
         run(control, entries[n, 0], arguments, 0, entries[n, 2])
         if atomics.load(arguments) != 0:
-            return n
-    return -1
+            return -1 - n
+    return stop
 
 
 @njit()

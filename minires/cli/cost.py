@@ -114,7 +114,8 @@ def preview(trainer: Trainer, recipe: Recipe, console: PlainConsole) -> None:
     loader, steps = trainer.train_loader, trainer.total_steps
     tested = sum(len(own.dataset) for own in (trainer.test_loader, trainer.val_loader) if own is not None)
     per_epoch = len(loader) * step + tested / loader.batch_size * evaluation
-    whole = steps * step + trainer.epochs * tested / loader.batch_size * evaluation
+    evaluated = -(-trainer.epochs // trainer.eval_every)
+    whole = steps * step + evaluated * tested / loader.batch_size * evaluation
     parameters = sum(p.size for p in trainer.model.parameters())
     free = available_memory()
     console.print(

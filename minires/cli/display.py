@@ -226,13 +226,13 @@ class PlainDisplay(Callback):
             "lr": f"{row['lr']:.3g}",
             "train loss": f"{row['train_loss']:.4f}",
             "train acc": percent(row["train_acc"]),
-            "test loss": f"{row['test_loss']:.4f}",
-            "test acc": percent(row["test_acc"]),
-            "val acc": percent(row.get("val_acc", 0)),
+            "test loss": f"{row['test_loss']:.4f}" if "test_loss" in row else "–",
+            "test acc": percent(row["test_acc"]) if "test_acc" in row else "–",
+            "val acc": percent(row["val_acc"]) if "val_acc" in row else "–",
             "img/s": f"{row['images_per_second']:,.0f}",
             "time": f"{row['seconds']:.1f} s" if row["seconds"] < 999 else f"{row['seconds'] / 60:.0f} min",
         }
-        best = row["test_acc"] >= max(r["test_acc"] for r in trainer.history)
+        best = row.get("test_acc", -1.0) >= max(r.get("test_acc", 0.0) for r in trainer.history)
         line = Text()
         for i, (name, width) in enumerate(self.columns):
             style = GOOD if name == "test acc" and best else DIM if name in ("lr", "img/s", "time") else ""

@@ -86,6 +86,9 @@ def train(
     average: Annotated[
         str | None, option(HOW, "An average of the weights: ema, or lookahead, whose training goes on from it.")
     ] = None,
+    eval_every: Annotated[
+        int | None, option(HOW, "Epochs from one evaluation to the next; the last epoch always has one.")
+    ] = None,
     tta: Annotated[
         str | None,
         option(HOW, "Test-time augmentation, after the last epoch and beside the plain accuracy: flip or views6."),

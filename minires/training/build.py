@@ -62,6 +62,7 @@ def build_trainer(recipe: Recipe, callbacks: Sequence[Callback] = ()) -> Trainer
         switches=recipe.switches,
         average=None if average is None else average(model),
         tta=recipe.tta,
+        eval_every=recipe.eval_every,
     )
 
 

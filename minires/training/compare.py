@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, plural
 from ..figures import new_figure
-from .metrics import column, read_metrics
+from .metrics import column, known, read_metrics
 from .recipe import Recipe
 from .run import RunFolder
 
@@ -59,7 +59,7 @@ def table(runs: Mapping[str, RunFolder]) -> tuple[list[str], list[list[str]]]:
     ]
     histories = {name: read_metrics(run.metrics) for name, run in runs.items()}
     last = {
-        s: {name: column(rows, f"{s}_acc")[-1] for name, rows in histories.items()} for s in ("train", "val", "test")
+        s: {name: _last(rows, f"{s}_acc") for name, rows in histories.items()} for s in ("train", "val", "test")
     }
     splits = [s for s, values in last.items() if not all(map(math.isnan, values.values()))]
     rows = []
@@ -69,6 +69,11 @@ def table(runs: Mapping[str, RunFolder]) -> tuple[list[str], list[list[str]]]:
         epochs = str(len(histories[name]))
         rows.append([name, *(str(settings[key]) for key in varied), epochs, *accuracies, f"{minutes:.1f}"])
     return ["run", *varied, "epochs", *(f"{s} acc" for s in splits), "minutes"], rows
+
+
+def _last(rows: Rows, key: str) -> float:
+    """The last value that is known, or NaN."""
+    return (known(rows, key)[1] or [math.nan])[-1]
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
@@ -85,8 +90,9 @@ def draw(runs: Mapping[str, RunFolder]) -> "Figure":
         epochs = range(1, len(rows) + 1)
         marker = "o" if len(rows) <= 30 else ""
         left.plot(epochs, column(rows, "train_loss"), marker=marker, markersize=3, **look)
-        accuracies = [100 * a for a in column(rows, "test_acc")]
-        right.plot(epochs, accuracies, marker=marker, markersize=3, label=f"{name}: {accuracies[-1]:.2f} %", **look)
+        evaluated, accuracies = known(rows, "test_acc")
+        label = f"{name}: {100 * _last(rows, 'test_acc'):.2f} %"
+        right.plot(evaluated, [100 * a for a in accuracies], marker=marker, markersize=3, label=label, **look)
     for axes, what in ((left, "training loss (nats)"), (right, "test accuracy (%)")):
         axes.set_xlabel("epoch")
         axes.set_ylabel(what)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..figures import new_figure, save_figure
-from .metrics import column
+from .metrics import known
 
 INK, GRID = "#22272e", "#e3e6ea"
 SPLITS: dict[str, dict[str, Any]] = {  # colours that colour-blind readers can tell apart; drawn in this order
@@ -31,12 +31,12 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path | str, title: str = "
 def _panel(axes: Any, rows: Sequence[dict[str, Any]], quantity: str) -> None:
     """Draw the curves of one quantity, "loss" or "acc"."""
     scale = 100 if quantity == "acc" else 1
-    epochs = [row["epoch"] for row in rows]
     ends = []
     for split, style in SPLITS.items():
-        values = [scale * value for value in column(rows, f"{split}_{quantity}")]
-        if all(map(math.isnan, values)):
+        epochs, values = known(rows, f"{split}_{quantity}")
+        if not values:
             continue
+        values = [scale * value for value in values]
         axes.plot(epochs, values, marker="o" if len(rows) <= 30 else "", markersize=3.5, label=split, **style)
         text = f"{split} {values[-1]:.2f} %" if quantity == "acc" else f"{split} {values[-1]:.3f}"
         ends.append((values[-1], text, style["color"]))
@@ -50,10 +50,10 @@ def _panel(axes: Any, rows: Sequence[dict[str, Any]], quantity: str) -> None:
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(GRID)
     axes.margins(x=0.03)
-    _label_ends(axes, epochs, ends)
+    _label_ends(axes, ends)
 
 
-def _label_ends(axes: Any, epochs: list[int], ends: list[tuple[float, str, str]]) -> None:
+def _label_ends(axes: Any, ends: list[tuple[float, str, str]]) -> None:
     """Label each curve to the right of its last point; labels that would overlap are moved down."""
     ends = sorted((end for end in ends if math.isfinite(end[0])), reverse=True)
     low, high = axes.get_ylim()

@@ -122,6 +122,12 @@ def column(rows: Sequence[dict[str, Any]], key: str) -> list[float]:
     return [float(v) if isinstance(v, int | float) and not isinstance(v, bool) else math.nan for v in values]
 
 
+def known(rows: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
+    """(epochs, values) of the rows that have a number there: not every epoch has an evaluation."""
+    pairs = [(n, value) for n, value in enumerate(column(rows, key), start=1) if not math.isnan(value)]
+    return [n for n, _ in pairs], [value for _, value in pairs]
+
+
 def write_summary(path: Path | str, summary: dict[str, Any]) -> None:
     """Write a ``summary.json`` atomically."""
     with atomic_write(path, "w") as file:

@@ -62,6 +62,7 @@ class Recipe:
     muon_momentum: float = 0.6  # momentum is SGD's
     label_smoothing: float = 0.0
     average: str = "none"  # of the weights: "none", "ema" or "lookahead" (averaging.py)
+    eval_every: int = 1  # epochs from one evaluation to the next; the last epoch has one in any case
     tta: str = "none"  # test-time augmentation after the last epoch: "none", "flip" or "views6" (views.py)
     # schedule
     schedule: str = "one-cycle"
@@ -84,7 +85,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self._types()
-        for name in ("epochs", "batch_size", "threads", "steps"):
+        for name in ("epochs", "batch_size", "threads", "steps", "eval_every"):
             self._whole(name, 1)
         for name in ("val", "seed", "crop", "cutout"):
             self._whole(name, 0)

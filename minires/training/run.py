@@ -201,8 +201,8 @@ class Recorder(Callback):
         if not trainer.history:
             return
         self.folder.check()
-        accuracy = trainer.history[-1]["test_acc"]
-        title = f"{self.recipe.model} on {self.recipe.dataset}: {100 * accuracy:.2f} % test accuracy"
+        title, accuracy = f"{self.recipe.model} on {self.recipe.dataset}", trainer.history[-1].get("test_acc")
+        title += "" if accuracy is None else f": {100 * accuracy:.2f} % test accuracy"
         self._draw_curves(trainer, f"{title} after {plural(trainer.epoch, 'epoch')}")
         if trainer.finished:
             self.folder.check()

@@ -80,8 +80,8 @@ class Trainer:
     returns a context manager for ``fit``, such as ``Recipe.switches``; None to run in the caller's context. The state of
     training: the model, the optimizer, the schedule, ``average`` (of the weights, or None), the random generator, ``epoch``
     (complete epochs), ``progress`` (in the next epoch), ``step`` (steps taken), ``history`` (a row of metrics for each epoch).
-    A trainer with the same state continues to the same bits: ``state_dict``. tta: a name of ``views.VIEWS``, by which the
-    network is evaluated too after the last epoch.
+    A trainer with the same state continues to the same bits: ``state_dict``. eval_every: epochs from one evaluation to the
+    next. After the last epoch there always is one, and a second by tta, a name of ``views.VIEWS``.
 
     >>> trainer = Trainer(model, train, test, optimizer, epochs=2)       # doctest: +SKIP
     >>> trainer.fit()[-1]["test_acc"]                                    # doctest: +SKIP
@@ -103,6 +103,7 @@ class Trainer:
     switches: Callable[[], AbstractContextManager[object]] | None = None
     average: WeightAverage | None = None
     tta: str = "none"
+    eval_every: int = 1
 
     def __post_init__(self) -> None:
         if self.steps is not None:
@@ -177,7 +178,8 @@ class Trainer:
         """Train the rest of an epoch and evaluate; return its metrics, or None when stop() was called in between.
 
         The metrics: epoch, lr (of the last step), train_loss, train_acc, test_loss, test_acc, val_loss and val_acc (with a
-        val_loader), seconds (of the epoch with its evaluation), images_per_second (of training alone).
+        val_loader; these four only of an epoch with an evaluation), seconds (of the epoch with its evaluation),
+        images_per_second (of training alone).
         """
         progress = self.progress
         began = time.perf_counter() - progress.seconds
@@ -195,9 +197,7 @@ class Trainer:
         mean = progress.mean
         row = {"epoch": self.epoch + 1, "lr": progress.lr, "train_loss": mean.loss, "train_acc": mean.accuracy}
         for split, loader in (("test", self.test_loader), ("val", self.val_loader)):
-            for tta in ("none",) if self.tta == "none" or self.epoch + 1 < self.epochs else ("none", self.tta):
-                if loader is None:
-                    continue
+            for tta in self._views_of_epoch() if loader is not None else ():
                 with self.predicting():
                     result = evaluate(self.model, loader, partial(self._evaluated, split), tta=tta)
                     if self.stopping:
@@ -209,6 +209,12 @@ class Trainer:
         row["seconds"] = time.perf_counter() - began
         row["images_per_second"] = mean.images / progress.seconds
         return row
+
+    def _views_of_epoch(self) -> tuple[str, ...]:
+        """By which views the network is evaluated after the present epoch."""
+        if self.epoch + 1 >= self.epochs:
+            return ("none",) if self.tta == "none" else ("none", self.tta)
+        return () if (self.epoch + 1) % self.eval_every else ("none",)
 
     def predicting(self) -> AbstractContextManager[None]:
         """Inside, the model has the weights that the run is about: those that are trained, or their averages."""

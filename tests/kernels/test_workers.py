@@ -166,24 +166,49 @@ def test_no_more_threads_than_shares(pool):
             assert by.max() < shares
 
 
-def test_small_kernels_of_different_shares_in_a_row(pool):
-    """A thread that has seen the last kernel's spent range must not take a share of the next one's by it."""
-    counts = [2, 8, 3, 16, 2, 32, 5, 2, 64, 2, 7, 2, 4, 2, 6, 20]
-    tallies, written, entries, kept = np.zeros((len(counts), 65), np.int64), np.zeros(1000, np.int64), [], []
-    for tally, count in zip(tallies, counts):
+def recorded(pool, launches):
+    """(the table that workers.replay reads, what it refers to) of launches of _count: shares, done, by, spin."""
+    written, entries, kept = np.zeros(1000, np.int64), [], []
+    for count, *args in launches:
         address = pool.ready(2)
         pool.control[workers.RECORD // 8] = written.ctypes.data
-        assert _count(-address, count, 0, tally, tally[64:], 0) == 0
+        assert _count(-address, count, 0, *args) == 0
         pool.control[workers.RECORD // 8] = 0
         function, shares, size = written[:3].tolist()
         kept.append(written[3 : 3 + size // 8].copy())
         entries.append((function, 2, shares, kept[-1].ctypes.data))
-    entries = np.array(entries)
-    tallies[:] = 0
+        for array in args[:-1]:
+            array[:] = 0
+    return np.array(entries), kept
+
+
+def test_a_worker_that_parks_within_a_stretch_is_woken(pool):
+    """One that has waited through a long share of another's; without it the rest would run on one thread."""
+    arrays = [(np.zeros(2, np.int64), np.zeros(2, np.int64)) for _ in range(4)]
+    entries, kept = recorded(pool, [(2, done, by, 200_000) for done, by in arrays])
+    pool.control[workers.SPINS // 8] = 0  # parks at once
+    early = 0
+    for times in range(1, 21):
+        at = 0
+        while at < 4:
+            went = workers.replay(pool.ready(2), entries, at, 4)
+            early += at < went < 4
+            at = went
+        assert all((done == times).all() for done, _ in arrays)
+    assert early > 0
+
+
+def test_small_kernels_of_different_shares_in_a_row(pool):
+    """A thread that has seen the last kernel's spent range must not take a share of the next one's by it."""
+    counts = [2, 8, 3, 16, 2, 32, 5, 2, 64, 2, 7, 2, 4, 2, 6, 20]
+    tallies = np.zeros((len(counts), 65), np.int64)
+    entries, kept = recorded(pool, [(count, tally, tally[64:], 0) for tally, count in zip(tallies, counts)])
     ends, times = time.monotonic() + 1.5, 0
     while time.monotonic() < ends:
         for _ in range(50):
-            assert workers.replay(pool.ready(2), entries, 0, len(counts)) == -1
+            at = 0
+            while at < len(counts):
+                at = workers.replay(pool.ready(2), entries, at, len(counts))
             times += 1
         for tally, count in zip(tallies, counts):
             assert (tally[:count] == times).all()

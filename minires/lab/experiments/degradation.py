@@ -320,6 +320,8 @@ def _errors(path: Path, epochs: int | None) -> NDArray[np.float64]:
         raise ConfigError(
             f"{path.parent} has finished {len(rows)} of {plural(epochs, 'epoch')}: compare runs that are complete"
         )
+    if any("test_acc" not in row for row in rows):
+        raise ConfigError(f"{path.parent} has epochs without an evaluation: compare runs with eval_every = 1")
     found = np.empty((epochs, 2))
     for n, row in enumerate(rows):
         for k, key in enumerate(("train_acc", "test_acc")):
