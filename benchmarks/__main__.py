@@ -8,13 +8,13 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from . import against, busy, kernels, machine, memory, report, sharing, startup, steps, trees
+from . import against, busy, kernels, machine, memory, recipes, report, sharing, startup, steps, trees
 from .cases import INFERENCE_PEERS, TRAIN_PEERS, Case
 from .settings import Settings
 from .turns import PeerError, say
 
-PARTS = {**steps.PARTS, **sharing.PARTS, **kernels.PARTS, **memory.PARTS, **startup.PARTS}
-PEERS = tuple(dict.fromkeys((*TRAIN_PEERS, *INFERENCE_PEERS)))
+PARTS = {**steps.PARTS, **sharing.PARTS, **recipes.PARTS, **kernels.PARTS, **memory.PARTS, **startup.PARTS}
+PEERS = tuple(dict.fromkeys((*TRAIN_PEERS, *INFERENCE_PEERS, *recipes.MODES)))
 EPILOG = """
 parts:
   train          training steps: ResNet-20, -56, pre-activation 110 at batch 128; ResNet-20 at 32 and 512;
@@ -27,6 +27,7 @@ parts:
   busy           ResNet-20's training step and its inference of one image, alone and beside a busy process (--busy N: beside
                  N) in turn; minires on one thread too
   two-trainings  ResNet-20's training step in two processes at once, with all threads each, against one alone with half
+  recipe         a training by the recipe minutes20 and by airbench94 with Muon in PyTorch: seconds a step x steps
   kernels        convolutions by themselves: GFLOP/s, share of the machine's measured peak
   memory         peak memory of training steps; 1,000 steps in a row
   startup        import, first step ever, first step of a new process

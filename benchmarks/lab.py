@@ -10,14 +10,15 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from minires.lab.catalogue import EXPERIMENTS, read
 from minires.lab.networks import NETWORKS
-from minires.training import Checkpoint, Recipe, RunFolder, read_metrics
+from minires.training import RunFolder, read_metrics
+
+from .keep import keep_run
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "lab"
@@ -57,23 +58,11 @@ RUNS = {  # the folder of a result → the words after `minires lab`
 def keep_networks(trained: Path) -> None:
     """Copy the complete runs of ``minires lab train``: recipe, metrics, summary and, of most, the weights."""
     for name in NETWORKS:
-        source, target = RunFolder(trained / name), RunFolder(RESULTS / "networks" / name)
-        if not source.summary.exists():
+        source = RunFolder(trained / name)
+        if source.summary.exists():
+            keep_run(source.path, RESULTS / "networks" / name, name not in WITHOUT_WEIGHTS)
+        else:
             print(f"{source} is not complete: left out")
-            continue
-        target.path.mkdir(parents=True, exist_ok=True)
-        recipe = Recipe.read(source.config).with_settings(data_dir=None, threads=None)
-        checkpoint = Checkpoint.load(source.last)
-        info = {key: checkpoint.info[key] for key in ("num_classes", "epoch", "step", "minires_version", "target")}
-        saved = {key: value for key, value in checkpoint.info["recipe"].items() if key not in ("data_dir", "threads")}
-        target.config.write_text(recipe.to_toml(info["minires_version"]), "utf-8")
-        for file in ("metrics.jsonl", "summary.json"):
-            shutil.copyfile(source.path / file, target.path / file)
-        if name in WITHOUT_WEIGHTS:
-            print(f"{name}: without weights")
-            continue
-        Checkpoint(checkpoint.model, info=info | {"recipe": saved}).save(target.last)
-        print(f"{name}: {target.last.stat().st_size / 1e6:.1f} MB")
 
 
 def run(name: str, data_dir: str | None) -> None:

@@ -131,6 +131,19 @@ def mode(name):
     return name.removeprefix("PyTorch ")
 
 
+def recipe(result):
+    """A row a peer: seconds a step, the steps of its schedule, minutes, and how many times ours."""
+    whole = {name: typical(result, name) * result["schedules"][name]["steps"] for name in result["seconds"]}
+    rows = []
+    for name, schedule in result["schedules"].items():
+        step = f"{typical(result, name):.2f} s × {schedule['steps']}"
+        ratio = "–" if name == MINIRES else f"**{times(whole[name] / whole[MINIRES])}**"
+        rows.append([name, schedule["what"], f"{schedule['batch']:,}", step, f"{whole[name] / 60:.1f}", ratio])
+    head = [f"training, {count(result['threads'])}", "what", "batch", "steps", "minutes", f"of {MINIRES}'s time"]
+    missing = "\n".join(f"- {reason}" for reason in result["missing"].values())
+    return "\n\n".join(filter(None, [table(head, rows), missing]))
+
+
 def scaling(result):
     """Milliseconds and speed-up over one thread, by number of threads."""
     cases = [case for case in result["cases"] if "failed" not in case]
@@ -319,6 +332,7 @@ RENDERERS = {
     "avx2": ("Training step, both held to AVX2", steps),
     "one-thread": ("Training step on one thread", steps),
     "scaling": ("Threads", scaling),
+    "recipe": ("A whole training", recipe),
     "kernels": ("Convolutions", kernels),
     "memory": ("Memory of a training step", memory),
     "startup": ("Beginning", startup),

@@ -26,6 +26,14 @@ def steps(task):
     return answer, {"parameters": parameters, "target": instructions(task["peer"])}
 
 
+def recipe(task):
+    """Job ``recipe``: as ``train``, of a whole recipe."""
+    from .recipes import work
+
+    step, schedule = work(task)
+    return lambda steps=0, seconds=0: timed_for(step, steps, seconds), {"schedule": schedule}
+
+
 def instructions(name):
     """The instruction set that a peer's own kernels were made for, where it says so."""
     if name == MINIRES:
@@ -111,7 +119,14 @@ def limits(task):
     return lambda: {"gflops": machine.gflops(), "bandwidth": machine.bandwidth()}, {}
 
 
-JOBS = {"train": steps, "inference": steps, "memory": memory, "kernels": convolutions, "limits": limits}
+JOBS = {
+    "train": steps,
+    "inference": steps,
+    "memory": memory,
+    "kernels": convolutions,
+    "limits": limits,
+    "recipe": recipe,
+}
 
 
 def main():

@@ -26,6 +26,8 @@ WIDE_BYTES = 1 << 20  # of transformed weights, about the size of the L2 cache
 PACKED_BYTES = 256 << 10  # of a packed band of an image, at most
 TOTALS_BYTES = 8 << 20  # of all partial sums of a weight gradient, at most
 CHUNK_TILES = 128  # in a chunk, at least: each chunk has a total to clear and to add
+PARTS = 12  # of a weight gradient, the chunks times the splits, if chunks have LARGE_CHUNK_TILES
+LARGE_CHUNK_TILES = 512
 SPLIT_ROWS = 64  # channels in a split of a weight gradient, at least
 
 
@@ -166,7 +168,10 @@ def weight_layout(images, size, padding, channels, filters, itemsize):
     total = PLANES * weight_block_for(channels, filters, itemsize).total_plane * itemsize
     tiles = images * (whole(layout.out_pixels // layout.out_row) // TILE) * (whole(layout.out_row) // TILE)
     chunks = max(1, min(16, layout.items, TOTALS_BYTES // total, tiles // CHUNK_TILES))
-    return layout._replace(chunks=chunks, splits=max(1, min(16 // chunks, channels // SPLIT_ROWS)))
+    splits = max(1, min(16 // chunks, channels // SPLIT_ROWS))
+    if chunks * splits < PARTS:  # too few for an even division among threads: larger sums, if each is of many tiles
+        chunks = max(chunks, min(layout.items, -(-PARTS // splits), tiles // LARGE_CHUNK_TILES))
+    return layout._replace(chunks=chunks, splits=splits)
 
 
 class WinogradPlan(NamedTuple):

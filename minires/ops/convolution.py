@@ -14,6 +14,7 @@ from ..tensor import Op, Tensor
 from .arithmetic import unbroadcast
 from .checks import Pair, image, needs_tensor, pair, same_dtype
 
+MANY = 1 << 16  # values, from which a kernel sums them
 Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]  # stride, padding, dilation, groups
 
 
@@ -64,9 +65,17 @@ class Conv2d(Op):
         rest = ()
         if len(needs) > 2:
             dy = dy.array() if lazy else dy
-            db = (unbroadcast(nhwc(dy), dy.shape[1:2]) if needs[2] else None,) if self.bias else ()
+            db = (_bias_grad(nhwc(dy)) if needs[2] else None,) if self.bias else ()
             rest = (*db, *([dy] if self.shortcut else []))
         return dx, dw, *rest
+
+
+def _bias_grad(dy):
+    """The sum over all positions of dy (N, OH, OW, O); of a large one by the kernel of batch norm's means."""
+    if dy.size < MANY:
+        return unbroadcast(dy, dy.shape[-1:])
+    mean, _ = kernels.batch_norm_stats(dy)
+    return kernels.computed(np.multiply, mean.shape, dy.dtype, mean, dy.size // len(mean))
 
 
 def geometry(op: str, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Geometry:

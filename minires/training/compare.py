@@ -58,9 +58,7 @@ def table(runs: Mapping[str, RunFolder]) -> tuple[list[str], list[list[str]]]:
         if len({repr(_settings(r)[key]) for r in recipes.values()}) > 1
     ]
     histories = {name: read_metrics(run.metrics) for name, run in runs.items()}
-    last = {
-        s: {name: _last(rows, f"{s}_acc") for name, rows in histories.items()} for s in ("train", "val", "test")
-    }
+    last = {s: {name: _last(rows, f"{s}_acc") for name, rows in histories.items()} for s in ("train", "val", "test")}
     splits = [s for s, values in last.items() if not all(map(math.isnan, values.values()))]
     rows = []
     for name in sorted(runs, key=lambda name: -last["test"][name] if last["test"][name] >= 0 else math.inf):

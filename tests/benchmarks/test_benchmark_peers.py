@@ -39,6 +39,30 @@ def test_an_unknown_network_is_refused_by_name():
             torch_models.create(name)
 
 
+def test_the_speed_record_has_its_size_and_its_optimizer():
+    """Muon moves filters as ours does."""
+    import torch
+
+    from benchmarks import airbench
+
+    net = airbench.CifarNet()
+    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    convolutions = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256)
+    assert trained == 24 + convolutions + 2 * (64 + 256 + 256) + 2560
+    rng = np.random.default_rng(0)
+    start, *gradients = rng.standard_normal((4, 8, 4, 3, 3)).astype(np.float32)
+    theirs, ours = torch.nn.Parameter(torch.from_numpy(start.copy())), mr.nn.Parameter(start.copy())
+    pair = (
+        airbench.Muon([theirs], lr=0.24, momentum=0.6),
+        mr.optim.Muon([ours], 0.24, 0.6, weight_decay=0, ns_steps=3, scale="none", normalize=True),
+    )
+    for gradient in gradients:
+        theirs.grad, ours.grad = torch.from_numpy(gradient.copy()), gradient
+        for optimizer in pair:
+            optimizer.step()
+    np.testing.assert_allclose(ours.data, theirs.detach().numpy(), rtol=2e-4, atol=2e-5)
+
+
 def weights(case):
     mr.manual_seed(3)
     return mr.models.create(case.model).state_dict()

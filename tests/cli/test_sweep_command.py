@@ -118,6 +118,22 @@ def test_compare(minires, small, tmp_path):
     assert (code, "empty holds no run that has finished an epoch" in err) == (2, True)
 
 
+def test_epochs_without_an_evaluation(minires, small_run, tmp_path):
+    code, out, _ = minires(*small_run, "--epochs", 3, "--eval-every", 2, "--out", "run")
+    rows = read_metrics(tmp_path / "run/metrics.jsonl")
+    assert (code, ["test_acc" in row for row in rows]) == (0, [False, True, True])
+    lines = {line.split()[0]: line.split() for line in out.splitlines() if "/3 " in line}
+    assert lines["1/3"][5:7] == ["–", "–"]
+    assert f"{100 * rows[1]['test_acc']:.2f}" in lines["2/3"]
+    run = compare.runs_in([tmp_path / "run"])
+    [line] = compare.draw(run).axes[1].lines
+    np.testing.assert_array_equal(line.get_xdata(), [2, 3])
+    (tmp_path / "run/metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in (rows[1], rows[0])))
+    assert f"{rows[1]['test_acc']:.2%}" in minires("compare", "run")[1]  # the last one that is known
+    code, _, err = minires(*small_run, "--eval-every", 0)
+    assert (code, "eval_every must be a whole number from 1 up, not 0" in err) == (2, True)
+
+
 def test_test_time_augmentation_stands_beside_the_plain_accuracy(minires, small_run, tmp_path):
     code, out, _ = minires(*small_run, "--tta", "flip", "--out", "run")
     assert code == 0

@@ -185,7 +185,7 @@ def recorded(pool, launches):
 def test_a_worker_that_parks_within_a_stretch_is_woken(pool):
     """One that has waited through a long share of another's; without it the rest would run on one thread."""
     arrays = [(np.zeros(2, np.int64), np.zeros(2, np.int64)) for _ in range(4)]
-    entries, kept = recorded(pool, [(2, done, by, 200_000) for done, by in arrays])
+    entries, _kept = recorded(pool, [(2, done, by, 200_000) for done, by in arrays])
     pool.control[workers.SPINS // 8] = 0  # parks at once
     early = 0
     for times in range(1, 21):
@@ -202,7 +202,7 @@ def test_small_kernels_of_different_shares_in_a_row(pool):
     """A thread that has seen the last kernel's spent range must not take a share of the next one's by it."""
     counts = [2, 8, 3, 16, 2, 32, 5, 2, 64, 2, 7, 2, 4, 2, 6, 20]
     tallies = np.zeros((len(counts), 65), np.int64)
-    entries, kept = recorded(pool, [(count, tally, tally[64:], 0) for tally, count in zip(tallies, counts)])
+    entries, _kept = recorded(pool, [(count, tally, tally[64:], 0) for tally, count in zip(tallies, counts)])
     ends, times = time.monotonic() + 1.5, 0
     while time.monotonic() < ends:
         for _ in range(50):

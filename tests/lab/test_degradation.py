@@ -214,6 +214,15 @@ HOSTILE = [
 ]
 
 
+def test_runs_with_epochs_that_were_not_evaluated(tmp_path):
+    folder = runs(tmp_path / "lab")
+    for path in folder.rglob("metrics.jsonl"):
+        first, second = path.read_text().splitlines()
+        path.write_text(json.dumps({k: v for k, v in json.loads(first).items() if k != "test_acc"}) + f"\n{second}\n")
+    with pytest.raises(ConfigError, match="has epochs without an evaluation: compare runs with eval_every = 1"):
+        lab.curves_in(folder)
+
+
 def test_runs_whose_length_is_in_steps(tmp_path):
     folder = runs(tmp_path / "lab")
     for run_folder in folder.iterdir():  # of two rows, where the recipe's epochs are five

@@ -158,3 +158,15 @@ def test_a_slice_shares_no_memory_with_its_source(f):
     x = mr.tensor(np.ones((3, 4)))
     f(x).numpy()[...] = 5
     assert (x.numpy() == 1).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_gradient_of_a_bias_is_a_sum_over_positions(dtype):
+    """Of as many values as a training step has, whose sum is exact in float64."""
+    rng = np.random.default_rng(0)
+    x, w, b = (mr.tensor(rng.standard_normal(s).astype(dtype)) for s in ((16, 2, 32, 33), (5, 2, 3, 3), (5,)))
+    b.requires_grad = True
+    dy = rng.standard_normal((16, 5, 32, 33)).astype(dtype)
+    F.conv2d(x, w, b, padding=1).backward(dy)
+    expected = dy.sum((0, 2, 3), dtype=np.float64)
+    np.testing.assert_allclose(b.grad, expected, atol=(1e-4 if dtype == "float32" else 1e-10) * dy.size**0.5)

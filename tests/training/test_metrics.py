@@ -6,7 +6,7 @@ import pytest
 
 from minires.errors import DataError
 from minires.training import Confusion, Mean, draw_curves, read_metrics
-from minires.training.metrics import append_metrics, repair_metrics, write_summary
+from minires.training.metrics import append_metrics, known, repair_metrics, write_summary
 
 
 def test_means_are_weighted_by_the_images_of_a_batch():
@@ -78,6 +78,12 @@ def test_rows_that_are_out_of_order_are_named(tmp_path):
     with pytest.raises(DataError, match="line 2, is not the row of epoch 2"):
         repair_metrics(path, 2)
     assert repair_metrics(tmp_path / "nowhere", 0) == []
+
+
+def test_epochs_with_a_number():
+    rows = [{"epoch": 1}, {"epoch": 2, "test_acc": 0.5}, {"epoch": 3, "test_acc": None}, {"epoch": 4, "test_acc": 1}]
+    assert known(rows, "test_acc") == ([2, 4], [0.5, 1.0])
+    assert known(rows, "val_acc") == ([], [])
 
 
 def test_summary(tmp_path):

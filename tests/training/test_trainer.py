@@ -63,6 +63,16 @@ def test_validation_is_reported_apart(make_trainer, tiny):
     assert ("val", 20) in log.events
 
 
+def test_evaluations_now_and_then(make_trainer):
+    log = Log()
+    rows = make_trainer(epochs=5, callbacks=(log,), eval_every=2).fit()
+    assert [row["epoch"] for row in rows if "test_acc" in row] == [2, 4, 5]
+    assert log.events.count(("test", 20)) == 3
+    every = make_trainer(epochs=5).fit()
+    assert [row["train_loss"] for row in rows] == [row["train_loss"] for row in every]
+    assert rows[-1]["test_loss"] == every[-1]["test_loss"]
+
+
 def test_the_loss_falls(make_trainer):
     history = make_trainer(epochs=6).fit()
     assert history[-1]["train_loss"] < 0.8 * history[0]["train_loss"]
