@@ -17,17 +17,20 @@ from .work_items import Layout
 
 BLOCK_BYTES = 64 << 10  # of one block's V and M
 BLOCK_TILES = 16, 96  # in a block, at least and at most: each block reads all weights
+WIDE_BLOCK_TILES = 24  # in a block, at least, of a layer whose weights are larger than the L2 cache
 WEIGHT_TILES = 32  # in a block of a weight gradient: each block reads and writes the total
 FEW_ITEMS = 8  # if there are fewer images, each is divided into bands, for so many items
 BAND_TILES = 16  # in such a band, at least
 ITEM_TILES = 64  # in an item, if the batch has that many
-WIDE_ITEM_TILES = 12  # in an item of a layer whose weights are larger than the L2 cache
+WIDE_ITEM_TILES = 12  # in an item of such a layer; of a batch that has LARGE_BATCH_TILES, WIDE_BLOCK_TILES
+LARGE_BATCH_TILES = 768
 WIDE_BYTES = 1 << 20  # of transformed weights, about the size of the L2 cache
 PACKED_BYTES = 256 << 10  # of a packed band of an image, at most
 TOTALS_BYTES = 8 << 20  # of all partial sums of a weight gradient, at most
 CHUNK_TILES = 128  # in a chunk, at least: each chunk has a total to clear and to add
-PARTS = 12  # of a weight gradient, the chunks times the splits, if chunks have LARGE_CHUNK_TILES
-LARGE_CHUNK_TILES = 512
+FEW_PARTS, PARTS = 4, 8  # chunks of a large batch, which divide evenly among threads, whatever their totals take
+LARGE_CHUNK_TILES = 512  # in such a chunk, at least: clearing and adding a total takes as long as 60 tiles
+SPLIT_CHUNK_TILES = 256  # the same in place of splits, each of which transforms the gradients again
 SPLIT_ROWS = 64  # channels in a split of a weight gradient, at least
 
 
@@ -86,12 +89,19 @@ def _register_tile(channels, filters, itemsize):
     return *tile, lanes, -(-channels // lanes), -(-filters // width)
 
 
+def _wide(channels, filters, itemsize):
+    """Whether the transformed weights are larger than the L2 cache."""
+    return PLANES * channels * filters * itemsize > WIDE_BYTES
+
+
 @lru_cache(maxsize=512)
 def block_for(channels, filters, itemsize):
     """The Block of a forward pass, or of an input gradient (channels and filters exchanged). V is [plane][tile][channel]."""
     wide, rows, width, lanes, v_vectors, m_panels = _register_tile(channels, filters, itemsize)
     v_tile, m_tile = v_vectors * lanes, m_panels * width
     fewest, most = BLOCK_TILES
+    if _wide(channels, filters, itemsize):
+        fewest = WIDE_BLOCK_TILES
     tiles = max(rows, max(fewest, min(most, BLOCK_BYTES // (PLANES * itemsize * (v_tile + m_tile)))) // rows * rows)
     return Block(
         channels, filters, tiles, wide, rows, width,
@@ -148,8 +158,9 @@ def item_layout(images, size, padding, channels, filters, itemsize, weight):
     group = 1
     if bands == 1:
         tiles = band // TILE * tiles_across
-        wide = PLANES * channels * filters * itemsize > WIDE_BYTES
-        group = -(-(WIDE_ITEM_TILES if wide and not weight else ITEM_TILES) // tiles)
+        wide = _wide(channels, filters, itemsize)
+        of_item = WIDE_BLOCK_TILES if images * tiles >= LARGE_BATCH_TILES else WIDE_ITEM_TILES
+        group = -(-(of_item if wide and not weight else ITEM_TILES) // tiles)
         if not wide and not weight:  # enough items for any number of threads
             group = min(group, -(-images // 8))
         group = -(-images // max(1, -(-images // max(1, group))))
@@ -169,8 +180,9 @@ def weight_layout(images, size, padding, channels, filters, itemsize):
     tiles = images * (whole(layout.out_pixels // layout.out_row) // TILE) * (whole(layout.out_row) // TILE)
     chunks = max(1, min(16, layout.items, TOTALS_BYTES // total, tiles // CHUNK_TILES))
     splits = max(1, min(16 // chunks, channels // SPLIT_ROWS))
-    if chunks * splits < PARTS:  # too few for an even division among threads: larger sums, if each is of many tiles
-        chunks = max(chunks, min(layout.items, -(-PARTS // splits), tiles // LARGE_CHUNK_TILES))
+    large = min(PARTS, layout.items, tiles // (LARGE_CHUNK_TILES if splits == 1 else SPLIT_CHUNK_TILES))
+    if chunks * splits < PARTS and large >= max(FEW_PARTS, chunks * splits):
+        chunks, splits = large, 1
     return layout._replace(chunks=chunks, splits=splits)
 
 

@@ -27,13 +27,20 @@ class WhitenedResNet(nn.Module):
     """A whitening layer, three stages of three convolutions each, global max pooling, a classifier: 11 layers.
 
     (N, in_channels, H, W) → logits (N, num_classes); H and W are multiples of 8. width1, width2, width3: channels of the
-    stages. The first layer's weights are not trained: ``whiten`` sets them from images. Batch norms have no trained scale.
+    stages. The first layer's weights are not trained: ``whiten`` sets them from images. Its bias is if whitening_bias, which
+    takes a twentieth of a step. Batch norms have no trained scale.
     """
 
     recordable = True
 
     def __init__(
-        self, num_classes: int = 10, in_channels: int = 3, width1: int = 64, width2: int = 192, width3: int = 256
+        self,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        width1: int = 64,
+        width2: int = 192,
+        width3: int = 256,
+        whitening_bias: bool = True,
     ) -> None:
         widths = [checked_width(width) for width in (width1, width2, width3)]
         patch = PATCH * PATCH * in_channels
@@ -41,6 +48,7 @@ class WhitenedResNet(nn.Module):
         self.whitening.weight.requires_grad = False
         assert self.whitening.bias is not None
         nn.init.zeros_(self.whitening.bias)
+        self.whitening.bias.requires_grad = whitening_bias
         self.stage1, self.stage2, self.stage3 = (
             Stage(inside, outside) for inside, outside in zip([2 * patch, *widths], widths)
         )

@@ -117,6 +117,7 @@ LAYERS = {  # name: x shape, filters, padding; each takes another path
     "an image in bands, the last one odd": ((1, 91, 83, 40), 17, ONE),
     "bands of two images": ((2, 60, 56, 64), 64, ONE),
     "wide": ((3, 7, 7, 256), 272, ONE),
+    "wide, a large batch": ((1030, 1, 2, 136), 136, ONE),
     "wide, one image, odd": ((1, 5, 3, 520), 130, (0, 1)),
     "1×1 images": ((5, 1, 1, 19), 23, ONE),
     "1×1 outputs": ((5, 3, 3, 8), 8, (0, 0)),
@@ -175,7 +176,10 @@ def test_rounding_compared_with_the_direct_kernels(channels):
         assert np.abs(plain - right).max() <= 4e-6 * np.abs(right).max()  # or else the line above says nothing
 
 
-@pytest.mark.parametrize("name", ["many small images in an item", "an image in bands, the last one odd", "wide"])
+@pytest.mark.parametrize(
+    "name",
+    ["many small images in an item", "an image in bands, the last one odd", "wide", "wide, a large batch"],
+)
 def test_the_same_bits_on_any_number_of_threads(name):
     x_shape, filters, padding = LAYERS[name]
     x, w, dy = arrays(3, np.float32, x_shape, (3, 3, x_shape[3], filters), (*x_shape[:3], filters))
