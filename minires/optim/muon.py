@@ -14,6 +14,7 @@ from ..tensor import Tensor
 from .optimizer import Optimizer, ParamGroup, Params
 
 A, B, C = 3.4445, -4.7750, 2.0315  # of the polynomial ax + bx³ + cx⁵, which takes all of (0, 1] near to 1
+AT_ONCE = 3  # iterations
 SCALES = ("none", "original", "match_rms_adamw")
 MOST_STEPS = 99
 
@@ -80,22 +81,35 @@ class Muon(Optimizer):
 def orthogonalize(g: NDArray[Any], steps: int = 5) -> NDArray[Any]:
     """An array (O, …) of the singular vectors of g, as a matrix of O rows, with singular values near 1 (0.7 to 1.2).
 
-    By ``steps`` iterations X ← aX + b(XXᵀ)X + c(XXᵀ)²X from g / ‖g‖. The result has g's memory order, and the same bits for any
-    number of threads. Muon, K. Jordan et al. 2024.
+    By ``steps`` iterations X ← aX + b(XXᵀ)X + c(XXᵀ)²X from g / ‖g‖. With the longer side of X down, an iteration is X ← XP, where
+    P = aI + bG + cG² and G = XᵀX, and it makes G to PGP: so the iterations are of G, which is small, and the product of a few is
+    applied to X. (Not of many: rounding errors of G grow by a² in each.) The result has g's memory order, and the same bits for
+    any number of threads. Muon, K. Jordan et al. 2024.
     """
     rows = np.moveaxis(g, 0, -1)  # filters are stored with O last: no copy
     x = np.ascontiguousarray(rows.reshape(-1, len(g)))  # (I, O)
     tall = len(x) >= x.shape[1]
     x = x / max(_norm(x), 1e-7) if tall else np.ascontiguousarray(x.T) / max(_norm(x), 1e-7)
-    for _ in range(steps):
-        gram = kernels.matmul(x.T, x)
-        polynomial = C * kernels.matmul(gram, gram)
-        polynomial += B * gram
-        x = A * x + kernels.matmul(x, polynomial)
+    for start in range(0, steps, AT_ONCE):
+        x = kernels.matmul(x, _product(kernels.matmul(x.T, x), min(AT_ONCE, steps - start)))
     found = x if tall else x.T
     out = np.empty_like(g)
     np.moveaxis(out, 0, -1)[...] = found.reshape(rows.shape)
     return out
+
+
+def _product(gram: NDArray[Any], steps: int) -> NDArray[Any]:
+    """The product of the P of some iterations, the first of which has this G."""
+    product = None
+    for step in range(steps):
+        p = C * kernels.matmul(gram, gram)
+        p += B * gram
+        np.fill_diagonal(p, p.diagonal() + A)
+        product = p if product is None else kernels.matmul(product, p)
+        if step + 1 < steps:
+            gram = kernels.matmul(kernels.matmul(p, gram), p)
+    assert product is not None
+    return product
 
 
 def _norm(x: NDArray[Any]) -> float:

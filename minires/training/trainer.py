@@ -197,7 +197,9 @@ class Trainer:
         mean = progress.mean
         row = {"epoch": self.epoch + 1, "lr": progress.lr, "train_loss": mean.loss, "train_acc": mean.accuracy}
         for split, loader in (("test", self.test_loader), ("val", self.val_loader)):
-            for tta in self._views_of_epoch() if loader is not None else ():
+            for tta in self._views_of_epoch():
+                if loader is None:
+                    continue
                 with self.predicting():
                     result = evaluate(self.model, loader, partial(self._evaluated, split), tta=tta)
                     if self.stopping:

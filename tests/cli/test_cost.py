@@ -52,19 +52,21 @@ def test_dry_run(minires, small_run, tmp_path):
 @pytest.mark.parametrize(
     ("free", "said"),
     [
-        (
+        pytest.param(
             20 << 20,
             r"a step with 4,000 images takes .* GB of memory, and 21 MB are free here: --batch-size \d+ would fit",
+            id="batch",
         ),
-        (1 << 10, "no batch would fit: choose a smaller network"),
+        pytest.param(1 << 10, "no batch would fit: choose a smaller network", id="network"),
     ],
 )
-def test_a_run_that_does_not_fit(minires, small_run, tmp_path, monkeypatch, free, said):
+def test_a_run_that_does_not_fit(minires, small_run, tmp_path, monkeypatch, page, free, said):
     monkeypatch.setattr(cost, "available_memory", lambda: free)
     for more in ([], ["--dry-run"]):
         code, _, err = minires(*small_run, "--batch-size", 4000, *more)
         assert code == 2
         assert re.search(said, err)
+        page(" ".join(err.removeprefix("error: ").split()))
         assert not (tmp_path / "runs").exists()
 
 

@@ -46,6 +46,16 @@ def test_orthogonalize(backend, steps):
         np.testing.assert_allclose(narrow, found, rtol=1e-3, atol=1e-5)
 
 
+def test_small_singular_values():
+    """Of a matrix whose singular values fall by half each: the iteration in float32, of XᵀX, keeps to that in float64."""
+    rng = np.random.default_rng(0)
+    u, v = (np.linalg.qr(rng.standard_normal((n, 32)))[0] for n in (200, 32))
+    g = (u * 2.0 ** -np.arange(32)) @ v.T
+    for steps in (3, 5):
+        difference = orthogonalize(g.astype(np.float32), steps) - newton_schulz(g, steps)
+        assert np.linalg.norm(difference, 2) < 1e-4  # of singular values around 1
+
+
 def test_singular_values_are_near_one():
     for g in matrices():
         u, s, v = np.linalg.svd(g.reshape(len(g), -1), full_matrices=False)
