@@ -68,18 +68,16 @@ def evaluate(
     console.print(f"{recipe.model}, {params:,} parameters, {after}, on {recipe.dataset}")
     loader = training.evaluation_loader(test, recipe)
     predicted = recipe.model_options.get("num_classes", checkpoint.info["num_classes"])
-    result, views = training.Confusion(max(test.num_classes, predicted)), None
-    with recipe.switches(), display.bar(console, "testing", len(loader) * (1 if tta == "none" else 2)) as advance:
-        training.evaluate(model, loader, on_batch=lambda mean: advance(), mean=result)
-        if tta != "none":
-            views = training.evaluate(model, loader, on_batch=lambda mean: advance(), tta=tta)
+    result = training.Confusion(max(test.num_classes, predicted))
+    with recipe.switches(), display.bar(console, "testing", len(loader)) as advance:
+        views = training.evaluate(model, loader, on_batch=lambda mean: advance(), tta=tta, plain=result)
     if not math.isfinite(result.loss):
         raise AnomalyError(
             f"the weights of {run} are finite, and its loss on the {len(test):,} test images is {result.loss}: values in "
             "between overflow. Take an earlier checkpoint, or train again with a lower --lr"
         )
     console.print(display.accuracy_line(result.accuracy), f"  loss {result.loss:.4f}, {len(test):,} images")
-    if views is not None:
+    if tta != "none":
         console.print(display.tta_line(tta, views.accuracy), f" loss {views.loss:.4f}")
     console.print()
     console.print(_table(result.counts, test.classes))

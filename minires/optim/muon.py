@@ -81,10 +81,10 @@ class Muon(Optimizer):
 def orthogonalize(g: NDArray[Any], steps: int = 5) -> NDArray[Any]:
     """An array (O, …) of the singular vectors of g, as a matrix of O rows, with singular values near 1 (0.7 to 1.2).
 
-    By ``steps`` iterations X ← aX + b(XXᵀ)X + c(XXᵀ)²X from g / ‖g‖. With the longer side of X down, an iteration is X ← XP, where
-    P = aI + bG + cG² and G = XᵀX, and it makes G to PGP: so the iterations are of G, which is small, and the product of a few is
-    applied to X. (Not of many: rounding errors of G grow by a² in each.) The result has g's memory order, and the same bits for
-    any number of threads. Muon, K. Jordan et al. 2024.
+    By ``steps`` iterations X ← aX + b(XXᵀ)X + c(XXᵀ)²X from g / ‖g‖. With the longer side of X down, an iteration is X ← XP,
+    where P = aI + bG + cG² and G = XᵀX, and it makes G to PGP: so the iterations are of G, which is small, and the product of a
+    few is applied to X. (Not of many: rounding errors of G grow by a² in each.) The result has g's memory order, and the same
+    bits for any number of threads. Muon, K. Jordan et al. 2024.
     """
     rows = np.moveaxis(g, 0, -1)  # filters are stored with O last: no copy
     x = np.ascontiguousarray(rows.reshape(-1, len(g)))  # (I, O)

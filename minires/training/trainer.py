@@ -27,7 +27,7 @@ from .averaging import WeightAverage
 from .diagnosis import QUIET, Batch, diagnose
 from .metrics import Mean
 from .progress import is_watched, print_epoch
-from .views import averaged
+from .views import predictions
 
 
 class Callback:
@@ -194,29 +194,24 @@ class Trainer:
             self._notify("on_step", progress.mean)
             if self.stopping:
                 return None
-        mean = progress.mean
+        mean, last = progress.mean, self.epoch + 1 >= self.epochs
         row = {"epoch": self.epoch + 1, "lr": progress.lr, "train_loss": mean.loss, "train_acc": mean.accuracy}
         for split, loader in (("test", self.test_loader), ("val", self.val_loader)):
-            for tta in self._views_of_epoch():
-                if loader is None:
-                    continue
-                with self.predicting():
-                    result = evaluate(self.model, loader, partial(self._evaluated, split), tta=tta)
-                    if self.stopping:
-                        return None
-                    if not math.isfinite(result.loss):
-                        self._find_anomaly_in_evaluation(split, loader)
-                name = split if tta == "none" else f"{split}_{tta}"
-                row |= {f"{name}_loss": result.loss, f"{name}_acc": result.accuracy}
+            if loader is None or not (last or (self.epoch + 1) % self.eval_every == 0):
+                continue
+            tta, plain = self.tta if last else "none", Mean()
+            with self.predicting():
+                views = evaluate(self.model, loader, partial(self._evaluated, split), tta=tta, plain=plain)
+                if self.stopping:
+                    return None
+                if not math.isfinite(plain.loss):
+                    self._find_anomaly_in_evaluation(split, loader)
+            row |= {f"{split}_loss": plain.loss, f"{split}_acc": plain.accuracy}
+            if tta != "none":
+                row |= {f"{split}_{tta}_loss": views.loss, f"{split}_{tta}_acc": views.accuracy}
         row["seconds"] = time.perf_counter() - began
         row["images_per_second"] = mean.images / progress.seconds
         return row
-
-    def _views_of_epoch(self) -> tuple[str, ...]:
-        """By which views the network is evaluated after the present epoch."""
-        if self.epoch + 1 >= self.epochs:
-            return ("none",) if self.tta == "none" else ("none", self.tta)
-        return () if (self.epoch + 1) % self.eval_every else ("none",)
 
     def predicting(self) -> AbstractContextManager[None]:
         """Inside, the model has the weights that the run is about: those that are trained, or their averages."""
@@ -293,12 +288,13 @@ def evaluate(
     on_batch: Callable[[Mean], object] | None = None,
     mean: Mean | None = None,
     tta: str = "none",
+    plain: Mean | None = None,
 ) -> Mean:
     """The metrics.Mean of ``model`` over ``loader``, in evaluation mode, without gradients and without label smoothing.
 
     on_batch(mean) is called after each batch; it stops the evaluation by returning False. mean: the Mean to add to, such as
-    a metrics.Confusion. tta: the views of an image whose predictions are averaged, a name of ``views.VIEWS``. Afterwards every
-    module is in its previous mode.
+    a metrics.Confusion. tta: the views of an image whose predictions are averaged, a name of ``views.VIEWS``; plain: a Mean to
+    add to what the image alone gives. Afterwards every module is in its previous mode.
     """
     modes = [(module, module.training) for module in model.modules()]
     mean = Mean() if mean is None else mean
@@ -307,8 +303,10 @@ def evaluate(
         predict = RecordedPrediction(model)
         with no_grad(), np.errstate(**QUIET):
             for images, labels in loader:
-                logits = averaged(lambda view: predict(view).numpy(), images, tta)
-                mean.add(cross_entropy(Tensor(logits), labels).item(), logits, labels)
+                alone, averaged = predictions(lambda view: predict(view).numpy(), images, tta)
+                for own, logits in ((mean, averaged), (plain, alone)):
+                    if own is not None:
+                        own.add(cross_entropy(Tensor(logits), labels).item(), logits, labels)
                 if on_batch is not None and on_batch(mean) is False:
                     break
     finally:

@@ -34,14 +34,16 @@ def views(images: Images, name: str) -> list[tuple[float, Images]]:
     return [(weight, view) for weight, x in zip((0.25, 0.125, 0.125), (images, *moved)) for view in (x, _mirrored(x))]
 
 
-def averaged(predict: Callable[[Images], NDArray[np.floating]], images: Images, name: str) -> NDArray[np.floating]:
-    """The mean of predict(view) over the views."""
-    total = None
-    for weight, view in views(images, name):
-        logits = predict(view) * np.float32(weight)
-        total = logits if total is None else total + logits
-    assert total is not None
-    return total
+def predictions(
+    predict: Callable[[Images], NDArray[np.floating]], images: Images, name: str
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """(predict(images), the mean of predict(view) over the views)."""
+    (weight, view), *others = views(images, name)  # the first is the image as it is
+    plain = predict(view).copy()
+    total = plain * np.float32(weight)
+    for weight, view in others:
+        total += predict(view) * np.float32(weight)
+    return plain, total
 
 
 def _mirrored(images: Images) -> Images:

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from minires.data import Loader
-from minires.training import evaluate
-from minires.training.views import VIEWS, averaged, views
+from minires.training import Mean, evaluate
+from minires.training.views import VIEWS, predictions, views
 
 
 def images(n=3, side=5):
@@ -32,8 +32,12 @@ def test_six_views_against_loops():
 def test_a_prediction_that_sees_no_views_is_the_plain_one():
     x = images()
     for name in VIEWS:
-        np.testing.assert_allclose(averaged(lambda v: v.mean((2, 3)) * 0 + 7, x, name), np.full((3, 2), 7), rtol=1e-6)
-    np.testing.assert_array_equal(averaged(lambda v: v.sum((2, 3)), x, "none"), x.sum((2, 3)))
+        plain, mean = predictions(lambda v: v.mean((2, 3)) * 0 + 7, x, name)
+        np.testing.assert_allclose(mean, np.full((3, 2), 7), rtol=1e-6)
+        np.testing.assert_array_equal(plain, np.full((3, 2), 7))
+    plain, mean = predictions(lambda v: v.sum((2, 3)), x, "none")
+    np.testing.assert_array_equal(mean, x.sum((2, 3)))
+    np.testing.assert_array_equal(predictions(lambda v: v.sum((2, 3)), x, "views6")[0], plain)
 
 
 @pytest.mark.parametrize("tta", VIEWS)
@@ -41,7 +45,10 @@ def test_evaluation(make_trainer, tiny, tta):
     """Against the mean of the logits of every view, by the plain model."""
     trainer = make_trainer()
     model = trainer.model.eval()
-    found = evaluate(model, Loader(tiny[1], 8, shuffle=False), tta=tta)
+    plain = Mean()
+    found = evaluate(model, Loader(tiny[1], 8, shuffle=False), tta=tta, plain=plain)
+    alone = evaluate(model, Loader(tiny[1], 8, shuffle=False))
+    assert (plain.correct, plain.loss) == (alone.correct, alone.loss)
     [(x, labels)] = Loader(tiny[1], 20, shuffle=False)
     from minires import tensor
 
