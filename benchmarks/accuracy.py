@@ -1,7 +1,8 @@
 """The trainings whose accuracies README quotes, committed under ``results/accuracy``.
 
 ``python -m benchmarks.accuracy --keep minutes20 runs/minutes20-0`` keeps a finished run, beside it the time of this machine's
-ResNet-20 step, measured there and then; ``--weights`` its weights too. ``--table`` writes the table of README from them.
+ResNet-20 step, measured there and then; ``--weights`` its weights too. Of a run that is not finished it keeps what another
+machine needs to go on with it. ``--table`` writes the table of README from the finished ones.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from minires.training import RunFolder, draw_curves, read_metrics
+from minires.training import Recipe, RunFolder, draw_curves, read_metrics
 from minires.training.sweep import mean_and_deviation
 
 from .cases import MINIRES
@@ -53,13 +54,15 @@ ROWS = {  # by the folder's name
 
 
 def keep(name: str, runs: list[Path], weights: bool) -> None:
-    """Keep finished runs as ``results/accuracy/NAME/seed-N``, with their curves and the machine's facts."""
+    """Keep runs as ``results/accuracy/NAME/seed-N``; finished ones with their curves and the machine's facts."""
     machine = {**environment(2), "resnet20_step_ms": round(step_ms(), 1)}
     for run in runs:
-        summary = json.loads(RunFolder(run).summary.read_text("utf-8"))
-        target = RunFolder(RESULTS / name / f"seed-{summary['seed']}")
+        seed = Recipe.read(RunFolder(run).config).seed
+        target = RunFolder(RESULTS / name / f"seed-{seed}")
         keep_run(run, target.path, weights)
-        title = f"{ROWS[name].what.replace('`', '')}, seed {summary['seed']}"
+        if not target.summary.exists():
+            continue
+        title = f"{ROWS[name].what.replace('`', '')}, seed {seed}"
         draw_curves(read_metrics(target.metrics), target.curves, title)
         (target.path / "machine.json").write_text(json.dumps(machine, indent=2) + "\n", "utf-8")
 
@@ -119,7 +122,7 @@ def page() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
-    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders of finished runs, for --keep")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders of runs, for --keep")
     parser.add_argument("--keep", metavar="NAME", choices=ROWS, help=f"keep them as: {', '.join(ROWS)}")
     parser.add_argument("--weights", action="store_true", help="keep their weights too")
     parser.add_argument("--table", action="store_true", help="write README's table")

@@ -1,26 +1,33 @@
-"""Finished runs, as they are committed: what was computed and by which settings, without this machine's paths."""
+"""Runs, as they are committed: what was computed and by which settings, without this machine's paths."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from minires.training import Checkpoint, Recipe, RunFolder
 
+MACHINES = ("data_dir", "threads")  # settings that are not committed
+
 
 def keep_run(source: Path, target: Path, weights: bool) -> None:
-    """Copy the recipe, the metrics, the summary and, if wanted, the weights, without the optimizer's state."""
+    """Copy the recipe, the metrics and, of a finished run, the summary and if wanted the weights.
+
+    Of one that is not finished the whole checkpoint is kept: ``minires train --resume TARGET --data-dir …`` goes on with it.
+    """
     run, kept = RunFolder(source), RunFolder(target)
-    if not run.summary.exists():
-        raise SystemExit(f"{source} is not finished: it has no summary.json")
     target.mkdir(parents=True, exist_ok=True)
-    recipe = Recipe.read(run.config).with_settings(data_dir=None, threads=None)
-    checkpoint = Checkpoint.load(run.last)
-    info = {key: checkpoint.info[key] for key in ("num_classes", "epoch", "step", "minires_version", "target")}
-    saved = {key: value for key, value in checkpoint.info["recipe"].items() if key not in ("data_dir", "threads")}
-    kept.config.write_text(recipe.to_toml(info["minires_version"]), "utf-8")
-    for file in (run.metrics, run.summary):
-        shutil.copyfile(file, target / file.name)
-    if weights:
-        Checkpoint(checkpoint.model, info=info | {"recipe": saved}).save(kept.last)
-        print(f"{target}: {kept.last.stat().st_size / 1e6:.1f} MB")
+    checkpoint, finished = Checkpoint.load(run.last), run.summary.exists()
+    recipe = Recipe.read(run.config).with_settings(**dict.fromkeys(MACHINES))
+    kept.config.write_text(recipe.to_toml(checkpoint.info["minires_version"]), "utf-8")
+    shutil.copyfile(run.metrics, kept.metrics)
+    settings = {key: value for key, value in checkpoint.info["recipe"].items() if key not in MACHINES}
+    kept.last.unlink(missing_ok=True)
+    if not finished:
+        replace(checkpoint, info=checkpoint.info | {"recipe": settings}).save(kept.last)
     else:
-        print(f"{target}: without weights")
+        shutil.copyfile(run.summary, kept.summary)
+        if weights:
+            info = {key: checkpoint.info[key] for key in ("num_classes", "epoch", "step", "minires_version", "target")}
+            Checkpoint(checkpoint.model, info=info | {"recipe": settings}).save(kept.last)
+    size = f"{kept.last.stat().st_size / 1e6:.1f} MB" if kept.last.exists() else "without weights"
+    print(f"{target}: {size}" + ("" if finished else ", to go on with"))

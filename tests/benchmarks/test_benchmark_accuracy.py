@@ -1,11 +1,13 @@
 """The table of trainings, on runs that are made up, and the runs that are kept for it."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 
 from benchmarks import accuracy
-from minires.training import Recipe, Recorder, RunFolder, build_trainer
+from minires.training import Callback, Checkpoint, Recipe, Recorder, Resumed, RunFolder, build_trainer
 
 
 @pytest.fixture
@@ -16,6 +18,19 @@ def readme(tmp_path, monkeypatch):
     monkeypatch.setattr(accuracy, "RESULTS", tmp_path / "accuracy")
     monkeypatch.setattr(accuracy, "step_ms", lambda: 60.0)
     return page
+
+
+@pytest.fixture
+def cifar_dir(tmp_path):
+    """A folder that looks like CIFAR-10, with 5 × 8 training images and 8 test images."""
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"):
+        records = rng.integers(0, 256, (8, 3073), np.uint8)
+        records[:, 0] %= 10
+        (folder / name).write_bytes(records.tobytes())
+    return folder
 
 
 def made_up(folder, seed, acc, **more):
@@ -56,9 +71,30 @@ def test_a_run_is_kept_without_what_is_the_machines(readme, tmp_path, capsys):
     ]  # fmt: skip
     assert Recipe.read(kept / "config.toml") == recipe.with_settings(threads=None)
     assert json.loads((kept / "machine.json").read_text())["resnet20_step_ms"] == 60.0
-    (tmp_path / "run" / "summary.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"summary\.json"):
-        accuracy.keep("shapes", [tmp_path / "run"], weights=False)
+
+
+def test_a_run_that_is_not_finished_goes_on_from_what_is_kept(readme, tmp_path, cifar_dir):
+    """To the same bits, with the images elsewhere."""
+
+    class Stop(Callback):
+        def on_epoch(self, trainer, row):
+            trainer.stop()
+
+    recipe = Recipe(dataset="cifar10", data_dir=str(cifar_dir), epochs=2, batch_size=16, seed=3)
+    for name, callbacks in (("whole", ()), ("begun", (Stop(),))):
+        trainer = build_trainer(recipe)
+        with RunFolder.create(recipe, tmp_path / name) as folder:
+            trainer.callbacks = (Recorder(folder, recipe), *callbacks)
+            trainer.fit()
+    accuracy.keep("shapes", [tmp_path / "begun"], weights=False)
+    kept = accuracy.RESULTS / "shapes" / "seed-3"
+    assert str(cifar_dir) not in (kept / "config.toml").read_text()
+    assert str(cifar_dir).encode() not in (kept / "last.safetensors").read_bytes()
+    elsewhere = shutil.copytree(cifar_dir, tmp_path / "elsewhere")
+    with RunFolder.open(kept) as folder:
+        Resumed(folder, {"data_dir": str(elsewhere)}).trainer().fit()
+    last = [Checkpoint.load(path / "last.safetensors").model for path in (tmp_path / "whole", kept)]
+    assert all(np.array_equal(last[0][key], last[1][key]) for key in last[0])
 
 
 def test_a_page_without_a_place_for_it(readme):
