@@ -25,6 +25,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """Two processes for the whole suite, most of whose tests keep one core busy; none for tests that are named."""
+    named = config.args_source is config.ArgsSource.ARGS
+    return 0 if named or config.option.usepdb else min(2, os.cpu_count() or 1)
+
+
 def pytest_collection_finish():
     """Freeze what exists by now (thousands of tests, PyTorch, Numba), so that garbage collections do not scan it."""
     gc.collect()

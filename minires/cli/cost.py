@@ -6,10 +6,12 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ConfigError, plural
 
@@ -103,19 +105,20 @@ def refuse_what_does_not_fit(trainer: Trainer) -> None:
 
 def preview(trainer: Trainer, recipe: Recipe, console: PlainConsole) -> None:
     """Print what the run would cost, from a few steps here. The trainer is of no use afterwards."""
+    from ..training.views import views
     from .display import duration, pairs, spinner
 
     with spinner(console, "looking at memory"):
         memory = check_memory(trainer)
     macs = _macs(trainer)
     with recipe.switches(), spinner(console, "timing a few steps"):
-        step = _time(lambda: _steps(trainer))
+        step = _step_seconds(trainer)
         evaluation = _time(lambda: _evaluations(trainer))
     loader, steps = trainer.train_loader, trainer.total_steps
     tested = sum(len(own.dataset) for own in (trainer.test_loader, trainer.val_loader) if own is not None)
     per_epoch = len(loader) * step + tested / loader.batch_size * evaluation
-    evaluated = -(-trainer.epochs // trainer.eval_every)
-    whole = steps * step + evaluated * tested / loader.batch_size * evaluation
+    evaluations = -(-trainer.epochs // trainer.eval_every) + len(views(_last_images(trainer), trainer.tta)) - 1
+    whole = steps * step + evaluations * tested / loader.batch_size * evaluation
     parameters = sum(p.size for p in trainer.model.parameters())
     free = available_memory()
     console.print(
@@ -143,8 +146,14 @@ def preview(trainer: Trainer, recipe: Recipe, console: PlainConsole) -> None:
 def _macs(trainer: Trainer) -> int:
     from ..lab.explain import explain
 
-    images, labels = next(iter(trainer.train_loader))
-    return explain(trainer.model, (images[:2], labels[:2]), gradients=False).macs
+    images = _last_images(trainer)[:2]
+    return explain(trainer.model, (images, np.zeros(len(images), np.int64)), gradients=False).macs
+
+
+def _last_images(trainer: Trainer) -> NDArray[Any]:
+    """A batch of the last epoch: images may be smaller in the first ones."""
+    trainer.train_loader.set_epoch(trainer.epochs - 1)
+    return next(iter(trainer.train_loader))[0]
 
 
 def _time(make: Callable[[], Callable[[], object]]) -> float:
@@ -159,9 +168,19 @@ def _time(make: Callable[[], Callable[[], object]]) -> float:
     return statistics.median(times[3:] or times[1:])
 
 
-def _steps(trainer: Trainer) -> Callable[[], object]:
+def _step_seconds(trainer: Trainer) -> float:
+    """The mean over the epochs, of which the first may have smaller images."""
+    loader = trainer.train_loader
+    sides = [loader.dataset_at(epoch).images.shape[1] for epoch in range(trainer.epochs)]
+    seconds = {side: _time(partial(_steps, trainer, sides.index(side))) for side in set(sides)}
+    return statistics.fmean(seconds[side] for side in sides)
+
+
+def _steps(trainer: Trainer, epoch: int) -> Callable[[], object]:
+    """A function that does a training step with images as in that epoch."""
     from ..training import Mean
 
+    trainer.train_loader.set_epoch(epoch)
     images, labels = next(iter(trainer.train_loader))
     trainer.model.train()
     mean = Mean()
@@ -171,7 +190,7 @@ def _steps(trainer: Trainer) -> Callable[[], object]:
 def _evaluations(trainer: Trainer) -> Callable[[], object]:
     from ..recorded import RecordedPrediction
 
-    images, _ = next(iter(trainer.train_loader))
+    images = _last_images(trainer)
     predict = RecordedPrediction(trainer.model.eval())
     return lambda: predict(images)
 

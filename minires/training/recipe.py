@@ -224,6 +224,8 @@ class Recipe:
             raise ConfigError(f"unknown recipe {brief(name)}{nearest(name, known)}: there are {', '.join(known)}")
         own = _settings((NAMED / f"{name}.toml").read_text("utf-8"), name)
         for_models = own.pop("with_model", {})
+        if settings.get("model", own["model"]) != own["model"]:
+            own.pop("model_options", None)  # which are the other model's
         own |= for_models.get(settings.get("model", own["model"]), {})
         return cls.from_settings(own, name).with_settings(**settings)
 

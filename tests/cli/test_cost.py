@@ -47,6 +47,10 @@ def test_dry_run(minires, small_run, tmp_path):
     assert "for 3 steps and the evaluation of 24 images" in rows["epoch"]
     assert rows["run"].endswith("for 2 epochs, 6 steps")
     assert not list(tmp_path.iterdir())  # nothing is written
+    (tmp_path / "small.toml").write_text('dataset = "cifar10"\nsizes = [[16, 0.0], [32, 0.5]]\ntta = "flip"\n')
+    code, small, _ = minires(*small_run, "--recipe", "small.toml", "--dry-run")
+    assert code == 0
+    assert small.splitlines()[0] == out.splitlines()[0]  # the network's work on images of the last epoch
 
 
 @pytest.mark.parametrize(

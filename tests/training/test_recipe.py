@@ -43,6 +43,8 @@ def test_recipes_that_have_a_name():
     recipe = Recipe.named("he2015", model="resnet56", steps=32_000)
     assert (recipe.steps, recipe.milestones, recipe.lr, recipe.weight_decay) == (32_000, (0.5, 0.75), 0.1, 1e-4)
     assert Recipe.named("he2015", epochs=3).total_steps(391) == 3 * 391  # what the user says last counts
+    assert Recipe.named("minutes5").model_options["width1"] == 32
+    assert Recipe.named("minutes5", model="resnet20").model_options == {}
     with pytest.raises(ConfigError, match=r"unknown recipe 'he2016' \(did you mean he2015\?\): there are he2015, long"):
         Recipe.named("he2016")
     with pytest.raises(ConfigError, match="unknown setting 'epoch'"):
