@@ -55,7 +55,8 @@ ROWS = {  # by the folder's name
 
 def keep(name: str, runs: list[Path], weights: bool) -> None:
     """Keep runs as ``results/accuracy/NAME/seed-N``; finished ones with their curves and the machine's facts."""
-    machine = {**environment(2), "resnet20_step_ms": round(step_ms(), 1)}
+    finished = any(RunFolder(run).summary.exists() for run in runs)
+    machine = {**environment(2), "resnet20_step_ms": round(step_ms(), 1)} if finished else {}
     for run in runs:
         seed = Recipe.read(RunFolder(run).config).seed
         target = RunFolder(RESULTS / name / f"seed-{seed}")

@@ -81,7 +81,7 @@ class Trainer:
     training: the model, the optimizer, the schedule, ``average`` (of the weights, or None), the random generator, ``epoch``
     (complete epochs), ``progress`` (in the next epoch), ``step`` (steps taken), ``history`` (a row of metrics for each epoch).
     A trainer with the same state continues to the same bits: ``state_dict``. eval_every: epochs from one evaluation to the
-    next. After the last epoch there always is one, and a second by tta, a name of ``views.VIEWS``.
+    next. After the last epoch there always is one, which has the accuracy by tta, a name of ``views.VIEWS``, too.
 
     >>> trainer = Trainer(model, train, test, optimizer, epochs=2)       # doctest: +SKIP
     >>> trainer.fit()[-1]["test_acc"]                                    # doctest: +SKIP
@@ -204,7 +204,7 @@ class Trainer:
                 views = evaluate(self.model, loader, partial(self._evaluated, split), tta=tta, plain=plain)
                 if self.stopping:
                     return None
-                if not math.isfinite(plain.loss):
+                if not (math.isfinite(plain.loss) and math.isfinite(views.loss)):
                     self._find_anomaly_in_evaluation(split, loader)
             row |= {f"{split}_loss": plain.loss, f"{split}_acc": plain.accuracy}
             if tta != "none":

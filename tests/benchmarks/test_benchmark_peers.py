@@ -48,7 +48,7 @@ def test_the_speed_record_has_its_size_and_its_optimizer():
     net = airbench.CifarNet()
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
     convolutions = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256)
-    assert trained == 24 + convolutions + 2 * (64 + 256 + 256) + 2560
+    assert trained == convolutions + 2 * (64 + 256 + 256) + 2560
     rng = np.random.default_rng(0)
     start, *gradients = rng.standard_normal((4, 8, 4, 3, 3)).astype(np.float32)
     theirs, ours = torch.nn.Parameter(torch.from_numpy(start.copy())), mr.nn.Parameter(start.copy())
