@@ -2,7 +2,7 @@
 
 from statistics import median
 
-from .cases import ALL_THREADS, ALONE, FIRST, MINIRES, NCNN, NEW, OLD, ONE_THREAD, ONNX, OPENVINO, SECOND, TORCH, USES
+from .cases import ALL_THREADS, ALONE, FIRST, MINIRES, NCNN, NEW, OLD, ONNX, OPENVINO, SECOND, TORCH, USES
 from .interval import LEAST_TURNS, ratio_interval
 
 
@@ -27,8 +27,8 @@ def is_torch(name):
 
 
 def is_other(name):
-    """Whether it is not minires, on all threads or on one."""
-    return name not in (MINIRES, ONE_THREAD)
+    """Whether it is not minires, as "minires, 1 thread" still is."""
+    return name.partition(",")[0] != MINIRES
 
 
 def rivals(case, wanted=is_torch):
@@ -132,12 +132,13 @@ def mode(name):
 
 
 def recipe(result):
-    """A row a peer: seconds a step, the steps of its schedule, minutes, and how many times ours."""
+    """A row a peer, or stage of ours: seconds a step, the steps of its schedule, minutes, and how many times ours in all."""
     whole = {name: typical(result, name) * result["schedules"][name]["steps"] for name in result["seconds"]}
+    ours = sum(seconds for name, seconds in whole.items() if not is_other(name))
     rows = []
     for name, schedule in result["schedules"].items():
         step = f"{typical(result, name):.2f} s × {schedule['steps']}"
-        ratio = "–" if name == MINIRES else f"**{times(whole[name] / whole[MINIRES])}**"
+        ratio = f"**{times(whole[name] / ours)}**" if is_other(name) else "–"
         rows.append([name, schedule["what"], f"{schedule['batch']:,}", step, f"{whole[name] / 60:.1f}", ratio])
     head = [f"training, {count(result['threads'])}", "what", "batch", "steps", "minutes", f"of {MINIRES}'s time"]
     missing = "\n".join(f"- {reason}" for reason in result["missing"].values())

@@ -118,16 +118,19 @@ def test_two_trainings_are_compared_with_one_on_half_the_threads():
 
 
 def test_a_whole_training_is_its_steps():
-    seconds = {"minires": [[2.0, 2.0], [2.0, 9.0]], "PyTorch NCHW": [[6.0], [6.0]]}
+    small, whole = "minires, 24 × 24", "minires, 32 × 32"
+    seconds = {small: [[1.0], [1.0]], whole: [[2.0, 2.0], [2.0, 9.0]], "PyTorch NCHW": [[6.0], [6.0]]}
     schedules = {
-        "minires": {"what": "minutes20 (a net)", "steps": 300, "batch": 1024},
+        small: {"what": "minutes20 (a net)", "steps": 200, "batch": 1024},
+        whole: {"what": "minutes20 (a net)", "steps": 200, "batch": 1024},
         "PyTorch NCHW": {"what": "airbench94 with Muon", "steps": 200, "batch": 2000},
     }
     missing = {"PyTorch compile": "PyTorch compile is left out: no compiler"}
     result = {"threads": 2, "seconds": seconds, "schedules": schedules, "missing": missing}
     lines = report.recipe(result).splitlines()
-    assert lines[2] == "| minires | minutes20 (a net) | 1,024 | 2.00 s × 300 | 10.0 | – |"
-    assert lines[3] == "| PyTorch NCHW | airbench94 with Muon | 2,000 | 6.00 s × 200 | 20.0 | **2.00 ×** |"
+    assert lines[2] == "| minires, 24 × 24 | minutes20 (a net) | 1,024 | 1.00 s × 200 | 3.3 | – |"
+    assert lines[3] == "| minires, 32 × 32 | minutes20 (a net) | 1,024 | 2.00 s × 200 | 6.7 | – |"
+    assert lines[4] == "| PyTorch NCHW | airbench94 with Muon | 2,000 | 6.00 s × 200 | 20.0 | **2.00 ×** |"
     assert lines[-1] == "- PyTorch compile is left out: no compiler"
 
 

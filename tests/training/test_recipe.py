@@ -45,7 +45,9 @@ def test_recipes_that_have_a_name():
     assert Recipe.named("he2015", epochs=3).total_steps(391) == 3 * 391  # what the user says last counts
     assert Recipe.named("minutes5").model_options["width1"] == 32
     assert Recipe.named("minutes5", model="resnet20").model_options == {}
-    with pytest.raises(ConfigError, match=r"unknown recipe 'he2016' \(did you mean he2015\?\): there are he2015, long"):
+    with pytest.raises(
+        ConfigError, match=r"'he2016' \(did you mean he2015\?\): there are evening, he2015, hour1, long"
+    ):
         Recipe.named("he2016")
     with pytest.raises(ConfigError, match="unknown setting 'epoch'"):
         Recipe.named("he2015", epoch=3)
