@@ -15,16 +15,18 @@ from .winograd_table import GAINS, LEAST_GAIN, LEAST_PRODUCTS, LEAST_TILES
 from .winograd_transforms import PLANES, TILE
 from .work_items import Layout
 
+WIDE_BYTES = 1 << 20  # of transformed weights, about the size of the L2 cache
+HUGE_BYTES = 16 << 20  # of the total of a weight gradient
 BLOCK_BYTES = 64 << 10  # of one block's V and M
 BLOCK_TILES = 16, 96  # in a block, at least and at most: each block reads all weights
 WIDE_BLOCK_TILES = 24  # in a block, at least, of a layer whose weights are larger than the L2 cache
 WEIGHT_TILES = 32  # in a block of a weight gradient: each block reads and writes the total
+WIDE_WEIGHT_TILES, HUGE_WEIGHT_TILES = 64, 128  # the same, of a large batch, where the total is larger than the caches
 FEW_ITEMS = 8  # if there are fewer images, each is divided into bands, for so many items
 BAND_TILES = 16  # in such a band, at least
 ITEM_TILES = 64  # in an item, if the batch has that many
 WIDE_ITEM_TILES = 12  # in an item of such a layer; of a batch that has LARGE_BATCH_TILES, WIDE_BLOCK_TILES
-LARGE_BATCH_TILES = 768
-WIDE_BYTES = 1 << 20  # of transformed weights, about the size of the L2 cache
+LARGE_BATCH_TILES, HUGE_BATCH_TILES = 768, 2048
 PACKED_BYTES = 256 << 10  # of a packed band of an image, at most
 TOTALS_BYTES = 8 << 20  # of all partial sums of a weight gradient, at most
 CHUNK_TILES = 128  # in a chunk, at least: each chunk has a total to clear and to add
@@ -94,6 +96,20 @@ def _wide(channels, filters, itemsize):
     return PLANES * channels * filters * itemsize > WIDE_BYTES
 
 
+def _count_tiles(images, size, padding):
+    """The tiles of a batch."""
+    rows, columns = (n + 2 * p - 2 for n, p in zip(size, padding))
+    return images * (whole(rows) // TILE) * (whole(columns) // TILE)
+
+
+def _weight_tiles(batch_tiles, channels, filters, itemsize):
+    """The tiles in a block of a weight gradient."""
+    total = PLANES * channels * filters * itemsize
+    if total > HUGE_BYTES and batch_tiles >= HUGE_BATCH_TILES:
+        return HUGE_WEIGHT_TILES
+    return WIDE_WEIGHT_TILES if total > WIDE_BYTES and batch_tiles >= LARGE_BATCH_TILES else WEIGHT_TILES
+
+
 @lru_cache(maxsize=512)
 def block_for(channels, filters, itemsize):
     """The Block of a forward pass, or of an input gradient (channels and filters exchanged). V is [plane][tile][channel]."""
@@ -112,10 +128,10 @@ def block_for(channels, filters, itemsize):
 
 
 @lru_cache(maxsize=512)
-def weight_block_for(channels, filters, itemsize):
+def weight_block_for(channels, filters, itemsize, tiles=WEIGHT_TILES):
     """The Block of a weight gradient. V is [plane][vector of channels][tile][lane], Z is [plane][panel][tile][column]."""
     wide, rows, width, lanes, v_vectors, m_panels = _register_tile(channels, filters, itemsize)
-    tiles, total_row = WEIGHT_TILES, m_panels * width
+    total_row = m_panels * width
     return Block(
         channels, filters, tiles, wide, rows, width,
         v_vectors, lanes, tiles * lanes, _plane(v_vectors * tiles * lanes, itemsize),
@@ -159,8 +175,12 @@ def item_layout(images, size, padding, channels, filters, itemsize, weight):
     if bands == 1:
         tiles = band // TILE * tiles_across
         wide = _wide(channels, filters, itemsize)
-        of_item = WIDE_BLOCK_TILES if images * tiles >= LARGE_BATCH_TILES else WIDE_ITEM_TILES
-        group = -(-(of_item if wide and not weight else ITEM_TILES) // tiles)
+        of_item = ITEM_TILES
+        if weight:
+            of_item = max(of_item, _weight_tiles(images * tiles, channels, filters, itemsize))
+        elif wide:
+            of_item = WIDE_BLOCK_TILES if images * tiles >= LARGE_BATCH_TILES else WIDE_ITEM_TILES
+        group = -(-of_item // tiles)
         if not wide and not weight:  # enough items for any number of threads
             group = min(group, -(-images // 8))
         group = -(-images // max(1, -(-images // max(1, group))))
@@ -177,7 +197,7 @@ def weight_layout(images, size, padding, channels, filters, itemsize):
     """``item_layout`` with the chunks and splits of a weight gradient, independent of the number of threads."""
     layout = item_layout(images, size, padding, channels, filters, itemsize, True)
     total = PLANES * weight_block_for(channels, filters, itemsize).total_plane * itemsize
-    tiles = images * (whole(layout.out_pixels // layout.out_row) // TILE) * (whole(layout.out_row) // TILE)
+    tiles = _count_tiles(images, size, padding)
     chunks = max(1, min(16, layout.items, TOTALS_BYTES // total, tiles // CHUNK_TILES))
     splits = max(1, min(16 // chunks, channels // SPLIT_ROWS))
     large = min(PARTS, layout.items, tiles // (LARGE_CHUNK_TILES if splits == 1 else SPLIT_CHUNK_TILES))
@@ -217,7 +237,8 @@ class WinogradWeightPlan(NamedTuple):
 @lru_cache(maxsize=512)
 def winograd_weight_plan(images, size, padding, channels, filters, itemsize, packed_dy):
     """The WinogradWeightPlan. packed_dy: dy has a prologue, and its values are computed for one work item at a time."""
-    block = weight_block_for(channels, filters, itemsize)
+    tiles = _weight_tiles(_count_tiles(images, size, padding), channels, filters, itemsize)
+    block = weight_block_for(channels, filters, itemsize, tiles)
     layout = weight_layout(images, size, padding, channels, filters, itemsize)
     v, z, _ = block.sizes(itemsize)
     lanes = target.VECTOR_BYTES // itemsize

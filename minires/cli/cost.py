@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 FEW = 8, 16  # images in the steps that tell how much memory a step takes
 LARGE = 1 << 20  # values in a batch, from which memory is looked at before a run begins
-SECONDS = 6.0  # for timing steps
-STEPS = 12  # that are timed, at most
+SLOW = 0.5  # seconds of a call, from which one is enough
+CALLS = 8  # that are timed of a quicker one
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
@@ -157,15 +157,24 @@ def _last_images(trainer: Trainer) -> NDArray[Any]:
 
 
 def _time(make: Callable[[], Callable[[], object]]) -> float:
-    """The median seconds of a call, without the first three, which compile and record."""
-    call, times, began = make(), [], time.perf_counter()
-    for _ in range(STEPS):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-        if time.perf_counter() - began > SECONDS and len(times) > 1:
-            break
-    return statistics.median(times[3:] or times[1:])
+    """The seconds of a call: of a slow one, in which Python is a small part, without a recording; else the median of some."""
+    from ..recorded import recording
+
+    call = make()
+    with recording(False):
+        call()  # which compiles
+        seconds = _timed(call)
+    if seconds > SLOW:
+        return seconds
+    for _ in range(3):
+        call()  # which record, and check the recording
+    return statistics.median(_timed(call) for _ in range(CALLS))
+
+
+def _timed(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def _step_seconds(trainer: Trainer) -> float:
