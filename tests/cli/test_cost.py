@@ -54,6 +54,19 @@ def test_dry_run(minires, small_run, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("unrecorded", "recorded", "found", "calls"),
+    [pytest.param(2.0, 3.0, 2.0, 2, id="slow"), pytest.param(0.02, 0.01, 0.01, 2 + 3 + cost.CALLS, id="quick")],
+)
+def test_steps_are_timed_as_they_will_be(monkeypatch, unrecorded, recorded, found, calls):
+    """Recording a step and checking it takes three steps and more: that is left out, and of slow steps it is not done."""
+    seconds = []
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: sum(seconds))
+    timed = cost._time(lambda: lambda: seconds.append(recorded if mr.recording.is_on() else unrecorded))
+    assert timed == pytest.approx(found)
+    assert len(seconds) == calls
+
+
+@pytest.mark.parametrize(
     ("free", "said"),
     [
         pytest.param(

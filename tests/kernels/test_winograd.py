@@ -133,11 +133,13 @@ def test_layers(name, dtype):
 
 
 LARGE = (1030, 3, 4, 136), 136, ONE
+HUGE = (2050, 1, 2, 344), 344, ONE
 
 
-def test_a_large_batch_of_a_wide_layer():
+@pytest.mark.parametrize("layer", [LARGE, HUGE], ids=["large", "huge"])
+def test_a_large_batch_of_a_wide_layer(layer):
     """It is divided in another way than few images; against the direct kernels, which have their own tests."""
-    x_shape, filters, padding = LARGE
+    x_shape, filters, padding = layer
     x, w, dy = arrays(0, np.float32, x_shape, (3, 3, x_shape[3], filters), (*x_shape[:3], filters))
     for found, right in zip(three(x, w, dy, padding), three(x, w, dy, padding, DIRECT)):
         np.testing.assert_allclose(found, right, atol=1e-4 * np.abs(right).max())
