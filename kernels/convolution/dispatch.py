@@ -18,6 +18,8 @@ from . import direct, direct_weight, winograd, winograd_weight
 from .winograd_plan import faster
 from .work_items import problem_of
 
+MANY = 1 << 18  # values of an input, from which a convolution is likely to be one of a network's
+
 
 def _choose(direct, other, use, problem):
     return other if uses_winograd() and _faster(problem, use) else direct
@@ -52,8 +54,8 @@ def conv2d(
     images, filters = _checked("conv2d", as_operand(x), as_operand(w))
     w, shape = filters.array, images.array.shape
     fits("conv2d", shape[3] == w.shape[2] * groups and w.shape[3] % groups == 0, images.array, w)
-    if epilogue is not None and w.dtype == np.float32:
-        precompile.first_time()  # a fused training step begins with one, perhaps with nothing compiled yet
+    if w.dtype == np.float32 and (epilogue is not None or images.array.size >= MANY):
+        precompile.first_time()  # a training step begins with one, perhaps with nothing compiled yet
     problem = problem_of(shape, w.shape, stride, padding, dilation, groups)
     y, result = _choose(direct, winograd, "forward", problem).convolve(problem, images, w, epilogue or STORE)
     return y if epilogue is None else (y, result)

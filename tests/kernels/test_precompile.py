@@ -8,9 +8,12 @@ import time
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minires.kernels import precompile_tasks
+from minires.kernels.compiled import backend
+from minires.kernels.descriptors import STORE
 from minires.kernels.runtime import jit, kernel_files, precompile, target
 from minires.kernels.runtime.cache_folder import Folders
 
@@ -66,6 +69,23 @@ def test_shares(processes):
     assert sorted(name for share in lists for name in share) == sorted(names)
     totals = [sum(names[name] for name in share) for share in lists]
     assert max(totals) <= sum(totals) / processes + max(names.values()) / 2
+
+
+@pytest.mark.parametrize(
+    ("side", "dtype", "epilogue", "wanted"),
+    [
+        pytest.param(8, np.float32, STORE, True, id="fused"),
+        pytest.param(8, np.float32, None, False, id="small"),
+        pytest.param(512, np.float32, None, True, id="large"),
+        pytest.param(512, np.float64, None, False, id="float64"),
+    ],
+)
+def test_which_convolutions_begin_a_network(monkeypatch, side, dtype, epilogue, wanted):
+    calls = []
+    monkeypatch.setattr(precompile, "first_time", lambda: calls.append(1))
+    one = (1, 1)
+    backend.conv2d(np.zeros((1, side, side, 1), dtype), np.zeros((1, 1, 1, 1), dtype), one, (0, 0), one, 1, epilogue)
+    assert bool(calls) == wanted
 
 
 def test_every_task_is_assigned():
