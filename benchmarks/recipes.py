@@ -26,8 +26,8 @@ MODES = {
 
 def run(settings):
     """The seconds of each peer's steps, and the number of steps in its schedule."""
-    peers = [Peer(f"{MINIRES}, {side} × {side}", task(MINIRES, side=side), settings.threads) for side in stages()]
-    peers += [Peer(name, task(name), settings.threads) for name in settings.among(tuple(MODES)) if name != MINIRES]
+    peers = [Peer(f"{MINIRES}, {side} × {side}", told(MINIRES, side=side), settings.threads) for side in stages()]
+    peers += [Peer(name, told(name), settings.threads) for name in settings.among(tuple(MODES)) if name != MINIRES]
     table = Table(peers, needed=[peer.name for peer in peers if peer.name.startswith(MINIRES)])
     with table:
         table.start()
@@ -36,7 +36,8 @@ def run(settings):
     return {"threads": settings.threads, "seconds": seconds, "schedules": schedules, "missing": table.missing}
 
 
-def task(peer, **more):
+def told(peer, **more):
+    """What the worker is told."""
     return {"job": "recipe", "peer": peer, **more}
 
 
