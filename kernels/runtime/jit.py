@@ -48,7 +48,7 @@ class InnerLibrary(JITCodeLibrary):
 
     Numba optimises it by itself too, and again in every caller: a seventh of the compile time (measured). It is not given to
     the engine either: calls that were not inlined would be linked to this copy, which is not optimised, and not to their
-    module's own, until the next process loads that module from the cache (a training step of ResNet-20 took 2.5 times as long).
+    module's own, until the next process loads that module from the cache (a training step of ResNet-20 took 2.4 times as long).
     """
 
     def _optimize_final_module(self):

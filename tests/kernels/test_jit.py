@@ -150,6 +150,23 @@ print(kernel_cache.know_symbols(), sorted({COMPILING!r} - set(sys.modules)), jit
     assert found.stdout.split() == ["False", "[]", "[]"]
 
 
+def test_the_engine_gets_no_inner_functions(tmp_path):
+    """It would link calls to them, in place of their optimised copies, until a next process loads kernels from the cache."""
+    code = f"""{STEP}
+from numba.core.codegen import JITCPUCodegen
+added, add = [], JITCPUCodegen._add_module
+JITCPUCodegen._add_module = lambda self, module: (added.append(module.name), add(self, module))[1]
+x = np.random.default_rng(0).standard_normal((2, 5, 5, 16))
+y = fast.conv2d(x, np.ones((3, 3, 16, 16)), (1, 1), (1, 1), (1, 1), 1)
+assert np.allclose(y[0, 2, 2], x[0, 1:4, 1:4].sum())
+print(sorted(added))
+"""
+    found = python(code, MINIRES_CACHE_DIR=str(tmp_path), MINIRES_PRECOMPILE="0")
+    assert found.returncode == 0, found.stderr
+    assert "'_convolve'" in found.stdout
+    assert "'inner'" not in found.stdout
+
+
 def test_functions_without_a_module_compile():
     """exec() makes such functions, and the compile watcher sees the functions of all packages."""
     code = """
@@ -236,23 +253,3 @@ class TestBackends:
     def test_there_are_no_other_attributes(self):
         with pytest.raises(AttributeError, match="conv3d"):
             kernels.conv3d  # noqa: B018
-
-
-def test_the_engine_gets_no_inner_functions(tmp_path):
-    """It would link calls to them, in place of their optimised copies, until a next process loads kernels from the cache."""
-    code = """
-import numpy as np
-from minires import kernels
-kernels.load()
-from numba.core.codegen import JITCPUCodegen
-added, add = [], JITCPUCodegen._add_module
-JITCPUCodegen._add_module = lambda self, module: (added.append(module.name), add(self, module))[1]
-x = np.random.default_rng(0).standard_normal((2, 5, 5, 16))
-y = kernels.conv2d(x, np.ones((3, 3, 16, 16)), (1, 1), (1, 1), (1, 1), 1)
-assert np.allclose(y[0, 2, 2], x[0, 1:4, 1:4].sum())
-print(sorted(added))
-"""
-    result = python(code, MINIRES_CACHE_DIR=str(tmp_path), MINIRES_PRECOMPILE="0")
-    assert result.returncode == 0, result.stderr
-    assert "'_convolve'" in result.stdout
-    assert "inner" not in result.stdout
