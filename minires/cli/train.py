@@ -12,6 +12,7 @@ from .errors import Debug
 from .options import model_options, option, path_option
 from .paths import DOWNLOADS, nonempty
 from .runs import Start, fit, new_run, resumed_run
+from .source import normalization_of, numbers
 
 if TYPE_CHECKING:
     from ..training import Recipe
@@ -43,6 +44,20 @@ def train(
     ] = None,
     val: Annotated[
         int | None, option(WHAT, "Number of training images to hold out; the epoch that is best on them is kept.")
+    ] = None,
+    normalize: Annotated[
+        str | None,
+        option(
+            WHAT,
+            "Normalise images as for imagenet, cifar10 or cifar100; by default by their own colours.",
+            metavar="NAME",
+        ),
+    ] = None,
+    mean: Annotated[
+        str | None, option(WHAT, "In place of its name: the means, such as 0.485,0.456,0.406.", metavar="NUMBERS")
+    ] = None,
+    std: Annotated[
+        str | None, option(WHAT, "And the standard deviations, such as 0.229,0.224,0.225.", metavar="NUMBERS")
     ] = None,
     epochs: Annotated[int | None, option(HOW, "Number of passes over the training images.")] = None,
     steps: Annotated[int | None, option(HOW, "The length of the run in steps, in place of epochs.")] = None,
@@ -211,24 +226,18 @@ def _given(params: dict[str, Any]) -> dict[str, Any]:
 
     names = {f.name for f in fields(Recipe)}
     given = {name: value for name, value in params.items() if name in names and value is not None}
+    given = {name: value for name, value in given.items() if name not in ("mean", "std")}  # texts as yet
     if params["data_dir"] is not None:
         given["data_dir"] = str(params["data_dir"].absolute())  # for `minires eval` from elsewhere
     if params["augment"] is not None:
         given = {"crop": 0, "flip": False, "cutout": 0, **given}
     if params["milestones"] is not None:
-        given["milestones"] = _numbers(params["milestones"])
+        given["milestones"] = numbers("--milestones", params["milestones"], "0.5,0.75")
+    normalization = normalization_of(params["normalize"], params["mean"], params["std"])
+    if normalization is not None:
+        given |= {"mean": normalization.mean, "std": normalization.std}
     if params["model_option"]:
         given["model_options"] = model_options(params["model_option"])
     if params["lr_factor"]:
         given["lr_factors"] = model_options(params["lr_factor"], "--lr-factor")
     return given
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    """ "0.5,0.75" → (0.5, 0.75)."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(
-            f"--milestones takes numbers with commas between them, such as 0.5,0.75, not {text!r}"
-        ) from None

@@ -9,6 +9,7 @@ from .cifar import LAYOUTS, cifar10, cifar100
 from .dataset import Dataset
 from .downloads import download
 from .loader import Loader
+from .normalization import NORMALIZATIONS, Normalization, check_normalization
 from .verification import verify
 
 FROM_DISK = {"cifar10": cifar10, "cifar100": cifar100}
@@ -49,10 +50,13 @@ def load(name: str, data_dir: Path | str | None = None, seed: int = 0) -> tuple[
 
 __all__ = [
     "LAYOUTS",
+    "NORMALIZATIONS",
     "Augmentation",
     "Dataset",
     "Loader",
+    "Normalization",
     "check_name",
+    "check_normalization",
     "cifar10",
     "cifar100",
     "download",

@@ -66,6 +66,11 @@ class Dataset:
         """The number of classes."""
         return len(self.classes)
 
+    @property
+    def image_size(self) -> int:
+        """The height of the images."""
+        return self.images.shape[1]
+
     def take(self, indices: NDArray[np.integer]) -> Self:
         """The data set of the images at these indices, with the same colour statistics."""
         return replace(self, images=self.images[indices], labels=self.labels[indices])

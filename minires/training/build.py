@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,20 +88,22 @@ def first_images(train: data.Dataset, count: int = 5000) -> NDArray[np.float32]:
 
 
 def load_data(recipe: Recipe) -> tuple[data.Dataset, data.Dataset, data.Dataset | None]:
-    """(training set, test set, validation set or None). All have the colour statistics of the training set.
+    """(training set, test set, validation set or None). All have the recipe's mean and std, or those of the training set.
 
     Raises ConfigError or DataError, as ``data.load`` does, and ConfigError when ``val`` leaves no training images.
     """
     train, test = data.load(recipe.dataset, recipe.data_dir, seed=DATA_SEED)
-    if not recipe.val:
-        return train, test, None
-    if recipe.val >= len(train):
-        raise ConfigError(
-            f"val = {recipe.val} leaves nothing of the {len(train)} training images of {recipe.dataset}: "
-            f"hold out at most {len(train) - 1}"
-        )
-    train, val = train.hold_out(recipe.val, recipe.seed)
-    return train, replace(test, mean=train.mean, std=train.std), val
+    val = None
+    if recipe.val:
+        if recipe.val >= len(train):
+            raise ConfigError(
+                f"val = {recipe.val} leaves nothing of the {len(train)} training images of {recipe.dataset}: "
+                f"hold out at most {len(train) - 1}"
+            )
+        train, val = train.hold_out(recipe.val, recipe.seed)
+    mean, std = (recipe.mean, recipe.std) if recipe.mean else (train.mean.tolist(), train.std.tolist())
+    normalization = data.Normalization(mean, std)
+    return normalization.applied(train), normalization.applied(test), normalization.applied(val) if val else None
 
 
 def evaluation_loader(dataset: data.Dataset, recipe: Recipe) -> data.Loader:

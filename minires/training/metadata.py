@@ -77,6 +77,10 @@ INFO: dict[str, Rule | Tree] = {
     "best_val_acc": _real(0, 1),
     "recipe": TABLE,
     "num_classes": _whole(1),
+    "classes": _list(TEXT),
+    "mean": _list(_real()),
+    "std": _list(_real(1e-30)),
+    "image_size": _whole(1),
     "minires_version": TEXT,
     "target": TEXT,
 }

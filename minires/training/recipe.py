@@ -47,6 +47,8 @@ class Recipe:
     dataset: str = "shapes"  # a name of minires.data
     data_dir: str | None = None  # where its files are; None for the built-in set
     val: int = 0  # training images held out for validation
+    mean: tuple = ()  # of the colours (a number for each channel, of pixels in [0, 1]), and
+    std: tuple = ()  # their standard deviations, which images are normalised by; empty: those of the training images
     epochs: int = 5
     steps: int | None = None  # the length of the run in steps, in place of epochs
     batch_size: int = 128
@@ -97,6 +99,7 @@ class Recipe:
         self._real("final_lr", least=0, below=1)
         self._real("jitter", least=0, below=1)
         self._sizes()
+        data.check_normalization(self.mean, self.std)
         self._lr_factors()
         for name, choices in (
             ("optimizer", OPTIMIZERS),

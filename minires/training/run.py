@@ -22,6 +22,7 @@ from typing import Any, Self
 
 from .. import __version__, kernels
 from ..anomaly import all_finite
+from ..data import Dataset
 from ..errors import AnomalyError, ConfigError, DataError, RunError, plural
 from ..files import atomic_write, remove_temporary_files
 from ..lock import FolderLock
@@ -245,7 +246,7 @@ class Recorder(Callback):
                 raise AnomalyError(f"{name} is not finite after step {trainer.step} (epoch {epoch})")
         info = {
             **trainer.state_dict(),
-            "num_classes": trainer.train_loader.dataset.num_classes,
+            **described(trainer.train_loader.dataset),
             "data": self.data,
             "best_val_acc": self.best_val_acc,
             "recipe": asdict(self.recipe),
@@ -271,6 +272,17 @@ class Recorder(Callback):
         if augmented in trainer.history[-1]:
             summary[f"final_{augmented}"] = trainer.history[-1][augmented]
         return summary if self.best_val_acc is None else {**summary, "best_val_acc": self.best_val_acc}
+
+
+def described(dataset: Dataset) -> dict[str, Any]:
+    """What a network must know of its data to be used without them."""
+    return {
+        "num_classes": dataset.num_classes,
+        "classes": list(dataset.classes),
+        "mean": dataset.mean.tolist(),
+        "std": dataset.std.tolist(),
+        "image_size": dataset.image_size,
+    }
 
 
 def _position(trainer: Trainer) -> tuple[int, int]:
