@@ -55,6 +55,7 @@ class Module:
     """
 
     training = True
+    frozen = False  # does it stay in evaluation mode whatever train() says?
     recordable: Any = False  # does every call launch the same kernels? Each class says so for itself (``recorded.py``)
     _buffers: set[str]  # names
     _forward_pre_hooks: dict[object, tuple[Callable[..., Any], bool]]
@@ -256,9 +257,12 @@ class Module:
         return self
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode (batch norm uses the batch's statistics, dropout is active) or evaluation mode; returns self."""
+        """Set training mode (batch norm uses the batch's statistics, dropout is active) or evaluation mode; returns self.
+
+        Modules that are ``frozen`` stay in evaluation mode.
+        """
         for module in self.modules():
-            module.training = bool(mode)
+            module.training = bool(mode) and not module.frozen
         return self
 
     def eval(self) -> Self:

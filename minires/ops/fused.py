@@ -132,7 +132,8 @@ def fusable(x, bn, conv=None, shortcut=None, norm_first=False):
     """Whether the step of these may be fused. If not, the composition of operations runs, and says what does not fit.
 
     It may when the modules do what their classes do and nobody listens, shapes and dtypes fit, and batch norm uses the
-    batch's statistics, or fixed ones with nothing recorded. norm_first: ``bn`` comes before ``conv``.
+    batch's statistics, or fixed ones where nobody asks for a gradient: under no_grad, and in frozen layers. norm_first:
+    ``bn`` comes before ``conv``.
     """
     modules = [bn] if conv is None else [bn, conv]
     if not (is_fusing() and all(getattr(module, "fusable", False) for module in modules)):
@@ -154,7 +155,7 @@ def fusable(x, bn, conv=None, shortcut=None, norm_first=False):
         return False
     if bn.training:
         return math.prod(normalised_shape) > channels[0]  # one value a channel has no variance
-    return not is_grad_enabled()
+    return not (is_grad_enabled() and any(t.requires_grad for t in tensors))
 
 
 def conv_bn(x, conv, bn, relu=True, shortcut=None):

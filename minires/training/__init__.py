@@ -8,6 +8,7 @@
 from .build import build_trainer, evaluation_loader, load_data
 from .checkpoint import Checkpoint
 from .curves import draw_curves
+from .freezing import freeze
 from .metrics import Confusion, Mean, read_metrics
 from .recipe import Recipe, named_recipes
 from .replay import replay
@@ -29,6 +30,7 @@ __all__ = [
     "draw_curves",
     "evaluate",
     "evaluation_loader",
+    "freeze",
     "load_data",
     "load_run",
     "named_recipes",
