@@ -28,12 +28,12 @@ __version__ = "0.1.0"
 
 
 if _typing.TYPE_CHECKING:
-    from . import lab, training
+    from . import interop, lab, training
 else:
 
     def __getattr__(name):
-        """``minires.lab`` and ``minires.training``, which are imported when they are first asked for."""
-        if name in ("lab", "training"):
+        """``minires.interop``, ``minires.lab`` and ``minires.training``, which are imported when they are first asked for."""
+        if name in ("interop", "lab", "training"):
             return _import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
@@ -54,6 +54,7 @@ __all__ = [
     "get_num_threads",
     "gradcheck",
     "gradcheck_model",
+    "interop",
     "is_grad_enabled",
     "lab",
     "manual_seed",
