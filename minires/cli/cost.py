@@ -48,7 +48,7 @@ def memory_of(model: Module, image_shape: tuple[int, ...]) -> Memory:
     from ..recorded import RecordedStep, recording
 
     model, used, drawn = copy.deepcopy(model), [], get_rng_state()
-    state = sum(p.data.nbytes for p in model.parameters())
+    state = sum(p.data.nbytes * (2 if p.requires_grad else 1) for p in model.parameters())  # weights and velocities
     step = RecordedStep(model.train())
     for images in FEW:
         batch = np.zeros((images, *image_shape[1:], image_shape[0]), np.float32).transpose(0, 3, 1, 2)
@@ -58,7 +58,7 @@ def memory_of(model: Module, image_shape: tuple[int, ...]) -> Memory:
         used.append(arena.most_used + batch.nbytes)
     set_rng_state(drawn)  # dropout draws, and the run's draws must not depend on this
     per_image = max(1.0, (used[1] - used[0]) / (FEW[1] - FEW[0]))
-    return Memory(max(0.0, used[0] - FEW[0] * per_image) + 2 * state, per_image)  # weights and velocities
+    return Memory(max(0.0, used[0] - FEW[0] * per_image) + state, per_image)
 
 
 def available_memory() -> int | None:
@@ -106,7 +106,7 @@ def refuse_what_does_not_fit(trainer: Trainer) -> None:
 def preview(trainer: Trainer, recipe: Recipe, console: PlainConsole) -> None:
     """Print what the run would cost, from a few steps here. The trainer is of no use afterwards."""
     from ..training.views import views
-    from .display import duration, pairs, spinner
+    from .display import duration, pairs, parameters, spinner
 
     with spinner(console, "looking at memory"):
         memory = check_memory(trainer)
@@ -119,12 +119,11 @@ def preview(trainer: Trainer, recipe: Recipe, console: PlainConsole) -> None:
     per_epoch = len(loader) * step + tested / loader.batch_size * evaluation
     evaluations = -(-trainer.epochs // trainer.eval_every) + len(views(_last_images(trainer), trainer.tta)) - 1
     whole = steps * step + evaluations * tested / loader.batch_size * evaluation
-    parameters = sum(p.size for p in trainer.model.parameters())
     free = available_memory()
     console.print(
         pairs(
             [
-                ("model", f"{recipe.model}, {parameters:,} parameters, {macs:,} multiply-adds for an image"),
+                ("model", f"{recipe.model}, {parameters(trainer.model)}, {macs:,} multiply-adds for an image"),
                 (
                     "memory",
                     f"{_bytes(memory.of(loader.batch_size))} for a step" + (f", {_bytes(free)} free" if free else ""),

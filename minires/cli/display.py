@@ -15,6 +15,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from ..errors import MiniresError, plural, printable
+from ..nn import Module
 from ..training import Callback, Mean, Recipe, RunFolder, Trainer
 from .paths import command_line
 
@@ -323,14 +324,15 @@ def print_header(out: Console, trainer: Trainer, recipe: Recipe, folder: RunFold
     images = f"{len(train):,} training, {len(test):,} test"
     if trainer.val_loader is not None:
         images += f", {len(trainer.val_loader.dataset):,} validation"
-    params = sum(p.size for p in trainer.model.parameters())
     threads = kernels.get_num_threads()
     off = ["op by op"] * (not recipe.fusion) + ["no Winograd"] * (not recipe.winograd)
     out.print(Text.assemble(("minires ", "bold"), (__version__, DIM)))
     out.print(
         pairs(
             [
-                ("model", Text.assemble((recipe.model, NAME), f", {params:,} parameters")),
+                ("model", Text.assemble((recipe.model, NAME), f", {parameters(trainer.model)}")),
+                *([("weights", str(recipe.weights))] if recipe.weights is not None else []),
+                *([("frozen", ", ".join(recipe.freeze))] if recipe.freeze else []),
                 ("data", Text.assemble((recipe.dataset, NAME), f": {images} images, {train.num_classes} classes")),
                 (
                     "training",
@@ -344,6 +346,12 @@ def print_header(out: Console, trainer: Trainer, recipe: Recipe, folder: RunFold
         )
     )
     out.print()
+
+
+def parameters(model: Module) -> str:
+    """The number of a network's parameters in words: 75,290 parameters, of which 56,074 are trained."""
+    trained, all_ = (sum(p.size for p in model.parameters() if p.requires_grad or every) for every in (False, True))
+    return f"{all_:,} parameters" + (f", of which {trained:,} are trained" if trained < all_ else "")
 
 
 def _length(trainer: Trainer) -> str:

@@ -39,9 +39,7 @@ def _name_and_value(text: str, of: str) -> tuple[str, Any]:
     """ "option=B" → ("option", "B"); numbers and true/false are read as such."""
     name, equals, value = text.partition("=")
     if not (name and equals):
-        raise ConfigError(
-            f"{of} takes NAME=VALUE, such as {'option=B' if 'model' in of else 'biases=64'}, not {text!r}"
-        )
+        raise ConfigError(f"{of} takes NAME=VALUE, such as {'option=B' if 'model' in of else 'head=10'}, not {text!r}")
     try:
         return name, tomllib.loads(f"x = {value}")["x"]
     except (ValueError, RecursionError):  # no TOML, or a number or nesting that its reader cannot take

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .display import PlainConsole
 
 WHAT, HOW, AUGMENTATION, RUN = "What to train", "How to train it", "Augmentation", "The run"
-KERNELS = "How it is computed"
+FINE_TUNING, KERNELS = "Fine-tuning", "How it is computed"
 
 
 def _named() -> str:
@@ -59,6 +59,15 @@ def train(
     std: Annotated[
         str | None, option(WHAT, "And the standard deviations, such as 0.229,0.224,0.225.", metavar="NUMBERS")
     ] = None,
+    freeze: Annotated[
+        str | None,
+        option(
+            FINE_TUNING,
+            "Parts that are not trained: stem (all before the first stage), layer1, layer2 … (the stages), or others by "
+            "name.",
+            metavar="NAMES",
+        ),
+    ] = None,
     epochs: Annotated[int | None, option(HOW, "Number of passes over the training images.")] = None,
     steps: Annotated[int | None, option(HOW, "The length of the run in steps, in place of epochs.")] = None,
     batch_size: Annotated[int | None, option(HOW, "Images in a step.")] = None,
@@ -94,7 +103,9 @@ def train(
     lr_factor: Annotated[
         list[str] | None,
         option(
-            HOW, "A factor on lr of filters, head or biases (of norms too), such as biases=64.", metavar="ROLE=FACTOR"
+            HOW,
+            "A factor on lr of filters, of the head (the classifier) or of biases (of norms too), such as head=10.",
+            metavar="ROLE=FACTOR",
         ),
     ] = None,
     muon_momentum: Annotated[float | None, option(HOW, "Momentum of Muon.")] = None,
@@ -233,6 +244,8 @@ def _given(params: dict[str, Any]) -> dict[str, Any]:
         given = {"crop": 0, "flip": False, "cutout": 0, **given}
     if params["milestones"] is not None:
         given["milestones"] = numbers("--milestones", params["milestones"], "0.5,0.75")
+    if params["freeze"] is not None:
+        given["freeze"] = [name.strip() for name in params["freeze"].split(",")]
     normalization = normalization_of(params["normalize"], params["mean"], params["std"])
     if normalization is not None:
         given |= {"mean": normalization.mean, "std": normalization.std}

@@ -15,6 +15,7 @@ from ..random import manual_seed
 from ..tensor import Tensor
 from .averaging import AVERAGES
 from .checkpoint import Checkpoint
+from .freezing import freeze
 from .optimization import build_optimizer, build_schedule
 from .recipe import Recipe
 from .trainer import Callback, Trainer
@@ -34,6 +35,9 @@ def build_trainer(recipe: Recipe, callbacks: Sequence[Callback] = ()) -> Trainer
     model = build_model(recipe, train.num_classes)
     if hasattr(model, "whiten"):
         model.whiten(first_images(train))
+    if recipe.weights is not None:
+        raise ConfigError("this version of minires does not begin from weights yet: leave weights out")
+    freeze(model, recipe.freeze)
     augmentation = data.Augmentation(
         recipe.crop, recipe.reflect, recipe.flip, recipe.cutout, recipe.alternate, recipe.jitter
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from .. import optim
 from ..errors import ConfigError
-from ..nn import Module
+from ..nn import Linear, Module
 from ..tensor import Tensor
 from .recipe import Recipe
 
@@ -15,27 +15,29 @@ Group = dict[str, Any]
 def build_optimizer(recipe: Recipe, model: Module) -> optim.Optimizer:
     """The optimizer of the parameters that are trained. With "muon" it is Muon for filters and SGD for the others.
 
-    Each group's learning rate is ``recipe.lr`` times the factor of its role in ``recipe.lr_factors``. Raises ConfigError for a
-    model without trained parameters.
+    Each group's learning rate is ``recipe.lr`` times the factor of its role in ``recipe.lr_factors``. The biases of linear
+    layers have the factor of the head, unless there is one of biases. Raises ConfigError for a model without trained
+    parameters.
     """
     params = [p for p in model.parameters() if p.requires_grad]
+    factors = lr_factors(recipe, model)
     if recipe.optimizer == "adamw":
-        return optim.AdamW(_groups(recipe, params), recipe.lr, weight_decay=recipe.weight_decay)
+        return optim.AdamW(_groups(recipe, params, factors), recipe.lr, weight_decay=recipe.weight_decay)
     if recipe.optimizer == "sgd":
-        return _sgd(recipe, params)
+        return _sgd(recipe, params, factors)
     filters, others = ([p for p in params if (role(p) == "filters") is are] for are in (True, False))
     optimizers: list[optim.Optimizer] = []
     if filters:
         how: dict[str, Any] = {"nesterov": recipe.nesterov, "ns_steps": 3, "scale": "none", "normalize": True}
-        groups = [{**group, "weight_decay": 0.0} for group in _groups(recipe, filters)]
+        groups = [{**group, "weight_decay": 0.0} for group in _groups(recipe, filters, factors)]
         optimizers.append(optim.Muon(groups, recipe.lr, recipe.muon_momentum, **how))
     if others:
-        optimizers.append(_sgd(recipe, others))
+        optimizers.append(_sgd(recipe, others, factors))
     return optim.MultiOptimizer(optimizers)
 
 
-def _sgd(recipe: Recipe, params: Sequence[Tensor]) -> optim.SGD:
-    return optim.SGD(_groups(recipe, params), recipe.lr, recipe.momentum, nesterov=recipe.nesterov)
+def _sgd(recipe: Recipe, params: Sequence[Tensor], factors: dict[Tensor, float]) -> optim.SGD:
+    return optim.SGD(_groups(recipe, params, factors), recipe.lr, recipe.momentum, nesterov=recipe.nesterov)
 
 
 def role(p: Tensor) -> str:
@@ -43,14 +45,25 @@ def role(p: Tensor) -> str:
     return "filters" if p.ndim > 2 else "head" if p.ndim == 2 else "biases"
 
 
-def _groups(recipe: Recipe, params: Iterable[Tensor]) -> list[Group]:
+def lr_factors(recipe: Recipe, model: Module) -> dict[Tensor, float]:
+    """The factor on the learning rate of each parameter."""
+    given = recipe.lr_factors
+    factors: dict[Tensor, float] = {p: given.get(role(p), 1.0) for p in model.parameters()}
+    if "biases" not in given:
+        for layer in model.modules():
+            if isinstance(layer, Linear) and layer.bias is not None:
+                factors[layer.bias] = given.get("head", 1.0)
+    return factors
+
+
+def _groups(recipe: Recipe, params: Iterable[Tensor], factors: dict[Tensor, float]) -> list[Group]:
     """Parameter groups by weight decay and learning rate; those that decay first.
 
     Where a learning rate has a factor, the decay is divided by it: a step takes the same part of all weights that decay.
     """
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for p in sorted(params, key=lambda p: 0 if recipe.decay_norms else p.ndim <= 1):
-        factor, decays = recipe.lr_factors.get(role(p), 1.0), recipe.decay_norms or p.ndim > 1
+        factor, decays = factors[p], recipe.decay_norms or p.ndim > 1
         decay = recipe.weight_decay / factor if decays and factor else 0.0
         groups.setdefault((decay, recipe.lr * factor), []).append(p)
     return [{"params": own, "weight_decay": decay, "lr": lr} for (decay, lr), own in groups.items()]

@@ -49,6 +49,12 @@ class Recipe:
     val: int = 0  # training images held out for validation
     mean: tuple = ()  # of the colours (a number for each channel, of pixels in [0, 1]), and
     std: tuple = ()  # their standard deviations, which images are normalised by; empty: those of the training images
+    # fine-tuning
+    weights: str | None = None  # to begin from: a file of weights, or a run; None: the network is newly initialised
+    weights_sha256: str | None = None  # the sum of that file, which must not have changed; None: it is not checked
+    num_classes: int | None = None  # of the new classifier that replaces the weights' own if theirs has another number
+    freeze: tuple = ()  # the parts that are not trained, such as "stem" and "layer1" (freezing.py)
+    # how to train
     epochs: int = 5
     steps: int | None = None  # the length of the run in steps, in place of epochs
     batch_size: int = 128
@@ -56,7 +62,7 @@ class Recipe:
     threads: int | None = None  # None: one for each physical core. The result has the same bits for any number
     optimizer: str = "sgd"  # or "adamw", or "muon": Muon for filters, SGD for the others
     lr: float = 0.1  # the peak of the schedule
-    lr_factors: dict = field(default_factory=dict)  # on lr, by role: "filters", "head", "biases" (of norms too)
+    lr_factors: dict = field(default_factory=dict)  # on lr, by role (optimization.py): "filters", "head", "biases"
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
@@ -87,11 +93,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self._types()
-        for name in ("epochs", "batch_size", "threads", "steps", "eval_every"):
+        for name in ("epochs", "batch_size", "threads", "steps", "eval_every", "num_classes"):
             self._whole(name, 1)
         for name in ("val", "seed", "crop", "cutout"):
             self._whole(name, 0)
         self._model_options()
+        self._fine_tuning()
         self._real("lr", above=0)
         self._real("weight_decay", least=0)
         self._real("momentum", least=0, below=1)
@@ -162,6 +169,16 @@ class Recipe:
                 )
             _check_text("model_options", f"{name}{value}")
 
+    def _fine_tuning(self) -> None:
+        for name in self.freeze:
+            if not isinstance(name, str):
+                raise ConfigError(
+                    f'freeze is a list of names of parts, such as ["stem", "layer1"], not {brief(list(self.freeze))}'
+                )
+            _check_text("freeze", name)
+        if self.weights_sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.weights_sha256):
+            raise ConfigError(f"weights_sha256 has 64 hexadecimal digits, unlike {brief(self.weights_sha256)}")
+
     def _sizes(self) -> None:
         pairs = [tuple(pair) for pair in self.sizes if isinstance(pair, list | tuple) and len(pair) == 2]
         sides, starts = [side for side, _ in pairs], [start for _, start in pairs]
@@ -185,7 +202,7 @@ class Recipe:
 
     def _whole(self, name: str, least: int) -> None:
         value = getattr(self, name)
-        if value is None and name in ("threads", "steps"):
+        if value is None and name in ("threads", "steps", "num_classes"):
             return
         most = MOST_SEED if name == "seed" else MOST
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -235,12 +252,14 @@ class Recipe:
     def with_settings(self, **settings: Any) -> Self:
         """A copy with some settings changed.
 
-        A different schedule comes with its usual warmup, and a number of epochs is the length of the run in place of a number
-        of steps, unless that is given too.
+        A different schedule comes with its usual warmup, a number of epochs is the length of the run in place of a number of
+        steps, and weights are those that the file has now, unless that is given too.
         """
         _check_names(settings, "")
         if "epochs" in settings:
             settings = {"steps": None, **settings}
+        if "weights" in settings:
+            settings = {"weights_sha256": None, **settings}
         if settings.get("schedule", self.schedule) != self.schedule:
             settings = {"warmup": SCHEDULES.get(settings["schedule"], 0.0), **settings}
         return replace(self, **settings)
@@ -264,14 +283,15 @@ class Recipe:
     def from_file(cls, path: Path | str) -> Self:
         """The recipe in a TOML file or in a run's folder; settings that it lacks are the defaults of its dataset.
 
-        A relative ``data_dir`` is relative to the file's folder. Raises ConfigError for a file that cannot be read.
+        Relative ``data_dir`` and ``weights`` are relative to the file's folder. Raises ConfigError for one that cannot be read.
         """
         path = Path(path)
         path = path / "config.toml" if path.is_dir() else path
         settings = _settings(_text(path), str(path))
         _check_names(settings, f" in {path}")
-        if isinstance(settings.get("data_dir"), str):
-            settings["data_dir"] = str(path.absolute().parent / expand_user(settings["data_dir"]))
+        for name in ("data_dir", "weights"):
+            if isinstance(settings.get(name), str):
+                settings[name] = str(path.absolute().parent / expand_user(settings[name]))
         try:
             return cls.for_dataset(**settings)
         except ConfigError as error:

@@ -9,6 +9,7 @@ from ..nn import Module
 from .build import restore_model
 from .checkpoint import Checkpoint
 from .diagnosis import Batch, diagnose
+from .freezing import freeze
 from .recipe import Recipe
 
 NAME = "anomaly.safetensors"
@@ -39,6 +40,7 @@ def load_anomaly(path: Path | str) -> tuple[Recipe, Module, Batch, dict[str, Any
         raise DataError(f"{path} holds no batch to replay: give the anomaly.safetensors of a run, or the run's folder")
     checkpoint.require_batch(path)
     recipe, model = restore_model(checkpoint, path)
+    freeze(model, recipe.freeze)  # whose batch norms do not compute what those of the others do
     return recipe, model, Batch(**checkpoint.batch), checkpoint.info
 
 

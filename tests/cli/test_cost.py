@@ -23,6 +23,14 @@ def test_memory_grows_with_the_images_as_measured():
     assert memory.most_images(memory.of(100)) in (99, 100)
 
 
+def test_frozen_parts_take_less_memory():
+    models = [mr.models.resnet20(), mr.models.resnet20()]
+    mr.training.freeze(models[1], ["stem", "layer1", "layer2"])
+    whole, frozen = (cost.memory_of(model, (3, 32, 32)) for model in models)
+    assert frozen.per_image < whole.per_image / 2
+    assert frozen.fixed < whole.fixed
+
+
 def test_what_is_free(tmp_path, monkeypatch):
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   3 kB\n")
     monkeypatch.setattr(cost, "MEMINFO", tmp_path / "meminfo")

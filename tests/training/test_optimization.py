@@ -6,7 +6,7 @@ import pytest
 import minires as mr
 from minires import optim
 from minires.errors import ConfigError
-from minires.training import Recipe
+from minires.training import Recipe, freeze
 from minires.training.optimization import build_optimizer, build_schedule, role
 
 
@@ -49,6 +49,28 @@ def test_factors_on_learning_rates():
     for _ in range(49):
         schedule.step()
     assert sorted(group["lr"] for group in optimizer.param_groups) == pytest.approx([0.25, 0.5, 32.0])
+
+
+def test_the_factor_of_the_head_is_that_of_its_bias_too():
+    model = mr.models.create("resnet8", aux_weight=0.3)
+    recipe = Recipe(lr=0.5, weight_decay=0.1, lr_factors={"head": 4.0})
+    groups = build_optimizer(recipe, model).param_groups
+    fast = {name for group in groups if group["lr"] == 2.0 for name in named(model, group["params"])}
+    assert fast == {"fc.weight", "fc.bias", "aux.fc.weight", "aux.fc.bias"}
+    for group in groups:
+        assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] > 0}
+    both = build_optimizer(recipe.with_settings(lr_factors={"head": 4.0, "biases": 1.0}), model).param_groups
+    fast = {name for group in both if group["lr"] == 2.0 for name in named(model, group["params"])}
+    assert fast == {"fc.weight", "aux.fc.weight"}
+
+
+def test_what_is_frozen_is_not_optimised():
+    model = mr.models.resnet8()
+    freeze(model, ["stem", "layer1", "layer2"])
+    trained = {name for name, p in model.named_parameters() if name.startswith(("layer3", "fc"))}
+    for settings in ({}, {"optimizer": "adamw"}, {"optimizer": "muon"}, {"decay_norms": True, "weight_decay": 0.1}):
+        optimizer = build_optimizer(Recipe(**settings), model)
+        assert set(named(model, optimizer.parameters())) == trained
 
 
 def test_muon_is_for_filters():

@@ -14,6 +14,7 @@ from minires.training.recipe import DEFAULTS, SCHEDULES
     [
         {},
         {"model": "preresnet20", "model_options": {"option": "B", "num_classes": 7}, "threads": 2, "nesterov": False},
+        {"weights": "/a b/ö.pth", "weights_sha256": "0f" * 32, "num_classes": 2, "freeze": ("stem", "layer1.0")},
         {"data_dir": 'C:\\new "data"\tä/\x7f', "lr": 1e-7, "weight_decay": 0.1 + 0.2, "milestones": (0.1, 0.2, 0.9)},
     ],
 )
@@ -99,6 +100,14 @@ def test_a_new_schedule_brings_its_warmup():
         ({"model": 20}, "model must be a text, not 20"),
         ({"data_dir": 1}, "data_dir"),
         ({"crop": -1}, "crop"),
+        ({"weights": 1}, "weights must be a text, not 1"),
+        ({"weights": "a\0b"}, "weights must be a text that UTF-8 can hold, without a NUL"),
+        ({"weights_sha256": "0" * 63 + "g"}, "weights_sha256 has 64 hexadecimal digits, unlike '000"),
+        ({"num_classes": 0}, "num_classes must be a whole number from 1 up, not 0"),
+        ({"num_classes": "2"}, "num_classes must be a whole number from 1 up, not '2'"),
+        ({"freeze": "stem"}, "freeze must be a list, not 'stem'"),
+        ({"freeze": ["stem", 1]}, 'freeze is a list of names of parts, such as ["stem", "layer1"], not [\'stem\', 1]'),
+        ({"freeze": ["\udce9"]}, "freeze must be a text that UTF-8 can hold"),
         ({"epochs": 10**400}, "epochs must be at most 2147483647, not 1000"),
         (
             {"seed": 1 << 100_000},
@@ -128,6 +137,23 @@ def test_values_that_cannot_work(settings, said):
     assert said in str(caught.value)
 
 
+def test_other_weights_are_not_those_of_the_sum():
+    recipe = Recipe(weights="/a.pth", weights_sha256="0f" * 32)
+    assert recipe.with_settings(lr=0.2).weights_sha256 == "0f" * 32
+    for path in ("/b.pth", "/a.pth"):  # which may have changed
+        assert recipe.with_settings(weights=path).weights_sha256 is None
+    assert recipe.with_settings(weights="/b.pth", weights_sha256="1a" * 32).weights_sha256 == "1a" * 32
+
+
+def test_relative_paths_are_relative_to_the_file(tmp_path):
+    path = tmp_path / "my.toml"
+    path.write_text('data_dir = "data"\nweights = "../a.pth"\n')
+    recipe = Recipe.from_file(path)
+    assert (recipe.data_dir, recipe.weights) == (str(tmp_path / "data"), str(tmp_path / "../a.pth"))
+    path.write_text('weights = "/elsewhere/a.pth"\n')
+    assert Recipe.from_file(path).weights == "/elsewhere/a.pth"
+
+
 def test_an_unknown_setting_is_named_with_its_neighbours(tmp_path):
     with pytest.raises(ConfigError, match=r"unknown setting 'epoch' \(did you mean epochs"):
         Recipe.for_dataset("shapes", epoch=3)
@@ -148,6 +174,7 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path):
 
 def test_every_setting_is_written():
     optional = {"data_dir": "x", "threads": 1, "steps": 9, "error_warmup": 0.1}
+    optional |= {"weights": "x", "weights_sha256": "0" * 64, "num_classes": 2}
     written = Recipe(**optional, model_options={"option": "B"}, lr_factors={"head": 2.0}).to_toml("0.1.0")
     for name in asdict(Recipe()):
         assert f"{name} = " in written or f"[{name}]" in written
