@@ -22,6 +22,7 @@ from .experiments.spectrum import Spectrum, spectrum
 from .experiments.split import Split, split
 from .experiments.truncate import Truncate, truncate
 from .graph import Addition, Graph, Rule, record
+from .inside import GradCam, feature_maps, first_filters, grad_cam
 from .result import About, Result, Verdict
 from .rules import ByLength, Cut, MeanLength, OnePath
 
@@ -38,6 +39,7 @@ __all__ = [
     "Deepen",
     "Degradation",
     "Flow",
+    "GradCam",
     "Graph",
     "Identity",
     "Landscape",
@@ -64,8 +66,11 @@ __all__ = [
     "deepen",
     "deepened",
     "degradation",
+    "feature_maps",
+    "first_filters",
     "flow",
     "flow_networks",
+    "grad_cam",
     "identity",
     "identity_networks",
     "inject",
