@@ -88,6 +88,10 @@ class CheckpointError(DataError):
     """A checkpoint whose metadata cannot be right. The message names the entry and what was found there."""
 
 
+class ImageError(DataError):
+    """A picture that cannot be read: not there, no image, damaged, or larger than is decoded. The message names the file."""
+
+
 class RunError(MiniresError, RuntimeError):
     """A training run that cannot continue as requested: its folder is in use, its disk full, its settings different."""
 

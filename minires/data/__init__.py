@@ -10,6 +10,7 @@ from .dataset import Dataset
 from .downloads import download
 from .loader import Loader
 from .normalization import NORMALIZATIONS, Normalization, check_normalization
+from .photographs import evaluation_transform, find_images, read_image
 from .verification import verify
 
 FROM_DISK = {"cifar10": cifar10, "cifar100": cifar100}
@@ -60,8 +61,11 @@ __all__ = [
     "cifar10",
     "cifar100",
     "download",
+    "evaluation_transform",
+    "find_images",
     "load",
     "names",
+    "read_image",
     "shapes",
     "verify",
 ]
