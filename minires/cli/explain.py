@@ -78,13 +78,12 @@ def _network(model: str, width: int | None, seed: int, image_size: int | None) -
     """(network, its name, the side of its images)."""
     from .. import models, training
     from ..lab.setting import Setting
-    from ..models import ResNet, ResNetV2
 
     if model not in models.names() and Path(model).exists():
         recipe, network, _ = training.load_run(Path(model))
         return network.train(), recipe.model, image_size or 32
     network = Setting(model=model, width=width, seed=seed).network("float32")
-    side = 227 if model == "crossing" else 224 if isinstance(network, ResNet | ResNetV2) else 32
+    side: int = getattr(network, "image_size", 32)
     return network, model, image_size or side
 
 

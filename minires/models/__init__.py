@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 from ..nn import Module
 from .blocks import BasicBlock, Bottleneck, BottleneckV1, PreActBasicBlock, PreActBottleneck, PreActBottleneckV1
+from .parts import classifier
 from .registry import MODELS, create, names
 from .resnet_cifar import CifarPreResNet, CifarResNet
 from .resnet_imagenet import ResNet, ResNetV2
 from .shortcuts import replace_shortcuts
 from .whitened import WhitenedResNet
+from .wide_resnet import WideResNet
 
 from .crossing_net import CrossingNet  # isort: skip (names() has it last)
 
@@ -25,6 +27,8 @@ __all__ = [
     "ResNet",
     "ResNetV2",
     "WhitenedResNet",
+    "WideResNet",
+    "classifier",
     "create",
     "names",
     "replace_shortcuts",

@@ -3,11 +3,12 @@
 [1] "Deep Residual Learning for Image Recognition", He et al. 2015: y = relu(F(x) + Wₛx).
 [2] "Identity Mappings in Deep Residual Networks", He et al. 2016: y = x + F(x), with F = conv ∘ relu ∘ bn, two or three times.
 Blocks without a shortcut, y = relu(F(x)) or y = F(x), make the plain networks of [1].
+[3] "Wide Residual Networks", Zagoruyko & Komodakis 2016: more channels, and dropout between the convolutions.
+[4] "Aggregated Residual Transformations for Deep Neural Networks" (ResNeXt), Xie et al. 2017: grouped 3×3 convolutions.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from .. import functional as F
@@ -18,10 +19,16 @@ from ..tensor import Tensor
 Option = Literal["A", "B"] | None  # the shortcut where the shape changes, or None for a plain network
 Norm = Literal["batch", "none"]  # batch norm, or no normalisation; convolutions have biases then
 
+MOST_WIDTH = 4096
 
-def conv3x3(in_channels: int, out_channels: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+
+def conv3x3(
+    in_channels: int, out_channels: int, stride: int = 1, bias: bool = False, groups: int = 1, dilation: int = 1
+) -> nn.Conv2d:
     """A 3×3 convolution, padded so that at stride 1 it keeps height and width."""
-    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=bias)
+    return nn.Conv2d(
+        in_channels, out_channels, 3, stride=stride, padding=dilation, dilation=dilation, groups=groups, bias=bias
+    )
 
 
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
@@ -138,7 +145,8 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """relu(x + F(x)), F = 1×1 → BN → relu → 3×3 → BN → relu → 1×1 → BN, the last with 4 times the channels. [1, fig. 5]
 
-    The stride is on the 3×3 convolution ("v1.5"): a strided 1×1 would ignore three of four pixels.
+    The stride is on the 3×3 convolution ("v1.5"): a strided 1×1 would ignore three of four pixels. groups, base_width: see
+    ``inner_width``; the 3×3 convolution has so many groups.
     """
 
     recordable = True
@@ -149,15 +157,22 @@ class Bottleneck(nn.Module):
     last_norm = "bn3"
 
     def __init__(
-        self, in_channels: int, channels: int, stride: int = 1, option: Option = "B", norm: Norm = "batch"
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int = 1,
+        option: Option = "B",
+        norm: Norm = "batch",
+        groups: int = 1,
+        base_width: int = 64,
     ) -> None:
-        bias = norm == "none"
+        bias, inner = norm == "none", inner_width(channels, groups, base_width)
         first, second = (1, stride) if self.stride_on_3x3 else (stride, 1)
-        self.conv1 = conv1x1(in_channels, channels, first, bias)
-        self.bn1 = normalisation(norm, channels)
-        self.conv2 = conv3x3(channels, channels, second, bias)
-        self.bn2 = normalisation(norm, channels)
-        self.conv3 = conv1x1(channels, 4 * channels, bias=bias)
+        self.conv1 = conv1x1(in_channels, inner, first, bias)
+        self.bn1 = normalisation(norm, inner)
+        self.conv2 = conv3x3(inner, inner, second, bias, groups)
+        self.bn2 = normalisation(norm, inner)
+        self.conv3 = conv1x1(inner, 4 * channels, bias=bias)
         self.bn3 = normalisation(norm, 4 * channels)
         self.downsample = make_shortcut(option, Projection, in_channels, 4 * channels, stride, norm)
 
@@ -167,6 +182,23 @@ class Bottleneck(nn.Module):
         if self.downsample is None:
             return F.conv_bn_relu(y, self.conv3, self.bn3)
         return F.conv_bn_add_relu(y, self.conv3, self.bn3, self.downsample(x))
+
+
+def inner_width(channels: int, groups: int, base_width: int) -> int:
+    """The channels of a bottleneck's 3×3 convolution: base_width of every 64, in each of the groups; as in torchvision.
+
+    groups 1 and base_width 128 are the wide bottleneck of [3], 32 and 4 the ResNeXt-32×4d of [4]. Raises ConfigError for
+    numbers that leave nothing.
+    """
+    for name, value in (("groups", groups), ("base_width", base_width)):
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_WIDTH:
+            raise ConfigError(f"{name} is a whole number from 1 to {MOST_WIDTH}, not {value!r}")
+    width = channels * base_width // 64
+    if not width:
+        raise ConfigError(
+            f"base_width = {base_width} leaves no channel: it is of every 64, and a block here has {channels}"
+        )
+    return width * groups
 
 
 class BottleneckV1(Bottleneck):
@@ -184,7 +216,8 @@ class PreActBlock(nn.Module):
     Where the shape changes, the first BN and relu come before the fork, so that the shortcut takes their output too.
     """
 
-    last_norm: str  # the name of F's last norm
+    last_norm: str  # the names of F's last norm and convolution
+    last_conv: str
     norm1: nn.Module
     conv1: nn.Conv2d
     downsample: nn.Module | None
@@ -204,27 +237,38 @@ class PreActBlock(nn.Module):
 
 
 class PreActBasicBlock(PreActBlock):
-    """x + F(x), F = BN → relu → 3×3, twice."""
+    """x + F(x), F = BN → relu → 3×3, twice. dropout: the probability of it between the convolutions; [3, §2.4]."""
 
     recordable = True
 
     expansion = 1
 
     last_norm = "norm2"
+    last_conv = "conv2"
 
     def __init__(
-        self, in_channels: int, channels: int, stride: int = 1, option: Option = "B", norm: Norm = "batch"
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int = 1,
+        option: Option = "B",
+        norm: Norm = "batch",
+        dropout: float = 0.0,
     ) -> None:
         bias = norm == "none"
         self.norm1 = normalisation(norm, in_channels)
         self.conv1 = conv3x3(in_channels, channels, stride, bias)
         self.norm2 = normalisation(norm, channels)
+        self.dropout = nn.Dropout(dropout) if dropout else None
         self.conv2 = conv3x3(channels, channels, bias=bias)
         self.downsample = make_shortcut(option, LinearProjection, in_channels, channels, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         x, y = self.fork(x)
-        return self.join(x, y, self.norm2, self.conv2)
+        if self.dropout is None:
+            return self.join(x, y, self.norm2, self.conv2)
+        y = self.conv2(self.dropout(F.bn_relu(y, self.norm2)))
+        return y if self.downsample is None else F.residual_add(y, self.downsample(x))
 
 
 class PreActBottleneck(PreActBlock):
@@ -236,6 +280,7 @@ class PreActBottleneck(PreActBlock):
     stride_on_3x3 = True
 
     last_norm = "norm3"
+    last_conv = "conv3"
 
     def __init__(
         self, in_channels: int, channels: int, stride: int = 1, option: Option = "B", norm: Norm = "batch"
@@ -262,74 +307,4 @@ class PreActBottleneckV1(PreActBottleneck):
     stride_on_3x3 = False
 
 
-# --- parts of networks
-
 Block = type[BasicBlock] | type[Bottleneck] | type[PreActBasicBlock] | type[PreActBottleneck]
-
-
-def stage(
-    block: Block, in_channels: int, channels: int, depth: int, stride: int, option: Option, norm: Norm = "batch"
-) -> nn.Sequential:
-    """``depth`` blocks in a chain; the first has the stride, and changes in_channels to channels·expansion."""
-    blocks = [block(in_channels, channels, stride, option, norm)]
-    blocks += [block(channels * block.expansion, channels, 1, option, norm) for _ in range(depth - 1)]
-    return nn.Sequential(*blocks)
-
-
-def global_pool(pool: Literal["avg", "max"]) -> nn.Module:
-    """The global pooling before the classifier: "avg" or "max". Raises ConfigError for anything else."""
-    if pool not in ("avg", "max"):
-        raise ConfigError(f"pool is 'avg' or 'max', the global pooling at the end, not {pool!r}")
-    return nn.AdaptiveAvgPool2d(1) if pool == "avg" else nn.AdaptiveMaxPool2d(1)
-
-
-def checked_aux_weight(weight: float) -> float:
-    """The weight of an auxiliary classifier's loss, or ConfigError for one that cannot be."""
-    if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 <= weight < math.inf:
-        raise ConfigError(
-            f"aux_weight is the weight of the auxiliary classifier's loss, a finite number from 0 up, not {weight!r}"
-        )
-    return float(weight)
-
-
-def auxiliary_classifier(channels: int, num_classes: int, norm: Norm | None = None) -> nn.Sequential:
-    """Global average pooling and a linear layer: logits from a feature map inside a network.
-
-    norm: that of a pre-activation network, whose feature maps have been neither normalised nor rectified: batch norm and ReLU
-    come first then, as before its own classifier. "Going Deeper with Convolutions", Szegedy et al. 2015, §5, in its simplest
-    form. The bias is 0 to begin with.
-    """
-    layers: dict[str, nn.Module] = {} if norm is None else {"norm": normalisation(norm, channels), "relu": nn.ReLU()}
-    fc = nn.Linear(channels, num_classes)
-    classifier = nn.Sequential({**layers, "pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": fc})
-    he_init(classifier)
-    return classifier
-
-
-def he_init(network: nn.Module) -> None:
-    """Convolutions ~ N(0, 2 / fan_out), all biases 0; batch norms keep γ = 1, β = 0.
-
-    "Delving Deep into Rectifiers", He et al. 2015, §2.2, the backward case, as in the authors' code.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def zero_residual_init(network: nn.Module) -> None:
-    """γ = 0 in the last batch norm of every residual function, which is then zero and its block the identity.
-
-    "Accurate, Large Minibatch SGD", Goyal et al. 2017, §5.1. Raises ConfigError for a network without shortcuts or batch norm.
-    """
-    blocks = [m for m in network.modules() if isinstance(m, BasicBlock | Bottleneck | PreActBlock)]
-    for block in blocks:
-        norm = getattr(block, block.last_norm)
-        if block.downsample is None or not isinstance(norm, nn.BatchNorm2d):
-            raise ConfigError(
-                "zero_init_residual is for residual networks with batch norm: without shortcuts a network would compute "
-                "nothing, and without batch norm there is no γ"
-            )
-        assert norm.weight is not None  # its batch norms are affine
-        nn.init.zeros_(norm.weight)

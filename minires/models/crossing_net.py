@@ -5,7 +5,8 @@ from typing import Any, Literal
 from .. import functional as F
 from .. import nn
 from ..tensor import Tensor
-from .blocks import conv1x1, global_pool, he_init
+from .blocks import conv1x1
+from .parts import global_pool, he_init
 from .registry import register
 
 
@@ -19,6 +20,8 @@ class CrossingNet(nn.Module):
     For 227×227×3: v1 55×55×96, v2 27×27×96, v3 27×27×256, v4 13×13×256, v5 13×13×384. Sizes from 35×35 up work.
     Wₛ is a 1×1 convolution at the centres of the pooling windows.
     """
+
+    image_size = 227
 
     def __init__(self, num_classes: int = 1000, in_channels: int = 3, pool: Literal["avg", "max"] = "avg") -> None:
         self.conv1 = nn.Conv2d(in_channels, 96, 11, stride=4, bias=False)

@@ -2,6 +2,7 @@
 
 CifarResNet: "Deep Residual Learning for Image Recognition", He et al. 2015, §4.2 [1].
 CifarPreResNet: "Identity Mappings in Deep Residual Networks", He et al. 2016 [2].
+ResNeXt: "Aggregated Residual Transformations for Deep Neural Networks", Xie et al. 2017, is a CifarResNet of bottlenecks.
 """
 
 from typing import Literal
@@ -12,18 +13,24 @@ from ..errors import ConfigError
 from ..nn import AuxiliaryOutput
 from ..tensor import Tensor
 from .blocks import (
+    MOST_WIDTH,
     BasicBlock,
+    Bottleneck,
     Norm,
     Option,
     PreActBasicBlock,
     PreActBottleneck,
     PreActBottleneckV1,
+    conv3x3,
+    normalisation,
+)
+from .parts import (
     auxiliary_classifier,
     checked_aux_weight,
-    conv3x3,
+    checked_probability,
     global_pool,
+    grouping,
     he_init,
-    normalisation,
     stage,
     zero_residual_init,
 )
@@ -32,19 +39,20 @@ from .shortcuts import Shortcut, checked_shortcut, replace_shortcuts
 
 
 class CifarResNet(nn.Module):
-    """[1, §4.2]: a 3×3 convolution, three stages of n basic blocks, global pooling, a classifier: 6n + 2 layers.
+    """[1, §4.2]: a 3×3 convolution, three stages of n blocks, global pooling, a classifier: 6n + 2 layers of basic blocks.
 
     (N, in_channels, H, W) → logits (N, num_classes). option: "A" for shortcuts padded with zero channels, "B" for
     projections, None for a plain network. pool: "avg" or "max". width: channels of the first stage; the others have twice and
     four times as many. norm: "batch", or "none" for convolutions with biases and no batch norm. zero_init_residual: blocks
     begin as the identity. shortcut: 1, or another factor on all shortcuts, or another kind of them; see ``replace_shortcuts``.
     aux_weight: above 0, an auxiliary classifier reads the second stage's output, the stage of the middle block, and forward
-    returns an AuxiliaryOutput in training mode; ``nn.classification_loss`` makes the loss of it. Raises ConfigError for a depth
-    that is not 6n + 2, for zero_init_residual without shortcuts or batch norm, and for another kind of shortcuts than there
-    are, or without any.
+    returns an AuxiliaryOutput in training mode; ``nn.classification_loss`` makes the loss of it. block: BasicBlock, or a
+    bottleneck, of which there are 9n + 2 layers, with groups and base_width as of ResNet. Raises ConfigError for another depth,
+    for zero_init_residual without shortcuts or batch norm, and for another kind of shortcuts than there are, or without any.
     """
 
     recordable = True
+    image_size = 32
 
     def __init__(
         self,
@@ -58,15 +66,19 @@ class CifarResNet(nn.Module):
         zero_init_residual: bool = False,
         shortcut: Shortcut = 1.0,
         aux_weight: float = 0.0,
+        block: type[BasicBlock] | type[Bottleneck] = BasicBlock,
+        groups: int = 1,
+        base_width: int = 64,
     ) -> None:
-        n, w = blocks_per_stage(depth, 2), checked_width(width)
+        expansion, w = block.expansion, checked_width(width)
+        n, inner = blocks_per_stage(depth, 2 if expansion == 1 else 3), grouping(block, groups, base_width)
         self.conv1 = conv3x3(in_channels, w, bias=norm == "none")
         self.bn1 = normalisation(norm, w)
-        self.layer1 = stage(BasicBlock, w, w, n, 1, option, norm)
-        self.layer2 = stage(BasicBlock, w, 2 * w, n, 2, option, norm)
-        self.layer3 = stage(BasicBlock, 2 * w, 4 * w, n, 2, option, norm)
+        self.layer1 = stage(block, w, w, n, 1, option, norm, **inner)
+        self.layer2 = stage(block, w * expansion, 2 * w, n, 2, option, norm, **inner)
+        self.layer3 = stage(block, 2 * w * expansion, 4 * w, n, 2, option, norm, **inner)
         self.avgpool = global_pool(pool)
-        self.fc = nn.Linear(4 * w, num_classes)
+        self.fc = nn.Linear(4 * w * expansion, num_classes)
         he_init(self)
         if zero_init_residual:
             zero_residual_init(self)
@@ -74,7 +86,7 @@ class CifarResNet(nn.Module):
             replace_shortcuts(self, shortcut)
         self.aux_weight = checked_aux_weight(aux_weight)
         # last, so that the other weights are those of the same network without it
-        self.aux = auxiliary_classifier(2 * w, num_classes) if aux_weight else None
+        self.aux = auxiliary_classifier(2 * w * expansion, num_classes) if aux_weight else None
 
     def forward(self, x: Tensor) -> Tensor | AuxiliaryOutput:
         x = F.conv_bn_relu(x, self.conv1, self.bn1)
@@ -89,10 +101,12 @@ class CifarResNet(nn.Module):
 class CifarPreResNet(nn.Module):
     """[2]: CifarResNet with pre-activation blocks and a final BN and relu; 6n + 2 layers, or 9n + 2 with bottlenecks.
 
-    (N, in_channels, H, W) → logits (N, num_classes). Options as of CifarResNet; block: PreActBasicBlock or a bottleneck.
+    (N, in_channels, H, W) → logits (N, num_classes). Options as of CifarResNet; block: PreActBasicBlock or a bottleneck. widen,
+    dropout: see WideResNet.
     """
 
     recordable = True
+    image_size = 32
 
     def __init__(
         self,
@@ -106,14 +120,17 @@ class CifarPreResNet(nn.Module):
         norm: Norm = "batch",
         zero_init_residual: bool = False,
         aux_weight: float = 0.0,
+        widen: int = 1,
+        dropout: float = 0.0,
     ) -> None:
-        expansion, w = block.expansion, checked_width(width)
-        n = blocks_per_stage(depth, 2 if expansion == 1 else 3)
-        self.stem = nn.Sequential({"conv": conv3x3(in_channels, w, bias=norm == "none")})
+        expansion, first = block.expansion, checked_width(width)
+        n, w = blocks_per_stage(depth, 2 if expansion == 1 else 3), first * checked_widening(widen)
+        inner = {"dropout": checked_dropout(dropout, block)} if dropout else {}
+        self.stem = nn.Sequential({"conv": conv3x3(in_channels, first, bias=norm == "none")})
         self.stages = nn.Sequential(
-            nn.Sequential({"blocks": stage(block, w, w, n, 1, option, norm)}),
-            nn.Sequential({"blocks": stage(block, w * expansion, 2 * w, n, 2, option, norm)}),
-            nn.Sequential({"blocks": stage(block, 2 * w * expansion, 4 * w, n, 2, option, norm)}),
+            nn.Sequential({"blocks": stage(block, first, w, n, 1, option, norm, **inner)}),
+            nn.Sequential({"blocks": stage(block, w * expansion, 2 * w, n, 2, option, norm, **inner)}),
+            nn.Sequential({"blocks": stage(block, 2 * w * expansion, 4 * w, n, 2, option, norm, **inner)}),
         )
         self.norm = normalisation(norm, 4 * w * expansion)
         self.head = nn.Sequential(
@@ -139,9 +156,6 @@ class CifarPreResNet(nn.Module):
         return logits if aux_logits is None else AuxiliaryOutput(logits, aux_logits, self.aux_weight)
 
 
-MOST_WIDTH = 4096
-
-
 def checked_width(width: int) -> int:
     """The width, or ConfigError for one that no network has."""
     if not isinstance(width, int) or isinstance(width, bool) or not 1 <= width <= MOST_WIDTH:
@@ -151,44 +165,73 @@ def checked_width(width: int) -> int:
     return width
 
 
-def blocks_per_stage(depth: int, layers: int) -> int:
-    """n of a network with three stages of n blocks with ``layers`` layers each: depth = 3·layers·n + 2.
+MOST_WIDENING = 64
+
+
+def checked_widening(factor: int) -> int:
+    """``widen``, or ConfigError for one that no network has."""
+    if not isinstance(factor, int) or isinstance(factor, bool) or not 1 <= factor <= MOST_WIDENING:
+        raise ConfigError(
+            f"widen is how many times as wide the stages are, a whole number from 1 to {MOST_WIDENING}, not {factor!r}"
+        )
+    return factor
+
+
+def checked_dropout(dropout: float, block: type) -> float:
+    """The probability of dropout, or ConfigError for a number that is none, and for blocks without dropout."""
+    if block is not PreActBasicBlock:
+        raise ConfigError(f"dropout is between the convolutions of basic blocks, and a {block.__name__} has none")
+    return checked_probability("dropout", dropout)
+
+
+def blocks_per_stage(depth: int, layers: int, others: int = 2) -> int:
+    """n of a network with three stages of n blocks with ``layers`` layers each, and others: depth = 3·layers·n + others.
 
     Raises ConfigError when there is no such n.
     """
-    n, rest = divmod(depth - 2, 3 * layers)
+    n, rest = divmod(depth - others, 3 * layers)
     if rest or n < 1:
         raise ConfigError(
-            f"depth {depth} cannot be: three stages of n blocks of {layers} layers have depth {3 * layers}n + 2, "
-            f"such as {3 * layers * max(n, 1) + 2} or {3 * layers * (max(n, 1) + 1) + 2}"
+            f"depth {depth} cannot be: three stages of n blocks of {layers} layers have depth {3 * layers}n + {others}, "
+            f"such as {3 * layers * max(n, 1) + others} or {3 * layers * (max(n, 1) + 1) + others}"
         )
     return n
 
 
 DEPTHS = (8, 14, 20, 32, 44, 56, 110, 1202)
+_BASIC = {"block": BasicBlock, "groups": 1, "base_width": 64}
 for _d in DEPTHS:
-    register(f"resnet{_d}", CifarResNet, f"ResNet-{_d} for CIFAR.", {"depth": _d})
+    register(f"resnet{_d}", CifarResNet, f"ResNet-{_d} for CIFAR.", _BASIC | {"depth": _d})
 for _d in DEPTHS:
-    register(f"plain{_d}", CifarResNet, f"The plain counterpart of resnet{_d}.", {"depth": _d, "option": None})
+    register(f"plain{_d}", CifarResNet, f"The plain counterpart of resnet{_d}.", _BASIC | {"depth": _d, "option": None})
 for _d in DEPTHS:
     register(
         f"preresnet{_d}",
         CifarPreResNet,
         f"Pre-activation ResNet-{_d} for CIFAR.",
-        {"depth": _d, "block": PreActBasicBlock},
+        {"depth": _d, "block": PreActBasicBlock, "widen": 1},
     )
 for _d in (164, 1001):
     register(
         f"preresnet{_d}",
         CifarPreResNet,
         f"Pre-activation ResNet-{_d} for CIFAR, of bottlenecks.",
-        {"depth": _d, "block": PreActBottleneckV1},
+        {"depth": _d, "block": PreActBottleneckV1, "widen": 1, "dropout": 0.0},
         option="B",
     )
 for _d in (*DEPTHS, 164, 1001):
+    _bottleneck = _d in (164, 1001)
     register(
         f"preplain{_d}",
         CifarPreResNet,
         f"The plain counterpart of preresnet{_d}.",
-        {"depth": _d, "block": PreActBottleneckV1 if _d in (164, 1001) else PreActBasicBlock, "option": None},
+        {"depth": _d, "block": PreActBottleneckV1 if _bottleneck else PreActBasicBlock, "option": None, "widen": 1}
+        | ({"dropout": 0.0} if _bottleneck else {}),
     )
+register(
+    "resnext29_8x64d",
+    CifarResNet,
+    "ResNeXt-29 for CIFAR, of 8 groups that are 64 channels wide.",
+    {"depth": 29, "block": Bottleneck, "groups": 8, "base_width": 64, "width": 64, "shortcut": 1.0},
+    option="B",
+)

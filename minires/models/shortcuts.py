@@ -14,7 +14,8 @@ from .. import functional as F
 from .. import nn
 from ..errors import ConfigError, nearest
 from ..tensor import Tensor
-from .blocks import BasicBlock, Norm, Projection, conv1x1, he_init
+from .blocks import BasicBlock, Norm, Projection, conv1x1
+from .parts import he_init
 
 Named = Literal["exclusive-gating", "shortcut-only-gating", "conv1x1", "dropout"]
 Shortcut = float | Named  # a number λ: λ·S(x); 1 leaves the shortcuts as they are

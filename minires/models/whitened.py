@@ -32,6 +32,7 @@ class WhitenedResNet(nn.Module):
     """
 
     recordable = True
+    image_size = 32
 
     def __init__(
         self,

@@ -189,6 +189,11 @@ class Dropout(Module):
             raise ConfigError(f"Dropout: p is a probability from 0 to 1, not {p}")
         self.p = p
 
+    @property
+    def recordable(self) -> bool:
+        """In training another mask is drawn each time."""
+        return not self.training
+
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.p, self.training)
 

@@ -117,11 +117,12 @@ def test_the_fourteen_networks():
     # with batch norm the weights' scale cancels, but for ε
     np.testing.assert_allclose(result.signal["plain, BN, He"], result.signal["plain, BN, Xavier"], rtol=0.02)
     assert result.ratio("plain, no BN, He")[0] > 2 * result.ratio("plain, no BN, Xavier")[0]
-    # with γ = 0 the residual functions get no gradient, and blocks of an unchanged shape hand theirs on as it is
+    # what comes before the γ or the convolution that is 0 gets no gradient, and the convolution itself gets one
     for kind in ("v1", "v2"):
-        zero = result.weights[f"{kind}, BN, He, zero γ"][0]
+        zero = result.weights[f"{kind}, BN, He, zero F"][0]
         assert zero[0] > 0
-        assert (zero[1:] == 0).all()
+        assert (zero[1::2] == 0).all()
+        assert ((zero[2::2] > 0) == (kind == "v2")).all()
         assert (result.weights[f"{kind}, BN, He"] > 0).all()
 
 

@@ -1,5 +1,6 @@
 """Parameter counts, names, options, initialisation; what a model computes is compared with PyTorch in test_torch_parity."""
 
+import functools
 import inspect
 
 import numpy as np
@@ -40,6 +41,14 @@ PARAMETERS |= {
     "resnet152v2": 60_185_128,
     "plain18": 11_515_688,
     "plain34": 21_623_848,
+    "wide_resnet50_2": 68_883_240,  # torchvision, as the ResNeXt of ImageNet
+    "wide_resnet101_2": 126_886_696,
+    "resnext50_32x4d": 25_028_904,
+    "resnext101_32x8d": 88_791_336,
+    "resnext101_64x4d": 83_455_272,
+    "resnext29_8x64d": 34_426_698,  # 34.4 M in Xie et al. 2017, table 7
+    "wrn16_4": 2_748_890,  # 2.7 M in Zagoruyko & Komodakis 2016, table 4
+    "wrn28_10": 36_479_194,  # 36.5 M
     "crossing": 1_981_896,
     "whitened_resnet11": 2_490_016,
 }
@@ -53,23 +62,21 @@ def images(size=8, n=2, channels=3):
     return mr.tensor(np.random.default_rng(0).standard_normal((n, channels, size, size)).astype(np.float32))
 
 
-LARGE = (
-    "resnet101",
-    "resnet101v2",
-    "resnet152",
-    "resnet152v2",
-    "resnet1202",
-    "preresnet1001",
-    "preresnet1202",
-    "preplain1202",
-)
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Networks are made without drawing their weights, so that large ones take neither time nor memory."""
+    for name in ("kaiming_uniform_", "kaiming_normal_", "uniform_", "zeros_"):
+        monkeypatch.setattr(nn.init, name, lambda *_, **__: None)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in mr.models.names()]
-)
-def test_every_model_has_exactly_its_parameters(name):
-    assert count(mr.models.create(name)) == PARAMETERS[name]
+@pytest.mark.parametrize("name", mr.models.names())
+def test_every_model_has_exactly_its_parameters(name, undrawn):
+    model = mr.models.create(name)
+    assert count(model) == PARAMETERS[name]
+    path, layer = mr.models.classifier(model)
+    assert layer is functools.reduce(getattr, path.split("."), model)
+    assert path == ("head.fc" if name.startswith(("pre", "wrn")) or name.endswith("v2") else "fc")
+    assert model.image_size == {"crossing": 227}.get(name, 224 if layer.out_features == 1000 else 32)
 
 
 def test_no_model_is_forgotten():
@@ -244,5 +251,69 @@ def test_constructors_describe_themselves():
         "zero_init_residual": False,
         "aux_weight": 0.0,
     }
+    assert "dropout" in inspect.signature(mr.models.wrn16_4).parameters
     assert mr.models.resnet20.__name__ == "resnet20"
     assert "ResNet-20" in mr.models.resnet20.__doc__
+
+
+def test_the_classifier_of_a_network():
+    assert mr.models.classifier(mr.models.preresnet8(aux_weight=0.3))[0] == "head.fc"
+    with pytest.raises(ConfigError, match="this Conv2d has no classifier: there is no linear layer in it"):
+        mr.models.classifier(nn.Conv2d(1, 1, 1))
+
+
+def test_dropout_between_the_convolutions():
+    model, x = mr.models.wrn16_4(dropout=0.5), images(size=8)
+    blocks_of = [m for m in model.modules() if isinstance(m, blocks.PreActBasicBlock)]
+    assert [block.dropout.p for block in blocks_of] == [0.5] * 6
+    y = model(x).numpy()
+    assert not np.array_equal(y, model(x).numpy())
+    plain = mr.models.wrn16_4()
+    plain.load_state_dict(model.state_dict())
+    with mr.no_grad():
+        np.testing.assert_allclose(model.eval()(x).numpy(), plain.eval()(x).numpy(), rtol=1e-5, atol=1e-6)
+    predict = mr.RecordedPrediction(model)
+    for _ in range(4):
+        predict(x.numpy())
+    assert predict.state == "checked"
+
+
+@pytest.mark.parametrize("name", ["preresnet8", "preresnet164", "wrn16_4"])
+def test_pre_activation_blocks_that_begin_as_the_identity_learn(name):
+    """γ = 0 before a ReLU would never change: its gradient is 0, and so are those of all that comes before it."""
+    options = {"width": 4} if name != "wrn16_4" else {}
+    if name == "preresnet164":
+        model = mr.models.CifarPreResNet(11, blocks.PreActBottleneck, option="B", width=4, zero_init_residual=True)
+    else:
+        model = mr.models.create(name, zero_init_residual=True, **options)
+    found = [m for m in model.modules() if isinstance(m, blocks.PreActBlock)]
+    lasts = [getattr(block, block.last_conv).weight for block in found]
+    assert not any(w.data.any() for w in lasts)
+    assert all((getattr(block, block.last_norm).weight.data == 1).all() for block in found)
+    firsts = [block.conv1.weight.data.copy() for block in found]
+    optimizer = mr.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(3):
+        model.zero_grad()
+        F.cross_entropy(model(images(n=4)), np.array([1, 2, 3, 4])).backward()
+        optimizer.step()
+    assert all(np.abs(w.data).max() > 0 for w in lasts)
+    assert all(not np.array_equal(block.conv1.weight.data, before) for block, before in zip(found, firsts))
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: mr.models.ResNet(blocks.BasicBlock, (1, 1, 1, 1), groups=2), "groups = 2 .*a BasicBlock has none"),
+        (lambda: mr.models.resnet50(groups=0), "groups is a whole number from 1 to 4096, not 0"),
+        (lambda: mr.models.resnet50(base_width=0.5), "base_width is a whole number from 1 to 4096, not 0.5"),
+        (lambda: mr.models.CifarResNet(11, block=blocks.Bottleneck, width=8, base_width=4), "leaves no channel"),
+        (lambda: mr.models.WideResNet(16, 0), "widen is how many times as wide .*from 1 to 64, not 0"),
+        (lambda: mr.models.WideResNet(17, 2), r"depth 17 cannot be.*6n \+ 4, such as 16 or 22"),
+        (lambda: mr.models.wrn16_4(dropout=1.5), "dropout is a probability from 0 up and below 1, not 1.5"),
+        (lambda: mr.models.CifarPreResNet(11, blocks.PreActBottleneck, dropout=0.1), "a PreActBottleneck has none"),
+        (lambda: mr.models.create("resnet20", groups=2), "resnet20 has no option 'groups'"),
+    ],
+)
+def test_numbers_that_no_network_has(call, said):
+    with pytest.raises(ConfigError, match=said):
+        call()

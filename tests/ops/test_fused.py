@@ -9,7 +9,8 @@ import minires as mr
 from minires import functional as F
 from minires import nn
 from minires.lazy import LazyTensor, is_fusing, is_lazy
-from minires.models.blocks import Bottleneck, BottleneckV1, PreActBottleneck, PreActBottleneckV1, stage
+from minires.models.blocks import Bottleneck, BottleneckV1, PreActBottleneck, PreActBottleneckV1
+from minires.models.parts import stage
 from minires.tensor import backward
 
 rng = np.random.default_rng

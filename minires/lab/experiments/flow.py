@@ -202,11 +202,11 @@ def flow(
 
 
 def flow_networks(depth: int = 56, seed: int = 0, **options: Any) -> dict[str, Module]:
-    """Fourteen CIFAR networks of one depth by name: {plain, v1, v2} × {batch norm, none} × {He, Xavier}, and zero γ.
+    """Fourteen CIFAR networks of one depth by name: {plain, v1, v2} × {batch norm, none} × {He, Xavier}, and zero F.
 
     depth: 6n + 2; options: of their constructors, such as width. All are float32. Networks that differ in their initialisation
-    alone have weights of the same random numbers: Xavier's are He's, scaled. Zero γ: the last batch norm of every residual
-    function begins with γ = 0, in v1 and v2 with batch norm and He's initialisation. Raises ConfigError for an unknown depth.
+    alone have weights of the same random numbers: Xavier's are He's, scaled. Zero F: every residual function begins as zero
+    (``zero_init_residual``), in v1 and v2 with batch norm and He's initialisation. Raises ConfigError for an unknown depth.
     """
     found: dict[str, Module] = {}
 
@@ -219,7 +219,7 @@ def flow_networks(depth: int = 56, seed: int = 0, **options: Any) -> dict[str, M
             found[f"{kind}, {words}, He"] = build(kind, option)
             found[f"{kind}, {words}, Xavier"] = _to_xavier(build(kind, option))
         if kind != "plain":
-            found[f"{kind}, BN, He, zero γ"] = build(kind, "batch", zero_init_residual=True)
+            found[f"{kind}, BN, He, zero F"] = build(kind, "batch", zero_init_residual=True)
     return found
 
 

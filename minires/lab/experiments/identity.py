@@ -229,7 +229,8 @@ def identity_networks(depth: int = 56, seed: int = 0, **options: Any) -> dict[st
     "BN": batch norm; "no BN"; "α = 0" and "α = 1/√L": SkipInit (De & Smith 2020), no batch norm and a factor α on each of the L
     residual functions; "Fixup" (Zhang et al. 2019): no batch norm, the last convolution of each residual function and the
     classifier 0, the first times 1/√L, and a factor 1, with one bias a channel in place of Fixup's scalars; "γ = 0": batch norm
-    whose last γ in each residual function is 0 (Goyal et al. 2017). options: of the constructor, such as width.
+    whose last γ in each residual function is 0 (Goyal et al. 2017). That γ is learnt where no ReLU follows, unlike here: so
+    ``zero_init_residual`` of these networks is Fixup's zero instead. options: of the constructor, such as width.
     """
 
     def build(block: type[PreActBasicBlock] = PreActBasicBlock, norm: Norm = "none", **more: Any) -> CifarPreResNet:
@@ -249,9 +250,9 @@ def identity_networks(depth: int = 56, seed: int = 0, **options: Any) -> dict[st
     for module in scaled["Fixup"].head.modules():
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.weight)
-    return {
-        "BN": build(norm="batch"),
-        "no BN": build(),
-        **scaled,
-        "γ = 0": build(norm="batch", zero_init_residual=True),
-    }
+    zero = build(norm="batch")
+    for norm in (m.norm2 for m in zero.modules() if isinstance(m, PreActBasicBlock)):
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.weight is not None
+        nn.init.zeros_(norm.weight)
+    return {"BN": build(norm="batch"), "no BN": build(), **scaled, "γ = 0": zero}
