@@ -92,6 +92,10 @@ class ImageError(DataError):
     """A picture that cannot be read: not there, no image, damaged, or larger than is decoded. The message names the file."""
 
 
+class WeightsError(DataError):
+    """A file of weights that is missing, damaged, of another format, or does not fit the network."""
+
+
 class RunError(MiniresError, RuntimeError):
     """A training run that cannot continue as requested: its folder is in use, its disk full, its settings different."""
 

@@ -1,5 +1,8 @@
 """Weights and networks from and for other frameworks: safetensors, PyTorch, ONNX."""
 
+from .files import read_weights
+from .load import create_model, load_weights
+from .report import LoadReport
 from .saving import save_safetensors, save_torch
 
-__all__ = ["save_safetensors", "save_torch"]
+__all__ = ["LoadReport", "create_model", "load_weights", "read_weights", "save_safetensors", "save_torch"]

@@ -139,7 +139,7 @@ def test_everything_else_is_refused_before_it_does_anything(name, protocol, tmp_
         (b"]K\x01R.", "calls something that is not a function"),
         (b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x05\x00\x00\x00rot13\x86R.", "_codecs.encode"),
         (b"]}b.", "sets the state of a list"),
-        (b"cnumpy\nndarray\n}b.", "sets the state of a _Name"),
+        (b"cnumpy\nndarray\n}b.", "sets the state of a Name"),
         (b"N.N", "the file goes on"),
         (b"", "damaged pickle"),
         (b".", "damaged pickle"),

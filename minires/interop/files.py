@@ -1,0 +1,96 @@
+"""Read the weights in a file of any format that is known, which its first bytes tell."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from numpy.typing import NDArray
+
+from ..errors import WeightsError
+from ..files import expand_user
+from .safetensors_file import read_safetensors
+from .state_dict import arrays, find
+from .torch_legacy import TorchLegacy, is_legacy
+from .torch_zip import TorchZip
+
+# An instruction of a pickle makes up to a hundred bytes, and takes a microsecond or two. A state dict has some 40 of them for
+# a tensor, and ResNet-1202's 7,000 tensors one in 300 bytes; what stands beside it, such as lists of losses, has more.
+MORE_WORK, BYTES_AN_INSTRUCTION = 500_000, 32
+CHECKPOINT_PARTS = ("optimizer", "batch", "average")  # names in minires's checkpoints that are not the model's begin so
+FOREIGN = {  # first bytes → what it is, and what to do
+    b"\x89HDF\r\n": "it is an HDF5 file, of Keras perhaps: save the weights as safetensors there",
+    b"\x93NUMPY": "it is a NumPy array: weights are a dict of arrays by name",
+    b"\x1f\x8b": "it is compressed with gzip: unpack it first",
+    b"BZh": "it is compressed with bzip2: unpack it first",
+    b"\xfd7zXZ": "it is compressed with xz: unpack it first",
+    b"version https://git-lfs": "it is a pointer of Git LFS to the file: `git lfs pull` fetches the file itself",
+    b"<": "it is a web page: download the file itself, not the page about it",
+    b"\x80": "it is a pickle, but not as torch.save writes it: write torch.save(model.state_dict(), 'weights.pth')",
+}
+
+
+class Weights(NamedTuple):
+    """arrays: by name as in the file. place: keys on the way to them in what was saved, or "". notes: what else is there."""
+
+    arrays: dict[str, NDArray]
+    place: str
+    notes: list[str]
+
+
+def read_weights(path: Path | str) -> dict[str, NDArray]:
+    """The weights in a file, by their names there: safetensors, or what torch.save writes, since 1.6 or before.
+
+    A minires checkpoint has its model's weights; in a dict with more the state dict is found. float16 and bfloat16 become
+    float32, other numbers stay what they are. Arrays are read-only and may share memory. Nothing in a file is run, and
+    reading takes a few times its size of memory at most. Raises WeightsError, a DataError, for a file that is missing,
+    damaged, of another format, or holds other objects than tensors and plain containers.
+    """
+    return read(path).arrays
+
+
+def read(path: Path | str) -> Weights:
+    """``read_weights`` with what is to be reported."""
+    path = expand_user(path)
+    if not path.is_file():
+        raise WeightsError(f"there is no file {path}" if not path.exists() else f"{path} is not a file of weights")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        return _parse(data)
+    except WeightsError as error:
+        raise WeightsError(f"{path} cannot be loaded: {error.args[0]}") from None
+
+
+def _parse(data: bytes) -> Weights:
+    if not data:
+        raise WeightsError("it is empty")
+    if data[8:9] == b"{":
+        stored = read_safetensors(data)
+        return Weights(
+            {name: array for name, array in stored.items() if name.partition("/")[0] not in CHECKPOINT_PARTS}, "", []
+        )
+    instructions = MORE_WORK + len(data) // BYTES_AN_INSTRUCTION
+    file: TorchZip | TorchLegacy
+    if data.startswith(b"PK"):
+        file = TorchZip(data, instructions)
+    elif is_legacy(data):
+        file = TorchLegacy(data, instructions)
+    else:
+        raise WeightsError(_foreign(data))
+    found = find(file.tree)
+    notes = [f"also there: {', '.join(found.others)}"] if found.others else []
+    return Weights(arrays(found.tensors, file.storage, file.byteorder, len(data)), found.place, notes)
+
+
+def _foreign(data: bytes) -> str:
+    """What a file is that is neither safetensors nor of PyTorch, in words, and what to do."""
+    if data[257:262] == b"ustar":
+        return "it is a tar archive, as PyTorch wrote them before version 0.1.10: load and save it with a newer PyTorch"
+    for begin, words in FOREIGN.items():
+        if data.lstrip().startswith(begin) if begin == b"<" else data.startswith(begin):
+            return words
+    return (
+        "it is neither safetensors nor a file that torch.save wrote (.pth, .pt): save the weights in one of these formats "
+        "where they are"
+    )

@@ -1,0 +1,211 @@
+"""Load weights into a model: all of them or none."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import models, nn
+from ..errors import ConfigError, WeightsError, brief
+from .files import Weights, read
+from .names import CLASSIFIERS, translate
+from .report import LoadReport, Misshapen
+
+BATCHES = ".num_batches_tracked"  # needed to train on with momentum=None alone; files of PyTorch before 0.4.1 lack it
+LEFTOVERS = ("aux.", "n_averaged")  # an auxiliary classifier, of training alone; torch.optim.swa_utils's counter
+
+HEADS = tuple(f"{name}." for name in CLASSIFIERS)  # a head of several layers has such names too
+
+
+def load_weights(model: nn.Module, path: Path | str, *, replace_head: bool = False) -> LoadReport:
+    """Load the weights in a file into a model: all or, with an error, none. Returns what was found, key by key.
+
+    path: safetensors, or a file that torch.save wrote; see ``read_weights``. Names of torchvision, timm and of well-known code
+    for CIFAR are translated (``names.py``). replace_head: the last linear layer may be missing or of another shape in the
+    file, and stays as it is in the model then. Numbers are converted to the model's dtype. Raises WeightsError when names
+    are missing or unexpected (``num_batches_tracked`` may be missing), when shapes differ, when a weight is not a finite
+    real number, and for a file that cannot be read.
+    """
+    weights = read(path)
+    return _load(model, _Match.of(model, type(model).__name__, weights, str(path)), replace_head)
+
+
+def create_model(
+    name: str, path: Path | str, *, num_classes: int | None = None, model_options: dict[str, Any] | None = None
+) -> tuple[nn.Module, LoadReport]:
+    """The network called ``name`` with the weights in a file, in evaluation mode, and the report of ``load_weights``.
+
+    The number of classes, that of the images' channels, and whether shortcuts are projections (option "B") or padded with
+    zeros ("A") are the file's, unless model_options says otherwise. num_classes: if the file has another number, the last
+    linear layer is a new one of so many classes. Raises WeightsError as ``load_weights``, ConfigError for an unknown name or
+    option.
+    """
+    options = dict(model_options or {})
+    if num_classes is not None:
+        options["num_classes"] = num_classes
+    default = _default_option(name) if "option" not in options else None
+    # a network with projections shows whether the file has some
+    model = models.create(name, **options | ({"option": "B"} if default else {}))
+    weights = read(path)
+    match = _Match.of(model, name, weights, str(path))
+    inferred = _inferred(name, model, match, options, default)
+    if inferred:
+        with suppress(ConfigError):  # of a number that no network has: the model as it was shows what differs
+            model = models.create(name, **options | inferred)
+        match = _Match.of(model, name, weights, str(path))
+    report = _load(model, match, replace_head=num_classes is not None)
+    return model.eval(), report
+
+
+class _Match(NamedTuple):
+    """report: what fits what. arrays: {name in the model: array in its shape}. head: the path of the last linear layer.
+    strangers: the unexpected names, translated."""
+
+    report: LoadReport
+    arrays: dict[str, NDArray]
+    head: str
+    strangers: dict[str, str]
+
+    @classmethod
+    def of(cls, model: nn.Module, name: str, weights: Weights, path: str) -> _Match:
+        own, head = model.state_dict(), _classifier(model)
+        names, style = translate(weights.arrays, own, head)
+        report = LoadReport(path, name, weights.place, style, notes=list(weights.notes))
+        arrays: dict[str, NDArray] = {}
+        for theirs, ours in names.items():
+            array = weights.arrays[theirs]
+            if ours not in own:
+                (report.ignored if ours.startswith(LEFTOVERS) else report.unexpected).append(theirs)
+                continue
+            fitting = _fitting(array, own[ours].shape)
+            if fitting is None:
+                report.misshapen.append(Misshapen(theirs, ours, array.shape, own[ours].shape))
+            else:
+                arrays[ours] = fitting
+                report.matched.append((theirs, ours))
+        report.unexpected.sort(key=lambda theirs: theirs.endswith(BATCHES))  # which say the least
+        there = set(names.values())
+        report.missing.extend(name for name in own if name not in there and not name.endswith(BATCHES))
+        return cls(report, arrays, head, {theirs: names[theirs] for theirs in report.unexpected})
+
+
+def _fitting(array: NDArray, shape: tuple[int, ...]) -> NDArray | None:
+    """The array in this shape, if it differs by axes of length 1 at the end: timm's last layer is a 1×1 convolution."""
+    if array.shape == shape:
+        return array
+    longer, shorter = sorted((array.shape, shape), key=len, reverse=True)
+    if longer[: len(shorter)] == shorter and set(longer[len(shorter) :]) == {1}:
+        return array.reshape(shape)
+    return None
+
+
+def _classifier(model: nn.Module) -> str:
+    """The path of the last linear layer, or ""."""
+    linear = [name for name, m in model.named_modules() if isinstance(m, nn.Linear) and not name.startswith(LEFTOVERS)]
+    return linear[-1] if linear else ""
+
+
+def _default_option(name: str) -> str | None:
+    """ "A" or "B", if the network called ``name`` can have either of these shortcuts; None for a plain network too."""
+    if name not in models.MODELS:
+        return None
+    parameter = inspect.signature(models.MODELS[name]).parameters.get("option")
+    return parameter.default if parameter and parameter.default in ("A", "B") else None
+
+
+def _inferred(name: str, model: nn.Module, match: _Match, given: dict[str, Any], default: str | None) -> dict[str, Any]:
+    """Options of the network that the file is for, where they are not given, and differ from those of ``model``.
+
+    default: the option of the network's shortcuts, if it is to be inferred; those of ``model`` are projections then.
+    """
+    options: dict[str, Any] = {}
+    first = next((path for path, array in model.state_dict().items() if array.ndim == 4), "")
+    for misshapen in match.report.misshapen:
+        found, wanted = misshapen.found, misshapen.wanted
+        if not math.prod(found):
+            continue
+        if misshapen.in_model == f"{match.head}.weight" and found[1:2] == wanted[1:] and math.prod(found[2:]) == 1:
+            options["num_classes"] = found[0]
+        if misshapen.in_model == first and len(found) == 4 and found[:1] + found[2:] == wanted[:1] + wanted[2:]:
+            options["in_channels"] = found[1]
+    known = inspect.signature(models.MODELS[name]).parameters
+    options = {option: value for option, value in options.items() if option not in given and option in known}
+    if default:
+        projections = {path for path in model.state_dict() if ".downsample." in path}
+        lacking = projections and projections <= {
+            *match.report.missing,
+            *(p for p in projections if p.endswith(BATCHES)),
+        }
+        options["option"] = "A" if lacking else "B"
+    if options == {"option": "B"}:
+        return {}
+    return options
+
+
+def _load(model: nn.Module, match: _Match, replace_head: bool) -> LoadReport:
+    """Load what matches, when all of it is right."""
+    report = match.report
+    if replace_head:
+        _keep_head(match)
+    if not report.ok:
+        raise WeightsError(f"{report.misfit()}{_way_out(match)}")
+    own = model.state_dict()
+    for theirs, ours in report.matched:
+        _check(theirs, match.arrays[ours], own[ours].dtype, report.path)
+    model.load_state_dict(match.arrays, strict=False)
+    return report
+
+
+def _keep_head(match: _Match) -> None:
+    """Take the last layer out of what does not fit."""
+    report = match.report
+    names = [f"{match.head}.weight", f"{match.head}.bias"]
+    misfit = set(report.missing) | {m.in_model for m in report.misshapen}
+    if not misfit & set(names):
+        return
+    strangers = [theirs for theirs, ours in match.strangers.items() if ours.startswith(HEADS)]
+    report.ignored.extend(strangers)
+    report.unexpected[:] = [name for name in report.unexpected if name not in strangers]
+    report.kept.extend(name for name in names if name in misfit or name in match.arrays)
+    report.ignored.extend(m.in_file for m in report.misshapen if m.in_model in names)
+    report.ignored.extend(theirs for theirs, ours in report.matched if ours in names)
+    report.missing[:] = [name for name in report.missing if name not in names]
+    report.misshapen[:] = [m for m in report.misshapen if m.in_model not in names]
+    report.matched[:] = [pair for pair in report.matched if pair[1] not in names]
+    for name in names:
+        match.arrays.pop(name, None)
+
+
+def _way_out(match: _Match) -> str:
+    """What to do, where that is known."""
+    head = [m for m in match.report.misshapen if m.in_model.startswith(f"{match.head}.")]
+    if head and len(head) == len(match.report.misshapen) and not (match.report.missing or match.report.unexpected):
+        return f". It has {head[0].found[0]} classes: build the network with so many, or ask for a new last layer"
+    return ""
+
+
+def _check(name: str, array: NDArray, dtype: np.dtype, path: str) -> None:
+    """Raise WeightsError for numbers that cannot be those of the model's array of this dtype."""
+    if array.dtype.kind != dtype.kind and not (array.dtype.kind == "u" and dtype.kind == "i"):
+        raise WeightsError(
+            f"{path}: {brief(name)} is of {array.dtype} and must be real numbers such as {dtype}; nothing was loaded"
+        )
+    if not array.size:
+        return
+    least, most = array.min(), array.max()
+    if dtype.kind == "f":
+        if not (math.isfinite(least) and math.isfinite(most)):
+            wrong = "NaN" if np.isnan(array).any() else "Inf"
+            raise WeightsError(f"{path}: {brief(name)} has {wrong} among its numbers; nothing was loaded")
+        if max(-float(least), float(most)) > np.finfo(dtype).max:
+            raise WeightsError(f"{path}: {brief(name)} has numbers that are too large for {dtype}; nothing was loaded")
+    if name.endswith("running_var") and least < 0:
+        raise WeightsError(f"{path}: {brief(name)} is a variance, and has {float(least):g}; nothing was loaded")
+    if dtype.kind == "i" and not 0 <= int(least) <= int(most) < 2**63:
+        raise WeightsError(f"{path}: {brief(name)} is a count, and has {int(least)}; nothing was loaded")

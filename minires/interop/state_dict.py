@@ -1,0 +1,121 @@
+"""Find the weights in what somebody has saved: by themselves, or in a dict with the epoch, the optimizer and more."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import WeightsError, brief, plural
+from .dtypes import KINDS, flat_array, widened
+from .torch_pickle import Storage, TorchTensor
+
+# where training scripts put them, the likeliest first; averaged weights come after those that were trained
+PLACES = (
+    *("", "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module"),
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema"),
+)
+DEEPEST = 4  # dicts in dicts
+TIMES_THE_FILE = 2  # bytes of all different tensors together: more is what no list of weights needs
+
+
+class Found(NamedTuple):
+    """place: keys on the way to it, such as "state_dict", or "". tensors: by name. others: other dicts of tensors there."""
+
+    place: str
+    tensors: dict[str, Any]
+    leftovers: list[str]
+    others: list[str]
+
+
+def find(tree: Any) -> Found:
+    """The dict of tensors in a tree that is the network's, by where it is and how many it has. Raises WeightsError."""
+    tables = dict(_tables(tree))
+    counts = {path: sum(map(_is_tensor, table.values())) for path, table in tables.items()}
+    most = max(counts.values(), default=0)
+    likely = [path for path in tables if counts[path] and 2 * counts[path] >= most]
+    if not likely:
+        raise WeightsError(
+            f"it holds no dict of tensors by name, but {_described(tree)}: save model.state_dict(), or a dict that has it as "
+            "'state_dict'"
+        )
+    place = min(likely, key=lambda path: (_rank(path), -counts[path]))
+    table = tables[place]
+    tensors = {name: value for name, value in table.items() if type(name) is str and _is_tensor(value)}
+    leftovers = [str(name) for name in table if name not in tensors]
+    return Found(".".join(place), tensors, leftovers, [".".join(path) for path in likely if path != place])
+
+
+def _tables(tree: Any) -> list[tuple[tuple[str, ...], dict[Any, Any]]]:
+    """[(keys on the way, dict)] of the dicts in dicts, but for an optimizer's."""
+    found, seen = [], set()
+    left: list[tuple[tuple[str, ...], Any]] = [((), tree)]
+    while left:
+        path, item = left.pop()
+        if type(item) is not dict or id(item) in seen:
+            continue
+        seen.add(id(item))
+        found.append((path, item))
+        if len(path) < DEEPEST:
+            left.extend(
+                ((*path, name), value)
+                for name, value in reversed(item.items())
+                if type(name) is str and type(value) is dict and not name.startswith("optim")
+            )
+    return found
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, TorchTensor | np.ndarray)
+
+
+def _rank(path: tuple[str, ...]) -> int:
+    place = path[-1] if path else ""
+    return PLACES.index(place) if place in PLACES else len(PLACES)
+
+
+def _described(tree: Any) -> str:
+    if type(tree) is dict:
+        return f"a dict with {brief(list(tree)[:6])}" if tree else "an empty dict"
+    return f"a {type(tree).__name__}"
+
+
+def arrays(
+    tensors: dict[str, Any], storage: Callable[[Storage], memoryview], byteorder: str, size: int
+) -> dict[str, NDArray]:
+    """The arrays of these tensors; views of a storage remain such, and tensors that are one remain one.
+
+    storage: gives the bytes of a storage. size: of the file, in bytes. Raises WeightsError for a dtype that is refused, and
+    for more bytes in all than a file of this size needs.
+    """
+    made: dict[Any, NDArray] = {}
+    left = TIMES_THE_FILE * size
+    result = {}
+    for name, tensor in tensors.items():
+        key = tensor if isinstance(tensor, TorchTensor) else id(tensor)
+        if key not in made:
+            left -= tensor.nbytes
+            if left < 0:
+                raise WeightsError(
+                    f"its {plural(len(tensors), 'tensor')} have more than {TIMES_THE_FILE} times the bytes of the file"
+                )
+            try:
+                made[key] = _array(tensor, storage, byteorder)
+            except WeightsError as error:
+                raise WeightsError(f"{brief(name)}: {error}") from None
+        result[name] = made[key]
+    return result
+
+
+def _array(tensor: TorchTensor | NDArray, storage: Callable[[Storage], memoryview], byteorder: str) -> NDArray:
+    if isinstance(tensor, np.ndarray):  # which stood in the pickle itself
+        return widened(tensor, tensor.dtype.name)
+    if not tensor.numel:
+        return np.zeros(tensor.shape, widened(flat_array(memoryview(b""), tensor.dtype), tensor.dtype).dtype)
+    base, size = tensor.storage, KINDS[tensor.dtype].size
+    unit = KINDS[base.dtype].size  # that of the tensor, unless the storage is one of bytes
+    content = storage(base)[base.start * unit : (base.start + base.numel) * unit]
+    flat = flat_array(content[: len(content) // size * size], tensor.dtype, byteorder)[tensor.offset :]
+    strides = tuple(stride * size for stride in tensor.strides)
+    view = np.lib.stride_tricks.as_strided(flat, tensor.shape, strides, writeable=False)
+    return widened(view, tensor.dtype)

@@ -1,0 +1,155 @@
+"""Weights of PyTorch's networks in minires's: the same logits, under each code's names and in each format."""
+
+import numpy as np
+import pytest
+import torch_peers
+
+import minires as mr
+from minires import interop
+from minires.errors import ConfigError, WeightsError
+
+torch = torch_peers.torch()
+
+from torch_networks import CODES, CifarResNet, logits, trained  # noqa: E402  # needs torch
+
+FORMATS = ("safetensors", "zip", "legacy")
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def save(state, path, layout="zip", **options):
+    """Write a state dict, or a dict with one inside, by PyTorch's own or the safetensors library."""
+    if layout == "safetensors":
+        from safetensors.torch import save_file
+
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=layout == "zip", **options)
+    return path
+
+
+def images(size=32, count=2, channels=3):
+    return np.random.default_rng(0).normal(size=(count, channels, size, size)).astype(np.float32)
+
+
+def own_logits(model, x):
+    assert not model.training
+    with mr.no_grad():
+        return model(mr.tensor(x)).numpy()
+
+
+@pytest.mark.parametrize(("name", "layout"), [("resnet50", "zip"), *(("resnet18", layout) for layout in FORMATS)])
+def test_torchvision(name, layout, tmp_path):
+    network = trained(getattr(torch_peers.torchvision().models, name)(num_classes=13))
+    model, report = interop.create_model(name, save(network.state_dict(), tmp_path / "weights", layout))
+    x = images(64)
+    np.testing.assert_allclose(own_logits(model, x), logits(network, x), atol=1e-4)
+    assert report.ok
+    assert [theirs for theirs, ours in report.matched if theirs != ours] == []
+    assert len(report.matched) == len(model.state_dict())
+
+
+def test_timm(tmp_path):
+    network = trained(torch_peers.timm().create_model("resnetv2_50", num_classes=5, in_chans=1))
+    assert network.state_dict()["head.fc.weight"].shape == (5, 2048, 1, 1)
+    model, _ = interop.create_model("resnet50v2", save(network.state_dict(), tmp_path / "weights"))
+    x = images(64, channels=1)
+    np.testing.assert_allclose(own_logits(model, x), logits(network, x), atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("code", CODES)
+def test_cifar(code, layout, tmp_path):
+    network = trained(CifarResNet(code))
+    path = save(torch.nn.DataParallel(network).state_dict(), tmp_path / "weights", layout)
+    model, report = interop.create_model("resnet20", path)
+    x = images()
+    np.testing.assert_allclose(own_logits(model, x), logits(network, x), atol=1e-4)
+    assert report.ok
+    last = CODES[code][1]
+    assert (f"module.{last}.bias", "fc.bias") in report.matched
+
+
+@pytest.mark.parametrize("layout", ["zip", "legacy"])
+def test_a_state_dict_among_other_things(layout, tmp_path):
+    network = trained(CifarResNet("akamaster", depth=8))
+    state = torch.nn.DataParallel(network).state_dict()
+    state = {name: tensor for name, tensor in state.items() if "num_batches" not in name}  # as before PyTorch 0.4.1
+    optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9)
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    saved = {"epoch": 199, "state_dict": state, "best_prec1": torch.tensor(91.7), "optimizer": optimizer.state_dict()}
+    model, report = interop.create_model("resnet8", save(saved, tmp_path / "model.th", layout))
+    x = images()
+    np.testing.assert_allclose(own_logits(model, x), logits(network, x), atol=1e-4)
+    assert report.place == "state_dict"
+    assert report.ok
+
+
+def test_what_is_in_the_file_decides_on_classes_and_channels(tmp_path):
+    network = trained(CifarResNet("chenyaofo", depth=8, num_classes=100, in_channels=1))
+    path = save(network.state_dict(), tmp_path / "weights")
+    model, _ = interop.create_model("resnet8", path)
+    np.testing.assert_allclose(own_logits(model, images(channels=1)), logits(network, images(channels=1)), atol=1e-4)
+    model, report = interop.create_model("resnet8", path, num_classes=100)
+    assert report.kept == []
+    model, report = interop.create_model("resnet8", path, num_classes=7)
+    assert own_logits(model, images(channels=1)).shape == (2, 7)
+    assert report.kept == ["fc.weight", "fc.bias"]
+    assert report.ok
+    np.testing.assert_array_equal(model.state_dict()["conv1.weight"], network.conv1.weight.detach().numpy())
+
+
+def test_what_is_asked_for_is_not_inferred(tmp_path):
+    path = save(CifarResNet("akamaster", depth=8).state_dict(), tmp_path / "weights")
+    with pytest.raises(
+        WeightsError, match=r"does not fit resnet8: 44 names matched; 10 missing: layer2.0.downsample.0"
+    ):
+        interop.create_model("resnet8", path, model_options={"option": "B"})
+    with pytest.raises(
+        WeightsError, match=r"conv1.weight is \(16, 3, 3, 3\) in the file and \(16, 1, 3, 3\) in the model"
+    ):
+        interop.create_model("resnet8", path, model_options={"in_channels": 1})
+    with pytest.raises(ConfigError, match="unknown model 'resnet9'"):
+        interop.create_model("resnet9", path)
+
+
+def test_another_network(tmp_path):
+    path = save(CifarResNet("kuangliu", depth=14).state_dict(), tmp_path / "weights")
+    model = mr.models.resnet8(option="B")
+    before = {name: array.copy() for name, array in model.state_dict().items()}
+    with pytest.raises(WeightsError) as caught:
+        interop.load_weights(model, path)
+    said = str(caught.value)
+    assert "does not fit CifarResNet: 56 names matched; 36 unexpected: layer1.1.conv1.weight, " in said
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_report_as_a_table(tmp_path):
+    network = CifarResNet("akamaster", depth=8, num_classes=3)
+    path = save({"net": network.state_dict(), "acc": 93.5}, tmp_path / "ckpt.pth")
+    report = interop.load_weights(mr.models.resnet8(), path, replace_head=True)
+    assert str(report) == f"{path}, net: 42 names matched, fc.weight and fc.bias as initialised"
+    rows = report.rows()
+    assert [row.what for row in rows[:4]] == ["kept", "kept", "ignored", "ignored"]
+    assert [(row.in_file, row.in_model) for row in rows[:4]][2] == ("linear.weight", "")
+    assert len(report.table().splitlines()) == 1 + len(rows)
+    assert report.style == "torchvision and timm"
+
+
+def test_a_head_that_is_not_there(tmp_path):
+    state = CifarResNet("akamaster", depth=8).state_dict()
+    backbone = {f"backbone.{name}": tensor for name, tensor in state.items() if not name.startswith("linear")}
+    path = save(backbone | {"head.0.weight": torch.zeros(8, 64)}, tmp_path / "weights")
+    with pytest.raises(WeightsError, match=r"2 missing: fc.weight, fc.bias; 1 unexpected: head.0.weight"):
+        interop.load_weights(mr.models.resnet8(), path)
+    report = interop.load_weights(mr.models.resnet8(), path, replace_head=True)
+    assert (report.kept, report.ignored) == (["fc.weight", "fc.bias"], ["head.0.weight"])
