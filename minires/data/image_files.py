@@ -136,23 +136,28 @@ def _webp(content: bytes) -> ImageFile:
     return ImageFile("WebP", b"RIFF" + struct.pack("<I", len(body)) + body, size, exif_orientation(exif))
 
 
-# GIF and BMP: only their sizes matter
+# GIF and BMP
 
 
 def _gif(content: bytes) -> ImageFile:
-    """The size is that of the screen or, where that is larger, of the first frame."""
+    """The size is that of the screen or, where that is larger, of the first frame, which stands behind extensions."""
     head = content.ljust(13, b"\0")
     width, height, flags = struct.unpack_from("<HHB", head, 6)
-    at = 13 + (3 << (flags & 7) + 1 if flags & 128 else 0)
-    while content[at : at + 1] == b"!":  # an extension: blocks of up to 255 bytes, the last one empty
-        at += 2
-        while at < len(content) and content[at]:
+    at = table = 13 + (3 << (flags & 7) + 1 if flags & 128 else 0)
+    control = b""  # with the colour around a frame that is smaller than the screen
+    while at < len(content) and content[at : at + 1] not in (b",", b";"):
+        start, extension = at, content[at : at + 1] == b"!"
+        at += 2 if extension else 1
+        while extension and at < len(content) and content[at]:  # blocks of up to 255 bytes, the last one empty
             at += 1 + content[at]
-        at += 1
-    if content[at : at + 1] == b"," and at + 9 <= len(content):
-        left, top, columns, rows = struct.unpack_from("<HHHH", content, at + 1)
-        width, height = max(width, left + columns), max(height, top + rows)
-    return ImageFile("GIF", content, (width, height))
+        at += extension
+        if content[start : start + 3] == b"!\xf9\x04":
+            control = content[start:at]
+    if content[at : at + 1] != b"," or at + 9 > len(content):
+        raise Malformed("is a GIF without an image: it is damaged or cut short")
+    left, top, columns, rows = struct.unpack_from("<HHHH", content, at + 1)
+    size = max(width, left + columns), max(height, top + rows)
+    return ImageFile("GIF", content[:table] + (control if len(control) == 8 else b"") + content[at:], size)
 
 
 def _bmp(content: bytes) -> ImageFile:
@@ -162,8 +167,8 @@ def _bmp(content: bytes) -> ImageFile:
 # TIFF
 
 TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # the bytes of a value of each type
-WIDTH, HEIGHT, ORIENTATION, TILE_WIDTH, TILE_HEIGHT = 256, 257, 274, 322, 323
-SCALARS = {WIDTH, HEIGHT, 259, 262, 266, 277, 278, 284, 292, 293, 317, TILE_WIDTH, TILE_HEIGHT}
+WIDTH, HEIGHT, ORIENTATION, SAMPLES, TILE_WIDTH, TILE_HEIGHT = 256, 257, 274, 277, 322, 323
+SCALARS = {WIDTH, HEIGHT, 259, 262, 266, SAMPLES, 278, 284, 292, 293, 317, TILE_WIDTH, TILE_HEIGHT}
 PIXEL_TAGS = SCALARS | {258, 273, 279, 320, 324, 325, 338, 339, 347, 529, 530, 532}
 
 
@@ -189,6 +194,8 @@ def _tiff(content: bytes) -> ImageFile:
     for tile, side in ((TILE_WIDTH, size[0]), (TILE_HEIGHT, size[1])):
         if _scalar(content, entries, tile) > max(2 * side, 4096):
             raise Malformed(f"is a TIFF of {size[0]:,}×{size[1]:,} pixels whose tiles are much larger")
+    if _scalar(content, entries, SAMPLES) > 6:  # Pillow would log an error
+        raise Malformed(f"is a TIFF of {_scalar(content, entries, SAMPLES)} values a pixel, and more than 6 are not read")
     changed = bytearray(content)
     new = struct.pack(order + "H", len(kept) // 12) + kept + bytes(4)
     changed[at : at + len(new)] = new

@@ -26,8 +26,14 @@ MAX_BYTES = 1 << 30
 MAX_PIXELS = 1 << 27  # 134 million; there are cameras with 100 million. Decoding takes up to 11 bytes for each
 MAX_WEBP_PIXELS = 1 << 26  # its decoder takes more than 20 bytes for each
 FREE_PIXELS = 1 << 22  # an image of up to 4 million pixels may be packed into as few bytes as its format can
-DENSEST = {"JPEG": 1000}  # pixels a byte: a block of 8 × 8 takes a bit at least
-DENSEST_OTHERS = 10_000  # zlib packs 1032 : 1, and a byte may be 8 pixels
+DENSEST = {  # pixels a byte: where the format has no limit, that of images that somebody looks at
+    "JPEG": 1000,  # a block of 8 × 8 takes a bit at least
+    "PNG": 10_000,  # zlib packs 1032 : 1, and a byte may be 8 pixels
+    "WebP": 10_000,
+    "GIF": 4000,  # a code of 12 bits is up to 4096 pixels
+    "BMP": 1000,  # a run of 255 pixels takes two bytes
+    "TIFF": 10_000,
+}
 
 BROKEN = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError),
@@ -199,7 +205,7 @@ def _check_size(file: image_files.ImageFile, size: tuple[int, int], length: int,
     most = MAX_WEBP_PIXELS if file.kind == "WebP" else MAX_PIXELS
     if width * height > most:
         raise ImageError(f"{said}, and a {file.kind} of more than {most:,} is not decoded: make it smaller")
-    if width * height > max(FREE_PIXELS, DENSEST.get(file.kind, DENSEST_OTHERS) * length):
+    if width * height > max(FREE_PIXELS, DENSEST[file.kind] * length):
         raise ImageError(f"{said}, which is more than so few bytes hold: it is cut short or made to exhaust memory")
 
 

@@ -32,13 +32,13 @@ def limit_memory():
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
 
 
-def outcome(load):
-    """(what became of it, processor seconds). Any exception but DataError ends the process."""
+def outcome(load, refusal=DataError):
+    """(what became of it, processor seconds). Any exception but ``refusal`` ends the process."""
     began = time.process_time()
     try:
         load()
         said = "data"
-    except DataError as error:
+    except refusal as error:
         said = str(error)
     return said, time.process_time() - began
 
