@@ -24,7 +24,7 @@ from .work_items import add_epilogue, add_next_source, item_counts, item_stretch
 
 @njit(inner=True)
 def convolve_phase(
-    f, item,  # the phase and the work item
+    f, item, slice_of,  # the phase, the work item, and its slice of the channels
     source, packed,  # the images, and the buffer with the packed item, which is not used if the images are read in place
     panels,  # the packed weights
     out, O,  # the outputs, 1-D, and the number of their channels
@@ -36,20 +36,21 @@ def convolve_phase(
     images = min(layout.images, layout.all_images - image)
     grid_rows, grid_columns, runs, run, panel_at = phases[f]
     positions = images * min(layout.band, grid_rows - q) * grid_columns
-    C, first = layout.channels, (image * layout.out_pixels + q * layout.out_row) * O
+    C, columns, width = layout.channels, layout.columns, layout.tile
+    mine = layout.groups * columns  # channels that the item computes
+    first = (image * layout.out_pixels + q * layout.out_row) * O + slice_of * mine
     rows, outs = indirection[f, : layout.rows], indirection[f, layout.rows : 2 * layout.rows]
     if runs == 0:
         for p in range(positions):
             at = first + outs[p] // out.itemsize
-            out[at : at + O] = 0
+            out[at : at + mine] = 0
         return
     a = source if layout.direct else packed
     at = (image * layout.source_height + q * layout.step) * layout.source_width * C if layout.direct else 0
-    columns, width = layout.columns, layout.tile
     block = runs * run * width
     for g in range(layout.groups):
         a_at, c_at = at + g * (C // layout.groups), first + g * columns
-        b_at = panel_at + g * ((columns + width - 1) // width * block)
+        b_at = panel_at + (slice_of * layout.groups + g) * ((columns + width - 1) // width * block)
         macro_kernel(
             a, a_at, rows, positions, 1, indirection[f, 2 * layout.rows :], runs, run, panels, b_at, block, width,
             out, c_at, outs, columns, width, False, streams,
@@ -72,37 +73,43 @@ def _convolve(
     if share < 0:
         return on_threads(share, shares)
     layout, packed = record[0], scratch[thread]
-    if share * layout.items // shares == (share + 1) * layout.items // shares:
+    items, mine = layout.slices * layout.items, layout.groups * layout.columns
+    if share * items // shares == (share + 1) * items // shares:
         return 0
     before, ends = repeat_channels(parameters, folded, source), repeat_channels(after, after_folded, out)
     streams = np.zeros((STREAMS, 4), np.int64)
-    stop_item = (share + 1) * layout.items // shares
-    for item in range(share * layout.items // shares, stop_item):
+    stop_item = (share + 1) * items // shares
+    for number in range(share * items // shares, stop_item):
+        slice_of, item = number // layout.items, number % layout.items
         if layout.direct == 0:
-            pack_item(item, kind, source, partner, before, layout, packed)
+            pack_item(item, slice_of, kind, source, partner, before, layout, packed)
         start, stop = item_stretch(item, layout, O)
-        blocks = len(phases) * layout.groups
-        shares = prefetch_shares((stop - start) // (O * len(phases)), layout.tile, out.itemsize)
-        n = add_stream(streams, 0, out, start, stop, blocks, shares, 1)
-        n = add_next_source(streams, n, item, stop_item, layout, kind, source, partner, blocks, shares)
-        n = add_epilogue(streams, n, flags, other, c, z, start, stop, blocks, shares)
+        n = 0
+        if layout.slices == 1:  # streams are contiguous
+            blocks = len(phases) * layout.groups
+            parts = prefetch_shares((stop - start) // (O * len(phases)), layout.tile, out.itemsize)
+            n = add_stream(streams, n, out, start, stop, blocks, parts, 1)
+            n = add_next_source(streams, n, item, stop_item, layout, kind, source, partner, blocks, parts)
+            n = add_epilogue(streams, n, flags, other, c, z, start, stop, blocks, parts)
         for f in range(len(phases)):
-            convolve_phase(f, item, source, packed, panels, out, O, layout, phases, indirection, streams[:n])
+            convolve_phase(f, item, slice_of, source, packed, panels, out, O, layout, phases, indirection, streams[:n])
         if flags[0] != NOTHING:
-            finish(flags, out[start:stop], other[start:stop], c[start:stop], z[start:stop], ends, results[item])
+            start += slice_of * mine
+            ys, others, cs, zs = out[start:stop], other[start:stop], c[start:stop], z[start:stop]
+            finish(flags, ys, others, cs, zs, ends, results[item], slice_of * mine, mine)
     return 0
 
 
 def _run(problem, plan, operand, w, out, transposed, epilogue):
     """Fill ``out``. Returns it with the epilogue's result."""
     layout, O = plan.layout, out.shape[3]
-    ins, outs = (w.shape[3], w.shape[2]) if transposed else (w.shape[2], w.shape[3] // layout.groups)
-    ins = ins // layout.groups if transposed else ins
+    groups = problem.groups
+    ins, outs = (w.shape[3] // groups, w.shape[2]) if transposed else (w.shape[2], w.shape[3] // groups)
     with preparing():
         panels = empty((plan.panels,), w.dtype)
         for at, taps in zip(plan.phases[:, 4], plan.taps):
             if len(taps):
-                launch(pack_panels, w, taps, layout.groups, ins, outs, transposed, layout.tile, panels, at)
+                launch(pack_panels, w, taps, groups, ins, outs, transposed, layout.tile, panels, at)
     reads = *operand_arguments(operand), panels, out.reshape(-1), O, plan.record, plan.phases, plan.indirection
     results = np.zeros((0 if epilogue.kind == NOTHING else layout.items, 2, O))
     with LOCK:  # one buffer per thread, so the number of threads must not change in between

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..runtime import target
-from .work_items import PACKED_BYTES, Layout
+from .work_items import PACKED_BYTES, Layout, slices_of
 
 FEW_ITEMS = 8  # if there are fewer images, each is divided into bands, for so many items
 LEAST_POSITIONS = 56  # in such a band, at least: register tiles should be full
@@ -136,7 +136,7 @@ def _phase(problem, layout, grid, column_step, channels, out_offsets, taps, tap_
 
 
 def _plan(layout, phases, ins, out_channels, itemsize):
-    """The ConvPlan of some phases whose products sum over ``ins`` channels of each group."""
+    """The ConvPlan of some phases whose products sum over ``ins`` channels of each group. out_channels: of all slices."""
     rows = max(len(p.row_offsets) for p in phases)
     indirection = np.zeros((len(phases), 2 * rows + max([1, *(len(p.run_offsets) for p in phases)])), np.int64)
     for table, p in zip(indirection, phases):
@@ -144,7 +144,7 @@ def _plan(layout, phases, ins, out_channels, itemsize):
         table[rows : rows + len(p.out_offsets)] = p.out_offsets * out_channels
         table[2 * rows : 2 * rows + len(p.run_offsets)] = p.run_offsets
     layout = layout._replace(rows=rows)
-    tiles = layout.groups * -(-layout.columns // layout.tile) * layout.tile
+    tiles = layout.slices * layout.groups * -(-layout.columns // layout.tile) * layout.tile
     ends = np.cumsum([tiles * ins * len(p.taps) for p in phases])
     table = [(*p.grid, len(p.run_offsets), p.run, at) for p, at in zip(phases, [0, *ends[:-1]])]
     phases_table = np.array(table, np.int64)
@@ -156,6 +156,8 @@ def _plan(layout, phases, ins, out_channels, itemsize):
 @lru_cache(maxsize=512)
 def forward_plan(problem, itemsize, packed=False):
     """The ConvPlan of y = x ∗ w. packed: pack x even if no border is needed."""
+    filters, (slices, problem) = problem.filters, slices_of(problem)
+    packed = packed or slices > 1
     reach = tuple(d * (k - 1) + 1 for d, k in zip(problem.dilation, problem.kernel))
     origin = tuple(-p for p in problem.padding)
     grid = problem.out_size
@@ -164,17 +166,19 @@ def forward_plan(problem, itemsize, packed=False):
         problem, problem.size, problem.channels, columns, problem.channels, packed, grid, problem.stride, origin, reach,
         itemsize,
     )  # fmt: skip
-    layout = layout._replace(out_row=grid[1], out_pixels=grid[0] * grid[1])
+    layout = layout._replace(out_row=grid[1], out_pixels=grid[0] * grid[1], slices=slices)
     out_offsets = _positions(layout, grid[1], grid[1], 1, grid[0] * grid[1])
     taps = [(kh, kw) for kh in range(problem.kernel[0]) for kw in range(problem.kernel[1])]
     tap_rows, tap_columns = [kh * problem.dilation[0] for kh, _ in taps], [kw * problem.dilation[1] for _, kw in taps]
     phase = _phase(problem, layout, grid, problem.stride[1], problem.channels, out_offsets, taps, tap_rows, tap_columns)
-    return _plan(layout, [phase], problem.channels // problem.groups, problem.filters, itemsize)
+    return _plan(layout, [phase], problem.channels // problem.groups, filters, itemsize)
 
 
 @lru_cache(maxsize=512)
 def input_grad_plan(problem, itemsize, packed=False):
     """The ConvPlan of dx = dy ∗ᵀ w, with one phase for each input position modulo the stride. packed: always pack dy."""
+    channels, (slices, problem) = problem.channels, slices_of(problem)
+    packed = packed or slices > 1
 
     def reaching(axis, p):
         """[(k, shift)]: the taps that reach phase p, and where they read dy, relative to the grid position."""
@@ -191,7 +195,7 @@ def input_grad_plan(problem, itemsize, packed=False):
     layout = _layout(
         problem, problem.out_size, problem.filters, columns, problem.filters, packed, grid, (1, 1), low, reach, itemsize
     )
-    layout = layout._replace(out_row=problem.stride[0] * width, out_pixels=height * width)
+    layout = layout._replace(out_row=problem.stride[0] * width, out_pixels=height * width, slices=slices)
     phases = []
     for ph in axis_phases[0]:
         for pw in axis_phases[1]:
@@ -206,7 +210,7 @@ def input_grad_plan(problem, itemsize, packed=False):
             phases.append(
                 _phase(problem, whole, phase_grid, 1, problem.filters, out_offsets, taps, tap_rows, tap_columns)
             )
-    return _plan(layout, phases, problem.filters // problem.groups, problem.channels, itemsize)
+    return _plan(layout, phases, problem.filters // problem.groups, channels, itemsize)
 
 
 @lru_cache(maxsize=512)
@@ -215,12 +219,14 @@ def weight_grad_plan(problem, itemsize, packed=False, packed_dy=False):
 
     packed: pack x even if no border is needed; packed_dy: always pack dy.
     """
+    filters, (slices, problem) = problem.filters, slices_of(problem)
+    packed = packed or slices > 1
     reach = tuple(d * (k - 1) + 1 for d, k in zip(problem.dilation, problem.kernel))
     origin = tuple(-p for p in problem.padding)
     # Pixels that are a multiple of 256 bytes apart share a few sets of the L1 cache, and a tile reads them one after another.
     spread = problem.channels * itemsize % 256 == 0
     pitch = problem.channels + (64 // itemsize if spread else 0)
-    columns, ahead = problem.filters // problem.groups, _is_packed_ahead(problem, itemsize)
+    columns, ahead = problem.filters // problem.groups, slices == 1 and _is_packed_ahead(problem, itemsize)
     layout = _layout(
         problem, problem.size, problem.channels, columns, pitch, packed, problem.out_size, problem.stride, origin, reach,
         itemsize, WEIGHT_POSITIONS, ahead,
@@ -231,12 +237,12 @@ def weight_grad_plan(problem, itemsize, packed=False, packed_dy=False):
     )
     run_offsets = _positions(layout, 1, layout.step * layout.width * pitch, 0, layout.height * layout.width * pitch)
     # dy is read in place if its columns fill whole tiles and its pixels are close together.
-    dense = columns % layout.tile == 0 and problem.filters * itemsize <= DENSE_BYTES
+    dense = columns % layout.tile == 0 and filters * itemsize <= DENSE_BYTES
     pixels = layout.images * layout.band * problem.out_size[1]
     panel = pixels * (problem.filters if dense else -(-columns // layout.tile) * layout.tile)
     panel = 0 if dense and not packed_dy else panel
-    layout = layout._replace(dense=int(dense), ahead=int(ahead), rows=row_offsets.size)
-    layout = layout._replace(**_parts(layout, row_offsets.size * problem.filters * itemsize))
+    layout = layout._replace(dense=int(dense), ahead=int(ahead), rows=row_offsets.size, slices=slices)
+    layout = layout._replace(**_parts(layout, row_offsets.size * filters * itemsize))
     return WeightPlan(layout, layout.record(), np.concatenate([row_offsets, run_offsets]) * itemsize, panel)
 
 
@@ -257,5 +263,10 @@ def _parts(layout, size):
         splits = max(1, min(parts, layout.rows // PART_ROWS))
         columns = max(1, min(-(-parts // splits), layout.columns // PART_COLUMNS))
         return {"chunks": 1, "splits": splits, "column_splits": columns}
-    chunks = max(1, min(16, layout.items, (32 << 20) // size))
-    return {"chunks": chunks, "splits": max(1, min(16 // chunks, layout.rows // target.WIDE_ROWS)), "column_splits": 1}
+    most = -(-16 // layout.slices)
+    chunks = max(1, min(most, layout.items, (32 << 20) // size))
+    return {
+        "chunks": chunks,
+        "splits": max(1, min(most // chunks, layout.rows // target.WIDE_ROWS)),
+        "column_splits": 1,
+    }

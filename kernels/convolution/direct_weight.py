@@ -32,25 +32,26 @@ def _item_pixels(item, layout, grid):
 
 @njit(inner=True)
 def _pack_gradient(
-    item, layout, grid, group,
+    item, layout, grid, group,  # group: among those of all slices
     kind, dy, partner, parameters,  # the Operand dy
     panels,  # the buffer, which is empty if dy is read in place
 ):  # fmt: skip
     """Pack one group's channels of one work item of dy."""
     image, q, _, pixels = _item_pixels(item, layout, grid)
-    O = layout.columns * layout.groups
+    O = layout.columns * layout.groups * layout.slices
     first = (image * grid[0] + q) * grid[1]
     if layout.dense == 0:
         columns = layout.columns
         pack_columns(kind, dy, partner, parameters, first, pixels, O, group * columns, columns, layout.tile, panels)
     elif panels.size and group == 0:
         stretch = slice(first * O, (first + pixels) * O)
-        apply_prologue(kind, dy[stretch], partner[stretch], parameters, panels[: pixels * O])
+        apply_prologue(kind, dy[stretch], partner[stretch], parameters, 0, panels[: pixels * O])
 
 
 @njit(inner=True)
 def _multiply(
-    item, layout, indirection, grid, group,  # the work item, the plan (direct_plan.WeightPlan), rows and columns of dy
+    item, layout, indirection, grid,  # the work item, the plan (direct_plan.WeightPlan), rows and columns of dy
+    group, inner,  # the group among those of all slices, and among those of the item
     x, packed,  # the images, 1-D, and the buffer with the packed item, which is not used if they are read in place
     dy, panels,  # the gradients, 1-D, and the buffer with the packed item, which is empty if they are read in place
     total, add,  # (KH·KW·I·O,), and whether to add to it or overwrite it
@@ -59,7 +60,7 @@ def _multiply(
     """Add one work item's part to some rows and columns of a group's total."""
     image, q, grid_rows, pixels = _item_pixels(item, layout, grid)
     C, columns, width = layout.channels, layout.columns, layout.tile
-    O = columns * layout.groups
+    O = columns * layout.groups * layout.slices
     a = x if layout.direct else packed
     at = (image * layout.source_height + q * layout.step) * layout.source_width * C if layout.direct else 0
     if layout.dense == 0:
@@ -70,7 +71,7 @@ def _multiply(
         b, b_at, block, b_step = dy, (image * grid[0] + q) * grid[1] * O + group * columns, width, O
     out_offsets = np.arange(first_row, last_row) * (O * x.itemsize)
     macro_kernel(
-        a, at + group * (C // layout.groups), indirection[first_row : layout.rows], last_row - first_row,
+        a, at + inner * (C // layout.groups), indirection[first_row : layout.rows], last_row - first_row,
         layout.column_step * layout.pitch, indirection[layout.rows :], grid_rows, grid[1],
         b, b_at + first_block * block, block, b_step,
         total, group * columns + first_block * width, out_offsets,
@@ -97,8 +98,9 @@ def _weight_grad(
     x_rows, parameters = repeat_channels(x_parameters, x_folded, x), repeat_channels(dy_parameters, dy_folded, dy)
     step = WIDE_ROWS if layout.tile * x.itemsize > VECTOR_BYTES else NARROW_ROWS
     row_tiles, blocks = (layout.rows + step - 1) // step, (layout.columns + layout.tile - 1) // layout.tile
-    parts = items if stage == PACK else chunks * splits * column_splits
-    for part in range(share * parts // shares, (share + 1) * parts // shares):
+    parts = items if stage == PACK else layout.slices * chunks * splits * column_splits
+    for number in range(share * parts // shares, (share + 1) * parts // shares):
+        slice_of, part = number // (parts // layout.slices), number % (parts // layout.slices)
         chunk = part // (splits * column_splits)
         row_split, column_split = part // column_splits % splits, part % column_splits
         first_row = row_split * row_tiles // splits * step
@@ -109,14 +111,15 @@ def _weight_grad(
             slot = thread if stage == BOTH else item
             packed, panels = scratch[slot], spread[slot]
             if layout.direct == 0 and stage != MULTIPLY:
-                pack_item(item, x_kind, x, x_partner, x_rows, layout, packed)
-            for group in range(layout.groups):
+                pack_item(item, slice_of, x_kind, x, x_partner, x_rows, layout, packed)
+            for inner in range(layout.groups):
+                group = slice_of * layout.groups + inner
                 if stage != MULTIPLY:
                     _pack_gradient(item, layout, grid, group, kind, dy, partner, parameters, panels)
                 if stage != PACK:
                     _multiply(
-                        item, layout, indirection, grid, group, x, packed, dy, panels, totals[chunk], item > first,
-                        first_row, last_row, first_block, last_block,
+                        item, layout, indirection, grid, group, inner, x, packed, dy, panels, totals[chunk],
+                        item > first, first_row, last_row, first_block, last_block,
                     )  # fmt: skip
     return 0
 

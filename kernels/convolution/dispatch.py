@@ -15,6 +15,7 @@ from ..memory_format import Array, Pair, Shape, contiguous
 from ..runtime import precompile
 from ..switches import uses_winograd
 from . import direct, direct_weight, winograd, winograd_weight
+from .groups import join, join_weights, split_gradient
 from .winograd_plan import faster
 from .work_items import problem_of
 
@@ -56,7 +57,8 @@ def conv2d(
     fits("conv2d", shape[3] == w.shape[2] * groups and w.shape[3] % groups == 0, images.array, w)
     if w.dtype == np.float32 and (epilogue is not None or images.array.size >= MANY):
         precompile.first_time()  # a training step begins with one, perhaps with nothing compiled yet
-    problem = problem_of(shape, w.shape, stride, padding, dilation, groups)
+    problem, together = join(problem_of(shape, w.shape, stride, padding, dilation, groups), w.itemsize)
+    w = w if together == 1 else join_weights(w, together, groups)
     y, result = _choose(direct, winograd, "forward", problem).convolve(problem, images, w, epilogue or STORE)
     return y if epilogue is None else (y, result)
 
@@ -77,6 +79,8 @@ def conv2d_input_grad(
     problem = problem_of(tuple(x_shape), w.shape, stride, padding, dilation, groups)
     matches = gradient.array.shape == problem.y_shape and problem.w_shape == w.shape
     fits("conv2d_input_grad", matches, gradient.array, w)
+    problem, together = join(problem, w.itemsize)
+    w = w if together == 1 else join_weights(w, together, groups)
     algorithm = _choose(direct, winograd, "input_grad", problem)
     dx, result = algorithm.convolve_input_grad(problem, gradient, w, epilogue or STORE)
     return dx if epilogue is None else (dx, result)
@@ -93,5 +97,7 @@ def conv2d_weight_grad(
     problem = problem_of(images.array.shape, tuple(w_shape), stride, padding, dilation, groups)
     matches = gradient.array.shape == problem.y_shape and problem.w_shape == tuple(w_shape)
     fits("conv2d_weight_grad", matches, images.array, gradient.array)
+    problem, together = join(problem, images.array.itemsize)
     algorithm = _choose(direct_weight, winograd_weight, "weight_grad", problem)
-    return algorithm.convolve_weight_grad(problem, images, gradient)
+    dw = algorithm.convolve_weight_grad(problem, images, gradient)
+    return dw if together == 1 else split_gradient(dw, together, groups)

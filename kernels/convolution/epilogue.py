@@ -45,18 +45,20 @@ def join_items(epilogue, results, counts):
 
 
 @njit(inner=True)
-def _moments(y, length, result):
-    """result[0] = mean and result[1] = Σ (y − mean)² of each channel of y, in float64; length: elements of a long row."""
-    C = result.shape[1]
-    rows = y.size // length
+def _moments(
+    y, length, step,  # the work item's stretch, 1-D; elements of a long row, and from one long row to the next
+    result, first, C,  # (2, all channels) float64; the stretch has the channels first … first + C − 1
+):  # fmt: skip
+    """result[0] = mean and result[1] = Σ (y − mean)² of each channel of y, in float64."""
+    rows = (y.size + step - length) // step
     origin, s, q = y[:length].copy(), np.zeros(length, y.dtype), np.zeros(length, y.dtype)
     for r in range(1, rows):
-        row = y[r * length : (r + 1) * length]
+        row = y[r * step : r * step + length]
         for i in range(length):
             d = row[i] - origin[i]
             s[i] += d
             q[i] += d * d
-    mean, squares = result[0], result[1]
+    mean, squares = result[0, first : first + C], result[1, first : first + C]
     mean[:] = 0
     squares[:] = 0
     for i in range(0, length, C):
@@ -72,10 +74,9 @@ def _moments(y, length, result):
 
 
 @njit(inner=True)
-def _normalise(y, other, relu, add, parameters):
-    mean, scale, shift = parameters[0], parameters[1], parameters[2]
-    length = mean.size
-    for at in range(0, y.size, length):
+def _normalise(y, other, relu, add, parameters, first, length, step):
+    mean, scale, shift = parameters[0, first:], parameters[1, first:], parameters[2, first:]
+    for at in range(0, y.size, step):
         ys, others = y[at : at + length], other[at : at + length]
         for i in range(length):
             ys[i] = (ys[i] - mean[i]) * scale[i] + shift[i]
@@ -92,13 +93,13 @@ def _mask(
     y, other, c, z,  # the work item's stretch of the arrays, 1-D
     add, by_z,  # add other? mask by z, or else by the ReLU's output computed from c?
     parameters,  # rows mean, scale, shift (prologue.repeat_channels)
-    result,  # (2, C) float64: Σ y and Σ y·(c − mean)
+    length, step,  # elements of a long row, and from one long row to the next
+    result, first, C,  # (2, all channels) float64, Σ y and Σ y·(c − mean); the item has the channels first … first + C − 1
 ):  # fmt: skip
     """Short loops, each over a long row in the L1 cache: one loop over nine arrays would not vectorise."""
-    mean = parameters[0]
-    length, C = mean.size, result.shape[1]
+    mean, scale, shift = parameters[0, first:], parameters[1, first:], parameters[2, first:]
     s, q = np.zeros(length, y.dtype), np.zeros(length, y.dtype)
-    for at in range(0, y.size, length):
+    for at in range(0, y.size, step):
         ys, cs = y[at : at + length], c[at : at + length]
         if add:
             others = other[at : at + length]
@@ -109,33 +110,40 @@ def _mask(
             for i in range(length):
                 ys[i] = 0 if zs[i] <= 0 else ys[i]
         else:
-            scale, shift = parameters[1], parameters[2]
             for i in range(length):
                 ys[i] = 0 if (cs[i] - mean[i]) * scale[i] + shift[i] <= 0 else ys[i]
         for i in range(length):
             s[i] += ys[i]
             q[i] += ys[i] * (cs[i] - mean[i])
-    result[:] = 0
+    sums, products = result[0, first : first + C], result[1, first : first + C]
+    sums[:] = 0
+    products[:] = 0
     for i in range(0, length, C):
         for k in range(C):
-            result[0, k] += s[i + k]
-            result[1, k] += q[i + k]
+            sums[k] += s[i + k]
+            products[k] += q[i + k]
 
 
 @njit(inner=True)
-def finish(flags, y, other, c, z, parameters, result):
+def finish(flags, y, other, c, z, parameters, result, first, C):
     """Apply the epilogue to one work item.
 
     flags: see ``epilogue_arguments``; y, other, c, z: the item's stretch of the arrays, 1-D; parameters: rows from
-    ``repeat_channels``; result: (2, C) float64, where the sums are stored.
+    ``repeat_channels``; result: (2, all channels) float64, where the sums are stored. The item has the channels first …
+    first + C − 1 of each pixel: its stretch begins with the first of them, and in what lies between it touches nothing.
     """
     kind, relu, add, by_z = flags[0], flags[1] != 0, flags[2] != 0, flags[3] != 0
+    length = step = parameters.shape[1]
+    if C < result.shape[1]:
+        length, step = C, result.shape[1]
     if add and (kind == ADD or kind == MOMENTS):
-        for i in range(y.size):
-            y[i] += other[i]
+        for at in range(0, y.size, step):
+            ys, others = y[at : at + length], other[at : at + length]
+            for i in range(length):
+                ys[i] += others[i]
     if kind == MOMENTS:
-        _moments(y, parameters.shape[1], result)
+        _moments(y, length, step, result, first, C)
     elif kind == NORMALISE:
-        _normalise(y, other, relu, add, parameters)
+        _normalise(y, other, relu, add, parameters, first, length, step)
     elif kind == MASK:
-        _mask(y, other, c, z, add, by_z, parameters, result)
+        _mask(y, other, c, z, add, by_z, parameters, length, step, result, first, C)

@@ -30,9 +30,9 @@ def _pointwise(
     before, ends = repeat_channels(parameters, folded, x), repeat_channels(after, after_folded, y)
     for item in range(share * items // shares, (share + 1) * items // shares):
         mine = slice(item * size, min(item * size + size, y.size))
-        apply_prologue(kind, x[mine], partner[mine], before, y[mine])
+        apply_prologue(kind, x[mine], partner[mine], before, 0, y[mine])
         if flags[0] != NOTHING:
-            finish(flags, y[mine], other[mine], c[mine], z[mine], ends, results[item])
+            finish(flags, y[mine], other[mine], c[mine], z[mine], ends, results[item], 0, results.shape[2])
     return 0
 
 

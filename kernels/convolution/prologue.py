@@ -77,23 +77,30 @@ def repeat_channels(parameters, fold, like):
 
 
 @njit(inner=True)
-def apply_prologue(kind, x, partner, parameters, y):
-    """y = the values of x under a prologue. All arrays are 1-D; x begins with channel 0. The loops are short, to vectorise."""
+def apply_prologue(kind, x, partner, parameters, first, y):
+    """y = the values of x under a prologue. All arrays are 1-D; x begins with channel ``first``; if that is not 0, it is no
+    longer than a row of the parameters from there on. The loops are short, to vectorise.
+    """
     if kind == PLAIN:
         for i in range(x.size):  # y[:] = x would also compile an error message
             y[i] = x[i]
         return
-    length = parameters.shape[1]
-    mean = parameters[0]
+    length = parameters.shape[1] - first
+    mean = parameters[0, first:]
     for at in range(0, x.size, length):
         xs, ys = x[at : at + length], y[at : at + length]
         if kind == NORMALISED:
-            scale, shift = parameters[1], parameters[2]
+            scale, shift = parameters[1, first:], parameters[2, first:]
             for i in range(xs.size):
                 value = (xs[i] - mean[i]) * scale[i] + shift[i]
                 ys[i] = 0 if value <= 0 else value  # NaN stays NaN
         else:
-            partners, a, b, d = partner[at : at + length], parameters[1], parameters[2], parameters[3]
+            partners, a, b, d = (
+                partner[at : at + length],
+                parameters[1, first:],
+                parameters[2, first:],
+                parameters[3, first:],
+            )
             for i in range(xs.size):
                 ys[i] = a[i] * xs[i] + b[i] * (partners[i] - mean[i]) + d[i]
 
@@ -102,14 +109,15 @@ def apply_prologue(kind, x, partner, parameters, y):
 def pack_band(
     kind, source, partner, parameters,  # an Operand; parameters are those of repeat_channels
     image, first,  # which image, and its first row (may be < 0)
+    slice_of,  # which slice of the channels
     layout,  # work_items.Layout
     packed, at,  # the buffer, and the element at which the band begins
 ):  # fmt: skip
     """Pack a band of rows of one image, with zero borders."""
     H, W, C = layout.source_height, layout.source_width, layout.channels
-    pitch, left = layout.pitch, layout.left
+    pitch, left, source_pitch, first_channel = layout.pitch, layout.left, C * layout.slices, C * slice_of
     copied = max(0, min(W, layout.width - left))  # fewer than W if no tap reaches the last columns
-    spread = np.empty(copied * C if pitch != C and kind != PLAIN else 0, source.dtype)
+    spread = np.empty(copied * C if pitch != C and kind != PLAIN and layout.slices == 1 else 0, source.dtype)
     for r in range(layout.height):
         row = packed[at + r * layout.width * pitch : at + (r + 1) * layout.width * pitch]
         h = first + r
@@ -118,14 +126,20 @@ def pack_band(
             continue
         row[: left * pitch] = 0
         row[(left + copied) * pitch :] = 0
-        start = (image * H + h) * W * C
+        start = (image * H + h) * W * source_pitch + first_channel
+        if layout.slices > 1:
+            for w in range(copied):
+                here, to = start + w * source_pitch, (left + w) * pitch
+                mine = slice(here, here + C)
+                apply_prologue(kind, source[mine], partner[mine], parameters, first_channel, row[to : to + C])
+            continue
         pixels = source[start : start + copied * C]
         partners = partner[start : start + copied * C] if kind == GRADIENT else pixels
         if pitch == C:
-            apply_prologue(kind, pixels, partners, parameters, row[left * C : (left + copied) * C])
+            apply_prologue(kind, pixels, partners, parameters, 0, row[left * C : (left + copied) * C])
             continue
         if kind != PLAIN:
-            apply_prologue(kind, pixels, partners, parameters, spread)
+            apply_prologue(kind, pixels, partners, parameters, 0, spread)
             pixels = spread
         for w in range(copied):
             pixel, to = pixels[w * C : (w + 1) * C], row[(left + w) * pitch : (left + w) * pitch + C]
@@ -135,7 +149,7 @@ def pack_band(
 
 @njit(inner=True)
 def pack_item(
-    item,
+    item, slice_of,  # the work item, and its slice of the channels
     kind, source, partner, parameters,  # an Operand; parameters are those of repeat_channels
     layout,  # work_items.Layout
     packed,  # the buffer
@@ -145,7 +159,7 @@ def pack_item(
     size = layout.height * layout.width * layout.pitch
     for n in range(min(layout.images, layout.all_images - image)):
         first = q * layout.step - layout.top
-        pack_band(kind, source, partner, parameters, image + n, first, layout, packed, n * size)
+        pack_band(kind, source, partner, parameters, image + n, first, slice_of, layout, packed, n * size)
 
 
 @njit(inner=True)
@@ -205,17 +219,17 @@ def pack_columns(
 ):  # fmt: skip
     """Pack one group's channels of some pixels: [block of columns][pixel][column], with zeros in the last block."""
     size = source.itemsize
-    step = max(1, parameters.shape[1] // O)  # pixels at a time
-    row = np.empty(step * O if kind != PLAIN else 0, source.dtype)
+    step = max(1, parameters.shape[1] // O) if columns == O else 1  # pixels at a time
+    row = np.empty(step * columns if kind != PLAIN else 0, source.dtype)
     whole = columns // width * width
     for p in range(0, pixels, step):
-        count, start = min(step, pixels - p), (first + p) * O
+        count, start = min(step, pixels - p), (first + p) * O + first_column
         read, at = source, start
         if kind != PLAIN:
-            stretch = slice(start, start + count * O)
-            apply_prologue(kind, source[stretch], partner[stretch], parameters, row[: count * O])
+            stretch = slice(start, start + count * columns)
+            apply_prologue(kind, source[stretch], partner[stretch], parameters, first_column, row[: count * columns])
             read, at = row, 0
-        p_read, p_panels = address(read) + (at + first_column) * size, address(panels) + p * width * size
+        p_read, p_panels = address(read) + at * size, address(panels) + p * width * size
         for r in range(count):
             for n in range(0, whole, width):
                 pixel, to = p_read + (r * O + n) * size, p_panels + (n * pixels + r * width) * size
@@ -223,5 +237,5 @@ def pack_columns(
             if whole < columns:
                 last = panels[whole * pixels + (p + r) * width : whole * pixels + (p + r + 1) * width]
                 for j in range(width):
-                    last[j] = read[at + r * O + first_column + whole + j] if whole + j < columns else 0
+                    last[j] = read[at + r * O + whole + j] if whole + j < columns else 0
     return row  # Numba would free it after its last use, even if its address is still in use

@@ -19,6 +19,8 @@ A NaN or Inf in an input reaches all 16 outputs of each tile that reads it, but 
 the outputs that depend on it directly.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 from ..descriptors import NOTHING
@@ -43,6 +45,7 @@ VECTOR_BYTES, WIDE_ROWS, NARROW_ROWS = target.VECTOR_BYTES, target.WIDE_ROWS, ta
 @njit()
 def transform_filters(
     w, transposed,  # (3, 3, I, O); for the input gradient, w[2 − kh, 2 − kw, o, i] is read instead of w[kh, kw, i, o]
+    column,  # of w, where the group begins
     first, last,  # input channels first ≤ i < last; first is a multiple of a cache line
     U,  # the output, in panels: [plane][panel][channel][column], zero beyond the filters
     edge,  # scratch: nine taps of a cache line of channels × a vector of filters
@@ -51,7 +54,7 @@ def transform_filters(
     """U = G w Gᵀ for some input channels."""
     size, outs, width, plane = w.itemsize, block.filters, block.width, block.u_plane * w.itemsize
     lanes, line = VECTOR_BYTES // size, LINE // size
-    p_edge, p_u, p_w = address(edge), address(U), address(w)
+    p_edge, p_u, p_w = address(edge), address(U), address(w) + column * size
     taps = w.reshape(9, w.shape[2], w.shape[3])
     row, tap, square = w.shape[3] * size, w.shape[2] * w.shape[3] * size, line * lanes * size
     for i in range(first, last, line):
@@ -74,7 +77,8 @@ def transform_filters(
                 for t in range(9):
                     for m in range(filled):
                         for n in range(count):
-                            value = taps[8 - t, o + m, i + n] if transposed else taps[t, i + n, o + m]
+                            inner, outer = (o + m, column + i + n) if transposed else (i + n, column + o + m)
+                            value = taps[8 - t, inner, outer] if transposed else taps[t, inner, outer]
                             edge[(t * line + n) * lanes + m] = value
             for n in range(count):
                 source = p_edge + n * VECTOR_BYTES
@@ -114,7 +118,7 @@ def transform_inputs(
 @njit(inner=True)
 def _transform_outputs(
     M,  # the products, with room for one tile's outputs behind them
-    out, at, image_step,  # pixel (r, c) of image n: out[at + n·image_step + (r·columns + c)·filters]
+    out, at, image_step, pitch,  # pixel (r, c) of image n: out[at + n·image_step + (r·columns + c)·pitch]
     rows, columns,  # of an image's outputs
     tile_rows, tile_columns,  # tiles of one image
     first, count,  # tiles first … first + count − 1 of the work item
@@ -122,7 +126,7 @@ def _transform_outputs(
 ):  # fmt: skip
     """out = Aᵀ M A for some tiles, without what lies beyond rows × columns."""
     size, filters = out.itemsize, block.filters
-    pixel, row, plane, tile = filters * size, columns * filters * size, block.m_plane * size, block.m_tile * size
+    pixel, row, plane, tile = pitch * size, columns * pitch * size, block.m_plane * size, block.m_tile * size
     lanes = VECTOR_BYTES // size
     corner = PLANES * block.m_plane  # room for the outputs of one tile, behind the planes
     source = address(M)
@@ -130,7 +134,7 @@ def _transform_outputs(
     y, x = first // tile_columns % tile_rows, first % tile_columns
     image = at + first // tile_columns // tile_rows * image_step
     for _ in range(count):
-        here = image + (TILE * y * columns + TILE * x) * filters
+        here = image + (TILE * y * columns + TILE * x) * pitch
         across, down = min(TILE, columns - TILE * x), min(TILE, rows - TILE * y)
         whole = filters // lanes if across == TILE and down == TILE else 0
         for v in range(whole):
@@ -141,7 +145,7 @@ def _transform_outputs(
             transform_output(out.dtype, source + v * VECTOR_BYTES, plane, to, TILE * VECTOR_BYTES, VECTOR_BYTES)
             for i in range(down):
                 for j in range(across):
-                    start, inner = here + (i * columns + j) * filters + v * lanes, corner + (i * TILE + j) * lanes
+                    start, inner = here + (i * columns + j) * pitch + v * lanes, corner + (i * TILE + j) * lanes
                     for c in range(min(lanes, filters - v * lanes)):
                         out[start + c] = M[inner + c]
         source += tile
@@ -154,8 +158,19 @@ def _transform_outputs(
 
 
 @njit(inner=True)
+def _clear_rows(V, count, block):
+    """Zero the rows of V beyond ``count`` that complete a register tile. Nobody uses their products, but multiplying what
+    memory held before took 15 times as long where that was denormal.
+    """
+    whole = (count + block.rows - 1) // block.rows * block.rows
+    if count < whole:
+        for k in range(PLANES):
+            V[k * block.v_plane + count * block.v_tile : k * block.v_plane + whole * block.v_tile] = 0
+
+
+@njit(inner=True)
 def _multiply(V, U, M, count, block, streams):
-    """M = V · U for each of the 36 planes. Rows beyond ``count`` that complete a register tile use whatever V holds.
+    """M = V · U for each of the 36 planes. V has whole register tiles of rows, see ``_clear_rows``.
 
     streams: what to prefetch meanwhile (``prefetch.py``).
     """
@@ -192,7 +207,7 @@ def winograd_item(
     rows, columns,  # of each image's outputs, or of a band of one
     U,  # the transformed filters
     V, M,  # scratch for a block of tiles: the transformed inputs, the products
-    out, out_at, out_step,  # pixel (r, c) of image n: out[out_at + n·out_step + (r·columns + c)·filters]
+    out, out_at, out_step, out_pitch,  # pixel (r, c) of image n: out[out_at + n·out_step + (r·columns + c)·out_pitch]
     block,  # winograd_plan.Block
     streams,  # what to prefetch meanwhile (prefetch.py)
 ):  # fmt: skip
@@ -211,15 +226,18 @@ def winograd_item(
         transform_inputs(
             packed, at, image_step, width, pitch, tile_rows, tile_columns, first, count, 0, block.v_vectors, V, block
         )
+        _clear_rows(V, count, block)
         _multiply(V, U, M, count, block, streams)
         next_block(streams)
-        _transform_outputs(M, out, out_at, out_step, rows, columns, tile_rows, tile_columns, first, count, block)
+        _transform_outputs(
+            M, out, out_at, out_step, out_pitch, rows, columns, tile_rows, tile_columns, first, count, block
+        )
 
 
 @njit()
 def _filters(
     share, shares, thread,
-    w, transposed, U,  # arguments of transform_filters
+    w, transposed, U, all_groups,  # arguments of transform_filters; U: (all_groups, …)
     edges,  # (threads, …): its scratch
     blocks,  # the plan's Block, a record array
 ):  # fmt: skip
@@ -227,9 +245,11 @@ def _filters(
     if share < 0:
         return on_threads(share, shares)
     block, line = blocks[0], LINE // w.itemsize
-    groups = (block.channels + line - 1) // line
-    first, last = share * groups // shares * line, min(block.channels, (share + 1) * groups // shares * line)
-    transform_filters(w, transposed, first, last, U, edges[thread], block)
+    lines, columns = (block.channels + line - 1) // line, w.shape[3] // all_groups
+    for n in range(share * lines * all_groups // shares, (share + 1) * lines * all_groups // shares):
+        group, first = n // lines, n % lines * line
+        last = min(block.channels, first + line)
+        transform_filters(w, transposed, group * columns, first, last, U[group], edges[thread], block)
     return 0
 
 
@@ -237,8 +257,8 @@ def _filters(
 def _convolve(
     share, shares, thread,
     kind, source, partner, parameters, folded,  # an Operand (prologue.operand_arguments)
-    U,  # the transformed filters
-    out,  # the outputs, 1-D
+    U,  # the transformed filters (groups, …)
+    out, O,  # the outputs, 1-D, and the number of their channels
     record, blocks,  # the plan (winograd_plan.WinogradPlan)
     flags, other, c, z, after, after_folded,  # an Epilogue (epilogue.epilogue_arguments)
     results,  # (items, 2, O) float64: the epilogue's sums over each item
@@ -248,55 +268,69 @@ def _convolve(
     if share < 0:
         return on_threads(share, shares)
     layout, block, packed, V, M = record[0], blocks[0], scratch[thread], Vs[thread], Ms[thread]
-    start, stop = share * layout.items // shares, (share + 1) * layout.items // shares
+    items = layout.slices * layout.items
+    start, stop = share * items // shares, (share + 1) * items // shares
     if start == stop:
         return 0
     before, ends = repeat_channels(parameters, folded, source), repeat_channels(after, after_folded, out)
-    filters, columns = block.filters, layout.out_row
+    columns, mine = layout.out_row, layout.groups * layout.columns
     streams = np.zeros((STREAMS, 4), np.int64)
-    image_step, out_step = layout.height * layout.width * layout.pitch, layout.out_pixels * filters
-    for item in range(start, stop):
-        pack_item(item, kind, source, partner, before, layout, packed)
-        first, last = item_stretch(item, layout, filters)
+    image_step, out_step = layout.height * layout.width * layout.pitch, layout.out_pixels * O
+    for number in range(start, stop):
+        slice_of, item = number // layout.items, number % layout.items
+        pack_item(item, slice_of, kind, source, partner, before, layout, packed)
+        first, last = item_stretch(item, layout, O)
         images = (last - first) // out_step if layout.bands == 1 else 1
-        rows = (last - first) // (images * columns * filters)
-        _, blocks = count_blocks(images, rows, columns, block)
-        n = add_stream(streams, 0, out, first, last, blocks, PLANES, 1)
-        n = add_next_source(streams, n, item, stop, layout, kind, source, partner, blocks, PLANES)
-        n = add_epilogue(streams, n, flags, other, c, z, first, last, blocks, PLANES)
-        winograd_item(
-            packed, 0, images, image_step, layout.width, layout.pitch, rows, columns, U, V, M, out, first, out_step,
-            block, streams[:n],
-        )  # fmt: skip
+        rows = (last - first) // (images * columns * O)
+        n = 0
+        if layout.slices == 1:  # streams are contiguous
+            _, blocks = count_blocks(images, rows, columns, block)
+            blocks *= layout.groups
+            n = add_stream(streams, n, out, first, last, blocks, PLANES, 1)
+            n = add_next_source(streams, n, item, stop, layout, kind, source, partner, blocks, PLANES)
+            n = add_epilogue(streams, n, flags, other, c, z, first, last, blocks, PLANES)
+        first += slice_of * mine
+        for g in range(layout.groups):
+            winograd_item(
+                packed, g * block.channels, images, image_step, layout.width, layout.pitch, rows, columns,
+                U[slice_of * layout.groups + g], V, M, out, first + g * layout.columns, out_step, O, block, streams[:n],
+            )  # fmt: skip
         if flags[0] != NOTHING:
-            finish(flags, out[first:last], other[first:last], c[first:last], z[first:last], ends, results[item])
+            ys, others, cs, zs = out[first:last], other[first:last], c[first:last], z[first:last]
+            finish(flags, ys, others, cs, zs, ends, results[item], slice_of * mine, mine)
     return 0
 
 
-def _run(problem, operand, w, out, padding, transposed, epilogue):
-    """Fill ``out``. Returns it with the epilogue's result."""
-    images, *size, channels = operand.array.shape
-    plan = winograd_plan(images, tuple(size), padding, channels, out.shape[3], w.itemsize)
+def _run(problem, operand, w, out, transposed, epilogue):
+    """Fill ``out``. Returns it with the epilogue's result. problem: of the forward pass, or that of the input gradient."""
+    plan = winograd_plan(problem, w.itemsize)
     results = np.zeros((0 if epilogue.kind == NOTHING else plan.layout.items, 2, out.shape[3]))
     with LOCK:  # buffers for each thread, so the number of threads must not change in between
         threads = get_num_threads()
         packed, V, M, edges = empty_together([(threads, n) for n in plan.scratch], w.dtype)
         with preparing():
-            U = empty((plan.filters,), w.dtype)
-            launch(_filters, w, transposed, U, edges, plan.tables[1])
-        reads = *operand_arguments(operand), U, out.reshape(-1), *plan.tables
+            U = empty((problem.groups, plan.filters // problem.groups), w.dtype)
+            launch(_filters, w, transposed, U, problem.groups, edges, plan.tables[1])
+        reads = *operand_arguments(operand), U, out.reshape(-1), out.shape[3], *plan.tables
         launch(
             _convolve, *reads, *epilogue_arguments(epilogue, out), results, packed, V, M, work=multiply_adds(problem)
         )
     return out, join_items(epilogue, results, item_counts(plan.layout))
 
 
+@lru_cache(maxsize=512)
+def backwards(problem):
+    """The Problem that the input gradient is: dx = dy ∗ (w rotated, with its channels and filters exchanged)."""
+    padding = tuple(2 - p for p in problem.padding)
+    exchanged = problem.filters, problem.channels
+    return problem._replace(size=problem.out_size, channels=exchanged[0], filters=exchanged[1], padding=padding)
+
+
 def convolve(problem, x, w, epilogue):
     """``direct.convolve`` for an ``applicable`` problem: y = x ∗ w, and the epilogue's result."""
-    return _run(problem, x, w, empty(problem.y_shape, w.dtype), problem.padding, False, epilogue)
+    return _run(problem, x, w, empty(problem.y_shape, w.dtype), False, epilogue)
 
 
 def convolve_input_grad(problem, dy, w, epilogue):
     """``direct.convolve_input_grad`` for an ``applicable`` problem: dx of y = x ∗ w, and the epilogue's result."""
-    padding = tuple(2 - p for p in problem.padding)
-    return _run(problem, dy, w, empty(problem.x_shape, w.dtype), padding, True, epilogue)
+    return _run(backwards(problem), dy, w, empty(problem.x_shape, w.dtype), True, epilogue)

@@ -13,7 +13,7 @@ from ..runtime import target
 from .prefetch import LINE
 from .winograd_table import GAINS, LEAST_GAIN, LEAST_PRODUCTS, LEAST_TILES
 from .winograd_transforms import PLANES, TILE
-from .work_items import Layout
+from .work_items import Layout, slices_of
 
 WIDE_BYTES = 1 << 20  # of transformed weights, about the size of the L2 cache
 HUGE_BYTES = 16 << 20  # of the total of a weight gradient
@@ -153,7 +153,7 @@ def weight_tables_for(block, itemsize):
 
 
 @lru_cache(maxsize=512)
-def item_layout(images, size, padding, channels, filters, itemsize, weight):
+def item_layout(images, size, padding, channels, filters, groups, itemsize, weight):
     """The Layout for images of ``size`` (H, W) and ``channels``, packed with a border of ``padding``.
 
     Bands have a multiple of four rows. Packed images have two rows and columns more than their outputs, rounded up to whole
@@ -174,10 +174,10 @@ def item_layout(images, size, padding, channels, filters, itemsize, weight):
     group = 1
     if bands == 1:
         tiles = band // TILE * tiles_across
-        wide = _wide(channels, filters, itemsize)
+        wide = _wide(channels // groups, filters // groups, itemsize)
         of_item = ITEM_TILES
         if weight:
-            of_item = max(of_item, _weight_tiles(images * tiles, channels, filters, itemsize))
+            of_item = max(of_item, _weight_tiles(images * tiles, channels // groups, filters // groups, itemsize))
         elif wide:
             of_item = WIDE_BLOCK_TILES if images * tiles >= LARGE_BATCH_TILES else WIDE_ITEM_TILES
         group = -(-of_item // tiles)
@@ -187,17 +187,22 @@ def item_layout(images, size, padding, channels, filters, itemsize, weight):
     return Layout(
         direct=0, images=max(1, group), band=band, bands=bands, items=-(-images // max(1, group)) * bands,
         step=1, column_step=1, top=padding[0], left=padding[1], height=band + 2, width=width, pitch=channels,
-        groups=1, columns=filters, tile=0, all_images=images, source_height=size[0], source_width=size[1],
+        groups=groups, columns=filters // groups, tile=0, all_images=images, source_height=size[0], source_width=size[1],
         channels=channels, out_row=columns, out_pixels=rows * columns,
     )  # fmt: skip
 
 
 @lru_cache(maxsize=512)
-def weight_layout(images, size, padding, channels, filters, itemsize):
+def weight_layout(problem, itemsize):
     """``item_layout`` with the chunks and splits of a weight gradient, independent of the number of threads."""
-    layout = item_layout(images, size, padding, channels, filters, itemsize, True)
-    total = PLANES * weight_block_for(channels, filters, itemsize).total_plane * itemsize
+    slices, whole, one = *slices_of(problem), problem.group
+    images, size, padding, channels = problem.images, problem.size, problem.padding, one.channels
+    layout = item_layout(images, size, padding, whole.channels, whole.filters, whole.groups, itemsize, True)
+    total = PLANES * weight_block_for(channels, one.filters, itemsize).total_plane * itemsize
     tiles = _count_tiles(images, size, padding)
+    if problem.groups > 1:
+        most = min(layout.items, TOTALS_BYTES // (total * problem.groups), tiles // CHUNK_TILES)
+        return layout._replace(chunks=max(1, min(-(-16 // slices), most)), splits=1, slices=slices)
     chunks = max(1, min(16, layout.items, TOTALS_BYTES // total, tiles // CHUNK_TILES))
     splits = max(1, min(16 // chunks, channels // SPLIT_ROWS))
     large = min(PARTS, layout.items, tiles // (LARGE_CHUNK_TILES if splits == 1 else SPLIT_CHUNK_TILES))
@@ -211,46 +216,49 @@ class WinogradPlan(NamedTuple):
 
     layout: Layout
     tables: tuple  # the records of layout and block
-    filters: int  # elements of the transformed filters
+    filters: int  # elements of the transformed filters of all groups
     scratch: tuple  # elements of one thread's buffers: a packed item, V, M, nine taps of filters at an edge
 
 
 @lru_cache(maxsize=512)
-def winograd_plan(images, size, padding, channels, filters, itemsize):
-    """The WinogradPlan for images of ``size`` (H, W) with a border of ``padding``."""
-    block = block_for(channels, filters, itemsize)
-    layout = item_layout(images, size, padding, channels, filters, itemsize, False)
+def winograd_plan(problem, itemsize):
+    """The WinogradPlan of the forward pass of a Problem."""
+    slices, whole, one = *slices_of(problem), problem.group
+    block = block_for(one.channels, one.filters, itemsize)
+    p = problem.images, problem.size, problem.padding
+    layout = item_layout(*p, whole.channels, whole.filters, whole.groups, itemsize, False)._replace(slices=slices)
     v, m, u = block.sizes(itemsize)
     lanes, line = target.VECTOR_BYTES // itemsize, LINE // itemsize
     scratch = layout.packed_size + lanes, v, m, 9 * line * lanes
-    return WinogradPlan(layout, (layout.record(), block.record()), u, scratch)
+    return WinogradPlan(layout, (layout.record(), block.record()), problem.groups * u, scratch)
 
 
 class WinogradWeightPlan(NamedTuple):
     """Plan of a weight gradient."""
 
     tables: tuple  # the records of layout and block, and the offsets of ``weight_tables_for``
-    totals: tuple  # the shape of the partial sums
+    totals: tuple  # the shape of the partial sums: groups, chunks, elements
     scratch: tuple  # elements of one thread's buffers: a packed item, its dy, V, Z, nine vectors at an edge
 
 
 @lru_cache(maxsize=512)
-def winograd_weight_plan(images, size, padding, channels, filters, itemsize, packed_dy):
+def winograd_weight_plan(problem, itemsize, packed_dy):
     """The WinogradWeightPlan. packed_dy: dy has a prologue, and its values are computed for one work item at a time."""
-    tiles = _weight_tiles(_count_tiles(images, size, padding), channels, filters, itemsize)
-    block = weight_block_for(channels, filters, itemsize, tiles)
-    layout = weight_layout(images, size, padding, channels, filters, itemsize)
+    one, batch_tiles = problem.group, _count_tiles(problem.images, problem.size, problem.padding)
+    tiles = _weight_tiles(batch_tiles, one.channels, one.filters, itemsize)
+    block = weight_block_for(one.channels, one.filters, itemsize, tiles)
+    layout = weight_layout(problem, itemsize)
     v, z, _ = block.sizes(itemsize)
     lanes = target.VECTOR_BYTES // itemsize
-    read = layout.images * layout.band * layout.out_row * filters if packed_dy else 0
+    read = layout.images * layout.band * layout.out_row * layout.groups * layout.columns if packed_dy else 0
     tables = layout.record(), block.record(), weight_tables_for(block, itemsize)
     scratch = layout.packed_size + lanes, read, v, z, 9 * lanes
-    return WinogradWeightPlan(tables, (layout.chunks, PLANES * block.total_plane), scratch)
+    return WinogradWeightPlan(tables, (problem.groups, layout.chunks, PLANES * block.total_plane), scratch)
 
 
 def applicable(problem):
-    """Whether the algorithm can compute a ``Problem``: 3×3, stride 1, dilation 1, one group, padding of at most 2."""
-    plain = problem.kernel == (3, 3) and problem.stride == (1, 1) and problem.dilation == (1, 1) and problem.groups == 1
+    """Whether the algorithm can compute a ``Problem``: 3×3, stride 1, dilation 1, padding of at most 2."""
+    plain = problem.kernel == (3, 3) and problem.stride == (1, 1) and problem.dilation == (1, 1)
     return plain and max(problem.padding) <= 2 and min(problem.out_size) > 0
 
 
@@ -275,13 +283,14 @@ def least_tiles(use, channels, filters):
 def faster(problem, use, kind=target.KIND):
     """Whether the Winograd algorithm is faster, by the committed table. use: "forward", "input_grad" or "weight_grad".
 
-    Depends only on the CPU target and the shapes: the smaller of channels and filters, the smaller side of the map, and the
-    number of tiles.
+    Depends only on the CPU target and the shapes: the smaller of a group's channels and filters, the smaller side of the map,
+    and the number of tiles.
     """
     if not applicable(problem):
         return False
-    least = least_side(use, min(problem.channels, problem.filters), kind)
+    one = problem.group
+    least = least_side(use, min(one.channels, one.filters), kind)
     height, width = problem.size if use == "input_grad" else problem.out_size
     tiles = problem.images * (whole(height) // TILE) * (whole(width) // TILE)
-    enough = tiles >= least_tiles(use, problem.channels, problem.filters)
+    enough = tiles >= least_tiles(use, problem.channels, one.filters)
     return least is not None and min(height, width) >= least and enough

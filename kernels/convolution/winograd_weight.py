@@ -130,12 +130,13 @@ def winograd_weight_item(
 
 
 @njit(inner=True)
-def finish_weights(totals, first, last, dw, edge, block):
+def finish_weights(totals, first, last, dw, column, edge, block):
     """dw = Gᵀ (Σ totals) G for channels first ≤ c < last. The chunks are added to the first one, in order.
 
-    dw: (3, 3, C, O); edge: scratch for nine vectors.
+    dw: (3, 3, C, O), and its column where the group begins; edge: scratch for nine vectors.
     """
     lanes, size, filters, row = VECTOR_BYTES // dw.itemsize, dw.itemsize, block.filters, block.total_row
+    O = dw.shape[3]
     for k in range(PLANES):
         mine = slice(k * block.total_plane + first * row, k * block.total_plane + last * row)
         total = totals[0, mine]
@@ -143,10 +144,10 @@ def finish_weights(totals, first, last, dw, edge, block):
             more = totals[chunk, mine]
             for i in range(total.size):
                 total[i] += more[i]
-    taps = dw.reshape(9, block.channels, filters)
-    plane, tap = block.total_plane * size, block.channels * filters * size
+    taps = dw.reshape(9, block.channels, O)
+    plane, tap = block.total_plane * size, block.channels * O * size
     for c in range(first, last):
-        source, to = address(totals) + c * row * size, address(dw) + c * filters * size
+        source, to = address(totals) + c * row * size, address(dw) + (c * O + column) * size
         for o in range(0, filters, lanes):
             if o + lanes <= filters:
                 transform_weight_grad(dw.dtype, source + o * size, plane, to + o * size, tap)
@@ -154,7 +155,7 @@ def finish_weights(totals, first, last, dw, edge, block):
                 transform_weight_grad(dw.dtype, source + o * size, plane, address(edge), VECTOR_BYTES)
                 for t in range(9):
                     for j in range(filters - o):
-                        taps[t, c, o + j] = edge[t * lanes + j]
+                        taps[t, c, column + o + j] = edge[t * lanes + j]
 
 
 @njit(inner=True)
@@ -176,49 +177,73 @@ def _add_next_images(
     return add_stream(streams, n, partner, start, stop, blocks, shares, 0) if kind == GRADIENT else n
 
 
+@njit(inner=True)
+def _apply_to_slice(
+    kind, dy, partner, parameters,  # the Operand dy; parameters are those of repeat_channels
+    at, pixels, O,  # the element at which the slice of the first pixel begins, how many pixels, and their channels
+    first, C,  # the slice's channels first … first + C − 1
+    read,  # the buffer: (pixels, C)
+):  # fmt: skip
+    """The values of some pixels' slice of the channels."""
+    if C == O:
+        stretch = slice(at, at + pixels * O)
+        apply_prologue(kind, dy[stretch], partner[stretch], parameters, 0, read[: pixels * O])
+        return
+    for p in range(pixels):
+        mine = slice(at + p * O, at + p * O + C)
+        apply_prologue(kind, dy[mine], partner[mine], parameters, first, read[p * C : (p + 1) * C])
+
+
 @njit()
 def _weight_grad(
     share, shares, thread,
     x_kind, x, x_partner, x_parameters, x_folded,  # the Operand x (prologue.operand_arguments)
     kind, dy, partner, dy_parameters, dy_folded,  # the Operand dy
-    totals,  # (chunks, 36 planes): the partial sums of the total
+    totals, O,  # (groups, chunks, 36 planes): the partial sums of the total; the channels of dy
     record, blocks, tables,  # the plan (winograd_plan.WinogradWeightPlan)
     scratch, reads, Vs, Zs,  # (threads, …): buffers for packed items of x, for those of dy, and for their transforms
 ):  # fmt: skip
-    """totals[chunk] = the sum over the chunk's work items."""
+    """totals[group, chunk] = the sum over the chunk's work items."""
     if share < 0:
         return on_threads(share, shares)
     layout, block, packed, read, V, Z = record[0], blocks[0], scratch[thread], reads[thread], Vs[thread], Zs[thread]
     x_rows, parameters = repeat_channels(x_parameters, x_folded, x), repeat_channels(dy_parameters, dy_folded, dy)
-    chunks, splits, filters, columns = layout.chunks, layout.splits, block.filters, layout.out_row
-    image_step, dy_step = layout.height * layout.width * layout.pitch, layout.out_pixels * filters
-    groups = (block.channels + block.rows - 1) // block.rows
+    chunks, splits, columns, mine = layout.chunks, layout.splits, layout.out_row, layout.groups * layout.columns
+    image_step = layout.height * layout.width * layout.pitch
+    row_tiles = (block.channels + block.rows - 1) // block.rows
+    parts = layout.slices * chunks * splits
     streams = np.zeros((STREAMS, 4), np.int64)
     packed[layout.images * image_step :] = 0  # the elements read behind the last pixel must be finite
-    for part in range(share * chunks * splits // shares, (share + 1) * chunks * splits // shares):
-        chunk, split = part // splits, part % splits
-        first_row, last_row = split * groups // splits * block.rows, (split + 1) * groups // splits * block.rows
-        total = totals[chunk]
-        for k in range(PLANES):
-            plane = total[k * block.total_plane : (k + 1) * block.total_plane]
-            plane[first_row * block.total_row : last_row * block.total_row] = 0
+    for part in range(share * parts // shares, (share + 1) * parts // shares):
+        slice_of, chunk, split = part // (chunks * splits), part // splits % chunks, part % splits
+        first_row, last_row = split * row_tiles // splits * block.rows, (split + 1) * row_tiles // splits * block.rows
+        for g in range(layout.groups):
+            total = totals[slice_of * layout.groups + g, chunk]
+            for k in range(PLANES):
+                plane = total[k * block.total_plane : (k + 1) * block.total_plane]
+                plane[first_row * block.total_row : last_row * block.total_row] = 0
         stop = (chunk + 1) * layout.items // chunks
         for item in range(chunk * layout.items // chunks, stop):
-            pack_item(item, x_kind, x, x_partner, x_rows, layout, packed)
-            first, last = item_stretch(item, layout, filters)
-            images = (last - first) // dy_step if layout.bands == 1 else 1
-            rows = (last - first) // (images * columns * filters)
-            _, blocks = count_blocks(images, rows, columns, block)
-            n = _add_next_images(streams, item, stop, x, kind, dy, partner, filters, layout, blocks, PLANES)
-            gradient, at = dy, first
+            pack_item(item, slice_of, x_kind, x, x_partner, x_rows, layout, packed)
+            first, last = item_stretch(item, layout, O)
+            images = (last - first) // (layout.out_pixels * O) if layout.bands == 1 else 1
+            rows = (last - first) // (images * columns * O)
+            n = 0
+            if layout.slices == 1:  # streams are contiguous
+                _, blocks = count_blocks(images, rows, columns, block)
+                blocks *= layout.groups
+                n = _add_next_images(streams, item, stop, x, kind, dy, partner, O, layout, blocks, PLANES)
+            gradient, at, pitch = dy, first + slice_of * mine, O
             if kind != PLAIN:
-                apply_prologue(kind, dy[first:last], partner[first:last], parameters, read[: last - first])
-                gradient, at = read, 0
-            winograd_weight_item(
-                packed, 0, images, image_step, layout.width, layout.pitch, rows, columns,
-                gradient, at, dy_step, columns * filters, filters, first_row, min(last_row, block.channels), V, Z,
-                total, block, tables, streams[:n],
-            )  # fmt: skip
+                _apply_to_slice(kind, dy, partner, parameters, at, (last - first) // O, O, slice_of * mine, mine, read)
+                gradient, at, pitch = read, 0, mine
+            for g in range(layout.groups):
+                winograd_weight_item(
+                    packed, g * block.channels, images, image_step, layout.width, layout.pitch, rows, columns,
+                    gradient, at + g * layout.columns, layout.out_pixels * pitch, columns * pitch, pitch,
+                    first_row, min(last_row, block.channels), V, Z,
+                    totals[slice_of * layout.groups + g, chunk], block, tables, streams[:n],
+                )  # fmt: skip
     return 0
 
 
@@ -227,20 +252,25 @@ def _finish(share, shares, thread, totals, dw, edges, blocks):
     """dw = Gᵀ (Σ totals) G. edges: (threads, …), scratch for ``finish_weights``; blocks: the plan's Block, a record array."""
     if share < 0:
         return on_threads(share, shares)
-    channels = dw.shape[2]
-    finish_weights(totals, share * channels // shares, (share + 1) * channels // shares, dw, edges[thread], blocks[0])
+    all_groups, channels, block = totals.shape[0], dw.shape[2], blocks[0]
+    start, stop = share * all_groups * channels // shares, (share + 1) * all_groups * channels // shares
+    while start < stop:
+        group, first = start // channels, start % channels
+        last = min(channels, first + stop - start)
+        finish_weights(totals[group], first, last, dw, group * block.filters, edges[thread], block)
+        start += last - first
     return 0
 
 
 def convolve_weight_grad(problem, x, dy):
     """``direct_weight.convolve_weight_grad`` for an ``applicable`` problem: dw (3, 3, C, O) of y = x ∗ w."""
-    p, dtype = problem, x.array.dtype
-    plan = winograd_weight_plan(p.images, p.size, p.padding, p.channels, p.filters, dtype.itemsize, dy.kind != PLAIN)
-    dw = empty(p.w_shape, dtype)
+    dtype = x.array.dtype
+    plan = winograd_weight_plan(problem, dtype.itemsize, dy.kind != PLAIN)
+    dw = empty(problem.w_shape, dtype)
     reads = *operand_arguments(x), *operand_arguments(dy)
     with LOCK:
         threads = get_num_threads()
         totals, *buffers, edges = empty_together([plan.totals, *[(threads, n) for n in plan.scratch]], dtype)
-        launch(_weight_grad, *reads, totals, *plan.tables, *buffers, work=multiply_adds(problem))
+        launch(_weight_grad, *reads, totals, problem.filters, *plan.tables, *buffers, work=multiply_adds(problem))
         launch(_finish, totals, dw, edges, plan.tables[1])
     return dw

@@ -1,7 +1,8 @@
 """What both convolution algorithms share: the problem, and its division into work items.
 
-A work item is a group of whole images, or a band of rows of one image. The division depends on the shapes only, not on the
-number of threads, so every sum has a fixed reduction order and results are bitwise the same for any number of threads.
+A work item is a group of whole images, or a band of rows of one image; of a grouped convolution, a slice of their channels.
+The division depends on the shapes only, not on the number of threads, so every sum has a fixed reduction order and results are
+bitwise the same for any number of threads.
 """
 
 import math
@@ -16,6 +17,7 @@ from ..runtime.jit import njit
 from .prefetch import add_stream
 
 PACKED_BYTES = 128 << 10  # of a packed band of an image, at most: it shares the L2 cache with the weights
+SLICE_CHANNELS = 64  # in a slice of a grouped convolution, at least: packing and epilogue go over a pixel's channels
 
 
 class Problem(NamedTuple):
@@ -46,6 +48,25 @@ class Problem(NamedTuple):
     @property
     def w_shape(self):
         return *self.kernel, self.channels // self.groups, self.filters
+
+    @property
+    def group(self):
+        """The Problem of one group."""
+        return self._replace(channels=self.channels // self.groups, filters=self.filters // self.groups, groups=1)
+
+
+@lru_cache(maxsize=512)
+def slices_of(problem):
+    """(slices, the Problem of one): a grouped convolution as several of fewer channels, each of one group if that is wide.
+
+    A work item of one slice reads the weights of its groups alone, and packs the channels that they see.
+    """
+    groups, one = problem.groups, problem.group
+    least = max(1, -(-SLICE_CHANNELS // max(1, min(one.channels, one.filters))))
+    together = next((n for n in range(least, groups) if groups % n == 0), groups)
+    slices = groups // together
+    whole = problem._replace(channels=one.channels * together, filters=one.filters * together, groups=together)
+    return slices, whole
 
 
 @lru_cache(maxsize=512)
@@ -81,13 +102,13 @@ class Layout(NamedTuple):
     height: int  # rows of one image's packed band
     width: int  # its columns
     pitch: int  # elements from one pixel to the next: the channels, or a few more
-    groups: int
+    groups: int  # in one item
     columns: int  # of the product: the output channels of one group
     tile: int  # columns of the register tile
     all_images: int
     source_height: int
     source_width: int
-    channels: int  # of the source, in all groups
+    channels: int  # of the source, in the groups of an item
     out_row: int = 0  # output pixels from one grid row to the next
     out_pixels: int = 0  # output pixels of one image
     chunks: int = 0  # weight gradient: parts of the sum over items, independent of the number of threads
@@ -96,6 +117,7 @@ class Layout(NamedTuple):
     ahead: int = 0  # weight gradient: 1 if all items are packed before the first is used
     dense: int = 0  # weight gradient: 1 if dy is read pixel by pixel, as in the image, not in blocks of columns
     rows: int = 0  # positions of an item (weight gradient: rows of dw): the first offsets of an indirection table
+    slices: int = 1  # of the channels: there are slices·items items, numbered slice by slice
 
     def record(self):
         """The layout as an array of one record with the same field names."""

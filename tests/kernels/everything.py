@@ -29,6 +29,11 @@ CONVOLUTIONS = [  # x shape, w shape, stride, padding, dilation, groups: few ite
     ((4, 9, 9, 24), (3, 3, 6, 24), (1, 2), (2, 2), (2, 2), 4),
     ((2, 8, 8, 128), (3, 3, 128, 128), ONE, ONE, ONE, 1),
     ((5, 7, 7, 130), (3, 3, 130, 130), (2, 2), ONE, ONE, 1),
+    ((4, 8, 8, 144), (3, 3, 72, 144), ONE, ONE, ONE, 2),  # groups in slices
+    ((9, 9, 8, 256), (3, 3, 64, 256), ONE, ONE, ONE, 4),
+    ((3, 9, 9, 128), (3, 3, 64, 160), (2, 2), ONE, ONE, 2),
+    ((17, 8, 8, 128), (3, 3, 4, 128), ONE, ONE, ONE, 32),  # joined groups, in slices
+    ((3, 7, 9, 24), (3, 3, 1, 48), (2, 1), ONE, ONE, 24),
 ]
 
 

@@ -6,10 +6,10 @@ from everything import calls
 
 from minires.kernels.compiled import backend as fast
 from minires.kernels.compiled import elementwise, linear, loss, normalization, pool, shortcut
-from minires.kernels.convolution import direct, direct_weight, pointwise, winograd, winograd_weight
+from minires.kernels.convolution import direct, direct_weight, groups, pointwise, winograd, winograd_weight
 from minires.kernels.runtime import memory_pool as buffers
 
-CONVOLUTION = (direct, direct_weight, winograd, winograd_weight, pointwise)
+CONVOLUTION = (direct, direct_weight, winograd, winograd_weight, groups, pointwise)
 BAND = 256  # elements before and after each array
 MARK = 1.25e30
 

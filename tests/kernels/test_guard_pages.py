@@ -84,6 +84,7 @@ for winograd in (True, False):
             steps("resnet20", images, side)
         steps("preresnet20", 5, 32)
         steps("resnet50", 1, 64)
+        steps("resnext50_32x4d", 1, 64)
         steps("resnet8", 3, 32, option="B")
 print("within its arrays")
 '''

@@ -247,9 +247,9 @@ def test_an_item_reads_no_further_than_documented(rows, columns):
     V, M, U = (np.full(n, np.nan, np.float32) for n in (v, m, u))
     out = np.full(2 * rows * columns * filters, np.nan, np.float32)
     edge, step = np.empty(9 * 16 * lanes, np.float32), rows * columns * filters
-    winograd.transform_filters(w, False, 0, channels, U, edge, block.record()[0])
+    winograd.transform_filters(w, False, 0, 0, channels, U, edge, block.record()[0])
     winograd.winograd_item(
-        packed, 0, 2, x[0].size, width, channels, rows, columns, U, V, M, out, 0, step, block.record()[0],
+        packed, 0, 2, x[0].size, width, channels, rows, columns, U, V, M, out, 0, step, filters, block.record()[0],
         np.zeros((0, 4), np.int64),
     )  # fmt: skip
     right = reference.conv2d(x.astype(np.float64), w.astype(np.float64), ONE, (0, 0), ONE, 1)

@@ -20,7 +20,7 @@ def problem(
 
 
 OTHERS = [
-    {"kernel": (1, 1)}, {"kernel": (5, 5)}, {"stride": (2, 2)}, {"stride": (1, 2)}, {"dilation": (2, 2)}, {"groups": 2},
+    {"kernel": (1, 1)}, {"kernel": (5, 5)}, {"stride": (2, 2)}, {"stride": (1, 2)}, {"dilation": (2, 2)},
     {"padding": (3, 1)},
 ]  # fmt: skip
 
@@ -47,6 +47,14 @@ def test_where_it_is_used(use):
             assert not faster(problem(min(uses[use]) - 1, channels, 64), use, kind)
     assert not faster(problem(), use, "plain")
     assert not faster(problem(), use, "neon")
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_group_counts_as_a_convolution_of_its_own(use):
+    for side in (8, 32):
+        assert faster(problem(512, 512, side, groups=8), use, "avx512") == faster(problem(side=side), use, "avx512")
+    assert not faster(problem(64, 64, groups=16), use, "neon")
+    assert not faster(problem(64, 64, groups=16), use, "avx512")  # of 4 channels: fewer than any that was measured
 
 
 def test_the_committed_table():
