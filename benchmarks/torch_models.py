@@ -2,14 +2,15 @@
 
 [1] "Deep Residual Learning for Image Recognition", He et al. 2015: ``resnet20`` … (option A), ``resnet18``, ``34``, ``50`` (B).
 [2] "Identity Mappings in Deep Residual Networks", He et al. 2016: ``preresnet110`` … (option A).
+[3] "Aggregated Residual Transformations for Deep Neural Networks", Xie et al. 2017: ``resnext29_8x64d``.
 """
 
 import torch.nn.functional as F
 from torch import nn
 
 
-def conv(inputs, outputs, kernel, stride=1):
-    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+def conv(inputs, outputs, kernel, stride=1, groups=1):
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
 
 
 class ZeroPad(nn.Module):
@@ -51,20 +52,27 @@ class Basic(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """relu(x + F(x)), F = 1×1, 3×3 (with the stride), 1×1."""
+    """relu(x + F(x)), F = 1×1, 3×3 (with the stride), 1×1. The 3×3 has 8 groups in ``Grouped``."""
 
-    expansion = 4
+    expansion, groups = 4, 1
 
     def __init__(self, inputs, channels, stride, projection):
         super().__init__()
-        self.conv1, self.bn1 = conv(inputs, channels, 1), nn.BatchNorm2d(channels)
-        self.conv2, self.bn2 = conv(channels, channels, 3, stride), nn.BatchNorm2d(channels)
-        self.conv3, self.bn3 = conv(channels, 4 * channels, 1), nn.BatchNorm2d(4 * channels)
+        inner = channels * self.groups
+        self.conv1, self.bn1 = conv(inputs, inner, 1), nn.BatchNorm2d(inner)
+        self.conv2, self.bn2 = conv(inner, inner, 3, stride, self.groups), nn.BatchNorm2d(inner)
+        self.conv3, self.bn3 = conv(inner, 4 * channels, 1), nn.BatchNorm2d(4 * channels)
         self.downsample = shortcut(inputs, 4 * channels, stride, projection)
 
     def forward(self, x):
         y = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
         return F.relu(self.bn3(self.conv3(y)) + self.downsample(x))
+
+
+class Grouped(Bottleneck):
+    """The bottleneck of [3]: 8 groups, each as wide as the bottleneck would be."""
+
+    groups = 8
 
 
 class PreBasic(nn.Module):
@@ -94,13 +102,16 @@ def stage(block, inputs, channels, depth, stride, projection=False):
 
 
 class CifarResNet(nn.Module):
-    """[1, §4.2]: 6n + 2 layers."""
+    """[1, §4.2]: 6n + 2 layers; of bottlenecks, with projections, [3, §4.2]: 9n + 2."""
 
-    def __init__(self, n):
+    def __init__(self, n, block=Basic, width=16, projection=False):
         super().__init__()
-        self.conv1, self.bn1 = conv(3, 16, 3), nn.BatchNorm2d(16)
-        self.layer1, self.layer2 = stage(Basic, 16, 16, n, 1), stage(Basic, 16, 32, n, 2)
-        self.layer3, self.fc = stage(Basic, 32, 64, n, 2), nn.Linear(64, 10)
+        wider, w = block.expansion, width
+        self.conv1, self.bn1 = conv(3, w, 3), nn.BatchNorm2d(w)
+        self.layer1 = stage(block, w, w, n, 1, projection)
+        self.layer2 = stage(block, w * wider, 2 * w, n, 2, projection)
+        self.layer3 = stage(block, 2 * w * wider, 4 * w, n, 2, projection)
+        self.fc = nn.Linear(4 * w * wider, 10)
 
     def forward(self, x):
         x = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
@@ -170,11 +181,15 @@ def create(name):
     }
     if name in IMAGENET:
         net = ResNet(*IMAGENET[name])
+    elif name == "resnext29_8x64d":
+        net = CifarResNet(3, Grouped, 64, True)
     elif name in cifar:
         family, depth = cifar[name]
         net = family((depth - 2) // 6)
     else:
-        raise ValueError(f"{name} has no PyTorch twin here; these have: {', '.join([*cifar, *IMAGENET])}")
+        raise ValueError(
+            f"{name} has no PyTorch twin here; these have: {', '.join([*cifar, *IMAGENET, 'resnext29_8x64d'])}"
+        )
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
