@@ -96,6 +96,10 @@ class WeightsError(DataError):
     """A file of weights that is missing, damaged, of another format, or does not fit the network."""
 
 
+class ExportError(MiniresError, ValueError):
+    """A network that cannot be written in a format. The message names the operation, its module and the reason."""
+
+
 class RunError(MiniresError, RuntimeError):
     """A training run that cannot continue as requested: its folder is in use, its disk full, its settings different."""
 

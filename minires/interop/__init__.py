@@ -2,7 +2,17 @@
 
 from .files import read_weights
 from .load import create_model, load_weights
+from .onnx_export import OnnxFile, export_onnx
 from .report import LoadReport
 from .saving import save_safetensors, save_torch
 
-__all__ = ["LoadReport", "create_model", "load_weights", "read_weights", "save_safetensors", "save_torch"]
+__all__ = [
+    "LoadReport",
+    "OnnxFile",
+    "create_model",
+    "export_onnx",
+    "load_weights",
+    "read_weights",
+    "save_safetensors",
+    "save_torch",
+]
