@@ -29,22 +29,25 @@ def augment_batch(
     epoch: int = 0,
     alternate: bool = False,
     jitter: float = 0.0,
+    samples: Array | None = None,
 ) -> Array:
     """Fill ``out`` (B, H, W, C) with the images at ``indices``, augmented and normalised, and return it.
 
     ``reference/augment.py`` lists the arguments and errors.
     """
-    images, indices, table = prepare(images, indices, out, mean, std, pad, reflect, cutout, jitter)
+    images, indices, samples, table = prepare(images, indices, out, mean, std, pad, reflect, cutout, jitter, samples)
     key = keyed_random.key_of("augment", seed, epoch)
     flips = 0 if not flip else 2 + epoch % 2 if alternate else 1
     keys = np.concatenate([key, keyed_random.key_of("flip", seed)])
-    _augment_batch(images, indices, out, table, int(pad), bool(reflect), flips, int(cutout), float(jitter), keys)
+    _augment_batch(
+        images, indices, samples, out, table, int(pad), bool(reflect), flips, int(cutout), float(jitter), keys
+    )
     return out
 
 
 @njit()
 def _augment_batch(
-    images, indices, out,  # (N, H, W, C) uint8, (B,) int64 and (B, H, W, C)
+    images, indices, samples, out,  # (N, H, W, C) uint8, (B,) int64, (B,) int64 and (B, H, W, C)
     table,  # (256, C): the normalised value of each byte
     pad, reflect,  # as in augment_batch
     flips,  # which images are flipped: 0: none, 1: a random half, 2, 3: by the second key, in an even epoch and in an odd one
@@ -52,7 +55,7 @@ def _augment_batch(
     keys,  # (2,) uint64: the key of seed and epoch, and that of the seed for alternating flips
 ):  # fmt: skip
     for b in range(len(indices)):
-        sample = np.uint64(indices[b])
+        sample = np.uint64(samples[b])
         key = _scramble(keys[0], sample)
         flip = flips == 1 and _below(key, 2, 2) == 1
         if flips > 1:

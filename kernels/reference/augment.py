@@ -25,6 +25,7 @@ def augment_batch(
     epoch: int = 0,
     alternate: bool = False,
     jitter: float = 0.0,
+    samples: Array | None = None,
 ) -> Array:
     """Fill ``out`` with the images at ``indices``, augmented and normalised, and return it.
 
@@ -38,20 +39,21 @@ def augment_batch(
     cutout  a square with side ``cutout`` around a random pixel is zero (DeVries and Taylor, 2017)
 
     Zero means zero after normalisation: the data set's mean colour, as in He et al. (2015, section 4.2).
-    images: (N, H, W, C) uint8; indices: (B,) integer; out: (B, H, W, C) float32 or float64; mean, std: (C,).
+    images: (N, H, W, C) uint8; indices: (B,) integer; out: (B, H, W, C) float32 or float64; mean, std: (C,). samples: (B,)
+    integer from 0 up, the numbers of the samples, which draws depend on: by default the indices.
     Raises ShapeError, DtypeError, ConfigError (a setting out of range) and DataError (a sample that does not exist).
     """
-    images, indices, table = prepare(images, indices, out, mean, std, pad, reflect, cutout, jitter)
+    images, indices, samples, table = prepare(images, indices, out, mean, std, pad, reflect, cutout, jitter, samples)
     _, H, W, C = images.shape
     epoch_key, flip_key = key_of("augment", seed, epoch), key_of("flip", seed)
-    for b, sample in enumerate(indices):
+    for b, (index, sample) in enumerate(zip(indices, samples)):
         key = scramble(epoch_key, np.array([sample], np.uint64))
 
         def below(draw, count, key=key):
             bits = scramble(key, np.array([draw], np.uint64)) >> np.uint64(32)
             return int(bits[0]) * count >> 32
 
-        image = table[images[sample], np.arange(C)]
+        image = table[images[index], np.arange(C)]
         if jitter:
             scale, shift = (jitter_draw(key, draw, jitter) for draw in (5, 6))
             image = image * out.dtype.type(1 + scale) + out.dtype.type(shift)
@@ -76,8 +78,8 @@ def jitter_draw(key, draw, jitter):
     return jitter * (int(bits[0]) / 2**31 - 1)
 
 
-def prepare(images, indices, out, mean, std, pad, reflect, cutout, jitter):
-    """Check the arguments of augment_batch. Returns images and indices in the form that kernels take, and a table.
+def prepare(images, indices, out, mean, std, pad, reflect, cutout, jitter, samples=None):
+    """Check the arguments of augment_batch. Returns images, indices and samples in the form that kernels take, and a table.
 
     table[v, c] is the normalised value of byte v in channel c: (256, C), in out's dtype.
     """
@@ -93,6 +95,9 @@ def prepare(images, indices, out, mean, std, pad, reflect, cutout, jitter):
         )
     if not out.flags.carray:
         raise ShapeError("augment_batch: out is a C-contiguous, writeable array")
+    samples = indices if samples is None else samples
+    if samples.shape != indices.shape or samples.dtype.kind not in "iu":
+        raise ShapeError(f"augment_batch: samples {samples.shape} of {samples.dtype} are integers, as many as indices")
     N, H, W, C = images.shape
     mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     if mean.shape != (C,) or std.shape != (C,):
@@ -110,4 +115,5 @@ def prepare(images, indices, out, mean, std, pad, reflect, cutout, jitter):
         wrong = indices[(indices < 0) | (indices >= N)][0]
         raise DataError(f"there is no sample {wrong} in a data set of {N} images")
     table = (np.arange(256)[:, None] / 255 - mean) / std
-    return contiguous(images), indices, table.astype(out.dtype)
+    samples = contiguous(samples.astype(np.int64, copy=False))
+    return contiguous(images), indices, samples, table.astype(out.dtype)

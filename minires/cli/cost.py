@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -83,7 +84,7 @@ def _lines(path: Path) -> list[str]:
 def check_memory(trainer: Trainer, available: int | None = None) -> Memory:
     """The memory of a step. Raises ConfigError, with the batch that would fit, if there is not enough."""
     images = trainer.train_loader.batch_size
-    height, width, channels = trainer.train_loader.dataset.images.shape[1:]
+    height, width, channels = trainer.train_loader.dataset.image_shape
     memory = memory_of(trainer.model, (channels, height, width))
     available = available_memory() if available is None else available
     if available is not None and memory.of(images) > available:
@@ -99,7 +100,7 @@ def check_memory(trainer: Trainer, available: int | None = None) -> Memory:
 def refuse_what_does_not_fit(trainer: Trainer) -> None:
     """``check_memory`` of a run whose batches are large; of others it is not worth the time."""
     loader = trainer.train_loader
-    if loader.batch_size * loader.dataset.images[0].size > LARGE:
+    if loader.batch_size * math.prod(loader.dataset.image_shape) > LARGE:
         check_memory(trainer)
 
 
@@ -179,7 +180,7 @@ def _timed(call: Callable[[], object]) -> float:
 def _step_seconds(trainer: Trainer) -> float:
     """The mean over the epochs, of which the first may have smaller images."""
     loader = trainer.train_loader
-    sides = [loader.dataset_at(epoch).images.shape[1] for epoch in range(trainer.epochs)]
+    sides = [loader.dataset_at(epoch).image_size for epoch in range(trainer.epochs)]
     seconds = {side: _time(partial(_steps, trainer, sides.index(side))) for side in set(sides)}
     return statistics.fmean(seconds[side] for side in sides)
 

@@ -8,7 +8,10 @@ from .builtin import shapes
 from .cifar import LAYOUTS, cifar10, cifar100
 from .dataset import Dataset
 from .downloads import download
+from .image_cache import ImageCache
+from .image_folder import ImageFolder
 from .loader import Loader
+from .map_dataset import MapDataset
 from .normalization import NORMALIZATIONS, Normalization, check_normalization
 from .photographs import evaluation_transform, find_images, read_image
 from .verification import verify
@@ -54,7 +57,10 @@ __all__ = [
     "NORMALIZATIONS",
     "Augmentation",
     "Dataset",
+    "ImageCache",
+    "ImageFolder",
     "Loader",
+    "MapDataset",
     "Normalization",
     "check_name",
     "check_normalization",

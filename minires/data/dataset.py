@@ -1,15 +1,22 @@
 """Labelled images in memory."""
 
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .. import kernels
 from ..errors import ConfigError, DataError, DtypeError
 from ..kernels.keyed_random import permutation
 from ..kernels.memory_format import contiguous
+
+Read = tuple[
+    NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]
+]  # images, the rows of a batch in them, their labels
 
 
 @dataclass(eq=False, repr=False)
@@ -62,6 +69,12 @@ class Dataset:
         return f"Dataset {self.name}: {N} images of {H}×{W}×{C}, {self.num_classes} classes"
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of the images."""
+        _, H, W, C = self.images.shape
+        return H, W, C
+
+    @property
     def num_classes(self) -> int:
         """The number of classes."""
         return len(self.classes)
@@ -74,6 +87,19 @@ class Dataset:
     def take(self, indices: NDArray[np.integer]) -> Self:
         """The data set of the images at these indices, with the same colour statistics."""
         return replace(self, images=self.images[indices], labels=self.labels[indices])
+
+    def with_statistics(self, mean: ArrayLike, std: ArrayLike) -> Self:
+        """The same images with another mean and std."""
+        return replace(self, mean=np.asarray(mean, np.float32), std=np.asarray(std, np.float32))
+
+    def checksum(self, crc: int = 0) -> int:
+        """The CRC-32 of the images and labels, to know them again."""
+        return zlib.crc32(self.labels.data, zlib.crc32(self.images.data, crc))
+
+    @contextmanager
+    def reader(self, crops: object = None, workers: int | None = None) -> Iterator[Callable[[NDArray], Read]]:
+        """As ``MapDataset.reader``; all images are there already."""
+        yield lambda indices: (self.images, indices, self.labels)
 
     def resized(self, side: int) -> Self:
         """The same images with side × side pixels, each the mean of the area that it covers, and their colour statistics.
@@ -128,10 +154,26 @@ def colour_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], N
         chunk = images[start : start + 512]  # 512 · 255² fits uint32
         total += chunk.sum(axis=0, dtype=np.uint32)
         squares += np.square(chunk, dtype=np.uint16).sum(axis=0, dtype=np.uint32)
-    count = N * H * W
-    mean, std = np.empty(C, np.float32), np.empty(C, np.float32)
-    for c in range(C):
-        s, q = int(total[..., c].sum()), int(squares[..., c].sum())
+    return _from_sums(N * H * W, total.sum(axis=(0, 1)), squares.sum(axis=(0, 1)))
+
+
+def statistics_of(images: Iterable[NDArray[np.uint8]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """``colour_statistics`` of images (H, W, C) one by one, of which there is at least one."""
+    count, total, squares = 0, np.zeros(1, np.int64), np.zeros(1, np.int64)
+    for image in images:
+        pixels = image.reshape(-1, image.shape[2])
+        count += len(pixels)
+        total = total + pixels.sum(axis=0, dtype=np.int64)
+        squares = squares + np.square(pixels, dtype=np.uint16).sum(axis=0, dtype=np.int64)
+    return _from_sums(count, total, squares)
+
+
+def _from_sums(
+    count: int, total: NDArray[np.int64], squares: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(mean, std) from the number of pixels, and of each channel the sum of bytes and that of their squares."""
+    mean, std = np.empty(len(total), np.float32), np.empty(len(total), np.float32)
+    for c, (s, q) in enumerate(zip(total.tolist(), squares.tolist())):
         mean[c] = s / (255 * count)
         std[c] = (count * q - s * s) ** 0.5 / (255 * count) or 1.0
     return mean, std

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from ..kernels.keyed_random import permutation
 from .augmentation import NO_AUGMENTATION, Augmentation
 from .dataset import Dataset
+from .map_dataset import Crops, MapDataset, Samples
 
 Batch = tuple[NDArray[np.float32], NDArray[np.int64]]  # images (N, C, H, W), labels (N,)
 _END = object()
@@ -27,9 +28,13 @@ class Loader:
 
     shuffle    a new order in every epoch, else that of the data set
     augment    an Augmentation, or None for normalisation only
+    dataset    a Dataset, a MapDataset, or any object that the latter takes: an ImageFolder, or another one with ``__len__`` and
+               ``__getitem__``, whose samples are (image, label). Images are read and resized by threads as batches are prepared
+    image_size of an object that is no data set of minires: the side of the square images it is read as (``MapDataset``)
     sizes      {epoch: side}: from that epoch on images have side × side pixels (``Dataset.resized``)
     drop_last  leave out a last batch that is smaller than the others
-    prefetch   the number of batches that a thread prepares in advance, in about a millisecond each; 0: no thread
+    prefetch   the number of batches that a thread prepares in advance; 0: no thread
+    workers    the number of threads that read images; by default as many as kernels have. Batches do not depend on it
 
     An exception in the thread is raised in the loop, in place of the batch. Leaving a loop early stops the thread.
     Raises ConfigError for settings out of range, such as a crop padding or a cutout larger than the images.
@@ -37,7 +42,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Dataset | MapDataset | Samples,
         batch_size: int,
         shuffle: bool = True,
         augment: Augmentation | None = None,
@@ -45,19 +50,33 @@ class Loader:
         drop_last: bool = False,
         prefetch: int = 2,
         sizes: Mapping[int, int] | None = None,
+        image_size: int | None = None,
+        workers: int | None = None,
     ) -> None:
         if batch_size < 1 or prefetch < 0:
             raise ConfigError(
                 f"Loader: batch_size is at least 1 and prefetch at least 0, not {batch_size} and {prefetch}"
             )
-        height, width = np.min([dataset.images.shape[1:3], *((side, side) for side in (sizes or {}).values())], axis=0)
+        if workers is not None and workers < 1:
+            raise ConfigError(f"Loader: workers is at least 1, not {workers}")
+        if not isinstance(dataset, Dataset | MapDataset):
+            dataset = MapDataset(dataset, image_size)
+        elif image_size is not None:
+            dataset = dataset.resized(image_size)
+        if isinstance(dataset, Dataset) and augment is not None and augment.scale is not None:
+            raise ConfigError(
+                f"random resized crops (scale {augment.scale}) are of images that are read from files, and those of "
+                f"{dataset.name} are in memory: use crops of their own size (pad)"
+            )
+        height, width = np.min([dataset.image_shape[:2], *((side, side) for side in (sizes or {}).values())], axis=0)
         for name, pixels in (("crop padding", augment.pad), ("cutout", augment.cutout)) if augment else ():
             if pixels > min(height, width):
                 raise ConfigError(
                     f"a {name} of {pixels} pixels is larger than the images, which have {height}×{width}: "
                     f"choose at most {min(height, width)}"
                 )
-        self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
+        self.dataset: Dataset | MapDataset = dataset
+        self.batch_size, self.shuffle, self.workers = batch_size, shuffle, workers
         self.sizes = dict(sizes or {})
         self._resized = {side: dataset.resized(side) for side in set(self.sizes.values())}
         self.augment, self.seed, self.drop_last, self.prefetch = augment, seed, drop_last, prefetch
@@ -83,7 +102,6 @@ class Loader:
 
     def _batches(self, epoch: int, augment_batch: Callable[..., Any]) -> Iterator[Batch]:
         dataset = self.dataset_at(epoch)
-        images, labels = dataset.images, dataset.labels
         augment = self.augment or NO_AUGMENTATION
         settings = (
             augment.pad,
@@ -95,14 +113,17 @@ class Loader:
             augment.alternate,
             augment.jitter,
         )
+        crops = None if augment.scale is None else Crops(augment.scale, self.seed, epoch)
         order = self.order(epoch)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            indices = order[start : start + self.batch_size]
-            batch = kernels.empty((len(indices), *images.shape[1:]), "float32")
-            augment_batch(images, indices, batch, dataset.mean, dataset.std, *settings)
-            yield kernels.nchw(batch), labels[indices]
+        with dataset.reader(crops, self.workers) as read:
+            for start in range(0, len(self) * self.batch_size, self.batch_size):
+                samples = order[start : start + self.batch_size]
+                images, rows, labels = read(samples)
+                batch = kernels.empty((len(samples), *images.shape[1:]), "float32")
+                augment_batch(images, rows, batch, dataset.mean, dataset.std, *settings, samples)
+                yield kernels.nchw(batch), labels[rows]
 
-    def dataset_at(self, epoch: int) -> Dataset:
+    def dataset_at(self, epoch: int) -> Dataset | MapDataset:
         """The data set in an epoch: at the size of that time."""
         begun = [start for start in self.sizes if start <= epoch]
         return self._resized[self.sizes[max(begun)]] if begun else self.dataset
@@ -133,6 +154,9 @@ def _ahead(iterator: Iterator[Batch], count: int) -> Iterator[Batch]:
                 del item  # else it would stay alive until the next one is ready
         except BaseException as error:
             ready.put((_END, error))
+        finally:
+            if isinstance(iterator, Generator):
+                iterator.close()  # which ends its threads
 
     def items() -> Iterator[Batch]:
         thread = threading.Thread(target=prepare, name="minires-loader", daemon=True)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self, TypeVar
-
-import numpy as np
 
 from ..errors import ConfigError, brief, nearest
 from .dataset import Dataset
+from .map_dataset import MapDataset
 
-D = TypeVar("D", bound=Dataset)
+D = TypeVar("D", Dataset, MapDataset)
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,12 @@ class Normalization:
 
     def applied(self, dataset: D) -> D:
         """The data set with this normalisation. Raises ConfigError for images with another number of channels."""
-        channels = len(dataset.mean)
+        channels = dataset.image_shape[2]
         if channels != len(self.mean):
             raise ConfigError(
                 f"the normalisation is of {len(self.mean)} channels, and the images of {dataset.name} have {channels}"
             )
-        return replace(dataset, mean=np.array(self.mean, np.float32), std=np.array(self.std, np.float32))
+        return dataset.with_statistics(self.mean, self.std)
 
 
 # As published with the weights that were trained with them, in torchvision's and other public codes

@@ -12,7 +12,6 @@ anomaly.safetensors  after a NaN or Inf: the batch that caused it (``replay.py``
 
 import time
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -22,7 +21,7 @@ from typing import Any, Self
 
 from .. import __version__, kernels
 from ..anomaly import all_finite
-from ..data import Dataset
+from ..data import Dataset, MapDataset
 from ..errors import AnomalyError, ConfigError, DataError, RunError, plural
 from ..files import atomic_write, remove_temporary_files
 from ..lock import FolderLock
@@ -274,7 +273,7 @@ class Recorder(Callback):
         return summary if self.best_val_acc is None else {**summary, "best_val_acc": self.best_val_acc}
 
 
-def described(dataset: Dataset) -> dict[str, Any]:
+def described(dataset: Dataset | MapDataset) -> dict[str, Any]:
     """What a network must know of its data to be used without them."""
     return {
         "num_classes": dataset.num_classes,
@@ -300,7 +299,7 @@ def target_kind() -> str:
 def data_checksums(trainer: Trainer) -> list[int]:
     """[CRC-32 of the training set, of the test set], to check that a resumed run has the same images."""
     sets = (trainer.train_loader.dataset, trainer.test_loader.dataset)
-    return [zlib.crc32(dataset.labels.data, zlib.crc32(dataset.images.data)) for dataset in sets]
+    return [dataset.checksum() for dataset in sets]
 
 
 def load_run(path: Path | str) -> tuple[Recipe, Module, Checkpoint]:

@@ -69,6 +69,13 @@ class TestMeaning:
             crops = {run(kernel, images, [0], pad=3, reflect=reflect, epoch=epoch).tobytes() for epoch in range(400)}
             assert crops == windows
 
+    def test_draws_are_of_the_samples_wherever_their_images_are(self, kernel):
+        images, how = some_images(), {"pad": 2, "flip": True, "cutout": 3, "jitter": 0.2, "epoch": 1}
+        for alternate in (False, True):
+            expected = run(kernel, images, [4, 1], alternate=alternate, **how)
+            moved = run(kernel, images[[1, 4]], [1, 0], samples=np.array([4, 1]), alternate=alternate, **how)
+            np.testing.assert_array_equal(moved, expected)
+
     def test_a_flip_swaps_left_and_right_about_half_of_the_time(self, kernel):
         images = some_images(1)
         plain = run(kernel, images, [0])[0]
