@@ -6,6 +6,7 @@ from ..errors import ConfigError, nearest
 from .augmentation import Augmentation
 from .builtin import shapes
 from .cifar import LAYOUTS, cifar10, cifar100
+from .class_names import class_names, imagenet_classes, read_class_names
 from .dataset import Dataset
 from .downloads import download
 from .image_cache import ImageCache
@@ -66,11 +67,14 @@ __all__ = [
     "check_normalization",
     "cifar10",
     "cifar100",
+    "class_names",
     "download",
     "evaluation_transform",
     "find_images",
+    "imagenet_classes",
     "load",
     "names",
+    "read_class_names",
     "read_image",
     "shapes",
     "verify",

@@ -195,7 +195,9 @@ def _tiff(content: bytes) -> ImageFile:
         if _scalar(content, entries, tile) > max(2 * side, 4096):
             raise Malformed(f"is a TIFF of {size[0]:,}×{size[1]:,} pixels whose tiles are much larger")
     if _scalar(content, entries, SAMPLES) > 6:  # Pillow would log an error
-        raise Malformed(f"is a TIFF of {_scalar(content, entries, SAMPLES)} values a pixel, and more than 6 are not read")
+        raise Malformed(
+            f"is a TIFF of {_scalar(content, entries, SAMPLES)} values a pixel, and more than 6 are not read"
+        )
     changed = bytearray(content)
     new = struct.pack(order + "H", len(kept) // 12) + kept + bytes(4)
     changed[at : at + len(new)] = new
