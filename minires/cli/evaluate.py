@@ -4,94 +4,148 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import AnomalyError
+from ..errors import AnomalyError, ConfigError
 from ..files import expand_user
 from .errors import Debug
+from .options import model_options, option, path_option
 from .paths import DOWNLOADS
+from .source import Mean, Model, ModelOption, Normalize, NumClasses, Std, Weights, check_source, load_network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.table import Table
 
-    from ..nn import Module
+    from ..training import Recipe
+    from ..training.source import Network
 
+HOW = "How to test it"
 MANY = 20  # of data sets with more classes the ten hardest are shown
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The folder of a run, or one of its checkpoints.", show_default=False)],
+    run: Annotated[
+        Path | None, typer.Argument(help="The folder of a run, or one of its checkpoints.", show_default=False)
+    ] = None,
+    model: Model = None,
+    weights: Weights = None,
+    num_classes: NumClasses = None,
+    model_option: ModelOption = None,
+    normalize: Normalize = None,
+    mean: Mean = None,
+    std: Std = None,
+    dataset: Annotated[
+        str | None, option(HOW, "With --weights: the data set whose test images are taken, such as cifar10.")
+    ] = None,
     data_dir: Annotated[
         Path | None,
-        typer.Option(
-            help=f"Where CIFAR's files are now; by default where they were, or where downloads go: {DOWNLOADS}.",
-            show_default=False,
-        ),
+        path_option(HOW, f"Where the files are now; by default where they were, or where downloads go: {DOWNLOADS}."),
     ] = None,
     tta: Annotated[
         str,
-        typer.Option(
-            help="Test-time augmentation, beside the plain accuracy: flip, the image and its mirror image, or views6, moved "
+        option(
+            HOW,
+            "Test-time augmentation, beside the plain accuracy: flip, the image and its mirror image, or views6, moved "
             "by a pixel too.",
-            show_default=False,
         ),
     ] = "none",
     threads: Annotated[
-        int | None,
-        typer.Option(
-            help="By default the number of physical cores, or what a container's CPU quota allows.", show_default=False
-        ),
+        int | None, option(HOW, "By default the number of physical cores, or what a container's CPU quota allows.")
     ] = None,
+    json: Annotated[
+        bool,
+        option(
+            HOW,
+            "Print a line of JSON: test_acc (from 0 to 1), test_loss, images, and with --tta its accuracy.",
+            "--json",
+        ),
+    ] = False,
     debug: Debug = False,
 ) -> None:
-    """Test accuracy of a trained network, class by class, with the settings of fusion and Winograd that it was trained with."""
+    """Test accuracy of a trained network, class by class."""
     from .. import kernels, training
     from . import display
 
     if threads is not None:
         kernels.set_num_threads(threads)
-    console = display.console()
-    recipe, model, checkpoint = training.load_run(run)
-    recipe = recipe.with_settings(tta=tta)  # checks it
-    _check_finite(run, model)
+    check_source(run, model, weights)
+    _check_dataset(run, weights, dataset)
+    network = load_network(run, model, weights, num_classes, model_option, normalize, mean, std)
+    recipe = _recipe(network, dataset, model_options(model_option or ())).with_settings(tta=tta)  # checks it
+    console = display.console(stderr=json)
+    _check_finite(network)
     if data_dir is not None:
         recipe = recipe.with_settings(data_dir=str(expand_user(data_dir).absolute()))
     _, test, _ = training.load_data(recipe)
-    params = sum(p.size for p in model.parameters())
-    progress = checkpoint.info.get("progress")
-    steps = f" and {progress['batches']} steps" if progress else ""
-    after = f"after epoch {checkpoint.info['epoch']}{steps}"
-    console.print(f"{recipe.model}, {params:,} parameters, {after}, on {recipe.dataset}")
+    if network.recipe is None and test.num_classes != network.num_classes:
+        raise ConfigError(
+            f"the weights in {network.source} are of {network.num_classes} classes, and {recipe.dataset} has "
+            f"{test.num_classes}: they are of another data set, or its classes are to be learnt first (minires train --weights)"
+        )
+    params = sum(p.size for p in network.model.parameters())
+    console.print(f"{network.name}, {params:,} parameters, {network.trained}, on {recipe.dataset}")
     loader = training.evaluation_loader(test, recipe)
-    predicted = recipe.model_options.get("num_classes", checkpoint.info["num_classes"])
-    result = training.Confusion(max(test.num_classes, predicted))
+    result = training.Confusion(max(test.num_classes, network.num_classes))
     with recipe.switches(), display.bar(console, "testing", len(loader)) as advance:
-        views = training.evaluate(model, loader, on_batch=lambda mean: advance(), tta=tta, plain=result)
+        views = training.evaluate(network.model, loader, on_batch=lambda mean: advance(), tta=tta, plain=result)
     if not math.isfinite(result.loss):
         raise AnomalyError(
-            f"the weights of {run} are finite, and its loss on the {len(test):,} test images is {result.loss}: values in "
-            "between overflow. Take an earlier checkpoint, or train again with a lower --lr"
+            f"the weights of {network.source} are finite, and its loss on the {len(test):,} test images is {result.loss}: "
+            "values in between overflow. Take an earlier checkpoint, or train again with a lower --lr"
         )
     console.print(display.accuracy_line(result.accuracy), f"  loss {result.loss:.4f}, {len(test):,} images")
     if tta != "none":
         console.print(display.tta_line(tta, views.accuracy), f" loss {views.loss:.4f}")
     console.print()
     console.print(_table(result.counts, test.classes))
+    if json:
+        measured = {"test_acc": result.accuracy, "test_loss": result.loss, "images": len(test)}
+        if tta != "none":
+            measured |= {f"test_{tta}_acc": views.accuracy, f"test_{tta}_loss": views.loss}
+        print(dumps(measured))
 
 
-def _check_finite(run: Path, model: Module) -> None:
+def _check_dataset(run: Path | None, weights: Path | None, dataset: str | None) -> None:
+    """Raise ConfigError for a data set with a run, and for none with weights from elsewhere."""
+    if run is not None and dataset is not None:
+        raise ConfigError("a run is evaluated on its own data set: leave --dataset out, which goes with --weights")
+    if weights is not None and dataset is None:
+        raise ConfigError(
+            "which test images? A file of weights does not say: name their data set, such as --dataset cifar10"
+        )
+
+
+def _recipe(network: Network, dataset: str | None, options: dict[str, Any]) -> Recipe:
+    """The recipe of the network's run, or for weights from elsewhere one with their normalisation."""
+    from ..training import Recipe
+
+    if network.recipe is not None:
+        return network.recipe
+    assert dataset is not None
+    normalization = network.normalization
+    return Recipe.for_dataset(
+        dataset,
+        model=network.name,
+        model_options=options,
+        mean=() if normalization is None else normalization.mean,
+        std=() if normalization is None else normalization.std,
+    )
+
+
+def _check_finite(network: Network) -> None:
     """Raise AnomalyError for a parameter or a running statistic that is not finite."""
     from ..anomaly import all_finite, describe
 
-    for name, array in model.state_dict().items():
+    for name, array in network.model.state_dict().items():
         if not all_finite(array):
             raise AnomalyError(
-                f"the weights of {run} are not finite: {name} {describe(array)}. The accuracy of such a network means nothing: "
-                "take an earlier checkpoint, or train again with a lower --lr"
+                f"the weights of {network.source} are not finite: {name} {describe(array)}. The accuracy of such "
+                "a network means nothing: take an earlier checkpoint, or train again with a lower --lr"
             )
 
 

@@ -64,6 +64,9 @@ Weights or a loss that are NaN or infinite are an error (exit code 2), as the ac
 `minires eval runs/resnet20-cifar10-1 --tta flip` averages the predictions of each image and its mirror image too
 
 `minires eval runs/resnet20-cifar10-1 --data-dir ~/data` finds files that have moved
+
+`minires eval --model resnet20 --weights resnet20.th --normalize imagenet --dataset cifar10 --json` evaluates weights that
+PyTorch has trained, and prints JSON
 """
 
 REPLAY = """\

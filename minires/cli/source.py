@@ -1,13 +1,101 @@
-"""The options by which a command is told how images are normalised."""
+"""The options by which a command is told its network: a run, or a model by name with a file of weights."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from ..errors import ConfigError
+from .options import model_options, option, path_option
 
 if TYPE_CHECKING:
     from ..data import Normalization
+    from ..training.source import Network
+
+NETWORK = "The network"
+
+Run = Annotated[Path | None, path_option(NETWORK, "The folder of a run, or one of its checkpoints.", metavar="RUN")]
+Model = Annotated[str | None, option(NETWORK, "The network that --weights are of, by name, such as resnet20.")]
+Weights = Annotated[
+    Path | None,
+    path_option(
+        NETWORK,
+        "Weights trained elsewhere: safetensors, or a .pth, .pt or .th file of PyTorch's, with the names of torchvision, timm "
+        "or the well-known CIFAR codes. Nothing in it is run.",
+        metavar="FILE",
+    ),
+]
+NumClasses = Annotated[
+    int | None, option(NETWORK, "With --weights: the number of classes, if not the file's: with a new last layer.")
+]
+ModelOption = Annotated[
+    list[str] | None, option(NETWORK, "A setting of the model's constructor, such as option=B.", metavar="NAME=VALUE")
+]
+Normalize = Annotated[
+    str | None,
+    option(
+        NETWORK,
+        "The normalisation of images that weights were trained with: imagenet, cifar10 or cifar100.",
+        metavar="NAME",
+    ),
+]
+Mean = Annotated[
+    str | None, option(NETWORK, "In place of its name: the means, such as 0.485,0.456,0.406.", metavar="NUMBERS")
+]
+Std = Annotated[
+    str | None, option(NETWORK, "And the standard deviations, such as 0.229,0.224,0.225.", metavar="NUMBERS")
+]
+
+
+def load_network(
+    run: Path | None,
+    model: str | None,
+    weights: Path | None,
+    num_classes: int | None = None,
+    model_option: Sequence[str] | None = None,
+    normalize: str | None = None,
+    mean: str | None = None,
+    std: str | None = None,
+) -> Network:
+    """The network that the options name, in evaluation mode.
+
+    Raises ConfigError for options that are missing or do not go together, and what loading raises.
+    """
+    from ..training.source import network_of_run, network_of_weights
+
+    check_source(run, model, weights)
+    normalization = normalization_of(normalize, mean, std)
+    if run is not None:
+        others = {"num-classes": num_classes, "model-option": model_option, "normalize": normalization}
+        for name, value in others.items():
+            if value:
+                raise ConfigError(f"a run has its own settings: leave --{name} out, which goes with --weights")
+        return network_of_run(run)
+    assert model is not None
+    assert weights is not None
+    options = model_options(model_option or ())
+    return network_of_weights(model, weights, num_classes, options, normalization)
+
+
+def check_source(run: Path | None, model: str | None, weights: Path | None) -> None:
+    """Raise ConfigError unless there is a run, or a model with weights."""
+    if run is not None:
+        for name, value in (("model", model), ("weights", weights)):
+            if value is not None:
+                raise ConfigError(
+                    f"a run names its network itself: give either the run or --model with --weights, not --{name}"
+                )
+    elif model is None and weights is None:
+        raise ConfigError("which network? Give a run, or --model NAME and --weights FILE")
+    elif weights is None:
+        raise ConfigError(
+            f"--model {model} has no trained weights of its own: give a file of them with --weights, or a run"
+        )
+    elif model is None:
+        raise ConfigError(
+            f"a file of weights does not say what network it is of: name it with --model, beside {weights}"
+        )
 
 
 def normalization_of(normalize: str | None, mean: str | None, std: str | None) -> Normalization | None:

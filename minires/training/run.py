@@ -321,7 +321,7 @@ def load_run(path: Path | str) -> tuple[Recipe, Module, Checkpoint]:
     if not checkpoint.info:
         raise DataError(
             f"{path} is not a minires checkpoint: it holds weights ({', '.join(list(checkpoint.model)[:3])} …) and does not "
-            "say of which model; Checkpoint.load and load_state_dict take them in Python"
+            "say of which model: give its name with --model, and the file with --weights"
         )
     recipe, model = restore_model(checkpoint, path)
     model.eval()
