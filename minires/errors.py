@@ -93,7 +93,14 @@ class ImageError(DataError):
 
 
 class WeightsError(DataError):
-    """A file of weights that is missing, damaged, of another format, or does not fit the network."""
+    """A file of weights that is missing, damaged, of another format, or does not fit the network.
+
+    report: the ``interop.LoadReport`` that says what does not fit, or None.
+    """
+
+    def __init__(self, message: str, report: Any = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class ExportError(MiniresError, ValueError):

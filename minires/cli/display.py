@@ -331,7 +331,7 @@ def print_header(out: Console, trainer: Trainer, recipe: Recipe, folder: RunFold
         pairs(
             [
                 ("model", Text.assemble((recipe.model, NAME), f", {parameters(trainer.model)}")),
-                *([("weights", str(recipe.weights))] if recipe.weights is not None else []),
+                *([("weights", _weights(trainer, recipe))] if recipe.weights is not None else []),
                 *([("frozen", ", ".join(recipe.freeze))] if recipe.freeze else []),
                 ("data", Text.assemble((recipe.dataset, NAME), f": {images} images, {train.num_classes} classes")),
                 (
@@ -352,6 +352,12 @@ def parameters(model: Module) -> str:
     """The number of a network's parameters in words: 75,290 parameters, of which 56,074 are trained."""
     trained, all_ = (sum(p.size for p in model.parameters() if p.requires_grad or every) for every in (False, True))
     return f"{all_:,} parameters" + (f", of which {trained:,} are trained" if trained < all_ else "")
+
+
+def _weights(trainer: Trainer, recipe: Recipe) -> str:
+    """What the run began with."""
+    kept = trainer.loaded.kept if trainer.loaded is not None else []
+    return f"{recipe.weights}" + (f", but for a new {' and '.join(kept)}" if kept else "")
 
 
 def _length(trainer: Trainer) -> str:

@@ -60,8 +60,10 @@ def new_run(
     """(trainer, recipe, folder) of a new run; the folder is locked during the block."""
     from .. import kernels
     from ..training import Recorder, RunFolder, build_trainer
+    from ..training.weights import pinned
     from . import display
 
+    recipe = pinned(recipe)
     with display.spinner(console, f"loading {recipe.dataset} …", quiet):
         trainer = build_trainer(recipe)
         kernels.load()  # before the folder is created, since this may fail
@@ -105,16 +107,17 @@ def train_in(path: Path, wanted: Recipe, console: PlainConsole, quiet: bool) -> 
     Raises ConfigError when the folder holds a run with other settings, but for those that do not change its bits.
     """
     from ..training import Recipe, RunFolder
-    from ..training.resume import MAY_DIFFER, describe, differences
+    from ..training.resume import describe, important_differences
+    from ..training.weights import pinned
 
-    folder = RunFolder(path)
+    folder, wanted = RunFolder(path), pinned(wanted)
     if not folder.config.exists():
         return fit(new_run(wanted, path, console, quiet), console, quiet)
     if not folder.summary.exists():
         given = {name: value for name, value in asdict(wanted).items() if value is not None}
         return fit(resumed_run(path, given, console, quiet), console, quiet)
     found = Recipe.read(folder.config)
-    others = [name for name in differences(found, wanted) if name not in MAY_DIFFER]
+    others = important_differences(found, wanted)
     if others:
         raise ConfigError(
             f"{path} was trained with other settings ({describe(others, found, wanted)}): choose another folder with --out"

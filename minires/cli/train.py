@@ -59,6 +59,21 @@ def train(
     std: Annotated[
         str | None, option(WHAT, "And the standard deviations, such as 0.229,0.224,0.225.", metavar="NUMBERS")
     ] = None,
+    weights: Annotated[
+        Path | None,
+        path_option(
+            FINE_TUNING,
+            "Begin from the weights of a file (.safetensors, .pth) or of another run, whose model and normalisation are taken "
+            "over unless others are given.",
+            metavar="FILE|RUN",
+        ),
+    ] = None,
+    num_classes: Annotated[
+        int | None,
+        option(
+            FINE_TUNING, "Replace the classifier of weights that are for another number of classes, by one for so many."
+        ),
+    ] = None,
     freeze: Annotated[
         str | None,
         option(
@@ -210,7 +225,19 @@ def _resumed(params: dict[str, Any], console: PlainConsole) -> Start:
 
 
 def recipe_of(name: str | None, given: dict[str, Any]) -> Recipe:
-    """The recipe of --recipe, or that of the dataset if there is none, with the settings that were given."""
+    """The recipe of --recipe, or that of the dataset if there is none, with the settings that were given.
+
+    Weights that were given bring more settings along.
+    """
+    recipe = _recipe_of(name, given)
+    if given.get("weights") is None:
+        return recipe
+    from ..training.weights import inherited
+
+    return _recipe_of(name, inherited(recipe, given) | given)
+
+
+def _recipe_of(name: str | None, given: dict[str, Any]) -> Recipe:
     from ..training import Recipe, named_recipes
 
     if name is None:
@@ -240,6 +267,8 @@ def _given(params: dict[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in given.items() if name not in ("mean", "std")}  # texts as yet
     if params["data_dir"] is not None:
         given["data_dir"] = str(params["data_dir"].absolute())  # for `minires eval` from elsewhere
+    if params["weights"] is not None:
+        given["weights"] = str(params["weights"].absolute())
     if params["augment"] is not None:
         given = {"crop": 0, "flip": False, "cutout": 0, **given}
     if params["milestones"] is not None:

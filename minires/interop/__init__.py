@@ -1,7 +1,7 @@
 """Weights and networks from and for other frameworks: safetensors, PyTorch, ONNX."""
 
 from .files import read_weights
-from .load import create_model, load_weights
+from .load import create_model, load_weights, shortcut_option
 from .onnx_export import OnnxFile, export_onnx
 from .report import LoadReport
 from .saving import save_safetensors, save_torch
@@ -15,4 +15,5 @@ __all__ = [
     "read_weights",
     "save_safetensors",
     "save_torch",
+    "shortcut_option",
 ]

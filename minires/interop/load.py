@@ -63,6 +63,21 @@ def create_model(
     return model.eval(), report
 
 
+def shortcut_option(name: str, path: Path | str, model_options: dict[str, Any] | None = None) -> str | None:
+    """The option of the shortcuts, "A" or "B", with which the network called ``name`` is what the weights in a file are for.
+
+    None where that is its default, or it has no such choice. Errors as of ``create_model``.
+    """
+    options = dict(model_options or {})
+    default = _default_option(name)
+    if default is None:
+        return None
+    model = models.create(name, **options | {"option": "B"})
+    match = _Match.of(model, name, read(path), str(path))
+    option = _inferred(name, model, match, options, default).get("option", "B")
+    return None if option == default else option
+
+
 class _Match(NamedTuple):
     """report: what fits what. arrays: {name in the model: array in its shape}. head: the path of the last linear layer.
     strangers: the unexpected names, translated."""
@@ -91,7 +106,9 @@ class _Match(NamedTuple):
                 report.matched.append((theirs, ours))
         report.unexpected.sort(key=lambda theirs: theirs.endswith(BATCHES))  # which say the least
         there = set(names.values())
-        report.missing.extend(name for name in own if name not in there and not name.endswith(BATCHES))
+        for name in own:
+            if name not in there and not name.endswith(BATCHES):
+                (report.kept if name.startswith(LEFTOVERS) else report.missing).append(name)
         return cls(report, arrays, head, {theirs: names[theirs] for theirs in report.unexpected})
 
 
@@ -154,7 +171,7 @@ def _load(model: nn.Module, match: _Match, replace_head: bool) -> LoadReport:
     if replace_head:
         _keep_head(match)
     if not report.ok:
-        raise WeightsError(f"{report.misfit()}{_way_out(match)}")
+        raise WeightsError(f"{report.misfit()}{_way_out(match)}", report)
     own = model.state_dict()
     for theirs, ours in report.matched:
         _check(theirs, match.arrays[ours], own[ours].dtype, report.path)
@@ -166,6 +183,7 @@ def _keep_head(match: _Match) -> None:
     """Take the last layer out of what does not fit."""
     report = match.report
     names = [f"{match.head}.weight", f"{match.head}.bias"]
+    names += [m.in_model for m in report.misshapen if m.in_model.startswith(LEFTOVERS)]
     misfit = set(report.missing) | {m.in_model for m in report.misshapen}
     if not misfit & set(names):
         return

@@ -19,14 +19,16 @@ from .freezing import freeze
 from .optimization import build_optimizer, build_schedule
 from .recipe import Recipe
 from .trainer import Callback, Trainer
+from .weights import begin_with_weights
 
 DATA_SEED = 0  # the built-in images do not depend on a run's seed, so that runs can be compared
 
 
-def build_trainer(recipe: Recipe, callbacks: Sequence[Callback] = ()) -> Trainer:
+def build_trainer(recipe: Recipe, callbacks: Sequence[Callback] = (), weights: bool = True) -> Trainer:
     """The Trainer of a recipe, with data, model, optimizer and schedule. Sets the random seed and the number of threads.
 
-    Raises ConfigError for settings that do not go together, DataError for data that cannot be read.
+    weights: whether to load those of the recipe, which a run that goes on from a checkpoint does not need. Raises ConfigError
+    for settings that do not go together, DataError for data and weights that cannot be read.
     """
     if recipe.threads is not None:
         kernels.set_num_threads(recipe.threads)
@@ -35,8 +37,7 @@ def build_trainer(recipe: Recipe, callbacks: Sequence[Callback] = ()) -> Trainer
     model = build_model(recipe, train.num_classes)
     if hasattr(model, "whiten"):
         model.whiten(first_images(train))
-    if recipe.weights is not None:
-        raise ConfigError("this version of minires does not begin from weights yet: leave weights out")
+    loaded = begin_with_weights(recipe, model, train) if weights else None
     freeze(model, recipe.freeze)
     augmentation = data.Augmentation(
         recipe.crop, recipe.reflect, recipe.flip, recipe.cutout, recipe.alternate, recipe.jitter
@@ -66,6 +67,7 @@ def build_trainer(recipe: Recipe, callbacks: Sequence[Callback] = ()) -> Trainer
         average=None if average is None else average(model),
         tta=recipe.tta,
         eval_every=recipe.eval_every,
+        loaded=loaded,
     )
 
 

@@ -18,6 +18,8 @@ MOST_RUNS = 100
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")  # Okabe & Ito 2008
 LINES = ("-", "--", ":", "-.")
 
+NOT_COMPARED = ("data_dir", "threads", "epochs", "weights_sha256")
+
 Rows = Sequence[dict[str, Any]]
 
 
@@ -65,8 +67,17 @@ def table(runs: Mapping[str, RunFolder]) -> tuple[list[str], list[list[str]]]:
         settings, minutes = _settings(recipes[name]), sum(column(histories[name], "seconds")) / 60
         accuracies = ["–" if math.isnan(last[s][name]) else f"{last[s][name]:.2%}" for s in splits]
         epochs = str(len(histories[name]))
-        rows.append([name, *(str(settings[key]) for key in varied), epochs, *accuracies, f"{minutes:.1f}"])
+        rows.append([name, *(_shown(settings[key]) for key in varied), epochs, *accuracies, f"{minutes:.1f}"])
     return ["run", *varied, "epochs", *(f"{s} acc" for s in splits), "minutes"], rows
+
+
+def _shown(value: Any) -> str:
+    """A setting as text, lists without brackets and numbers with few digits."""
+    if isinstance(value, tuple | list):
+        return ", ".join(map(_shown, value)) or "–"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "–" if value is None else str(value)
 
 
 def _last(rows: Rows, key: str) -> float:
@@ -75,7 +86,7 @@ def _last(rows: Rows, key: str) -> float:
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    return {key: value for key, value in vars(recipe).items() if key not in ("data_dir", "threads", "epochs")}
+    return {key: value for key, value in vars(recipe).items() if key not in NOT_COMPARED}
 
 
 def draw(runs: Mapping[str, RunFolder]) -> "Figure":

@@ -1,8 +1,8 @@
 """Resume a run that was stopped or killed. It ends with the same bits as a run that was never interrupted.
 
 The settings are those of ``config.toml``. They may differ from the checkpoint's only in ``threads``, which does not affect
-the result, ``data_dir``, since files may have been moved, and ``epochs``, which may have been increased. If the kernels'
-target differs, the bits will differ from there on; ``note`` says so.
+the result, ``data_dir`` and ``weights``, since files may have been moved (their sums may not differ), and ``epochs``, which
+may have been increased. If the kernels' target differs, the bits will differ from there on; ``note`` says so.
 """
 
 from dataclasses import asdict
@@ -17,8 +17,9 @@ from .metrics import repair_metrics
 from .recipe import Recipe
 from .run import Recorder, RunFolder, data_checksums, target_kind
 from .trainer import Trainer
+from .weights import pinned
 
-MAY_DIFFER = ("threads", "data_dir")
+MAY_DIFFER = ("threads", "data_dir", "weights")
 REQUIRED = ("epoch", "step", "progress", "schedule", "random", "data", "recipe", "minires_version", "best_val_acc")
 
 
@@ -50,7 +51,7 @@ class Resumed:
     def _check_config(self, written: Recipe, checkpoint: Checkpoint) -> None:
         """Compare config.toml with the recipe in the checkpoint. Raises RunError when they differ."""
         saved = Recipe.from_settings(checkpoint.info["recipe"], self.folder.last)
-        changed = [name for name in differences(saved, written) if name not in (*MAY_DIFFER, "epochs")]
+        changed = [name for name in important_differences(saved, written) if name != "epochs"]
         if written.steps is None and written.epochs < max(saved.epochs, checkpoint.info["epoch"]):
             changed.append("epochs")
         if changed:
@@ -62,8 +63,11 @@ class Resumed:
     def _with(self, recipe: Recipe, settings: dict[str, Any]) -> Recipe:
         """The recipe with the user's settings. Raises RunError for those that may not differ."""
         settings = {"warmup": recipe.warmup, **settings}  # so that a different schedule does not change it
-        wanted = recipe.with_settings(**settings)
-        refused = [name for name in differences(recipe, wanted) if name not in MAY_DIFFER]
+        if settings.get("weights", recipe.weights) == recipe.weights:  # whose file may be gone
+            wanted = recipe.with_settings(**{"weights_sha256": recipe.weights_sha256, **settings})
+        else:
+            wanted = pinned(recipe.with_settings(**settings))
+        refused = important_differences(recipe, wanted)
         if refused == ["epochs"] and wanted.epochs > recipe.epochs:
             had = plural(recipe.epochs, "epoch")
             raise RunError(
@@ -112,7 +116,7 @@ class Resumed:
         Raises ConfigError or DataError as ``build_trainer`` does; RunError when the images have changed, or when the
         checkpoint does not fit the model.
         """
-        trainer = build_trainer(self.recipe)
+        trainer = build_trainer(self.recipe, weights=self.checkpoint is None)
         recorder = Recorder(self.folder, self.recipe)
         if self.checkpoint is not None:
             info = self.checkpoint.info
@@ -176,6 +180,14 @@ def _load(path: Path) -> Checkpoint:
 def differences(a: Recipe, b: Recipe) -> list[str]:
     """The names of the settings in which two recipes differ."""
     return [name for name, value in asdict(a).items() if value != asdict(b)[name]]
+
+
+def important_differences(a: Recipe, b: Recipe) -> list[str]:
+    """The names of the settings that change the result, and in which two recipes differ."""
+    names = [name for name in differences(a, b) if name not in MAY_DIFFER]
+    if "weights_sha256" in names and a.weights != b.weights:
+        names[names.index("weights_sha256")] = "weights"
+    return names
 
 
 def describe(names: list[str], before: Recipe, after: Recipe) -> str:

@@ -18,6 +18,7 @@ from ..data import Loader
 from ..errors import AnomalyError
 from ..functional import cross_entropy
 from ..grad_mode import no_grad
+from ..interop import LoadReport
 from ..nn import Module
 from ..optim import LRSchedule, Optimizer
 from ..random import get_rng_state, set_rng_state
@@ -81,7 +82,8 @@ class Trainer:
     training: the model, the optimizer, the schedule, ``average`` (of the weights, or None), the random generator, ``epoch``
     (complete epochs), ``progress`` (in the next epoch), ``step`` (steps taken), ``history`` (a row of metrics for each epoch).
     A trainer with the same state continues to the same bits: ``state_dict``. eval_every: epochs from one evaluation to the
-    next. After the last epoch there always is one, which has the accuracy by tta, a name of ``views.VIEWS``, too.
+    next. After the last epoch there always is one, which has the accuracy by tta, a name of ``views.VIEWS``, too. loaded: what
+    became of the weights that the model began with, or None.
 
     >>> trainer = Trainer(model, train, test, optimizer, epochs=2)       # doctest: +SKIP
     >>> trainer.fit()[-1]["test_acc"]                                    # doctest: +SKIP
@@ -104,6 +106,7 @@ class Trainer:
     average: WeightAverage | None = None
     tta: str = "none"
     eval_every: int = 1
+    loaded: LoadReport | None = None
 
     def __post_init__(self) -> None:
         if self.steps is not None:
