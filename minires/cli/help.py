@@ -19,6 +19,11 @@ Ctrl-C ends the step, saves everything and says how to resume. A run that was ki
 
 `minires train --no-fusion --no-winograd` runs op by op, with direct convolutions
 
+`minires train --weights runs/resnet8-shapes-1 --freeze stem,layer1 --lr-factor head=10` fine-tunes another run's network:
+all but its first layers, the classifier at ten times the learning rate
+
+`minires train --dataset cifar10 --model resnet20 --weights resnet20.th --normalize imagenet` goes on from a file of PyTorch's
+
 `minires train --resume runs/resnet8-shapes-1` resumes after Ctrl-C, a crash or a full disk
 
 `minires train --resume runs/resnet8-shapes-1 --more-epochs 5` trains longer, with the schedule of the longer run

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, DataError
+from ..errors import CheckpointError, ConfigError, DataError
 from ..nn import Module
 from .build import restore_model
 from .checkpoint import Checkpoint
@@ -40,7 +40,10 @@ def load_anomaly(path: Path | str) -> tuple[Recipe, Module, Batch, dict[str, Any
         raise DataError(f"{path} holds no batch to replay: give the anomaly.safetensors of a run, or the run's folder")
     checkpoint.require_batch(path)
     recipe, model = restore_model(checkpoint, path)
-    freeze(model, recipe.freeze)  # whose batch norms do not compute what those of the others do
+    try:
+        freeze(model, recipe.freeze)  # whose batch norms do not compute what those of the others do
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: its recipe does not fit its model: {error}") from error
     return recipe, model, Batch(**checkpoint.batch), checkpoint.info
 
 

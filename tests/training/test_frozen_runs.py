@@ -7,7 +7,7 @@ import pytest
 from runs import RECIPE, begin, contents, go_on
 from stop_at import StopAt
 
-from minires.errors import AnomalyError, ConfigError, RunError
+from minires.errors import AnomalyError, CheckpointError, ConfigError, RunError
 from minires.training import Callback, Recipe, RunFolder, build_trainer, load_run
 from minires.training.checkpoint import Checkpoint
 from minires.training.diagnosis import diagnose
@@ -92,3 +92,10 @@ def test_a_step_is_replayed_with_what_was_frozen(tmp_path):
     found = diagnose(model, batch)
     assert (found.op, found.path) == ("batchnorm", "layer1.0.bn1")
     assert [m.training for m in model.modules()] == [m.training for m in trainer.model.train().modules()]
+    anomaly = Checkpoint.load(tmp_path / "run/anomaly.safetensors")
+    anomaly.info["recipe"]["freeze"] = ["layer4"]
+    anomaly.save(tmp_path / "run/anomaly.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"anomaly.safetensors: its recipe does not fit its model: there is no part"
+    ):
+        load_anomaly(tmp_path / "run")
