@@ -56,6 +56,8 @@ def read(path: Path | str) -> Weights:
         data = path.read_bytes()
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+    except MemoryError:
+        raise WeightsError(f"{path} has {path.stat().st_size:,} bytes, and there is no memory for them") from None
     try:
         return _parse(data)
     except WeightsError as error:

@@ -20,6 +20,7 @@ from .report import LoadReport, Misshapen
 BATCHES = ".num_batches_tracked"  # needed to train on with momentum=None alone; files of PyTorch before 0.4.1 lack it
 LEFTOVERS = ("aux.", "n_averaged")  # an auxiliary classifier, of training alone; torch.optim.swa_utils's counter
 
+MOST_TIMES, MORE_NAMES = 4, 1000  # more names than so many times the model's and some are not compared one by one
 HEADS = tuple(f"{name}." for name in CLASSIFIERS)  # a head of several layers has such names too
 
 
@@ -90,6 +91,10 @@ class _Match(NamedTuple):
     @classmethod
     def of(cls, model: nn.Module, name: str, weights: Weights, path: str) -> _Match:
         own, head = model.state_dict(), _classifier(model)
+        if len(weights.arrays) > MOST_TIMES * len(own) + MORE_NAMES:
+            raise WeightsError(
+                f"{path} does not fit {name}: it has {len(weights.arrays):,} arrays, and {name} {len(own):,}"
+            )
         names, style = translate(weights.arrays, own, head)
         report = LoadReport(path, name, weights.place, style, notes=list(weights.notes))
         arrays: dict[str, NDArray] = {}
@@ -124,8 +129,10 @@ def _fitting(array: NDArray, shape: tuple[int, ...]) -> NDArray | None:
 
 def _classifier(model: nn.Module) -> str:
     """The path of the last linear layer, or ""."""
-    linear = [name for name, m in model.named_modules() if isinstance(m, nn.Linear) and not name.startswith(LEFTOVERS)]
-    return linear[-1] if linear else ""
+    try:
+        return models.classifier(model)[0]
+    except ConfigError:
+        return ""
 
 
 def _default_option(name: str) -> str | None:
@@ -221,7 +228,7 @@ def _check(name: str, array: NDArray, dtype: np.dtype, path: str) -> None:
         if not (math.isfinite(least) and math.isfinite(most)):
             wrong = "NaN" if np.isnan(array).any() else "Inf"
             raise WeightsError(f"{path}: {brief(name)} has {wrong} among its numbers; nothing was loaded")
-        if max(-float(least), float(most)) > np.finfo(dtype).max:
+        if max(-float(least), float(most)) > float(np.finfo(dtype).max):
             raise WeightsError(f"{path}: {brief(name)} has numbers that are too large for {dtype}; nothing was loaded")
     if name.endswith("running_var") and least < 0:
         raise WeightsError(f"{path}: {brief(name)} is a variance, and has {float(least):g}; nothing was loaded")

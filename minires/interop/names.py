@@ -102,7 +102,10 @@ def translate(names: Collection[str], own: Collection[str], classifier: str) -> 
     short = unwrapped(names, own)
     best: dict[str, str] = {}
     most, style = -1, STYLES[0].name
+    needed = {name for name in own if not name.endswith(".num_batches_tracked")}
     for candidate in STYLES:
+        if needed <= set(best.values()):
+            break
         found = {name: _renamed(now, candidate) for name, now in short.items()}
         found = _with_classifier(found, own, classifier)
         count = len(set(found.values()) & set(own))

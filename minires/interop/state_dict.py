@@ -31,7 +31,7 @@ class Found(NamedTuple):
 def find(tree: Any) -> Found:
     """The dict of tensors in a tree that is the network's, by where it is and how many it has. Raises WeightsError."""
     tables = dict(_tables(tree))
-    counts = {path: sum(map(_is_tensor, table.values())) for path, table in tables.items()}
+    counts = {path: sum(_is_tensor(v) and len(v.shape) > 0 for v in table.values()) for path, table in tables.items()}
     most = max(counts.values(), default=0)
     likely = [path for path in tables if counts[path] and 2 * counts[path] >= most]
     if not likely:
@@ -77,7 +77,7 @@ def _rank(path: tuple[str, ...]) -> int:
 def _described(tree: Any) -> str:
     if type(tree) is dict:
         return f"a dict with {brief(list(tree)[:6])}" if tree else "an empty dict"
-    return f"a {type(tree).__name__}"
+    return "a tensor" if _is_tensor(tree) else f"a {type(tree).__name__}"
 
 
 def arrays(

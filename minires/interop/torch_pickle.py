@@ -36,6 +36,7 @@ STORAGES = {  # class name → dtype
 STORAGE_MODULES = ("torch", "torch.cuda", "torch.storage")
 TENSOR = {("torch._utils", "_rebuild_tensor"), ("torch._utils", "_rebuild_tensor_v2")}
 TENSOR_OF_DTYPE = ("torch._utils", "_rebuild_tensor_v3")
+MAKERS = {*TENSOR, TENSOR_OF_DTYPE}
 SUBCLASS = ("torch._tensor", "_rebuild_from_type_v2")
 PARAMETER = {("torch._utils", "_rebuild_parameter"), ("torch._utils", "_rebuild_parameter_with_state")}
 CLASSES = {("torch", "Tensor"), ("torch.nn.parameter", "Parameter")}
@@ -127,7 +128,7 @@ class TorchMachine(ArrayMachine):
 
     def _newobj(self, _: object) -> None:
         kind, arguments = self.last(2)
-        if type(kind) is not Name or kind not in NAMESPACES or arguments != ():
+        if type(kind) is not Name or kind not in NAMESPACES or type(arguments) is not tuple or arguments:
             raise UnpicklingError(f"NEWOBJ makes an object of {_described(kind)}")
         self.stack.append({})
 
@@ -150,9 +151,10 @@ class TorchMachine(ArrayMachine):
             return _tensor(storage, offset, shape, strides, dtype)
         if function == SUBCLASS:
             inner, kind, inner_arguments, _ = arguments
-            if inner not in {*TENSOR, TENSOR_OF_DTYPE} or kind not in CLASSES or type(inner_arguments) is not tuple:
+            names = type(inner) is Name and type(kind) is Name
+            if not names or inner not in MAKERS or kind not in CLASSES or type(inner_arguments) is not tuple:
                 raise UnpicklingError(f"REDUCE makes a tensor of another class, {_described(kind)}")
-            return self.call(Name(inner), inner_arguments)
+            return self.call(inner, inner_arguments)
         if function in PARAMETER:
             if type(arguments[0]) is not TorchTensor:
                 raise UnpicklingError("REDUCE makes a parameter of something that is no tensor")
@@ -214,7 +216,9 @@ def _described(kind: Any) -> str:
 
 def _storage(identity: Any) -> Storage:
     """The storage that a persistent id means."""
-    if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
+    if type(identity) is not tuple or len(identity) not in (5, 6) or type(identity[0]) is not str:
+        raise UnpicklingError("BINPERSID names something that is no storage")
+    if identity[0] != "storage":
         raise UnpicklingError("BINPERSID names something that is no storage")
     _, kind, key, _, numel, *view = identity
     if type(kind) is not Name or kind[0] not in STORAGE_MODULES or kind[1] not in STORAGES:

@@ -17,6 +17,9 @@ from .dtypes import KINDS, damaged
 from .torch_pickle import Storage, TorchMachine, load
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field: PKWARE's APPNOTE, 4.3.7
+MOST_MEMBERS = (
+    50_000  # their list takes 20 times its bytes in memory; ResNet-1202 with its optimizer's state has 15,000
+)
 BROKEN_ZIP = (zipfile.BadZipFile, struct.error, ValueError, OverflowError, NotImplementedError, EOFError)
 
 
@@ -76,6 +79,10 @@ class TorchZip:
 
 def _members(data: bytes) -> dict[str, _Member]:
     """Where the members lie, each of them within the file and apart from the others."""
+    if data.count(b"PK\x01\x02") > MOST_MEMBERS:
+        raise WeightsError(
+            f"it is a zip archive of more than {MOST_MEMBERS:,} members, which no network has tensors for"
+        )
     members: dict[str, _Member] = {}
     places = []
     try:
@@ -96,6 +103,8 @@ def _members(data: bytes) -> dict[str, _Member]:
                     raise damaged(f"{name} is not where its list of contents says")
                 members[name] = _Member(start, info.file_size, info.CRC)
                 places.append((info.header_offset, start + info.file_size, name))
+    except WeightsError:  # which is a ValueError
+        raise
     except BROKEN_ZIP as error:
         raise damaged(f"it is no complete zip archive ({error})") from None
     places.sort()
