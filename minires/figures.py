@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,10 +36,13 @@ def new_figure(**options: Any) -> Figure:
 def save_figure(figure: Figure, path: Path | str, **options: Any) -> None:
     """Write a Figure as PNG, SVG or PDF, by the file name's ending, without one as PNG; after an error the file is unchanged.
 
-    options: those of ``Figure.savefig``, such as dpi. Raises OSError when the file cannot be written.
+    options: those of ``Figure.savefig``, such as dpi. Characters that the font lacks are boxes, and no warning. Raises OSError
+    when the file cannot be written.
     """
     picture = io.BytesIO()
-    figure.savefig(picture, format=Path(path).suffix[1:].lower() or "png", **options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(picture, format=Path(path).suffix[1:].lower() or "png", **options)
     with atomic_write(path) as file:
         file.write(picture.getvalue())
 

@@ -223,3 +223,44 @@ Every experiment with its defaults: verdicts and times.
 
 `minires lab all --dataset cifar10 --out lab` keeps the results and pictures, each in a folder of its own
 """
+
+LAB_CAM = """\
+Where in photographs the evidence for a class is: heat maps, by Grad-CAM (Selvaraju et al. 2017).
+
+The heat map of a class is the last feature map, its channels summed with the mean gradients of the class's score as weights;
+what is negative is left out. It is drawn over the photograph as the network sees it, resized and cropped.
+
+`minires lab cam cat.jpg --model resnet50 --weights resnet50.pth` for the three most probable classes
+
+`minires lab cam photos --run runs/resnet20-cifar10-1 --top 1 --out photos.pdf` draws a row for each photograph of a folder
+
+`minires lab cam cat.jpg --run runs/resnet20-cifar10-1 --target dog --target cat` compares two classes
+
+`minires lab cam --run runs/resnet8-shapes-1 --index 0,5,7` looks at test images of the run's data set
+
+`minires lab cam cat.jpg --run runs/resnet20-cifar10-1 --layer layer2` takes an earlier, finer feature map
+
+In Python: `minires.lab.grad_cam`.
+"""
+
+LAB_FEATURES = """\
+What a network's layers make of a photograph: the strongest channels of the stem and of every stage.
+
+`minires lab features cat.jpg --model resnet50 --weights resnet50.pth`
+
+`minires lab features --run runs/resnet8-shapes-1 --index 3 --channels 16` looks at a test image of the run's data set
+
+`minires lab features cat.jpg --run runs/resnet20-cifar10-1 --layer conv1 --layer layer1.0` draws these two layers
+
+In Python: `minires.lab.feature_maps`.
+"""
+
+LAB_FILTERS = """\
+The filters of a network's first convolution: in colour if it takes three channels, otherwise a grey tile for each channel.
+
+`minires lab filters --run runs/resnet8-shapes-1`
+
+`minires lab filters --model resnet50 --weights resnet50.pth --out filters.svg`
+
+In Python: `minires.lab.first_filters`.
+"""

@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from ..lab.catalogue import EXPERIMENTS, Experiment
 from . import help as texts
 from .errors import Debug
+from .lab_inside import cam, features, filters
 from .lab_train import train
 from .options import model_options, option, path_option
 from .paths import DOWNLOADS
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
     from ..lab.times import Time
 
 WHAT, HOW, RESULT = "What to look at", "How", "The result"
+LISTED, SEVERAL, INSIDE = "Experiments", "All of them, and networks for them", "See inside a trained network"  # panels
 
 app = typer.Typer(
     help="Experiments that show, exactly, how gradients flow through residual networks.\n\n"
     "`minires lab` lists them, and how long each takes here.\n\n`minires lab paths` runs one.\n\n"
-    "Each says first what to look for, then shows it, and ends with a verdict by a stated rule.",
+    "Each says first what to look for, then shows it, and ends with a verdict by a stated rule.\n\n"
+    "`minires lab cam cat.jpg --run RUN` draws where a network looks.",
     rich_markup_mode="markdown",
 )
 
@@ -81,6 +84,8 @@ def lab(context: typer.Context) -> None:
     notes.append("`minires lab all --quick` runs each of them for a moment, and measures.")
     notes.append("`minires lab train` trains networks to look at with --run: about three hours.")
     console.print("\n" + "\n".join(notes))
+    console.print(f"\n{INSIDE}, of a run or of weights from elsewhere; each draws a picture:\n")
+    console.print(display.pairs([(name, summary) for name, (summary, _, _) in PICTURES.items()]))
 
 
 def _words(time: Time) -> str:
@@ -143,13 +148,13 @@ def _help(name: str, experiment: Experiment) -> str:
 
 
 for _name, _experiment in EXPERIMENTS.items():
-    app.command(_name, help=_help(_name, _experiment))(_command(_name, _experiment))
+    app.command(_name, help=_help(_name, _experiment), rich_help_panel=LISTED)(_command(_name, _experiment))
 
 
-app.command("train", help=texts.LAB_TRAIN)(train)
+app.command("train", help=texts.LAB_TRAIN, rich_help_panel=SEVERAL)(train)
 
 
-@app.command("all", help=texts.LAB_ALL)
+@app.command("all", help=texts.LAB_ALL, rich_help_panel=SEVERAL)
 def run_all(
     dataset: Annotated[str, COMMON["dataset"][1]] = "shapes",
     data_dir: Annotated[Path | None, COMMON["data_dir"][1]] = None,
@@ -187,6 +192,15 @@ def run_all(
     console.print(f"all: {display.duration(perf_counter() - began)}")
     if out is not None:
         console.print(f"kept in {out}: a folder for each, with result.json and picture.png")
+
+
+PICTURES: dict[str, tuple[str, str, Callable[..., None]]] = {
+    "cam": ("where in a photograph the evidence for a class is: Grad-CAM", texts.LAB_CAM, cam),
+    "features": ("what the layers make of a photograph: their strongest channels", texts.LAB_FEATURES, features),
+    "filters": ("the filters of the first convolution", texts.LAB_FILTERS, filters),
+}
+for _name, (_, _text, _function) in PICTURES.items():
+    app.command(_name, help=_text, rich_help_panel=INSIDE)(_function)
 
 
 def _run(name: str, settings: dict[str, Any], options: dict[str, Any], out: Path | None, as_json: bool) -> None:

@@ -34,7 +34,16 @@ def test_they_are_all_there():
         *("", "train", "sweep", "compare", "eval", "replay", "gradcheck", "doctor", "warmup"),
         *("cache", "cache info", "cache clear"),
         *("data", "data download", "data info", "data verify", "data show"),
-        *("explain", "lab", "lab all", "lab train", *(f"lab {name}" for name in EXPERIMENTS)),
+        *(
+            "explain",
+            "lab",
+            "lab all",
+            "lab train",
+            "lab cam",
+            "lab features",
+            "lab filters",
+            *(f"lab {name}" for name in EXPERIMENTS),
+        ),
     }
 
 
@@ -95,5 +104,5 @@ def test_the_place_of_downloads_is_named(minires):
             if param.name == "data_dir":
                 assert DOWNLOADS in param.help, words
                 found += 1
-    assert found == 9 + sum("data_dir" not in e.unused for e in EXPERIMENTS.values())
+    assert found == 11 + sum("data_dir" not in e.unused for e in EXPERIMENTS.values())
     assert str(default_folder()).endswith(DOWNLOADS.removeprefix("~"))

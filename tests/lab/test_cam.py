@@ -12,7 +12,7 @@ from minires.lab.inside.cam import enlarged
 
 RNG = np.random.default_rng(0)
 SIZES = {"crossing": 96, "resnet18": 96, "resnet50v2": 64}
-FAMILIES = ["resnet8", "plain8", "preresnet8", "whitened_resnet11", *SIZES]
+FAMILIES = ["resnet8", "plain8", "preresnet8", "whitened_resnet11", "wrn16_4", *SIZES]
 
 
 def images(count=2, side=32, channels=3):

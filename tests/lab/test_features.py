@@ -113,13 +113,18 @@ def test_overlay():
 def test_pictures(tmp_path):
     rng, model = np.random.default_rng(0), mr.models.resnet8()
     photograph, x = rng.integers(0, 256, (32, 32, 3)).astype(np.uint8), images(1)[0]
-    name, heat = "a $name$ that is longer than there is place for it.png", rng.random((32, 32))
+    name, heat = "貓 a $name$ \x1b[2J \udc80 that is longer than there is place for it.png", rng.random((32, 32))
     rows = [draw.Explained(name, photograph, [("cat 3 %", heat)]), draw.Explained("b", photograph, [])]
     pictures = {
         "cam.png": draw.draw_cams(rows, "T", "a note of $1"),
         "features.pdf": draw.draw_features(photograph, lab.feature_maps(model, x), "T", columns=3, note="N"),
-        "filters.svg": draw.draw_filters(lab.first_filters(model), "T", "N"),
+        "filters.svg": draw.draw_filters(lab.first_filters(model), name, name),
     }
     for name, figure in pictures.items():
         save_figure(figure, tmp_path / name)
         assert (tmp_path / name).stat().st_size > 2000
+
+
+def test_a_name_in_a_picture():
+    assert draw.shortened("a" * 30 + ".png", 10) == "aaaaa….png"
+    assert draw.shortened("a$b$\x1b") == r"a\$b\$\x1b"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import printable
 from ...figures import new_figure
 
 if TYPE_CHECKING:
@@ -101,8 +102,8 @@ def draw_features(
             show(found[k], row, column, cmap=COLOURS, vmin=low, vmax=high if high > low else low + 1)
             x = left + column * (1 + gap) + 0.5
             axes.text(x, 0.58 + row * pitch, str(k), ha="center", va="bottom", fontsize=6.5, color="0.45")
-    axes.text(0.1, 0.2, title.replace("$", r"\$"), fontsize=11, fontweight="bold", va="center")
-    axes.text(0.1, height - 0.15, note.replace("$", r"\$"), va="center", **FAINT)
+    axes.text(0.1, 0.2, plain(title), fontsize=11, fontweight="bold", va="center")
+    axes.text(0.1, height - 0.15, plain(note), va="center", **FAINT)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
     axes.set_axis_off()
     return figure
@@ -153,13 +154,18 @@ def mosaic(tiles: NDArray[np.floating], columns: int) -> NDArray[np.floating]:
 
 
 def shortened(text: str, most: int = 28) -> str:
-    """A text without Matplotlib's markup, its middle left out if it is long."""
-    text = text if len(text) <= most else f"{text[: most // 2]}…{text[-(most - most // 2 - 1) :]}"
-    return text.replace("$", r"\$")
+    """A text, such as a file's name, for Matplotlib to show as it is; its middle is left out if it is long."""
+    text = printable(text)
+    return plain(text if len(text) <= most else f"{text[: most // 2]}…{text[-(most - most // 2 - 1) :]}")
+
+
+def plain(text: str) -> str:
+    """A text without Matplotlib's markup of formulas."""
+    return printable(text).replace("$", r"\$")
 
 
 def _titled(figure: Figure, title: str, note: str) -> Figure:
-    figure.suptitle(title.replace("$", r"\$"), x=0.012, ha="left", fontsize=11, fontweight="bold")
+    figure.suptitle(plain(title), x=0.012, ha="left", fontsize=11, fontweight="bold")
     if note:
-        figure.supxlabel(note.replace("$", r"\$"), x=0.012, ha="left", **FAINT)
+        figure.supxlabel(plain(note), x=0.012, ha="left", **FAINT)
     return figure

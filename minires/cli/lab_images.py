@@ -1,0 +1,178 @@
+"""What ``minires lab cam`` and ``features`` look at: photographs, or test images of a data set, and classes by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.builtin import CLASSES as SHAPES
+from ..errors import ConfigError, brief, nearest, plural
+
+if TYPE_CHECKING:
+    from ..data import Dataset
+    from ..nn import Module
+    from ..training.source import Network
+
+MOST_NAMES = 20  # of classes in a message
+FIRST = 4  # test images that are taken where nothing is said
+LUMA = (0.299, 0.587, 0.114)  # the grey of a colour, as Pillow computes it
+
+
+class Picture(NamedTuple):
+    """An image as the network sees it, (H, W, 3) uint8, its name, and the network's input, (C, H, W) float32."""
+
+    name: str
+    photograph: NDArray[np.uint8]
+    input: NDArray[np.float32]
+
+
+def pictures(
+    network: Network,
+    paths: Sequence[Path],
+    index: str | None,
+    dataset: str | None,
+    data_dir: Path | None,
+    most: int,
+) -> list[Picture]:
+    """The photographs of files and folders, or the test images with these numbers ("0,3") of a data set.
+
+    dataset: by default that of the run, of which without paths and numbers the first images are taken. most: the greatest
+    number of images. Raises ConfigError for options that do not go together, and what reading raises.
+    """
+    if paths:
+        for option, value in (("--index", index), ("--dataset", dataset), ("--data-dir", data_dir)):
+            if value is not None:
+                raise ConfigError(f"{option} is of the test images of a data set: leave it out, or the files")
+        return _photographs(network, paths, most)
+    if dataset is None and network.recipe is None:
+        raise ConfigError(
+            "which images? Give files or folders of photographs, or --dataset NAME and --index NUMBER for its test images"
+        )
+    return _test_images(network, index, dataset, data_dir, most)
+
+
+def _photographs(network: Network, paths: Sequence[Path], most: int) -> list[Picture]:
+    from ..data.photographs import evaluation_transform, find_images, read_image
+
+    if network.normalization is None:
+        raise ConfigError(
+            f"{network.source} does not say how its images were normalised: add --normalize imagenet, cifar10 or cifar100, or "
+            "--mean and --std"
+        )
+    files = find_images(paths)
+    _check_number(len(files), most)
+    seen = [evaluation_transform(read_image(file), network.image_size) for file in files]
+    mean, std = (np.array(values, np.float32) for values in (network.normalization.mean, network.normalization.std))
+    return [Picture(file.name, image, normalised(network.model, image, mean, std)) for file, image in zip(files, seen)]
+
+
+def _test_images(
+    network: Network, index: str | None, dataset: str | None, data_dir: Path | None, most: int
+) -> list[Picture]:
+    test = _test_set(network, dataset, data_dir)
+    numbers = range(min(FIRST, len(test), most)) if index is None else _numbers(index, len(test))
+    _check_number(len(numbers), most)
+    found = []
+    for number in numbers:
+        image = test.images[number]
+        photograph = image if image.shape[2] == 3 else image[..., :1].repeat(3, axis=2)
+        name = f"image {number}: {test.classes[test.labels[number]]}"
+        found.append(Picture(name, photograph, normalised(network.model, image, test.mean, test.std)))
+    return found
+
+
+def _test_set(network: Network, name: str | None, data_dir: Path | None) -> Dataset:
+    """A data set's test images, with the network's normalisation if it has one."""
+    from .. import data, training
+    from ..data import Dataset
+
+    if name is None:
+        assert network.recipe is not None  # ``pictures`` has looked
+        recipe = network.recipe
+        if data_dir is not None:
+            recipe = recipe.with_settings(data_dir=str(data_dir.absolute()))
+        _, test, _ = training.load_data(recipe)
+        if not isinstance(test, Dataset):
+            raise ConfigError(f"the data set of {network.source} is a folder of images: name some of its files")
+        return test
+    train, test = data.load(name, data_dir)
+    if network.normalization is not None:
+        return network.normalization.applied(test)
+    return data.Normalization(tuple(train.mean.tolist()), tuple(train.std.tolist())).applied(test)
+
+
+def normalised(model: Module, image: NDArray[np.uint8], mean: NDArray, std: NDArray) -> NDArray[np.float32]:
+    """(H, W, C) uint8 → (C, H, W) float32; a colour image in grey for a network of one channel. Raises ConfigError."""
+    from ..lab.inside.features import first_convolution
+
+    _, convolution = first_convolution(model)
+    channels = convolution.weight.shape[1] * convolution.groups
+    pixels = image.astype(np.float32) / 255
+    if channels == 1 and pixels.shape[2] == 3:
+        pixels = (pixels @ np.array(LUMA, np.float32))[..., None]
+    if not channels == pixels.shape[2] == len(mean):
+        raise ConfigError(
+            f"the network takes images of {channels} channels, these have {pixels.shape[2]}, and the normalisation is of "
+            f"{len(mean)}"
+        )
+    return ((pixels - mean) / std).astype(np.float32).transpose(2, 0, 1)
+
+
+def _numbers(index: str, count: int) -> list[int]:
+    try:
+        numbers = [int(part) for part in index.split(",")]
+    except ValueError:
+        raise ConfigError(f"--index takes numbers of test images, such as 0 or 0,3, not {index!r}") from None
+    for number in numbers:
+        if not 0 <= number < count:
+            raise ConfigError(f"there is no test image {number}: their numbers are 0 to {count - 1}")
+    return numbers
+
+
+def _check_number(found: int, most: int) -> None:
+    if found > most:
+        raise ConfigError(f"a picture is of up to {plural(most, 'image')}, and these are {found:,}: name some of them")
+
+
+# --- classes
+
+
+def class_names(network: Network, path: Path | None, dataset: str | None) -> tuple[str, ...]:
+    """The names of a network's classes, by default its own, a data set's of as many, or ImageNet's; () if none are known."""
+    from .. import data
+
+    own = network.classes
+    if own is None and dataset is not None:
+        data.check_name(dataset)
+        own = data.LAYOUTS[dataset].classes if dataset in data.LAYOUTS else SHAPES
+    if path is None and network.num_classes not in (1000, len(own or ())):
+        return ()
+    return data.class_names(network.num_classes, path, own)
+
+
+def class_number(network: Network, names: Sequence[str], text: str) -> int:
+    """The number of a class that is given by its name or number. Raises ConfigError."""
+    same = [i for i, name in enumerate(names) if name == text]
+    same = same or [i for i, name in enumerate(names) if name.lower() == text.lower()]
+    if len(same) > 1:
+        raise ConfigError(f"several classes are called {text!r}: give the number, {' or '.join(map(str, same))}")
+    if same:
+        return same[0]
+    if not text.isdecimal() or len(text) > 9:
+        if not names:
+            raise ConfigError(
+                f"the {network.num_classes} classes of {network.source} have no names here: give --target a number, or "
+                f"--classes a file of them, not {brief(text)}"
+            )
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        known = ", ".join(names[:MOST_NAMES]) + more
+        raise ConfigError(
+            f"there is no class {brief(text)}{nearest(text, names)}: those of {network.source} are {known}"
+        )
+    if int(text) >= network.num_classes:
+        raise ConfigError(f"there is no class {text}: those of {network.source} are 0 to {network.num_classes - 1}")
+    return int(text)
