@@ -16,6 +16,7 @@ from .encoding import make_encodable
 from .errors import run
 from .evaluate import evaluate
 from .explain import explain
+from .export import export
 from .gradcheck import gradcheck
 from .lab import app as lab
 from .replay import replay
@@ -35,6 +36,7 @@ app.command(help=texts.TRAIN)(train)
 app.command(help=texts.SWEEP)(sweep)
 app.command(help=texts.COMPARE)(compare)
 app.command("eval", help=texts.EVAL)(evaluate)
+app.command(help=texts.EXPORT)(export)
 app.command(help=texts.REPLAY)(replay)
 app.command(help=texts.GRADCHECK)(gradcheck)
 app.command(help=texts.EXPLAIN)(explain)

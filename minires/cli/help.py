@@ -74,6 +74,25 @@ Weights or a loss that are NaN or infinite are an error (exit code 2), as the ac
 PyTorch has trained, and prints JSON
 """
 
+EXPORT = """\
+Write a trained network for other programs: an ONNX file, or its weights for PyTorch.
+
+The end of the file's name tells the format. Weights, `.safetensors` or `.pth`, have the names of the `state_dict`, so that
+PyTorch loads them with `strict=True`. An ONNX file takes any number of images; it is compared with ONNX Runtime before it is
+written, and needs `pip install "minires[onnx]"`. A file that is there already is written over with `--force` only, and a
+run's own checkpoints never are.
+
+`minires export runs/resnet8-shapes-1 model.onnx`
+
+`minires export runs/resnet8-shapes-1 model.onnx --with-normalization --softmax` takes pixels, and returns probabilities
+
+`minires export runs/resnet8-shapes-1 resnet8.pth` for `torch.load("resnet8.pth", weights_only=True)`
+
+`minires export --model resnet50 --weights resnet50.safetensors resnet50.onnx --dynamic-size` takes images of any size
+
+`minires export runs/resnet8-shapes-1/best.safetensors model.onnx --keep-batch-norm` has all weights under their own names
+"""
+
 REPLAY = """\
 Repeat the step that gave a NaN or an Inf, and say where it came from. Exit code 1 when it comes again.
 

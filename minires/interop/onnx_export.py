@@ -30,8 +30,9 @@ MOST = (1 << 31) - 1  # bytes of a protobuf message
 class OnnxFile:
     """What ``export_onnx`` has written.
 
-    nodes: the number of operators; difference: the largest between minires' and ONNX Runtime's outputs, as a part of the
-    largest output (or of 1); None where ONNX Runtime is not installed.
+    nodes: the number of operators; input, output: their shapes in words, and the outputs' names; difference: the largest
+    between minires' and ONNX Runtime's outputs, as a part of the largest output (or of 1); None where ONNX Runtime is not
+    installed.
     """
 
     path: Path
@@ -39,6 +40,8 @@ class OnnxFile:
     opset: int
     ir_version: int
     nodes: int
+    input: str
+    output: str
     difference: float | None
 
 
@@ -82,8 +85,8 @@ def export_onnx(
     traced, other_shapes = trace(model, attributes, images.shapes)
     names = _output_names(model, traced, softmax)
     if class_names is not None and traced.shapes[0][1:] != (len(class_names),):
-        found = ", ".join(["batch", *map(str, traced.shapes[0][1:])])
-        raise ConfigError(f"there are {len(class_names)} names of classes, and the network's output is ({found})")
+        found = _words(["batch", *traced.shapes[0][1:]])
+        raise ConfigError(f"there are {len(class_names)} names of classes, and the network's output is {found}")
     graph = _graph(traced, fold_batch_norm, images, softmax, names, opset)
     size = sum(array.nbytes for array in graph.initializers.values())
     if size > MOST - (1 << 20):
@@ -101,7 +104,8 @@ def export_onnx(
     if normalization is not None:
         metadata |= {"mean": json.dumps(normalization.mean), "std": json.dumps(normalization.std)}
     dims = [dims_of(name, a, b, images) for name, a, b in zip(names, traced.shapes, other_shapes)]
-    content = protobuf(onnx, graph, images, dict(zip(names, dims)), metadata, opset)
+    outputs = dict(zip(names, dims))
+    content = protobuf(onnx, graph, images, outputs, metadata, opset)
     data = content.SerializeToString()
     difference = compare(model, data, images, softmax)
     if difference is not None and not difference <= TOLERANCE:
@@ -111,7 +115,12 @@ def export_onnx(
         )
     with atomic_write(path) as file:
         file.write(data)
-    return OnnxFile(Path(path), len(data), opset, content.ir_version, len(graph.nodes), difference)
+    ins, outs = _words(images.dims), ", ".join(f"{name} {_words(shape)}" for name, shape in outputs.items())
+    return OnnxFile(Path(path), len(data), opset, content.ir_version, len(graph.nodes), ins, outs, difference)
+
+
+def _words(dims: Sequence[int | str]) -> str:
+    return f"({', '.join(map(str, dims))})"
 
 
 def _version() -> str:

@@ -30,6 +30,11 @@ class Images:
         other = (height + 32, width + 64) if self.dynamic_size else self.size  # multiples of what networks shrink by
         return (2, self.channels, height, width), (3, self.channels, *other)
 
+    @property
+    def dims(self) -> list[int | str]:
+        """The lengths of the input: numbers where they are fixed, else names."""
+        return ["batch", self.channels, *(("height", "width") if self.dynamic_size else self.size)]
+
 
 def require_onnx() -> ModuleType:
     """The package ``onnx``, or ConfigError that says how to install it."""
@@ -64,10 +69,7 @@ def protobuf(
     """The ModelProto, checked. Raises ExportError when the checker refuses it."""
     helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
     nodes = [helper.make_node(n.kind, n.inputs, [n.output], name=n.name, **n.attributes) for n in graph.nodes]
-    sides: tuple[int | str, int | str] = ("height", "width") if images.dynamic_size else images.size
-    taken = helper.make_tensor_value_info(
-        "input", float32, ["batch", images.channels, *sides], f"(N, C, H, W): {metadata['input']}"
-    )
+    taken = helper.make_tensor_value_info("input", float32, images.dims, f"(N, C, H, W): {metadata['input']}")
     given = [helper.make_tensor_value_info(name, float32, dims) for name, dims in outputs.items()]
     weights = [
         onnx.numpy_helper.from_array(np.asarray(array, order="C"), name) for name, array in graph.initializers.items()

@@ -80,6 +80,36 @@ def test_names_dtypes_and_bits(suffix, tmp_path):
     assert tensors["norm.num_batches_tracked"].shape == ()
 
 
+def test_a_round_trip_through_torchvision(tmp_path):
+    """minires → safetensors → torchvision → .pth, in both of PyTorch's formats → minires: the same bits."""
+    torch, torchvision = torch_peers.torch(), torch_peers.torchvision()
+    model = trained(mr.models.resnet18(num_classes=10))
+    interop.save_safetensors(model, tmp_path / "a.safetensors")
+    theirs = torchvision.models.resnet18(num_classes=10)
+    theirs.load_state_dict(read(tmp_path / "a.safetensors"), strict=True)
+    for new in (True, False):
+        torch.save(theirs.state_dict(), tmp_path / "b.pth", _use_new_zipfile_serialization=new)
+        back = mr.models.resnet18(num_classes=10)
+        assert interop.load_weights(back, tmp_path / "b.pth").ok
+        assert {n: a.tobytes() for n, a in back.state_dict().items()} == {
+            n: a.tobytes() for n, a in model.state_dict().items()
+        }
+
+
+@pytest.mark.parametrize("suffix", SAVE)
+@pytest.mark.parametrize(
+    "build",
+    [lambda: mr.models.preresnet8(option="B", width=4), lambda: mr.models.ResNetV2((1, 1, 1, 1), num_classes=3)],
+)
+def test_minires_reads_it_back(suffix, build, tmp_path):
+    """timm's 1×1 convolution in the place of the classifier, too."""
+    model, path = trained(build()), tmp_path / f"weights{suffix}"
+    SAVE[suffix](model, path)
+    back = build()
+    interop.load_weights(back, path)
+    assert all(np.array_equal(a, model.state_dict()[n]) for n, a in back.state_dict().items())
+
+
 def test_a_pth_file_can_be_mapped(tmp_path):
     torch = torch_peers.torch()
     model, path = trained(mr.models.resnet8()), tmp_path / "resnet8.pth"
