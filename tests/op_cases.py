@@ -307,7 +307,10 @@ CASES = {
     ],
     "cat": [
         Twins("channels", lambda *x: F.cat(x, 1), lambda t, *x: t.cat(x, 1), normal(X, (2, 1, 5, 4), X)),
+        Twins("one image", lambda x: F.cat([x], 1), lambda t, x: t.cat([x], 1), normal(X)),
+        Twins("channels from behind", lambda *x: F.cat(x, -3), lambda t, *x: t.cat(x, -3), normal(X, (2, 20, 5, 4))),
         Twins("rows", lambda *x: F.cat(x), lambda t, *x: t.cat(x), normal((2, 3), (4, 3))),
+        Twins("images", lambda *x: F.cat(x), lambda t, *x: t.cat(x), normal(X, (1, 3, 5, 4))),
     ],
     "stack": [
         Twins("images", lambda *x: F.stack(x), lambda t, *x: t.stack(x), normal((3, 5, 4), (3, 5, 4))),

@@ -4,6 +4,7 @@ from ..convolution.dispatch import conv2d, conv2d_input_grad, conv2d_weight_grad
 from ..convolution.norm_terms import norm_backward_terms, norm_fixed_terms, norm_forward_terms, update_running_stats
 from ..convolution.pointwise import pointwise, values
 from .augment import augment_batch
+from .channels import concat_channels, split_channels
 from .elementwise import add, add_relu, relu, relu_grad
 from .finite import not_finite
 from .linear import matmul

@@ -1,6 +1,7 @@
 """The ``reference`` back end: every function of ``kernels.FUNCTIONS``, in plain NumPy, written to be read."""
 
 from .augment import augment_batch
+from .channels import concat_channels, split_channels
 from .conv import conv2d, conv2d_input_grad, conv2d_weight_grad
 from .elementwise import add, add_relu, relu, relu_grad
 from .finite import not_finite

@@ -219,7 +219,10 @@ CASES = {
         Case("every second pixel", lambda x: x[:, :, ::2, ::2], normal(X)),
         Case("an array with repeats", lambda x: x[np.array([0, 2, 0, 1])], normal((3, 4))),
     ],
-    "cat": [Case("channels", lambda *x: F.cat(x, 1), normal(X, (2, 1, 4, 5)))],
+    "cat": [
+        Case("channels", lambda *x: F.cat(x, 1), normal(X, (2, 1, 4, 5))),
+        Case("rows", lambda *x: F.cat(x, 0), normal((2, 3), (1, 3))),
+    ],
     "stack": [Case("last", lambda *x: F.stack(x, -1), normal((3, 4), (3, 4)))],
     "pad": [Case("channels", lambda x: F.pad(x, (0, 0, 0, 0, 1, 2)), normal(X))],
     "zero_pad_shortcut": [Case("stride 2", lambda x: F.zero_pad_shortcut(x, 2, 1, 2), normal(X))],

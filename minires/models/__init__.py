@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from ..nn import Module
 from .blocks import BasicBlock, Bottleneck, BottleneckV1, PreActBasicBlock, PreActBottleneck, PreActBottleneckV1
+from .densenet import CifarDenseNet
 from .parts import classifier
 from .registry import MODELS, create, names
 from .resnet_cifar import CifarPreResNet, CifarResNet
@@ -18,6 +19,7 @@ __all__ = [
     "BasicBlock",
     "Bottleneck",
     "BottleneckV1",
+    "CifarDenseNet",
     "CifarPreResNet",
     "CifarResNet",
     "CrossingNet",

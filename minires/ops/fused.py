@@ -193,7 +193,11 @@ def bn_relu_conv(x, bn, conv, shortcut=None):
 
 def _norm_relu(c, bn, shortcut=None):
     """relu(bn(c)), or relu(bn(c) + shortcut), with the batch's statistics."""
-    moments = c.moments if is_lazy(c) and c.moments is not None else kernels.batch_norm_stats(values(c))
+    moments = c.moments if is_lazy(c) else None
+    if moments is None:
+        moments = kernels.batch_norm_stats(values(c))
+        if is_lazy(c) and c.saved is not None:
+            c.moments = moments  # for whoever concatenates c
     bn.update_running_stats(*moments, c.size // c.shape[1])
     if shortcut is None:
         return BatchNormReLU(moments, bn.eps).apply(c, bn.weight, bn.bias)

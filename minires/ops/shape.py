@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from .. import kernels
 from ..errors import ConfigError, IndexShapeError, ShapeError
-from ..kernels import nchw, to_channels_last, zeros
+from ..kernels import nchw, nhwc, to_channels_last, zeros
+from ..lazy import is_lazy, unseen, values
 from ..tensor import Op, Tensor
 from .checks import axis_in, needs_tensor, same_dtype
 
@@ -105,6 +107,41 @@ class Concatenate(Op):
         return tuple(to_channels_last(dx) for dx in np.split(dy, self.ends, axis=self.dim))
 
 
+class ConcatenateChannels(Op):
+    """y (N, ΣC, H, W) = the channels of images, one after another. Each dx is its channels of dy.
+
+    Where the mean and variance of every input's channels are known, so are those of y: the batch norm that follows in a
+    DenseNet (Huang et al. 2017) need not look for them again.
+    """
+
+    reads = ()
+    label = "cat"
+
+    def __init__(self):
+        self.moments = []
+
+    def read(self, i, x):
+        self.moments.append(x.moments if is_lazy(x) else None)
+        return values(x)
+
+    def forward(self, *xs):
+        self.channels = [x.shape[3] for x in xs]
+        return kernels.concat_channels(xs)
+
+    def wrap(self, y):
+        known = all(moments is not None for moments in self.moments)
+        parts = [row for moments in self.moments for row in moments] if known else None
+        return unseen(y, kernels.computed(_side_by_side, (2, y.shape[3]), np.float64, *parts) if known else None)
+
+    def backward(self, dy, needs):
+        return tuple(nchw(dx) for dx in kernels.split_channels(nhwc(dy), self.channels))
+
+
+def _side_by_side(*parts):
+    """(2, ΣC): means and variances of inputs, from (mean, variance, mean, variance …)."""
+    return np.concatenate(parts[::2]), np.concatenate(parts[1::2])
+
+
 class Pad(Op):
     """y = x with a border of ``value``. dx = dy without it."""
 
@@ -185,6 +222,8 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     shapes = [x.shape for x in tensors]
     if len({s[:axis] + s[axis + 1 :] for s in shapes}) > 1:
         raise ShapeError(f"cat: shapes {' and '.join(map(str, shapes))} differ in an axis other than {axis}")
+    if axis == 1 and len(shapes[0]) == 4 and all(0 not in s for s in shapes):
+        return ConcatenateChannels().apply(*tensors)
     return Concatenate(axis).apply(*tensors)
 
 

@@ -73,6 +73,10 @@ def calls(dtype, change=lambda x: x):
     y = kernels.zero_pad_shortcut(x, 2, 3, 4)
     yield "zero_pad_shortcut", y
     yield "zero_pad_shortcut_grad", kernels.zero_pad_shortcut_grad(new(*y.shape), x.shape, 2, 3)
+    y = kernels.concat_channels([x, z, new(5, 17, 19, 3)])
+    yield "concat_channels", y
+    for part in kernels.split_channels(y, [20, 4, 27]):
+        yield "split_channels", part
     yield "matmul", kernels.matmul(new(211, 130), new(130, 70))
     yield "matmul", kernels.matmul(new(130, 211).T, new(130, 5))
     yield "matmul", kernels.matmul(new(3, 100, 20), new(70, 20).T)

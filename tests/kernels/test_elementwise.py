@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kernel_cases import DTYPES, arrays, assert_close
 
-from minires.errors import ShapeError
+from minires.errors import DtypeError, ShapeError
 from minires.kernels import memory_format as layout
 from minires.kernels import reference
 from minires.kernels.compiled import backend as fast
@@ -222,6 +222,32 @@ def test_the_zero_padding_shortcut_is_exact(module, shape, stride, before, after
 def test_the_gradient_of_another_shortcut_is_refused(dy):
     with pytest.raises(ShapeError, match=r"zero_pad_shortcut_grad: shapes \(2"):
         fast.zero_pad_shortcut_grad(np.zeros(dy), (2, 7, 6, 5), 2, 1)
+
+
+@BOTH
+@given(st.tuples(*[st.integers(1, 9)] * 3), st.lists(st.integers(1, 20), min_size=1, max_size=5), DTYPES, SEEDS)
+def test_channels_are_joined_and_parted(module, shape, channels, dtype, seed):
+    xs = arrays(seed, dtype, *[(*shape, C) for C in channels])
+    y = module.concat_channels(xs)
+    assert y.shape == (*shape, sum(channels))
+    assert y.dtype == dtype
+    at = 0
+    for C, x, part in zip(channels, xs, module.split_channels(y, channels), strict=True):
+        np.testing.assert_array_equal(y[..., at : at + C], x)
+        np.testing.assert_array_equal(part, x)
+        assert part.flags.c_contiguous
+        assert not np.may_share_memory(part, y)
+        at += C
+
+
+def test_channels_that_do_not_go_together_are_refused():
+    x = np.zeros((2, 3, 4, 5))
+    with pytest.raises(ShapeError, match=r"concat_channels: shapes \(2, 3, 4, 5\) and \(2, 3, 5, 5\)"):
+        fast.concat_channels([x, np.zeros((2, 3, 5, 5))])
+    with pytest.raises(DtypeError, match="concat_channels: takes arrays of one dtype"):
+        fast.concat_channels([x, x.astype(np.float32)])
+    with pytest.raises(ShapeError, match=r"split_channels: shapes \(2, 3, 4, 5\)"):
+        fast.split_channels(x, [2, 2])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

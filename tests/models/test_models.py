@@ -49,6 +49,7 @@ PARAMETERS |= {
     "resnext29_8x64d": 34_426_698,  # 34.4 M in Xie et al. 2017, table 7
     "wrn16_4": 2_748_890,  # 2.7 M in Zagoruyko & Komodakis 2016, table 4
     "wrn28_10": 36_479_194,  # 36.5 M
+    "densenet_bc100_12": 769_162,  # Huang et al. 2017, table 2: 0.8 M
     "crossing": 1_981_896,
     "whitened_resnet11": 2_490_016,
 }
@@ -75,7 +76,8 @@ def test_every_model_has_exactly_its_parameters(name, undrawn):
     assert count(model) == PARAMETERS[name]
     path, layer = mr.models.classifier(model)
     assert layer is functools.reduce(getattr, path.split("."), model)
-    assert path == ("head.fc" if name.startswith(("pre", "wrn")) or name.endswith("v2") else "fc")
+    pre_activation = name.startswith(("pre", "wrn")) or name.endswith("v2")
+    assert path == ("head.fc" if pre_activation else "classifier" if name.startswith("dense") else "fc")
     assert model.image_size == {"crossing": 227}.get(name, 224 if layer.out_features == 1000 else 32)
 
 
@@ -311,6 +313,9 @@ def test_pre_activation_blocks_that_begin_as_the_identity_learn(name):
         (lambda: mr.models.WideResNet(17, 2), r"depth 17 cannot be.*6n \+ 4, such as 16 or 22"),
         (lambda: mr.models.wrn16_4(dropout=1.5), "dropout is a probability from 0 up and below 1, not 1.5"),
         (lambda: mr.models.CifarPreResNet(11, blocks.PreActBottleneck, dropout=0.1), "a PreActBottleneck has none"),
+        (lambda: mr.models.CifarDenseNet(41), r"depth 41 cannot be.*6n \+ 4, such as 40 or 46"),
+        (lambda: mr.models.CifarDenseNet(40, growth=0), "growth is the channels .*from 1 to 4096, not 0"),
+        (lambda: mr.models.densenet_bc100_12(compression=2), "compression is the part .*from 0.1 to 1, not 2"),
         (lambda: mr.models.create("resnet20", groups=2), "resnet20 has no option 'groups'"),
     ],
 )

@@ -7,7 +7,7 @@ import torch_peers
 import minires as mr
 from minires import functional as F
 from minires import nn
-from minires.models import BasicBlock, Bottleneck, PreActBottleneck, ResNet, ResNetV2
+from minires.models import BasicBlock, Bottleneck, CifarDenseNet, PreActBottleneck, ResNet, ResNetV2
 
 torch = torch_peers.torch()
 tF = torch.nn.functional
@@ -133,3 +133,15 @@ def test_it_is_timms_preactivation_network():
     mine = ResNetV2((2, 1, 1, 1), num_classes=10)
     assert isinstance(mine.stages[0].blocks[0], PreActBottleneck)
     same(mine, theirs)
+
+
+def test_it_is_torchvisions_densenet():
+    """With the stem for small images in place of that for ImageNet."""
+    densenet = torch_peers.torchvision().models.densenet
+    theirs = densenet.DenseNet(growth_rate=12, block_config=(2, 2, 2), num_init_features=24, bn_size=4, num_classes=10)
+    theirs.features.conv0 = torch.nn.Conv2d(3, 24, 3, padding=1, bias=False)
+    for name in ("norm0", "relu0", "pool0"):
+        delattr(theirs.features, name)
+    mine = CifarDenseNet(16)
+    assert list(mine.state_dict()) == list(theirs.state_dict())
+    same(mine, theirs, size=16)

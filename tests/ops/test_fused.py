@@ -10,6 +10,7 @@ from minires import functional as F
 from minires import nn
 from minires.lazy import LazyTensor, is_fusing, is_lazy
 from minires.models.blocks import Bottleneck, BottleneckV1, PreActBottleneck, PreActBottleneckV1
+from minires.models.densenet import DenseLayer, Transition
 from minires.models.parts import stage
 from minires.tensor import backward
 
@@ -304,3 +305,22 @@ def test_same_bits_for_any_number_of_threads():
     finally:
         mr.set_num_threads(before)
     assert found[0] == found[1]
+
+
+def test_dense_layers():
+    """Concatenations hand on the moments of their inputs: each is computed once, and batch norms find them."""
+    mr.manual_seed(0)
+    chain = nn.Sequential(*[DenseLayer(4 + 3 * i, 3) for i in range(3)], Transition(13, 6), DenseLayer(6, 3)).double()
+    same(chain, [chain], rng(0).standard_normal((2, 4, 6, 6)))
+    x, seen = mr.tensor(rng(0).standard_normal((2, 4, 6, 6)), requires_grad=True), []
+    x = nn.Conv2d(4, 4, 3, bias=False, padding=1).double()(x)
+    chain.train()
+    stats = mr.kernels.batch_norm_stats
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mr.kernels, "batch_norm_stats", lambda x: seen.append(x.shape[-1]) or stats(x), raising=False)
+        y = chain(x)
+    assert seen == [4, 6]  # the first input's, and the transition's
+    mean, var = y.moments
+    values = y.numpy()
+    np.testing.assert_allclose(mean, values.mean((0, 2, 3)), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(var, values.var((0, 2, 3)), rtol=1e-12)
