@@ -233,6 +233,7 @@ def _permute(graph: GraphBuilder, call: Call, x: list[str]) -> str:
     return graph.node("Transpose", x, call.path, perm=call.settings["dims"])
 
 
+@converts(shape.ConcatenateChannels, "dim")
 @converts(shape.Concatenate, "dim")
 def _cat(graph: GraphBuilder, call: Call, x: list[str]) -> str:
     return graph.node("Concat", x, call.path, axis=call.settings["dim"])

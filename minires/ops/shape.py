@@ -116,6 +116,7 @@ class ConcatenateChannels(Op):
 
     reads = ()
     label = "cat"
+    dim = 1
 
     def __init__(self):
         self.moments = []

@@ -50,6 +50,7 @@ OPERATIONS = {
     ),
     "batch_norm without a scale": Function(lambda m, x: m.norm(x), norm=norm(affine=False, eps=1e-12)),
     "cat": lambda m, x: F.cat([x, x * 2, x[:, :1]], 1),
+    "cat of rows": lambda m, x: F.cat([x, x * 2], 2),
     "clip": lambda m, x: F.clip(x, -0.5, 0.25),
     "clip above": lambda m, x: x.clip(max=0.1),
     "clip by channels": lambda m, x: x.clip(np.array([-1.0, 0.0, 0.5], "f4")[:, None, None]),
