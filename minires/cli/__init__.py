@@ -19,6 +19,7 @@ from .explain import explain
 from .export import export
 from .gradcheck import gradcheck
 from .lab import app as lab
+from .predict import predict
 from .replay import replay
 from .sweep import sweep
 from .train import train
@@ -36,6 +37,7 @@ app.command(help=texts.TRAIN)(train)
 app.command(help=texts.SWEEP)(sweep)
 app.command(help=texts.COMPARE)(compare)
 app.command("eval", help=texts.EVAL)(evaluate)
+app.command(help=texts.PREDICT)(predict)
 app.command(help=texts.EXPORT)(export)
 app.command(help=texts.REPLAY)(replay)
 app.command(help=texts.GRADCHECK)(gradcheck)

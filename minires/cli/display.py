@@ -111,12 +111,16 @@ def tta_line(tta: str, accuracy: float) -> Text:
 
 @contextmanager
 def bar(out: Console, what: str, total: int) -> Iterator[Callable[..., None]]:
-    """A progress bar during the block, in a terminal; yields ``advance(steps=1, what=None)``."""
+    """A progress bar during the block, in a terminal; yields ``advance(steps=1, what=None)``.
+
+    What is printed to standard output meanwhile stands above a bar there, and is left alone by one on standard error.
+    """
     with Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30, style="bright_black", complete_style="cyan", finished_style="cyan"),
         console=out,
         transient=True,
+        redirect_stdout=not out.stderr,
         disable=not is_live(out),
     ) as progress:
         task = progress.add_task(what, total=total)

@@ -74,6 +74,22 @@ Weights or a loss that are NaN or infinite are an error (exit code 2), as the ac
 PyTorch has trained, and prints JSON
 """
 
+PREDICT = """\
+The classes of photographs: of each image the five most probable, by a network of a run or of weights from elsewhere.
+
+An image is resized, cropped in the middle and normalised as torchvision does it for evaluation; Exif's rotation is applied,
+and only the first frame of an animation is seen. Files that are damaged, no images, or larger than 134 million pixels are
+named at the end and skipped; the exit code is then 1.
+
+`minires predict cat.jpg --model resnet50 --weights resnet50.pth` has ImageNet's normalisation and class names
+
+`minires predict photos --run runs/resnet20-cifar10-1` looks at all images in a folder and below
+
+`minires predict photos --model resnet20 --weights resnet20.th --normalize imagenet --classes names.txt --top 3`
+
+`minires predict photos --run runs/resnet20-cifar10-1 --csv > classes.csv` writes a table; `--json` a line for each image
+"""
+
 EXPORT = """\
 Write a trained network for other programs: an ONNX file, or its weights for PyTorch.
 

@@ -40,6 +40,7 @@ BROKEN = (
     *(RuntimeError, struct.error, zlib.error),
 )  # what Pillow's readers raise for files that are damaged
 CROPPED_FROM = 128  # crops of fewer pixels show the whole image, as of CIFAR
+MAX_SIDE = 4096  # of what images are resized and cropped to
 MAX_RESIZED = 1 << 24  # pixels that Pillow may resize a strip to; of a longer one, only what is cropped is computed
 
 
@@ -114,10 +115,7 @@ def evaluation_transform(image: Pixels, size: int, resize: int | None = None) ->
     """
     from PIL import Image
 
-    resize = default_resize(size) if resize is None else resize
-    for name, value in (("size", size), ("resize", resize)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1 <= value <= 4096:
-            raise ConfigError(f"{name} of an image must be a whole number of pixels from 1 to 4096, not {value!r}")
+    size, resize = check_sizes(size, resize)
     H, W, _ = image.shape
     long = int(resize * max(H, W) / min(H, W))
     height, width = (long, resize) if W <= H else (resize, long)
@@ -136,6 +134,16 @@ def evaluation_transform(image: Pixels, size: int, resize: int | None = None) ->
     top, left = (size - rows) // 2, (size - columns) // 2
     cropped[top : top + rows, left : left + columns] = middle
     return cropped
+
+
+def check_sizes(size: int, resize: int | None = None) -> tuple[int, int]:
+    """The (size, resize) of ``evaluation_transform``. Raises ConfigError for one that is not from 1 to 4096."""
+    for name, value in (("size", size), ("resize", resize)):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value <= MAX_SIDE:
+            raise ConfigError(f"{name} must be a whole number of pixels from 1 to {MAX_SIDE}, not {value!r}")
+    return size, default_resize(size) if resize is None else resize
 
 
 def default_resize(size: int) -> int:

@@ -10,6 +10,7 @@ from .checkpoint import Checkpoint
 from .curves import draw_curves
 from .freezing import freeze
 from .metrics import Confusion, Mean, read_metrics
+from .prediction import Prediction, classify
 from .recipe import Recipe, named_recipes
 from .replay import replay
 from .resume import Resumed
@@ -21,12 +22,14 @@ __all__ = [
     "Checkpoint",
     "Confusion",
     "Mean",
+    "Prediction",
     "Recipe",
     "Recorder",
     "Resumed",
     "RunFolder",
     "Trainer",
     "build_trainer",
+    "classify",
     "draw_curves",
     "evaluate",
     "evaluation_loader",

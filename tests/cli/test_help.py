@@ -31,7 +31,7 @@ def text(command):
 
 def test_they_are_all_there():
     assert {" ".join(words) for words in COMMANDS} == {
-        *("", "train", "sweep", "compare", "eval", "export", "replay", "gradcheck", "doctor", "warmup"),
+        *("", "train", "sweep", "compare", "eval", "predict", "export", "replay", "gradcheck", "doctor", "warmup"),
         *("cache", "cache info", "cache clear"),
         *("data", "data download", "data info", "data verify", "data show"),
         *(

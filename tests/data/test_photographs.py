@@ -172,7 +172,7 @@ def test_the_default_sizes():
     for wrong in (0, -1, 4097, 2.5, True):
         with pytest.raises(ConfigError, match="from 1 to 4096, not"):
             evaluation_transform(image, wrong)
-        with pytest.raises(ConfigError, match=r"resize .* from 1 to 4096, not"):
+        with pytest.raises(ConfigError, match=r"resize must be .* from 1 to 4096, not"):
             evaluation_transform(image, 32, wrong)
 
 
