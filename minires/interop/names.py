@@ -30,28 +30,22 @@ def _plus_one(pattern: str) -> Callable[[re.Match[str]], str]:
     return replace
 
 
+def _transition(found: re.Match[str]) -> str:
+    return f"features.transition{found[1]}.{'norm' if found[2] == 'bn' else 'conv'}."
+
+
 STYLES = (
-    # https://github.com/pytorch/vision/blob/main/torchvision/models/resnet.py
+    # https://github.com/pytorch/vision/blob/main/torchvision/models/resnet.py, and densenet.py
     # https://github.com/huggingface/pytorch-image-models/blob/main/timm/models/resnetv2.py
     # https://github.com/chenyaofo/pytorch-cifar-models/blob/master/pytorch_cifar_models/resnet.py
     # https://github.com/bearpaw/pytorch-classification/blob/master/models/cifar/resnet.py
     Style("torchvision and timm", ()),
-    # https://github.com/akamaster/pytorch_resnet_cifar10/blob/master/resnet.py (its option A has no weights)
+    # https://github.com/akamaster/pytorch_resnet_cifar10/blob/master/resnet.py (its option A has no weights; for a time its
+    # layers were called compressible_conv1, …)
     # https://github.com/kuangliu/pytorch-cifar/blob/master/models/resnet.py
     Style(
-        "akamaster/pytorch_resnet_cifar10 and kuangliu/pytorch-cifar", ((r"\.shortcut\.([01])\.", r".downsample.\1."),)
-    ),
-    # https://github.com/weiaicunzai/pytorch-cifar100/blob/master/models/resnet.py
-    Style(
-        "weiaicunzai/pytorch-cifar100",
-        (
-            (r"^conv1\.0\.", "conv1."),
-            (r"^conv1\.1\.", "bn1."),
-            *((rf"^conv{n + 1}_x\.", f"layer{n}.") for n in range(1, 5)),
-            *((rf"\.residual_function\.{3 * n}\.", f".conv{n + 1}.") for n in range(3)),
-            *((rf"\.residual_function\.{3 * n + 1}\.", f".bn{n + 1}.") for n in range(3)),
-            (r"\.shortcut\.([01])\.", r".downsample.\1."),
-        ),
+        "akamaster/pytorch_resnet_cifar10 and kuangliu/pytorch-cifar",
+        ((r"(^|\.)compressible_", r"\1"), (r"\.shortcut\.([01])\.", r".downsample.\1.")),
     ),
     # https://github.com/huggingface/transformers/blob/main/src/transformers/models/resnet/modeling_resnet.py
     Style(
@@ -64,6 +58,55 @@ STYLES = (
             (r"\.shortcut\.normalization\.", ".downsample.1."),
             (r"\.layer\.(\d{1,4})\.convolution\.", _plus_one(".conv{1+1}.")),
             (r"\.layer\.(\d{1,4})\.normalization\.", _plus_one(".bn{1+1}.")),
+        ),
+    ),
+    # https://github.com/prlz77/ResNeXt.pytorch/blob/master/models/model.py, also in bearpaw/pytorch-classification
+    Style(
+        "prlz77/ResNeXt.pytorch",
+        (
+            (r"^conv_1_3x3\.", "conv1."),
+            (r"^bn_1\.", "bn1."),
+            (r"^stage_(\d)\.stage_\d_bottleneck_(\d{1,4})\.", r"layer\1.\2."),
+            (r"\.conv_reduce\.", ".conv1."),
+            (r"\.bn_reduce\.", ".bn1."),
+            (r"\.conv_conv\.", ".conv2."),
+            (r"\.bn\.", ".bn2."),
+            (r"\.conv_expand\.", ".conv3."),
+            (r"\.bn_expand\.", ".bn3."),
+            (r"\.shortcut\.shortcut_conv\.", ".downsample.0."),
+            (r"\.shortcut\.shortcut_bn\.", ".downsample.1."),
+        ),
+    ),
+    # https://github.com/xternalz/WideResNet-pytorch/blob/master/wideresnet.py, also in bearpaw/pytorch-classification
+    Style(
+        "xternalz/WideResNet-pytorch",
+        (
+            (r"^conv1\.", "stem.conv."),
+            (r"^bn1\.", "norm."),
+            (r"^block([1-4])\.layer\.", lambda found: f"stages.{int(found[1]) - 1}.blocks."),
+            (r"\.bn([12])\.", r".norm\1."),
+            (r"\.convShortcut\.", ".downsample.conv."),
+        ),
+    ),
+    # torchvision's DenseNet before 2018, as its own densenet.py translates it
+    # https://github.com/gpleiss/efficient_densenet_pytorch/blob/master/models/densenet.py
+    Style(
+        "gpleiss/efficient_densenet_pytorch",
+        ((r"\.(norm|conv)\.([12])\.", r".\1\2."), (r"^features\.norm_final\.", "features.norm5.")),
+    ),
+    # https://github.com/andreasveit/densenet-pytorch/blob/master/densenet.py
+    # https://github.com/bearpaw/pytorch-classification/blob/master/models/cifar/densenet.py
+    Style(
+        "andreasveit/densenet-pytorch and bearpaw/pytorch-classification",
+        (
+            (r"^conv1\.", "features.conv0."),
+            (r"^bn1?\.", "features.norm5."),
+            (r"^trans(\d)\.(conv|bn)1\.", _transition),
+            (
+                r"^(?:block(\d)\.layer|dense(\d))\.(\d{1,4})\.",
+                lambda found: f"features.denseblock{found[1] or found[2]}.denselayer{int(found[3]) + 1}.",
+            ),
+            (r"\.bn([12])\.", r".norm\1."),
         ),
     ),
 )

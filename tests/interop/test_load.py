@@ -10,7 +10,14 @@ from minires.errors import ConfigError, WeightsError
 
 torch = torch_peers.torch()
 
-from torch_networks import CODES, CifarResNet, logits, trained  # noqa: E402  # needs torch
+from torch_networks import (  # noqa: E402  # needs torch
+    CODES,
+    CifarResNet,
+    CifarResNeXt,
+    WideResNet,
+    logits,
+    trained,
+)
 
 FORMATS = ("safetensors", "zip", "legacy")
 
@@ -74,6 +81,25 @@ def test_cifar(code, layout, tmp_path):
     assert report.ok
     last = CODES[code][1]
     assert (f"module.{last}.bias", "fc.bias") in report.matched
+
+
+OTHERS = {
+    "WideResNet": (WideResNet, lambda: mr.models.WideResNet(10, 2), ("block1.layer.0.convShortcut.weight", "fc.bias")),
+    "CifarResNeXt": (
+        CifarResNeXt,
+        lambda: mr.models.CifarResNet(11, "B", width=64, block=mr.models.Bottleneck, groups=2, base_width=16),
+        ("stage_1.stage_1_bottleneck_0.shortcut.shortcut_bn.running_var", "classifier.bias"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_networks_for_cifar(name, tmp_path):
+    theirs, ours, names = OTHERS[name]
+    network, model = trained(theirs()), ours()
+    report = interop.load_weights(model, save(network.state_dict(), tmp_path / "weights"))
+    np.testing.assert_allclose(own_logits(model.eval(), images()), logits(network, images()), atol=1e-4)
+    assert set(names) <= dict(report.matched).keys()
 
 
 @pytest.mark.parametrize("layout", ["zip", "legacy"])

@@ -86,3 +86,83 @@ def logits(network, images):
     """The network's output for an ndarray of images, as one."""
     with torch.no_grad():
         return network(torch.from_numpy(images)).numpy()
+
+
+def conv3x3(inside, outside, stride=1, groups=1):
+    return nn.Conv2d(inside, outside, 3, stride, 1, groups=groups, bias=False)
+
+
+class WideBlock(nn.Module):
+    """A block of Zagoruyko & Komodakis 2016, with the names of xternalz/WideResNet-pytorch."""
+
+    def __init__(self, inside, outside, stride):
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(inside), conv3x3(inside, outside, stride)
+        self.bn2, self.conv2 = nn.BatchNorm2d(outside), conv3x3(outside, outside)
+        self.convShortcut = None if inside == outside else nn.Conv2d(inside, outside, 1, stride, bias=False)
+
+    def forward(self, x):
+        y = F.relu(self.bn1(x))
+        way = x if self.convShortcut is None else self.convShortcut(y)
+        return way + self.conv2(F.relu(self.bn2(self.conv1(y))))
+
+
+class WideResNet(nn.Module):
+    """WRN-depth-widen with those names."""
+
+    def __init__(self, depth=10, widen=2):
+        super().__init__()
+        self.conv1, inside = conv3x3(3, 16), 16
+        for stage in (1, 2, 3):
+            outside, blocks = 16 * widen * 2 ** (stage - 1), []
+            for block in range((depth - 4) // 6):
+                blocks.append(WideBlock(inside, outside, 2 if stage > 1 and block == 0 else 1))
+                inside = outside
+            setattr(self, f"block{stage}", nn.Sequential())
+            getattr(self, f"block{stage}").add_module("layer", nn.Sequential(*blocks))
+        self.bn1, self.fc = nn.BatchNorm2d(inside), nn.Linear(inside, 10)
+
+    def forward(self, x):
+        x = self.block3(self.block2(self.block1(self.conv1(x))))
+        return self.fc(F.relu(self.bn1(x)).mean((2, 3)))
+
+
+class AggregatedBlock(nn.Module):
+    """A block of Xie et al. 2017, with the names of prlz77/ResNeXt.pytorch."""
+
+    def __init__(self, inside, outside, stride, groups, inner):
+        super().__init__()
+        self.conv_reduce, self.bn_reduce = nn.Conv2d(inside, inner, 1, bias=False), nn.BatchNorm2d(inner)
+        self.conv_conv, self.bn = conv3x3(inner, inner, stride, groups), nn.BatchNorm2d(inner)
+        self.conv_expand, self.bn_expand = nn.Conv2d(inner, outside, 1, bias=False), nn.BatchNorm2d(outside)
+        self.shortcut = nn.Sequential()
+        if inside != outside:
+            self.shortcut.add_module("shortcut_conv", nn.Conv2d(inside, outside, 1, stride, bias=False))
+            self.shortcut.add_module("shortcut_bn", nn.BatchNorm2d(outside))
+
+    def forward(self, x):
+        y = F.relu(self.bn_reduce(self.conv_reduce(x)))
+        y = self.bn_expand(self.conv_expand(F.relu(self.bn(self.conv_conv(y)))))
+        return F.relu(self.shortcut(x) + y)
+
+
+class CifarResNeXt(nn.Module):
+    """ResNeXt-depth for CIFAR with those names."""
+
+    def __init__(self, depth=11, groups=2, base_width=16):
+        super().__init__()
+        self.conv_1_3x3, self.bn_1 = conv3x3(3, 64), nn.BatchNorm2d(64)
+        inside = 64
+        for stage in (1, 2, 3):
+            outside, blocks = 256 * 2 ** (stage - 1), nn.Sequential()
+            for block in range((depth - 2) // 9):
+                stride, inner = 2 if stage > 1 and block == 0 else 1, groups * base_width * outside // 256
+                name = f"stage_{stage}_bottleneck_{block}"
+                blocks.add_module(name, AggregatedBlock(inside, outside, stride, groups, inner))
+                inside = outside
+            setattr(self, f"stage_{stage}", blocks)
+        self.classifier = nn.Linear(inside, 10)
+
+    def forward(self, x):
+        x = F.relu(self.bn_1(self.conv_1_3x3(x)))
+        return self.classifier(self.stage_3(self.stage_2(self.stage_1(x))).mean((2, 3)))
