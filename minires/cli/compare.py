@@ -34,7 +34,7 @@ def compare(
     from ..figures import save_figure
     from ..training import compare as comparing
     from . import display
-    from .lab import print_table
+    from .tables import print_table
 
     check_picture(plot)
     found = comparing.runs_in(runs)

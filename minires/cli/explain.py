@@ -48,7 +48,7 @@ def explain(
     from ..lab import diagram
     from ..lab.explain import explain as explained
     from . import display
-    from .lab import print_table
+    from .tables import print_table
 
     if plot is not None:
         check_picture(plot)

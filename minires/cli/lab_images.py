@@ -168,8 +168,7 @@ def class_number(network: Network, names: Sequence[str], text: str) -> int:
                 f"the {network.num_classes} classes of {network.source} have no names here: give --target a number, or "
                 f"--classes a file of them, not {brief(text)}"
             )
-        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-        known = ", ".join(names[:MOST_NAMES]) + more
+        known = ", ".join(names) if len(names) <= MOST_NAMES else f"{len(names):,}, from {names[0]} to {names[-1]}"
         raise ConfigError(
             f"there is no class {brief(text)}{nearest(text, names)}: those of {network.source} are {known}"
         )

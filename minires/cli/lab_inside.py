@@ -163,8 +163,8 @@ def features(
     from ..lab.inside import feature_maps
     from ..lab.inside.draw import draw_features, strongest
     from . import display
-    from .lab import print_table
     from .lab_images import pictures
+    from .tables import print_table
 
     check_picture(out)
     if not 1 <= channels <= MOST_CHANNELS:
@@ -268,7 +268,7 @@ def _facts(image: str, name: str, found: GradCam) -> dict[str, Any]:
 
 def _print_cams(console: Console, found: list[dict[str, Any]]) -> None:
     from .display import percent
-    from .lab import print_table
+    from .tables import print_table
 
     rows, before = [], None
     for each in found:

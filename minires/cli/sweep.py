@@ -79,7 +79,7 @@ def sweep(
 def _print(console: PlainConsole, out: Path, points: list[Point]) -> None:
     """Print the table of a sweep."""
     from ..training.sweep import outcomes
-    from .lab import print_table
+    from .tables import print_table
 
     found = list(outcomes(out, points))
     names = list(points[0].settings)
