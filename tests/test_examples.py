@@ -93,3 +93,15 @@ def test_training_loop(run):
 def test_readme_lists_every_example():
     listed = re.findall(r"^\d+\. \[`(\w+\.py)`\]", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.M)
     assert sorted(listed) == sorted(path.name for path in EXAMPLES.glob("*.py"))
+
+
+@pytest.mark.parametrize(
+    ("options", "tuned_is_better"),
+    [(["--steps", 4, "--epochs", 1], False), pytest.param([], True, marks=pytest.mark.slow)],
+)
+def test_fine_tuning(run, options, tuned_is_better):
+    _, loaded, tuned, scratch = run("fine_tuning.py", *options).splitlines()
+    assert "42 arrays are those of the first network, fc.weight, fc.bias are new" in loaded
+    (tuned,), (scratch,) = ([float(n) for n in re.findall(r"([\d.]+)%", line)] for line in (tuned, scratch))
+    if tuned_is_better:
+        assert tuned > 95 > scratch + 10

@@ -17,11 +17,18 @@ from minires.training.freezing import freeze, parts
 from minires.training.trainer import evaluate
 
 FROZEN = ["stem", "layer1", "layer2"]
+BELOW = ["stem", "stages.0", "stages.1", "conv1", "bn1", "layer1", "layer2"]
+BELOW += [f"features.{name}" for name in ("conv0", "denseblock1", "transition1", "denseblock2", "transition2")]
+
+OTHER_NAMES = {
+    "preresnet8": {"fc": "head", "layer1.0.bn2": "stages.0.blocks.0.norm2"},
+    "densenet": {"fc": "classifier", "layer1.0.bn2": "features.denseblock1.denselayer1.norm2"},
+}
 
 
 def network(name="resnet8", names=FROZEN, **options):
     mr.manual_seed(0)
-    model = mr.models.create(name, **options)
+    model = mr.models.CifarDenseNet(10, growth=4) if name == "densenet" else mr.models.create(name, **options)
     for module in model.modules():  # as if trained: other statistics than to begin with
         if isinstance(module, BatchNorm2d):
             rng = np.random.default_rng(len(module.running_mean))
@@ -167,22 +174,21 @@ def test_gradients_are_those_of_the_rest_of_the_network_alone(name, fused):
         else:
             np.testing.assert_array_equal(found[path], gradient, err_msg=path)
     state, other = frozen.state_dict(), twin.state_dict()
-    below = ["stem", "stages.0", "stages.1", "conv1", "bn1", "layer1", "layer2"]
     for path, array in network(name).state_dict().items():
-        assert np.array_equal(state[path], array) or not under(path, below)
+        assert np.array_equal(state[path], array) or not under(path, BELOW)
     for path, array in other.items():
-        if not under(path, below):
+        if not under(path, BELOW):
             np.testing.assert_array_equal(state[path], array, err_msg=path)
 
 
 @pytest.mark.parametrize(
     "names", [FROZEN, ["stem"], ["layer2"], ["stem", "layer3"], ["layer3", "fc"], ["layer1.0.bn2"]]
 )
-@pytest.mark.parametrize("name", ["resnet8", "preresnet8", "resnet8-B"])
+@pytest.mark.parametrize("name", ["resnet8", "preresnet8", "resnet8-B", "densenet"])
 def test_fused_as_unfused(name, names):
     """Also where a frozen part is above a trained one, whose gradients go through it."""
-    if name == "preresnet8":
-        names = ["head" if part == "fc" else part.replace("layer1.0.bn2", "stages.0.blocks.0.norm2") for part in names]
+    other = OTHER_NAMES.get(name, {})
+    names = [other.get(part, part) for part in names]
     options = {"option": "B"} if name.endswith("-B") else {}
     images, labels = batch()
     found = []
@@ -201,17 +207,16 @@ def test_fused_as_unfused(name, names):
         np.testing.assert_allclose(array, other[path], rtol=1e-12, err_msg=path)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "preresnet8"])
+@pytest.mark.parametrize("name", ["resnet8", "preresnet8", "densenet"])
 def test_the_backward_pass_ends_at_the_lowest_trained_part(name):
     """Operation by operation, by where each was recorded."""
     images, labels = batch()
     watch = Trace()
     assert diagnose(network(name), Batch(images, labels, get_rng_state()), watch) is None
     paths = {phase: {op.path for op in watch.operations if op.phase == phase} for phase in ("forward", "backward")}
-    below = ["stem", "stages.0", "stages.1", "conv1", "bn1", "layer1", "layer2"]
-    assert any(under(path, below) for path in paths["forward"])
+    assert any(under(path, BELOW) for path in paths["forward"])
     assert paths["backward"]
-    assert not any(under(path, below) for path in paths["backward"])
+    assert not any(under(path, BELOW) for path in paths["backward"])
 
 
 def launches(names, model_name="resnet8"):
@@ -240,7 +245,7 @@ def test_recorded_steps_launch_no_backward_kernels_for_frozen_parts(name, input_
     assert sum(last.values()) < 0.65 * sum(everything.values())
 
 
-@pytest.mark.parametrize("name", ["resnet8", "preresnet8"])
+@pytest.mark.parametrize("name", ["resnet8", "preresnet8", "densenet"])
 def test_recorded_steps_have_the_bits_of_plain_ones(name):
     images, labels = batch()
     found = []
@@ -259,8 +264,7 @@ def test_recorded_steps_have_the_bits_of_plain_ones(name):
     for path, array in found[0][1].items():
         np.testing.assert_array_equal(array, found[1][1][path], err_msg=path)
     for path, array in network(name).state_dict().items():
-        frozen = under(path, ["stem", "stages.0", "stages.1", "conv1", "bn1", "layer1", "layer2"])
-        assert np.array_equal(array, found[0][1][path]) == frozen, path
+        assert np.array_equal(array, found[0][1][path]) == under(path, BELOW), path
 
 
 def test_a_part_that_is_frozen_between_steps_is_noticed_by_a_recorded_step():
