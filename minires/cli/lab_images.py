@@ -14,12 +14,10 @@ from ..errors import ConfigError, brief, nearest, plural
 
 if TYPE_CHECKING:
     from ..data import Dataset
-    from ..nn import Module
     from ..training.source import Network
 
 MOST_NAMES = 20  # of classes in a message
 FIRST = 4  # test images that are taken where nothing is said
-LUMA = (0.299, 0.587, 0.114)  # the grey of a colour, as Pillow computes it
 
 
 class Picture(NamedTuple):
@@ -56,24 +54,35 @@ def pictures(
 
 
 def _photographs(network: Network, paths: Sequence[Path], most: int) -> list[Picture]:
-    from ..data.photographs import evaluation_transform, find_images, read_image
+    """As ``predict`` sees them."""
+    from ..data import evaluation_transform, find_images, read_image
+    from ..training.prediction import grey, input_channels, pixel_normalization
 
-    if network.normalization is None:
-        raise ConfigError(
-            f"{network.source} does not say how its images were normalised: add --normalize imagenet, cifar10 or cifar100, or "
-            "--mean and --std"
-        )
+    channels = input_channels(network.model)
+    mean, std = pixel_normalization(network, channels)
     files = find_images(paths)
     _check_number(len(files), most)
-    seen = [evaluation_transform(read_image(file), network.image_size) for file in files]
-    mean, std = (np.array(values, np.float32) for values in (network.normalization.mean, network.normalization.std))
-    return [Picture(file.name, image, normalised(network.model, image, mean, std)) for file, image in zip(files, seen)]
+    names = [file.name for file in files]
+    found = []
+    for file in files:
+        seen = evaluation_transform(read_image(file), network.image_size)
+        pixels = seen if channels == 3 else grey(seen)
+        seen = seen if channels == 3 else pixels.repeat(3, axis=2)
+        name = file.name if names.count(file.name) == 1 else f"{file.parent.name}/{file.name}"
+        found.append(Picture(name, seen, ((pixels - mean) / std).transpose(2, 0, 1)))
+    return found
 
 
 def _test_images(
     network: Network, index: str | None, dataset: str | None, data_dir: Path | None, most: int
 ) -> list[Picture]:
-    test = _test_set(network, dataset, data_dir)
+    from ..training.prediction import input_channels
+
+    test, channels = _test_set(network, dataset, data_dir), input_channels(network.model)
+    if test.images.shape[3] != channels:
+        raise ConfigError(
+            f"the network takes images of {channels} channels, and those of {test.name} have {test.images.shape[3]}"
+        )
     numbers = range(min(FIRST, len(test), most)) if index is None else _numbers(index, len(test))
     _check_number(len(numbers), most)
     found = []
@@ -81,7 +90,8 @@ def _test_images(
         image = test.images[number]
         photograph = image if image.shape[2] == 3 else image[..., :1].repeat(3, axis=2)
         name = f"image {number}: {test.classes[test.labels[number]]}"
-        found.append(Picture(name, photograph, normalised(network.model, image, test.mean, test.std)))
+        normalised = (image.astype(np.float32) / 255 - test.mean) / test.std
+        found.append(Picture(name, photograph, normalised.transpose(2, 0, 1)))
     return found
 
 
@@ -103,23 +113,6 @@ def _test_set(network: Network, name: str | None, data_dir: Path | None) -> Data
     if network.normalization is not None:
         return network.normalization.applied(test)
     return data.Normalization(tuple(train.mean.tolist()), tuple(train.std.tolist())).applied(test)
-
-
-def normalised(model: Module, image: NDArray[np.uint8], mean: NDArray, std: NDArray) -> NDArray[np.float32]:
-    """(H, W, C) uint8 → (C, H, W) float32; a colour image in grey for a network of one channel. Raises ConfigError."""
-    from ..lab.inside.features import first_convolution
-
-    _, convolution = first_convolution(model)
-    channels = convolution.weight.shape[1] * convolution.groups
-    pixels = image.astype(np.float32) / 255
-    if channels == 1 and pixels.shape[2] == 3:
-        pixels = (pixels @ np.array(LUMA, np.float32))[..., None]
-    if not channels == pixels.shape[2] == len(mean):
-        raise ConfigError(
-            f"the network takes images of {channels} channels, these have {pixels.shape[2]}, and the normalisation is of "
-            f"{len(mean)}"
-        )
-    return ((pixels - mean) / std).astype(np.float32).transpose(2, 0, 1)
 
 
 def _numbers(index: str, count: int) -> list[int]:

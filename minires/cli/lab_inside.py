@@ -72,7 +72,6 @@ def cam(
     run: source.Run = None,
     model: source.Model = None,
     weights: source.Weights = None,
-    num_classes: source.NumClasses = None,
     model_option: source.ModelOption = None,
     normalize: source.Normalize = None,
     mean: source.Mean = None,
@@ -104,7 +103,7 @@ def cam(
     if not 1 <= top <= MOST_COLUMNS:
         raise ConfigError(f"top must be a whole number from 1 to {MOST_COLUMNS}, not {top}")
     console = display.console(stderr=as_json)
-    network = source.load_network(run, model, weights, num_classes, model_option, normalize, mean, std)
+    network = source.load_network(run, model, weights, None, model_option, normalize, mean, std)
     names = class_names(network, classes, dataset)
     wanted = None if not target else [class_number(network, names, text) for text in target]
     if wanted is not None and len(wanted) > MOST_COLUMNS:
@@ -138,7 +137,6 @@ def features(
     run: source.Run = None,
     model: source.Model = None,
     weights: source.Weights = None,
-    num_classes: source.NumClasses = None,
     model_option: source.ModelOption = None,
     normalize: source.Normalize = None,
     mean: source.Mean = None,
@@ -172,7 +170,7 @@ def features(
     if layer and len(set(layer)) > MOST_ROWS:
         raise ConfigError(f"up to {MOST_ROWS} layers are drawn, not {len(set(layer))}")
     console = display.console(stderr=as_json)
-    network = source.load_network(run, model, weights, num_classes, model_option, normalize, mean, std)
+    network = source.load_network(run, model, weights, None, model_option, normalize, mean, std)
     index = "0" if image is None and index is None and network.recipe is not None else index
     [picture] = pictures(network, () if image is None else [image], index, dataset, data_dir, 1)
     maps = feature_maps(network.model, picture.input, layer or None)
@@ -210,7 +208,6 @@ def filters(
     run: source.Run = None,
     model: source.Model = None,
     weights: source.Weights = None,
-    num_classes: source.NumClasses = None,
     model_option: source.ModelOption = None,
     out: _out("filters.png") = Path("filters.png"),  # type: ignore[valid-type]
     as_json: Json = False,
@@ -225,7 +222,7 @@ def filters(
 
     check_picture(out)
     console = display.console(stderr=as_json)
-    network = source.load_network(run, model, weights, num_classes, model_option)
+    network = source.load_network(run, model, weights, None, model_option)
     name, _ = first_convolution(network.model)
     found = first_filters(network.model)
     O, C, KH, KW = found.shape

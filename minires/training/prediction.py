@@ -63,7 +63,7 @@ def classify(
     size = network.image_size if size is None else size
     size, resize = check_sizes(size, resize)
     channels = input_channels(network.model)
-    mean, std = _normalization(network, channels)
+    mean, std = pixel_normalization(network, channels)
     return _classified(network, map(Path, paths), size, resize, channels, (mean, std), tta, on_error)
 
 
@@ -72,8 +72,8 @@ def input_channels(model: Module) -> int:
     return next(int(p.shape[1]) for p in model.parameters() if p.ndim == 4)
 
 
-def _normalization(network: Network, channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(mean, std) of pixels from 0 to 255."""
+def pixel_normalization(network: Network, channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(mean, std) of photographs' pixels, from 0 to 255, for a network that takes so many channels; see ``classify``."""
     if channels not in (1, 3):
         raise ConfigError(
             f"{network.name} takes images of {channels} channels, and photographs have 3 or, made grey, 1: it cannot see them"
@@ -107,7 +107,7 @@ def _classified(
             image = evaluation_transform(read_image(path), size, resize)
         except ImageError as error:
             return path, error
-        return path, image if channels == 3 else _grey(image)
+        return path, image if channels == 3 else grey(image)
 
     predict = RecordedPrediction(network.model)
     dtype = next(network.model.parameters()).data.dtype
@@ -125,7 +125,7 @@ def _classified(
         yield Prediction(path, _softmax(network, logits[0].astype(np.float64), path))
 
 
-def _grey(image: Pixels) -> Pixels:
+def grey(image: Pixels) -> Pixels:
     """(H, W, 3) → (H, W, 1), as Pillow and torchvision's ``Grayscale`` weigh colours."""
     from PIL import Image
 

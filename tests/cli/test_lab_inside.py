@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 import minires as mr
-from minires import lab, nn
+from minires import lab
 from minires.cli import lab_images
-from minires.data import shapes
 from minires.interop import save_safetensors
 
 CIFAR = ("--dataset", "cifar10", "--data-dir", "DATA")  # the small one, of 24 test images
@@ -106,17 +105,27 @@ def test_filters(minires, folder):
     np.testing.assert_allclose(json.loads(out)["norms"], np.sqrt((w**2).sum(axis=(1, 2, 3))), rtol=1e-5)
 
 
-def test_an_image_in_grey():
-    model, [image] = nn.Sequential(nn.Conv2d(1, 2, 3)), shapes(0, train=10, test=10)[0].images[:1]
-    found = lab_images.normalised(model, image, np.array([0.5]), np.array([0.25]))
-    assert found.shape == (1, 32, 32)
-    np.testing.assert_allclose(found[0], (image / 255 @ lab_images.LUMA - 0.5) / 0.25, atol=1e-5)
+def test_a_network_of_one_channel(minires, folder, cifar):
+    save_safetensors(mr.models.resnet8(in_channels=1), folder / "w.safetensors")
+    network = (*NETWORK[:4], "--mean", "0.5", "--std", "0.25")
+    code, out, err = minires("lab", "cam", "photos/c $x$.png", *network, "--json")
+    assert code == 0, err
+    told = json.loads(out)["maps"][0]["probability"]
+    _, out, _ = minires("predict", "photos/c $x$.png", *network, "--json")
+    assert told == pytest.approx(json.loads(out)["predictions"][0]["probability"], rel=1e-3)
+    code, out, _ = minires("lab", "filters", *network[:4])
+    assert "conv1: 16 filters of 1×3×3" in out
+    code, _, err = minires("lab", "cam", *network[:4], *CIFAR[:-1], cifar)
+    assert code == 2
+    assert "takes images of 1 channels, and those of cifar10 have 3" in err
 
 
-def test_normalisation_of_another_number_of_channels():
-    model, image = nn.Sequential(nn.Conv2d(4, 2, 3)), np.zeros((8, 8, 3), np.uint8)
-    with pytest.raises(mr.errors.ConfigError, match="takes images of 4 channels, these have 3, and the normalisation"):
-        lab_images.normalised(model, image, np.zeros(3), np.ones(3))
+def test_photographs_of_the_same_name(minires, folder):
+    for name in ("x", "y"):
+        (folder / name).mkdir()
+        (folder / name / "a.png").write_bytes((folder / "photos" / "a.png").read_bytes())
+    _, out, _ = minires("lab", "cam", "x", "y", "photos/b.jpg", *NETWORK, "--json")
+    assert list(dict.fromkeys(each["image"] for each in json.loads(out)["maps"])) == ["x/a.png", "y/a.png", "b.jpg"]
 
 
 def test_names_of_classes(minires, folder, cifar):

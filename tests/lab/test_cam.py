@@ -12,7 +12,7 @@ from minires.lab.inside.cam import enlarged
 
 RNG = np.random.default_rng(0)
 SIZES = {"crossing": 96, "resnet18": 96, "resnet50v2": 64}
-FAMILIES = ["resnet8", "plain8", "preresnet8", "whitened_resnet11", "wrn16_4", *SIZES]
+FAMILIES = ["resnet8", "plain8", "preresnet8", "whitened_resnet11", "wrn16_4", "densenet_bc100_12", *SIZES]
 
 
 def images(count=2, side=32, channels=3):
@@ -44,13 +44,19 @@ def torch_cam(torch, model, layer, x, targets):
     return [found.detach().numpy() for found in (heat, alpha, L)], scores.detach().numpy()
 
 
-@pytest.mark.parametrize("layer", ["layer4", "layer3", "layer2.1.conv1"])
-def test_against_torchvision(torch, layer):
+@pytest.fixture(scope="module")
+def twins(torch):
+    """A ResNet-18 and torchvision's, with the same weights."""
     ours = network("resnet18")
     theirs = torch_peers.torchvision().models.resnet18(num_classes=10).eval()
     state = {name: torch.from_numpy(np.array(array)) for name, array in ours.state_dict().items()}
     theirs.load_state_dict(state, strict=False)
-    x, targets = images(2, side=80), [7, 2]
+    return ours, theirs
+
+
+@pytest.mark.parametrize("layer", ["layer4", "layer3", "layer2.1.conv1"])
+def test_against_torchvision(torch, twins, layer):
+    (ours, theirs), x, targets = twins, images(2, side=64), [7, 2]
     (heat, alpha, L), scores = torch_cam(torch, theirs, layer, x, targets)
     found = lab.grad_cam(ours, x, targets, None if layer == "layer4" else layer)
     assert found.layer == layer
