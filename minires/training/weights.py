@@ -85,10 +85,17 @@ def _other_classes(report: LoadReport | None, model: Module) -> int | None:
 
 
 def checkpoint_of(file: Path) -> Checkpoint | None:
-    """The checkpoint in a file, or None for weights of another kind. Raises DataError when it is damaged."""
-    with file.open("rb") as opened:
-        if opened.read(9)[8:] != b"{":  # which is no safetensors
-            return None
+    """The checkpoint in a file, or None for weights of another kind.
+
+    Raises ConfigError for a file that cannot be read, DataError for a damaged checkpoint.
+    """
+    try:
+        with file.open("rb") as opened:
+            safetensors = opened.read(9)[8:] == b"{"
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    if not safetensors:
+        return None
     checkpoint = Checkpoint.load(file)
     return checkpoint if checkpoint.info else None
 
@@ -140,4 +147,8 @@ def _sum(file: Path) -> str:
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
-        raise ConfigError(f"cannot read {file} ({error.strerror})") from error
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot read the weights {file}: {error.strerror or error}")

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from runs import RECIPE, begin, contents, go_on
 from stop_at import StopAt
 
 import minires as mr
-from minires.data import Dataset, shapes
+from minires.data import Dataset
 from minires.errors import ConfigError, DataError, RunError, WeightsError
 from minires.nn import Linear
 from minires.training import Callback, Recipe, build_trainer, load_run
@@ -218,19 +219,15 @@ def test_weights_that_cannot_be(tmp_path, weights, page):
             build_trainer(replace(RECIPE, weights=str(tmp_path / name)))
 
 
-@pytest.mark.slow
-def test_fine_tuning_is_better_than_from_scratch_at_the_same_steps(monkeypatch, tmp_path):
-    """A few steps of the classifier alone, on two classes that the network was trained to tell apart among others."""
-    train, test = shapes(0, train=600, test=200)
-    monkeypatch.setattr(build_module.data, "load", lambda name, data_dir, seed: (train, test))
-    recipe = Recipe(epochs=4, batch_size=32, lr=0.1)
-    begin(tmp_path / "first", recipe)
-    halves = [Dataset(d.images, d.labels // 5, ("low", "high"), "halves", d.mean, d.std) for d in (train, test)]
-    monkeypatch.setattr(build_module.data, "load", lambda name, data_dir, seed: halves)
-    tuned = recipe.with_settings(steps=8, lr=0.05, weights=str(tmp_path / "first"), num_classes=2, freeze=FROZEN)
-    scratch = tuned.with_settings(weights=None, freeze=())
-    accuracies = [build_trainer(r).fit()[-1]["test_acc"] for r in (tuned, scratch)]
-    assert accuracies[0] > accuracies[1] + 0.1, accuracies
+def test_a_file_that_may_not_be_read(weights, monkeypatch):
+    def refuse(*args, **more):
+        raise PermissionError(13, "Permission denied")
+
+    recipe = replace(RECIPE, weights=str(weights))
+    monkeypatch.setattr(Path, "open", refuse)
+    for read in (pinned, build_trainer, lambda recipe: inherited(recipe, {})):
+        with pytest.raises(ConfigError, match=r"cannot read the weights .*ten.safetensors: Permission denied"):
+            read(recipe)
 
 
 def test_the_classifier_learns_at_its_own_rate(weights):

@@ -6,7 +6,7 @@ import pytest
 import minires as mr
 from minires import optim
 from minires.errors import ConfigError
-from minires.training import Recipe, freeze
+from minires.training import Recipe, freeze, named_recipes
 from minires.training.optimization import build_optimizer, build_schedule, role
 
 
@@ -62,6 +62,13 @@ def test_the_factor_of_the_head_is_that_of_its_bias_too():
     both = build_optimizer(recipe.with_settings(lr_factors={"head": 4.0, "biases": 1.0}), model).param_groups
     fast = {name for group in both if group["lr"] == 2.0 for name in named(model, group["params"])}
     assert fast == {"fc.weight", "aux.fc.weight"}
+
+
+def test_recipes_with_names_say_the_factor_of_biases_themselves():
+    """So that what they compute does not depend on the bias of a head."""
+    factors = [Recipe.named(name).lr_factors for name in named_recipes()]
+    assert any("head" in own for own in factors)
+    assert all("biases" in own for own in factors if "head" in own)
 
 
 def test_what_is_frozen_is_not_optimised():
