@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ..errors import WeightsError
 from ..files import expand_user
+from .onnx_weights import is_onnx, read_onnx
 from .safetensors_file import read_safetensors
 from .state_dict import arrays, find
 from .torch_legacy import TorchLegacy, is_legacy
@@ -37,12 +38,13 @@ class Weights(NamedTuple):
 
 
 def read_weights(path: Path | str) -> dict[str, NDArray]:
-    """The weights in a file, by their names there: safetensors, or what torch.save writes, since 1.6 or before.
+    """The weights in a file, by their names there: safetensors, what torch.save writes (since 1.6, or before), or ONNX.
 
-    A minires checkpoint has its model's weights; in a dict with more the state dict is found. float16 and bfloat16 become
-    float32, other numbers stay what they are. Arrays are read-only and may share memory. Nothing in a file is run, and
-    reading takes a few times its size of memory at most. Raises WeightsError, a DataError, for a file that is missing,
-    damaged, of another format, or holds other objects than tensors and plain containers.
+    A minires checkpoint has its model's weights; in a dict with more the state dict is found; an ONNX file must have its batch
+    norms, and the names of a state dict. float16 and bfloat16 become float32, other numbers stay what they are. Arrays are
+    read-only and may share memory. Nothing in a file is run, and reading takes a few times its size of memory at most. Raises
+    WeightsError, a DataError, for a file that is missing, damaged, of another format, or holds other objects than tensors and
+    plain containers.
     """
     return read(path).arrays
 
@@ -72,6 +74,9 @@ def _parse(data: bytes) -> Weights:
         return Weights(
             {name: array for name, array in stored.items() if name.partition("/")[0] not in CHECKPOINT_PARTS}, "", []
         )
+    if is_onnx(data):
+        constants, others = read_onnx(data)
+        return Weights(constants, "", [f"constants that are no weights: {len(others)}"] if others else [])
     instructions = MORE_WORK + len(data) // BYTES_AN_INSTRUCTION
     file: TorchZip | TorchLegacy
     if data.startswith(b"PK"):

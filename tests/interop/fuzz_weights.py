@@ -1,6 +1,6 @@
 """Random changes of files of weights, by Hypothesis, and how they are loaded: in a process with little memory.
 
-``python fuzz_weights.py FOLDER zip|legacy|safetensors COUNT`` loads COUNT of them and prints a line of JSON: how many were
+``python fuzz_weights.py FOLDER zip|legacy|safetensors|onnx COUNT`` loads COUNT of them and prints a line of JSON: how many were
 loaded, how many refused, the processor seconds of the slowest, the megabytes of memory that were used at most, and the length
 of the longest message. A model that was loaded in part, or holds numbers that are not finite, ends the process.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from hostile_weights import limit_memory, most_memory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made_up import archive, legacy, safetensors, state, storage, tensor, text
+from made_up import archive, constant, legacy, onnx, safetensors, state, storage, tensor, text
 
 import minires as mr
 from minires import nn
@@ -65,6 +65,10 @@ def good(layout):
             }
             position, content = position + array.nbytes, content + array.tobytes()
         return json.dumps(header).encode(), lambda changed: safetensors(changed, content)
+    if layout == "onnx":
+        dtypes = {"i": 7, "f": 1}
+        constants = [constant(name, a.shape, a.tobytes(), dtypes[a.dtype.kind]) for name, a in arrays.items()]
+        return b"".join(constants), onnx
     entries = {}
     for i, (name, array) in enumerate(arrays.items()):
         kind = "LongStorage" if array.dtype.kind == "i" else "FloatStorage"

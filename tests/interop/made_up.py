@@ -70,3 +70,28 @@ def safetensors(header, arrays=b"", length=None):
 
 def entry(shape=(2, 3), first=0, last=24, dtype="F32"):
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [first, last]}
+
+
+def varint(value):
+    made = b""
+    while value > 127:
+        made, value = made + bytes([value & 127 | 128]), value >> 7
+    return made + bytes([value])
+
+
+def field(number, value):
+    """A field of a protobuf message: a whole number, or bytes."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def constant(name, shape, content, dtype=1, more=b""):
+    """The field of an initialiser in a graph of ONNX."""
+    dims = b"".join(field(1, n) for n in shape)
+    return field(5, dims + field(2, dtype) + field(8, name.encode()) + field(9, content) + more)
+
+
+def onnx(*constants):
+    """A ModelProto with these initialisers."""
+    return field(1, 8) + field(7, b"".join(constants))

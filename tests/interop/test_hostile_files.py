@@ -53,6 +53,8 @@ OTHERS = {
     "header of 20 MB": "more than names and shapes of weights need",
     "many names": "it has 20,001 arrays, and CifarResNet 44",
     "long names": "does not fit CifarResNet: 0 names matched",
+    "many fields": "more fields than an ONNX file of this size needs",
+    "many constants": "more fields than an ONNX file of this size needs",
     "huge": "its arrays have 9,007,199,254,740,992 bytes, and the file has 0",
 }
 EXPECTED = {
@@ -83,7 +85,7 @@ def test_hostile_files(tmp_path, page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("layout", ["zip", "legacy", "safetensors", "onnx"])
 def test_random_changes(layout, tmp_path):
     """Each is loaded whole or refused whole, by a WeightsError: anything else ends the process."""
     [(loaded, refused, slowest, most_memory, longest)] = results("fuzz_weights.py", tmp_path, layout, 2500)

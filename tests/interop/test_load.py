@@ -14,6 +14,7 @@ from torch_networks import (  # noqa: E402  # needs torch
     CODES,
     CifarResNet,
     CifarResNeXt,
+    DenseNet,
     WideResNet,
     logits,
     trained,
@@ -90,6 +91,16 @@ OTHERS = {
         lambda: mr.models.CifarResNet(11, "B", width=64, block=mr.models.Bottleneck, groups=2, base_width=16),
         ("stage_1.stage_1_bottleneck_0.shortcut.shortcut_bn.running_var", "classifier.bias"),
     ),
+    "DenseNet": (
+        DenseNet,
+        lambda: mr.models.CifarDenseNet(16),
+        ("block1.layer.0.bn1.weight", "trans2.conv1.weight", "bn1.bias", "fc.weight"),
+    ),
+    "flat DenseNet": (
+        lambda: DenseNet(flat=True),
+        lambda: mr.models.CifarDenseNet(16),
+        ("dense3.1.conv2.weight", "trans1.bn1.bias", "bn.bias", "fc.weight"),
+    ),
 }
 
 
@@ -100,6 +111,14 @@ def test_other_networks_for_cifar(name, tmp_path):
     report = interop.load_weights(model, save(network.state_dict(), tmp_path / "weights"))
     np.testing.assert_allclose(own_logits(model.eval(), images()), logits(network, images()), atol=1e-4)
     assert set(names) <= dict(report.matched).keys()
+
+
+def test_a_densenet_of_gpleiss(tmp_path):
+    model = mr.models.CifarDenseNet(16)
+    state = {n.replace("norm5", "norm_final"): torch.from_numpy(a.copy()) for n, a in model.state_dict().items()}
+    assert interop.load_weights(model, save(state, tmp_path / "a")).ok
+    state = {n.replace("norm1", "norm.1").replace("conv2", "conv.2"): tensor for n, tensor in state.items()}
+    assert interop.load_weights(model, save(state, tmp_path / "b")).ok
 
 
 @pytest.mark.parametrize("layout", ["zip", "legacy"])

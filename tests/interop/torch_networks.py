@@ -166,3 +166,52 @@ class CifarResNeXt(nn.Module):
     def forward(self, x):
         x = F.relu(self.bn_1(self.conv_1_3x3(x)))
         return self.classifier(self.stage_3(self.stage_2(self.stage_1(x))).mean((2, 3)))
+
+
+class DenseLayer(nn.Module):
+    """A layer of Huang et al. 2017 with a bottleneck, with the names of andreasveit/densenet-pytorch."""
+
+    def __init__(self, inside, growth):
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(inside), nn.Conv2d(inside, 4 * growth, 1, bias=False)
+        self.bn2, self.conv2 = nn.BatchNorm2d(4 * growth), conv3x3(4 * growth, growth)
+
+    def forward(self, x):
+        return torch.cat([x, self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(x))))))], 1)
+
+
+class Transition(nn.Module):
+    def __init__(self, inside, outside):
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(inside), nn.Conv2d(inside, outside, 1, bias=False)
+
+    def forward(self, x):
+        return F.avg_pool2d(self.conv1(F.relu(self.bn1(x))), 2)
+
+
+class DenseNet(nn.Module):
+    """DenseNet-BC for CIFAR of three blocks; flat: with the names of bearpaw/pytorch-classification."""
+
+    def __init__(self, layers=2, growth=12, flat=False):
+        super().__init__()
+        inside = 2 * growth
+        self.conv1, self.flat = conv3x3(3, inside), flat
+        for block in (1, 2, 3):
+            made = nn.Sequential(*(DenseLayer(inside + i * growth, growth) for i in range(layers)))
+            if not flat:
+                outer = nn.Sequential()
+                outer.add_module("layer", made)
+            setattr(self, f"dense{block}" if flat else f"block{block}", made if flat else outer)
+            inside += layers * growth
+            if block < 3:
+                setattr(self, f"trans{block}", Transition(inside, inside // 2))
+                inside //= 2
+        setattr(self, "bn" if flat else "bn1", nn.BatchNorm2d(inside))
+        self.fc = nn.Linear(inside, 10)
+
+    def forward(self, x):
+        x = self.conv1(x)
+        for block in (1, 2, 3):
+            x = getattr(self, f"dense{block}" if self.flat else f"block{block}")(x)
+            x = getattr(self, f"trans{block}")(x) if block < 3 else x
+        return self.fc(F.relu((self.bn if self.flat else self.bn1)(x)).mean((2, 3)))
