@@ -56,7 +56,7 @@ def twins(torch):
 
 @pytest.mark.parametrize("layer", ["layer4", "layer3", "layer2.1.conv1"])
 def test_against_torchvision(torch, twins, layer):
-    (ours, theirs), x, targets = twins, images(2, side=64), [7, 2]
+    (ours, theirs), x, targets = twins, images(2, side=80), [7, 2]
     (heat, alpha, L), scores = torch_cam(torch, theirs, layer, x, targets)
     found = lab.grad_cam(ours, x, targets, None if layer == "layer4" else layer)
     assert found.layer == layer
@@ -274,6 +274,7 @@ def test_bad_input(error, message, arguments):
 def test_networks_without_a_score():
     with pytest.raises(ConfigError, match="Backbone returns a list: Grad-CAM asks for a classifier"):
         lab.grad_cam(Backbone(), images(1))
+    assert list(lab.feature_maps(Backbone(), images(1))) == ["conv"]
     with pytest.raises(ConfigError, match=r"Conv2d returns a tensor of shape \(1, 4, 30, 30\)"):
         lab.grad_cam(nn.Conv2d(3, 4, 3), images(1))
     model = network()
