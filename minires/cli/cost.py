@@ -113,8 +113,9 @@ def preview(trainer: Trainer, recipe: Recipe, console: PlainConsole) -> None:
         memory = check_memory(trainer)
     macs = _macs(trainer)
     with recipe.switches(), spinner(console, "timing a few steps"):
-        step = _step_seconds(trainer)
-        evaluation = _time(lambda: _evaluations(trainer))
+        reading = _reading_seconds(trainer)
+        step = _step_seconds(trainer) + reading
+        evaluation = _time(lambda: _evaluations(trainer)) + reading
     loader, steps = trainer.train_loader, trainer.total_steps
     tested = sum(len(own.dataset) for own in (trainer.test_loader, trainer.val_loader) if own is not None)
     per_epoch = len(loader) * step + tested / loader.batch_size * evaluation
@@ -133,6 +134,7 @@ def preview(trainer: Trainer, recipe: Recipe, console: PlainConsole) -> None:
                     "step",
                     f"{1000 * step:.0f} ms for {plural(loader.batch_size, 'image')}, {loader.batch_size / step:,.0f} images/s",
                 ),
+                *([("reading", f"{1000 * reading:.0f} ms of a step, for its images")] if reading else []),
                 (
                     "epoch",
                     f"{duration(per_epoch)} for {plural(len(loader), 'step')} and the evaluation of {tested:,} images",
@@ -183,6 +185,24 @@ def _step_seconds(trainer: Trainer) -> float:
     sides = [loader.dataset_at(epoch).image_size for epoch in range(trainer.epochs)]
     seconds = {side: _time(partial(_steps, trainer, sides.index(side))) for side in set(sides)}
     return statistics.fmean(seconds[side] for side in sides)
+
+
+def _reading_seconds(trainer: Trainer) -> float:
+    """Of a batch of images that are read from files, by threads that the step then lacks; 0 of images in memory."""
+    from ..data import MapDataset
+
+    loader = copy.copy(trainer.train_loader)
+    if not isinstance(loader.dataset, MapDataset):
+        return 0.0
+    loader.prefetch = 0
+    loader.set_epoch(trainer.epochs - 1)
+    batches, seconds = iter(loader), [0.0]
+    while len(seconds) <= CALLS and sum(seconds) < SLOW:
+        start = time.perf_counter()
+        if next(batches, None) is None:
+            break
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:] or seconds)
 
 
 def _steps(trainer: Trainer, epoch: int) -> Callable[[], object]:

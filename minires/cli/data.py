@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..errors import ConfigError, DataError, printable
+from . import data_folder
 from . import help as texts
 from .errors import Debug
 from .paths import DOWNLOADS, command_line, nonempty
@@ -101,7 +102,8 @@ def _download_bar(console: Console, what: str) -> Iterator[Callable[[int, int], 
 @app.command(help=texts.INFO)
 def info(
     name: Annotated[
-        str | None, typer.Argument(help="shapes, cifar10 or cifar100; all of them by default.", show_default=False)
+        str | None,
+        typer.Argument(help="shapes, cifar10, cifar100 or folder; all of them by default.", show_default=False),
     ] = None,
     data_dir: DataDir = None,
     debug: Debug = False,
@@ -115,6 +117,9 @@ def info(
         console.print(_all_of_them(data, data_dir))
         return
     data.check_name(name)
+    if name == "folder":
+        data_folder.info(data_dir, console)
+        return
     with display.spinner(console, f"loading {name} …"):
         train, test = data.load(name, data_dir)
     _, H, W, C = train.images.shape
@@ -150,6 +155,7 @@ def _all_of_them(data: ModuleType, data_dir: Path | None) -> Text:
         except DataError:
             where = f"not here: minires data download {name} ({official.megabytes} MB)"
         rows.append((name, *counts, str(len(layout.classes)), where))
+    rows.append(("folder", "–", "–", "–", "your own images: --dataset folder --data-dir DIR"))
     lines = []
     for i, (name, *numbers, where) in enumerate(rows):
         columns = (f"{name:<10}", NAME if i else DIM), "".join(f"{number:>8}  " for number in numbers), where
@@ -186,7 +192,7 @@ def _classes(train: Dataset, test: Dataset) -> Table | Text:
 
 @app.command(help=texts.VERIFY)
 def verify(
-    name: Cifar,
+    name: Annotated[str, typer.Argument(help="cifar10, cifar100 or folder.", show_default=False)],
     data_dir: DataDir = None,
     own: Annotated[
         bool, typer.Option("--own", help="The files are your own in the same layout: check their structure alone.")
@@ -199,8 +205,10 @@ def verify(
     from .. import data
     from . import display
 
-    layout = _layout(data, name)
     console = display.console()
+    if name == "folder":
+        return data_folder.verify(data_dir, console)
+    layout = _layout(data, name)
     console.print(Text.assemble((name, display.NAME), f" in {printable(_source(data, name, data_dir).path)}"))
     checks = []
     with display.spinner(console, f"checking {name} …"):
@@ -228,7 +236,7 @@ def _layout(data: ModuleType, name: str) -> Layout:
 
 @app.command(help=texts.SHOW)
 def show(
-    name: Annotated[str, typer.Argument(help="shapes, cifar10 or cifar100.")] = "shapes",
+    name: Annotated[str, typer.Argument(help="shapes, cifar10, cifar100 or folder.")] = "shapes",
     data_dir: DataDir = None,
     test: Annotated[bool, typer.Option("--test", help="Test images, not training images.")] = False,
     images: Annotated[int, typer.Option(help="Number of images for each class.")] = 10,
@@ -250,7 +258,10 @@ def show(
     if seed < 0:
         raise ConfigError(f"seed must be a whole number from 0 up, not {seed}")
     with display.spinner(console, f"loading {name} …"):
-        dataset = data.load(name, data_dir)[test]
+        if name == "folder":
+            dataset = data_folder.chosen(data_dir, test, images, seed)
+        else:
+            dataset = data.load(name, data_dir)[test]
     with display.spinner(console, "drawing …"):
         png = draw_grid(dataset, images, seed, f"{name}: {'test' if test else 'training'} images")
     out = Path(f"{name}.png") if out is None else out

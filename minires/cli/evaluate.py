@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ..training import Recipe
+    from ..training.folders import Images
     from ..training.source import Network
 
 HOW = "How to test it"
@@ -81,7 +82,7 @@ def evaluate(
     _check_finite(network)
     if data_dir is not None:
         recipe = recipe.with_settings(data_dir=str(expand_user(data_dir).absolute()))
-    _, test, _ = training.load_data(recipe)
+    test, notes = _test_images(network, recipe)
     if network.recipe is None and test.num_classes != network.num_classes:
         raise ConfigError(
             f"the weights in {network.source} are of {network.num_classes} classes, and {recipe.dataset} has "
@@ -89,6 +90,8 @@ def evaluate(
         )
     params = sum(p.size for p in network.model.parameters())
     console.print(f"{network.name}, {params:,} parameters, {network.trained}, on {recipe.dataset}")
+    for note in notes:
+        console.print(note)
     loader = training.evaluation_loader(test, recipe)
     result = training.Confusion(max(test.num_classes, network.num_classes))
     with recipe.switches(), display.bar(console, "testing", len(loader)) as advance:
@@ -135,6 +138,22 @@ def _recipe(network: Network, dataset: str | None, options: dict[str, Any]) -> R
         mean=() if normalization is None else normalization.mean,
         std=() if normalization is None else normalization.std,
     )
+
+
+def _test_images(network: Network, recipe: Recipe) -> tuple[Images, list[str]]:
+    """(the test images, what is to be said about them). Those of a folder are none that the network was trained on."""
+    from .. import training
+    from ..training.folders import load_test_images, read_listing
+
+    if recipe.dataset != "folder":
+        return training.load_data(recipe)[1], []
+    if network.recipe is None:
+        return load_test_images(recipe, network.classes)
+    if not recipe.mean and network.normalization is not None:
+        recipe = recipe.with_settings(mean=network.normalization.mean, std=network.normalization.std)
+    run = training.RunFolder(network.source if network.source.is_dir() else network.source.parent)
+    checksum = None if network.checksums is None else network.checksums[1]
+    return load_test_images(recipe, network.classes, read_listing(run.images), checksum)
 
 
 def _check_finite(network: Network) -> None:

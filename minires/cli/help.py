@@ -11,6 +11,8 @@ Ctrl-C ends the step, saves everything and says how to resume. A run that was ki
 
 `minires train --dataset cifar10 --data-dir ~/cifar --epochs 20`
 
+`minires train --dataset folder --data-dir photos --val 0.1` trains on your own photographs: photos/ has a folder for each class
+
 `minires train --model preresnet20 --schedule multi-step --milestones 0.5,0.75`
 
 `minires train --recipe he2015 --dry-run` says how long that would take here, and how much memory
@@ -182,6 +184,8 @@ List the data sets and where they are, or describe one: images, colours, classes
 `minires data info`
 
 `minires data info cifar10 --data-dir ~/data`
+
+`minires data info folder --data-dir photos` counts your own images, class by class
 """
 
 VERIFY = """\
@@ -193,6 +197,9 @@ sums or, if they are unpacked binary files, for which there are none, the offici
 `minires data verify cifar10`
 
 `minires data verify cifar100 --data-dir ~/data/cifar-100-python --own`
+
+`minires data verify folder --data-dir photos` reads all your own images, and names those that cannot be read, and those that
+are training images and test images at once
 """
 
 SHOW = """\
@@ -201,6 +208,8 @@ Draw images of a data set into a PNG, one row for each class.
 `minires data show`
 
 `minires data show cifar10 --test --images 12 --seed 3 --out test-images.png`
+
+`minires data show folder --data-dir photos`
 """
 
 CACHE_INFO = """\

@@ -9,8 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AnomalyError, ConfigError, RunError, plural
+from ..errors import AnomalyError, ConfigError, DataError, RunError, plural
 from .cost import refuse_what_does_not_fit
+from .loading import loading
 from .paths import command_line
 
 if TYPE_CHECKING:
@@ -61,11 +62,10 @@ def new_run(
     from .. import kernels
     from ..training import Recorder, RunFolder, build_trainer
     from ..training.weights import pinned
-    from . import display
 
     recipe = pinned(recipe)
-    with display.spinner(console, f"loading {recipe.dataset} …", quiet):
-        trainer = build_trainer(recipe)
+    with loading(console, recipe.dataset, quiet) as on_read:
+        trainer = build_trainer(recipe, on_read=on_read)
         kernels.load()  # before the folder is created, since this may fail
         refuse_what_does_not_fit(trainer)
     with RunFolder.create(recipe, out) as folder:
@@ -82,7 +82,6 @@ def resumed_run(
     settings: those that the user has given, which must be the run's.
     """
     from ..training import Resumed, RunFolder
-    from . import display
 
     with RunFolder.open(path) as folder:
         run = Resumed(folder, settings, more_epochs)
@@ -92,8 +91,8 @@ def resumed_run(
             )
             yield None, run.recipe, folder
             return
-        with display.spinner(console, f"loading {run.recipe.dataset} …", quiet):
-            trainer = run.trainer()
+        with loading(console, run.recipe.dataset, quiet) as on_read:
+            trainer = run.trainer(on_read)
         if run.note:
             console.print(run.note)
         if not quiet:
@@ -173,6 +172,11 @@ def _resume_advice(folder: RunFolder) -> Iterator[None]:
         look = f"; to look at the batch: {command_line('minires', 'replay', folder)}" if folder.anomaly.exists() else ""
         raise RunError(
             f"{error}. The run has ended there, and {kept}; a lower --lr is what helps most often{look}"
+        ) from error
+    except DataError as error:
+        saved = "all that was learnt is saved" if folder.last.exists() else "nothing had been learnt yet"
+        raise RunError(
+            f"{error}. The run has stopped there, and {saved}; when that is mended, {_go_on(folder)}"
         ) from error
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""

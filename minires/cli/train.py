@@ -9,6 +9,7 @@ import typer
 
 from ..errors import ConfigError, nearest
 from .errors import Debug
+from .loading import loading
 from .options import model_options, option, path_option
 from .paths import DOWNLOADS, nonempty
 from .runs import Start, fit, new_run, resumed_run
@@ -35,15 +36,37 @@ def train(
     model_option: Annotated[
         list[str] | None, option(WHAT, "A setting of the model's constructor, such as option=B.", metavar="NAME=VALUE")
     ] = None,
-    dataset: Annotated[str | None, option(WHAT, "shapes (built in), cifar10 or cifar100.")] = None,
+    dataset: Annotated[
+        str | None, option(WHAT, "shapes (built in), cifar10, cifar100, or folder: your own images.")
+    ] = None,
     data_dir: Annotated[
         Path | None,
         path_option(
-            WHAT, f"Where CIFAR's files are, unpacked or as the archive; by default where downloads go: {DOWNLOADS}."
+            WHAT,
+            f"Where CIFAR's files are, unpacked or as the archive; by default where downloads go: {DOWNLOADS}. Of folder: a "
+            "folder of images for each class, or train/ and val/ or test/ with such folders inside.",
         ),
     ] = None,
     val: Annotated[
-        int | None, option(WHAT, "Number of training images to hold out; the epoch that is best on them is kept.")
+        float | None,
+        option(
+            WHAT,
+            "Training images to hold out, a number or a fraction such as 0.1; the epoch that is best on them is kept. Of a "
+            "folder that has no val/ or test/ inside: the part of every class that is its test set; nothing is chosen on it.",
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        option(
+            WHAT, "folder: the side in pixels that images are resized to; by default the one the network is made for."
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        path_option(
+            WHAT,
+            "folder: where to keep decoded images, so that later epochs and runs are quicker. No result depends on it.",
+        ),
     ] = None,
     normalize: Annotated[
         str | None,
@@ -134,6 +157,14 @@ def train(
         str | None,
         option(HOW, "Test-time augmentation, after the last epoch and beside the plain accuracy: flip or views6."),
     ] = None,
+    crop_scale: Annotated[
+        str | None,
+        option(
+            AUGMENTATION,
+            "folder: random resized crops, whose area is a part of the image's: from the least to the largest, such as 0.08,1.",
+            metavar="PARTS",
+        ),
+    ] = None,
     crop: Annotated[int | None, option(AUGMENTATION, "Pixels of padding before a random crop; 0 for no crop.")] = None,
     reflect: Annotated[
         bool | None, option(AUGMENTATION, "Pad by reflection, not with zeros.", "--reflect/--no-reflect")
@@ -206,8 +237,8 @@ def train(
         from ..training import build_trainer
         from .cost import preview
 
-        with display.spinner(console, f"loading {wanted.dataset} …", quiet):
-            trainer = build_trainer(wanted)
+        with loading(console, wanted.dataset, quiet) as on_read:
+            trainer = build_trainer(wanted, on_read=on_read)
         preview(trainer, wanted, console)
         return 0
     return fit(new_run(wanted, out, console, quiet), console, quiet)
@@ -270,7 +301,11 @@ def _given(params: dict[str, Any]) -> dict[str, Any]:
     if params["weights"] is not None:
         given["weights"] = str(params["weights"].absolute())
     if params["augment"] is not None:
-        given = {"crop": 0, "flip": False, "cutout": 0, **given}
+        given = {"crop": 0, "flip": False, "cutout": 0, "crop_scale": (), **given}
+    if params["cache"] is not None:
+        given["cache"] = str(params["cache"].absolute())
+    if params["crop_scale"] is not None:
+        given["crop_scale"] = numbers("--crop-scale", params["crop_scale"], "0.08,1")
     if params["milestones"] is not None:
         given["milestones"] = numbers("--milestones", params["milestones"], "0.5,0.75")
     if params["freeze"] is not None:

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from ..errors import ConfigError, nearest
-from .augmentation import Augmentation
+from .augmentation import Augmentation, is_scale
 from .builtin import shapes
 from .cifar import LAYOUTS, cifar10, cifar100
 from .class_names import class_names, imagenet_classes, read_class_names
 from .dataset import Dataset
 from .downloads import download
+from .folder import Parts, folder
 from .image_cache import ImageCache
 from .image_folder import ImageFolder
 from .loader import Loader
@@ -24,9 +25,9 @@ def names() -> list[str]:
     """The names of the data sets.
 
     >>> names()
-    ['shapes', 'cifar10', 'cifar100']
+    ['shapes', 'cifar10', 'cifar100', 'folder']
     """
-    return ["shapes", *FROM_DISK]
+    return ["shapes", *FROM_DISK, "folder"]
 
 
 def check_name(name: str) -> None:
@@ -39,10 +40,15 @@ def load(name: str, data_dir: Path | str | None = None, seed: int = 0) -> tuple[
     """A data set by name: (training set, test set).
 
     "shapes" is drawn by minires from the seed; "cifar10" and "cifar100" are read from ``data_dir``, by default the folder
-    that ``download`` uses, and ignore the seed. Raises ConfigError for an unknown name, or a ``data_dir`` with "shapes";
-    DataError when files are missing or damaged.
+    that ``download`` uses, and ignore the seed. Raises ConfigError for an unknown name, a ``data_dir`` with "shapes", or
+    "folder", which ``folder`` reads; DataError when files are missing or damaged.
     """
     check_name(name)
+    if name == "folder":
+        raise ConfigError(
+            "a data set that is held in memory is needed here, and a folder of images is not: choose one of shapes, "
+            f"{', '.join(FROM_DISK)}"
+        )
     if name in FROM_DISK:
         return FROM_DISK[name](data_dir)
     if data_dir is not None:
@@ -63,6 +69,7 @@ __all__ = [
     "Loader",
     "MapDataset",
     "Normalization",
+    "Parts",
     "check_name",
     "check_normalization",
     "cifar10",
@@ -71,7 +78,9 @@ __all__ = [
     "download",
     "evaluation_transform",
     "find_images",
+    "folder",
     "imagenet_classes",
+    "is_scale",
     "load",
     "names",
     "read_class_names",

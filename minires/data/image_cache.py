@@ -98,8 +98,8 @@ class ImageCache:
             if not self.full:
                 self.full = True
                 warnings.warn(
-                    f"the cache of images in {self.folder} takes no more ({error.strerror or error}): the run goes on, and the "
-                    "images that are not in it are decoded in every epoch",
+                    f"minires keeps no more decoded images in {self.folder} ({error.strerror or error}): the run goes on, and "
+                    "those that are not there are decoded in every epoch",
                     stacklevel=2,
                 )
 

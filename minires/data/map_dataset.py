@@ -1,12 +1,14 @@
 """Map-style data sets: labelled images of any sizes, which are read when a batch needs them."""
 
 import copy
+import math
 import operator
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -15,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import kernels
 from ..errors import ConfigError, DataError, brief
 from ..kernels.keyed_random import permutation
-from .dataset import Read, statistics_of
+from .dataset import Dataset, Read, statistics_of
 from .image_cache import ImageCache
 from .image_folder import ImageFolder
 from .photographs import evaluation_transform
@@ -24,6 +26,7 @@ from .resized_crop import random_window, reduced, resized_window
 from .threads import in_threads
 
 MOST_MEASURED = 4096  # images that the colour statistics are of
+MOST_IN_MEMORY = 2_000_000_000  # bytes
 
 
 class Samples(Protocol):
@@ -226,6 +229,19 @@ class MapDataset:
             return evaluation_transform(image, self.image_size)
         return evaluation_transform(np.repeat(image, 3, axis=2), self.image_size)[..., :1]
 
+    def path(self, i: int) -> Path:
+        """The path of an image of an ImageFolder."""
+        return self._folder().path(int(self.indices[i]))
+
+    def digest(self, i: int) -> bytes:
+        """The digest of the file of an image of an ImageFolder."""
+        return self._folder().digest(int(self.indices[i]))
+
+    def _folder(self) -> ImageFolder:
+        if not isinstance(self.samples, ImageFolder):
+            raise DataError(f"{self.name}: its images are not files")
+        return self.samples
+
     def _label(self, i: int) -> int | None:
         """The label of an image if it is known without reading it."""
         return int(self.samples.labels[self.indices[i]]) if isinstance(self.samples, ImageFolder) else None
@@ -294,6 +310,18 @@ class MapDataset:
             self._statistics = statistics_of(images())
         else:
             assert not any(True for _ in images())
+
+    def in_memory(self) -> Dataset:
+        """A Dataset of the images as they are in evaluation. Raises ConfigError for more than 2 GB."""
+        size = len(self) * math.prod(self.image_shape)
+        if size > MOST_IN_MEMORY:
+            raise ConfigError(
+                f"the {len(self):,} images of {self.name} would take {size / 1e9:.1f} GB of memory: take fewer, or smaller ones"
+            )
+        images = np.empty((len(self), *self.image_shape), np.uint8)
+        for i, image in enumerate(in_threads(self.evaluated, range(len(self)))):
+            images[i] = image
+        return Dataset(images, self.labels, self.classes, self.name, *self._measured())
 
     def checksum(self, crc: int = 0) -> int:
         """The CRC-32 of the images and labels, to know them again: of an ImageFolder of paths, labels and files."""

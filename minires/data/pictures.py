@@ -9,12 +9,13 @@ from ..errors import ConfigError
 from ..figures import new_figure
 from ..kernels.keyed_random import permutation
 from .dataset import Dataset
+from .map_dataset import MapDataset
 
 GAP = 2  # pixels between two images
 ROWS = 25  # classes in a column; more need several columns
 
 
-def choose(dataset: Dataset, per_class: int, seed: int = 0) -> NDArray[np.int64]:
+def choose(dataset: Dataset | MapDataset, per_class: int, seed: int = 0) -> NDArray[np.int64]:
     """Indices of ``per_class`` random images of every class, (classes, per_class); -1 where a class has fewer."""
     order = permutation(len(dataset), "show", seed)
     indices = np.full((dataset.num_classes, per_class), -1)

@@ -117,7 +117,8 @@ class Setting:
             recipe, _, _ = training.load_run(Path(self.run))
             if self.data_dir is not None:
                 recipe = recipe.with_settings(data_dir=self.data_dir)
-            train, test, _ = training.load_data(recipe)
+            found, found_test, _ = training.load_data(recipe)
+            train, test = (d.in_memory() if isinstance(d, data.MapDataset) else d for d in (found, found_test))
         else:
             train, test = _built_in() if (name, data_dir) == ("shapes", None) else data.load(name, data_dir)
         train, test = averaged(train, self.image_size), averaged(test, self.image_size)

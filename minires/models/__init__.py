@@ -6,7 +6,7 @@ from ..nn import Module
 from .blocks import BasicBlock, Bottleneck, BottleneckV1, PreActBasicBlock, PreActBottleneck, PreActBottleneckV1
 from .densenet import CifarDenseNet
 from .parts import classifier
-from .registry import MODELS, create, names
+from .registry import MODELS, create, image_size, names
 from .resnet_cifar import CifarPreResNet, CifarResNet
 from .resnet_imagenet import ResNet, ResNetV2
 from .shortcuts import replace_shortcuts
@@ -32,6 +32,7 @@ __all__ = [
     "WideResNet",
     "classifier",
     "create",
+    "image_size",
     "names",
     "replace_shortcuts",
     *MODELS,

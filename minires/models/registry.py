@@ -8,6 +8,7 @@ from ..errors import ConfigError, nearest
 from ..nn import Module
 
 MODELS: dict[str, Callable[..., Module]] = {}  # name -> constructor
+SIZES: dict[str, int] = {}  # name -> the side of the images that it is made for
 
 
 def register(name: str, network: Callable[..., Module], summary: str, fixed: dict[str, Any], **defaults: Any) -> None:
@@ -30,6 +31,7 @@ def register(name: str, network: Callable[..., Module], summary: str, fixed: dic
     construct.__name__ = construct.__qualname__ = name
     construct.__doc__ = f"{summary} Options: those of {network.__name__}."
     MODELS[name] = construct
+    SIZES[name] = network.image_size  # type: ignore[attr-defined]  # of the class
 
 
 def names() -> list[str]:
@@ -39,6 +41,21 @@ def names() -> list[str]:
     ['resnet8', 'resnet14', 'resnet20', 'resnet32']
     """
     return list(MODELS)
+
+
+def image_size(name: str) -> int:
+    """The side in pixels of the images that the model called ``name`` is made for. Raises ConfigError for an unknown name.
+
+    >>> image_size("resnet20"), image_size("resnet50")
+    (32, 224)
+    """
+    _check_name(name)
+    return SIZES[name]
+
+
+def _check_name(name: str) -> None:
+    if name not in MODELS:
+        raise ConfigError(f"unknown model {name!r}{nearest(name, MODELS) or ': see minires.models.names()'}")
 
 
 def create(name: str, **options: Any) -> Module:
@@ -51,8 +68,7 @@ def create(name: str, **options: Any) -> Module:
         ...
     minires.errors.ConfigError: unknown model 'resnet21' (did you mean ...?)
     """
-    if name not in MODELS:
-        raise ConfigError(f"unknown model {name!r}{nearest(name, MODELS) or ': see minires.models.names()'}")
+    _check_name(name)
     known = inspect.signature(MODELS[name]).parameters
     for option in options:
         if option not in known:

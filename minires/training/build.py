@@ -1,7 +1,8 @@
 """Build the objects that a Recipe describes."""
 
 import copy
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..random import manual_seed
 from ..tensor import Tensor
 from .averaging import AVERAGES
 from .checkpoint import Checkpoint
+from .folders import Images, load_folder, normalization_of
 from .freezing import freeze
 from .optimization import build_optimizer, build_schedule
 from .recipe import Recipe
@@ -24,15 +26,20 @@ from .weights import begin_with_weights
 DATA_SEED = 0  # the built-in images do not depend on a run's seed, so that runs can be compared
 
 
-def build_trainer(recipe: Recipe, callbacks: Sequence[Callback] = (), weights: bool = True) -> Trainer:
+def build_trainer(
+    recipe: Recipe,
+    callbacks: Sequence[Callback] = (),
+    weights: bool = True,
+    on_read: Callable[[int, int], object] | None = None,
+) -> Trainer:
     """The Trainer of a recipe, with data, model, optimizer and schedule. Sets the random seed and the number of threads.
 
-    weights: whether to load those of the recipe, which a run that goes on from a checkpoint does not need. Raises ConfigError
-    for settings that do not go together, DataError for data and weights that cannot be read.
+    weights: whether to load those of the recipe, which a run that goes on from a checkpoint does not need. on_read: see
+    ``load_data``. Raises ConfigError for settings that do not go together, DataError for data and weights that cannot be read.
     """
     if recipe.threads is not None:
         kernels.set_num_threads(recipe.threads)
-    train, test, val = load_data(recipe)
+    train, test, val = load_data(recipe, on_read)
     manual_seed(recipe.seed)
     model = build_model(recipe, train.num_classes)
     if hasattr(model, "whiten"):
@@ -40,7 +47,13 @@ def build_trainer(recipe: Recipe, callbacks: Sequence[Callback] = (), weights: b
     loaded = begin_with_weights(recipe, model, train) if weights else None
     freeze(model, recipe.freeze)
     augmentation = data.Augmentation(
-        recipe.crop, recipe.reflect, recipe.flip, recipe.cutout, recipe.alternate, recipe.jitter
+        recipe.crop,
+        recipe.reflect,
+        recipe.flip,
+        recipe.cutout,
+        recipe.alternate,
+        recipe.jitter,
+        recipe.crop_scale or None,
     )
     train_loader = data.Loader(
         train,
@@ -71,15 +84,15 @@ def build_trainer(recipe: Recipe, callbacks: Sequence[Callback] = (), weights: b
     )
 
 
-def _sizes(recipe: Recipe, model: Module, train: data.Dataset) -> dict[int, int]:
+def _sizes(recipe: Recipe, model: Module, train: Images) -> dict[int, int]:
     """{epoch: side} of images that are smaller at first. Raises ConfigError for a size that the network cannot take."""
-    images, of_epoch = train.images.shape, -(-len(train) // recipe.batch_size)
+    channels, of_epoch = train.image_shape[2], -(-len(train) // recipe.batch_size)
     epochs = -(-recipe.total_steps(of_epoch) // of_epoch)
     for side, _ in recipe.sizes:
         weight = next(p for p in model.parameters())
         try:
             with no_grad():
-                copy.deepcopy(model).eval()(Tensor(np.zeros((1, images[3], side, side), weight.dtype)))
+                copy.deepcopy(model).eval()(Tensor(np.zeros((1, channels, side, side), weight.dtype)))
         except MiniresError as error:
             raise ConfigError(
                 f"sizes has images of {side}×{side} pixels, which {recipe.model} cannot take: {error}"
@@ -87,32 +100,45 @@ def _sizes(recipe: Recipe, model: Module, train: data.Dataset) -> dict[int, int]
     return {round(start * epochs): side for side, start in recipe.sizes}
 
 
-def first_images(train: data.Dataset, count: int = 5000) -> NDArray[np.float32]:
-    """The first training images, normalised and not augmented, (N, C, H, W)."""
+def first_images(train: Images, count: int = 5000) -> NDArray[np.float32]:
+    """The first training images, normalised and not augmented, (N, C, H, W); fewer of large ones, for the sake of memory."""
+    count = max(1, min(count, count * 32**2 * 3 // math.prod(train.image_shape)))
     few = train.take(np.arange(min(count, len(train))))
     return next(iter(data.Loader(few, len(few), shuffle=False, prefetch=0)))[0]
 
 
-def load_data(recipe: Recipe) -> tuple[data.Dataset, data.Dataset, data.Dataset | None]:
+def load_data(
+    recipe: Recipe, on_read: Callable[[int, int], object] | None = None
+) -> tuple[Images, Images, Images | None]:
     """(training set, test set, validation set or None). All have the recipe's mean and std, or those of the training set.
 
-    Raises ConfigError or DataError, as ``data.load`` does, and ConfigError when ``val`` leaves no training images.
+    on_read(done, all) is called as the images of a folder are read. Raises ConfigError or DataError, as ``data.load`` and
+    ``data.folder`` do, and ConfigError when ``val`` leaves no training images.
     """
+    if recipe.dataset == "folder":
+        return load_folder(recipe, on_read)
+    for name in ("image_size", "crop_scale", "cache"):
+        if getattr(recipe, name):
+            raise ConfigError(
+                f"{name} is of a folder of images, and those of {recipe.dataset} have one size, in memory: leave it out"
+            )
     train, test = data.load(recipe.dataset, recipe.data_dir, seed=DATA_SEED)
     val = None
     if recipe.val:
-        if recipe.val >= len(train):
+        count = recipe.val if isinstance(recipe.val, int) else round(recipe.val * len(train))
+        if not 0 < count < len(train):
             raise ConfigError(
                 f"val = {recipe.val} leaves nothing of the {len(train)} training images of {recipe.dataset}: "
                 f"hold out at most {len(train) - 1}"
+                if count
+                else f"val = {recipe.val} holds out none of the {len(train)} training images of {recipe.dataset}"
             )
-        train, val = train.hold_out(recipe.val, recipe.seed)
-    mean, std = (recipe.mean, recipe.std) if recipe.mean else (train.mean.tolist(), train.std.tolist())
-    normalization = data.Normalization(mean, std)
+        train, val = train.hold_out(count, recipe.seed)
+    normalization = normalization_of(recipe, train)
     return normalization.applied(train), normalization.applied(test), normalization.applied(val) if val else None
 
 
-def evaluation_loader(dataset: data.Dataset, recipe: Recipe) -> data.Loader:
+def evaluation_loader(dataset: Images, recipe: Recipe) -> data.Loader:
     """A Loader of a data set in its own order, without augmentation."""
     return data.Loader(dataset, recipe.batch_size, shuffle=False)
 

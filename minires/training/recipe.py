@@ -46,7 +46,13 @@ class Recipe:
     model_options: dict = field(default_factory=dict)  # keywords of its constructor, such as option = "B"
     dataset: str = "shapes"  # a name of minires.data
     data_dir: str | None = None  # where its files are; None for the built-in set
-    val: int = 0  # training images held out for validation
+    val: float = (
+        0  # training images held out for validation: a fraction below 1, or a number. Of one folder: as the test set
+    )
+    image_size: int | None = (
+        None  # of a folder: the side that images are resized to; None: the one that the network is for
+    )
+    cache: str | None = None  # of a folder: where decoded images are kept; None: nowhere. The result has the same bits
     mean: tuple = ()  # of the colours (a number for each channel, of pixels in [0, 1]), and
     std: tuple = ()  # their standard deviations, which images are normalised by; empty: those of the training images
     # fine-tuning
@@ -80,6 +86,7 @@ class Recipe:
     final_lr: float = 0.0  # linear: where it ends, as a fraction of the peak
     error_warmup: float | None = None  # the factor on lr until the training error is below 80 % (optim.ErrorWarmup)
     # augmentation
+    crop_scale: tuple = ()  # of a folder: random resized crops of this part of the area, from and to; empty: none
     crop: int = 4  # pixels of padding before a random crop; 0: no crop
     reflect: bool = False  # pad by reflection, not with zeros
     flip: bool = True
@@ -93,10 +100,16 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self._types()
-        for name in ("epochs", "batch_size", "threads", "steps", "eval_every", "num_classes"):
+        for name in ("epochs", "batch_size", "threads", "steps", "eval_every", "num_classes", "image_size"):
             self._whole(name, 1)
-        for name in ("val", "seed", "crop", "cutout"):
+        for name in ("seed", "crop", "cutout"):
             self._whole(name, 0)
+        self._val()
+        if self.crop_scale and not data.is_scale(self.crop_scale):
+            raise ConfigError(
+                "crop_scale is the least and the largest part of the area, from above 0 up to 1, such as [0.08, 1], not "
+                f"{brief(list(self.crop_scale))}"
+            )
         self._model_options()
         self._fine_tuning()
         self._real("lr", above=0)
@@ -202,13 +215,19 @@ class Recipe:
 
     def _whole(self, name: str, least: int) -> None:
         value = getattr(self, name)
-        if value is None and name in ("threads", "steps", "num_classes"):
+        if value is None and name in ("threads", "steps", "num_classes", "image_size"):
             return
         most = MOST_SEED if name == "seed" else MOST
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ConfigError(f"{name} must be a whole number from {least} up, not {brief(value)}")
         if value > most:
             raise ConfigError(f"{name} must be at most {most}, not {brief(value)}")
+
+    def _val(self) -> None:
+        whole = is_real(self.val) and self.val % 1 == 0 and 0 <= self.val <= MOST
+        if not whole and not (is_real(self.val) and 0 < self.val < 1):
+            raise ConfigError(f"val must be a whole number from 0 up, or a fraction below 1, not {brief(self.val)}")
+        object.__setattr__(self, "val", int(self.val) if whole else self.val)
 
     def _real(self, name: str, least: float = -math.inf, above: float = -math.inf, below: float = math.inf) -> None:
         value = getattr(self, name)
@@ -283,13 +302,13 @@ class Recipe:
     def from_file(cls, path: Path | str) -> Self:
         """The recipe in a TOML file or in a run's folder; settings that it lacks are the defaults of its dataset.
 
-        Relative ``data_dir`` and ``weights`` are relative to the file's folder. Raises ConfigError for one that cannot be read.
+        Paths (data_dir, weights, cache) are relative to the file's folder. Raises ConfigError for one that cannot be read.
         """
         path = Path(path)
         path = path / "config.toml" if path.is_dir() else path
         settings = _settings(_text(path), str(path))
         _check_names(settings, f" in {path}")
-        for name in ("data_dir", "weights"):
+        for name in ("data_dir", "weights", "cache"):
             if isinstance(settings.get(name), str):
                 settings[name] = str(path.absolute().parent / expand_user(settings[name]))
         try:

@@ -1,10 +1,12 @@
 """Resume a run that was stopped or killed. It ends with the same bits as a run that was never interrupted.
 
 The settings are those of ``config.toml``. They may differ from the checkpoint's only in ``threads``, which does not affect
-the result, ``data_dir`` and ``weights``, since files may have been moved (their sums may not differ), and ``epochs``, which
-may have been increased. If the kernels' target differs, the bits will differ from there on; ``note`` says so.
+the result, ``data_dir``, ``weights`` and ``cache``, since files may have been moved (the sums of the first two may not differ),
+and ``epochs``, which may have been increased. If the kernels' target differs, the bits will differ from there on; ``note``
+says so.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,14 @@ from .. import __version__
 from ..errors import CheckpointError, DataError, MiniresError, RunError, plural
 from .build import build_trainer
 from .checkpoint import Checkpoint
+from .folders import changes, listing, read_listing
 from .metrics import repair_metrics
 from .recipe import Recipe
-from .run import Recorder, RunFolder, data_checksums, target_kind
+from .run import Recorder, RunFolder, data_checksums, data_sets, target_kind
 from .trainer import Trainer
 from .weights import pinned
 
-MAY_DIFFER = ("threads", "data_dir", "weights")
+MAY_DIFFER = ("threads", "data_dir", "weights", "cache")
 REQUIRED = ("epoch", "step", "progress", "schedule", "random", "data", "recipe", "minires_version", "best_val_acc")
 
 
@@ -110,21 +113,23 @@ class Resumed:
             )
         return "\n".join(notes) or None
 
-    def trainer(self) -> Trainer:
+    def trainer(self, on_read: Callable[[int, int], object] | None = None) -> Trainer:
         """The Trainer in the state of the checkpoint, with a Recorder that continues the run's files.
+
+        on_read: see ``load_data``.
 
         Raises ConfigError or DataError as ``build_trainer`` does; RunError when the images have changed, or when the
         checkpoint does not fit the model.
         """
-        trainer = build_trainer(self.recipe, weights=self.checkpoint is None)
+        trainer = build_trainer(self.recipe, weights=self.checkpoint is None, on_read=on_read)
         recorder = Recorder(self.folder, self.recipe)
         if self.checkpoint is not None:
             info = self.checkpoint.info
             if info["data"] != data_checksums(trainer):
                 where = f" in {self.recipe.data_dir}" if self.recipe.data_dir else ""
                 raise RunError(
-                    f"the images of {self.recipe.dataset}{where} are not those that {self.folder} was begun with: "
-                    "give their folder with --data-dir, or begin a new run"
+                    f"the images of {self.recipe.dataset}{where} are not those that {self.folder} was begun with"
+                    f"{self._changed_images(trainer)}: give their folder with --data-dir, or begin a new run"
                 )
             self._check_position(info, len(trainer.train_loader), trainer.steps)
             try:
@@ -146,6 +151,12 @@ class Resumed:
         trainer.history = list(self.rows)
         trainer.callbacks = (recorder,)
         return trainer
+
+    def _changed_images(self, trainer: Trainer) -> str:
+        """Which images of a folder have changed, in parentheses; "" if it is not known."""
+        then, now = read_listing(self.folder.images), listing(data_sets(trainer), self.recipe.data_dir)
+        said = changes(then, now) if then is not None and now is not None else ""
+        return f" ({said})" if said else ""
 
     def _check_position(self, info: dict[str, Any], steps: int, last: int | None) -> None:
         """Raise CheckpointError when the counters of a checkpoint contradict each other.

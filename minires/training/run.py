@@ -7,6 +7,7 @@ best.safetensors     with ``val``: the checkpoint with the best validation accur
 summary.json         the result
 curves.png           loss and accuracy by epoch
 anomaly.safetensors  after a NaN or Inf: the batch that caused it (``replay.py``)
+images.json          of a folder of images: which ones it was trained on (``folders.py``)
 .lock                the lock file (``lock.py``)
 """
 
@@ -21,7 +22,7 @@ from typing import Any, Self
 
 from .. import __version__, kernels
 from ..anomaly import all_finite
-from ..data import Dataset, MapDataset
+from ..data import MapDataset
 from ..errors import AnomalyError, ConfigError, DataError, RunError, plural
 from ..files import atomic_write, remove_temporary_files
 from ..lock import FolderLock
@@ -30,6 +31,7 @@ from .build import restore_model
 from .checkpoint import Checkpoint
 from .curves import draw_curves
 from .diagnosis import Batch
+from .folders import Images, listing, write_listing
 from .metrics import Mean, append_metrics, write_summary
 from .recipe import Recipe
 from .replay import save_anomaly
@@ -43,12 +45,13 @@ FILES = (
     "summary.json",
     "curves.png",
     "anomaly.safetensors",
+    "images.json",
 )
 SAVE_EVERY = 300.0  # seconds between checkpoints within a long epoch
 
 
 class RunFolder:
-    """The paths in a run's folder: ``config``, ``metrics``, ``last``, ``best``, ``summary``, ``curves``, ``anomaly``.
+    """The paths in a run: ``config``, ``metrics``, ``last``, ``best``, ``summary``, ``curves``, ``anomaly``, ``images``.
 
     A RunFolder from ``create`` or ``open`` holds the folder's lock until ``close()`` or the end of its ``with`` block.
     """
@@ -60,6 +63,7 @@ class RunFolder:
     summary: Path
     curves: Path
     anomaly: Path
+    images: Path
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -173,6 +177,10 @@ class Recorder(Callback):
         self.began = time.perf_counter()
         self.seconds = sum(row["seconds"] for row in trainer.history) + trainer.progress.seconds  # in earlier sessions
         self.data = data_checksums(trainer)
+        listed = listing(data_sets(trainer), self.recipe.data_dir)
+        if listed is not None:
+            self.folder.check()
+            write_listing(self.folder.images, listed)
         self._note_saved(trainer)
 
     def on_step(self, trainer: Trainer, mean: Mean) -> None:
@@ -273,7 +281,7 @@ class Recorder(Callback):
         return summary if self.best_val_acc is None else {**summary, "best_val_acc": self.best_val_acc}
 
 
-def described(dataset: Dataset | MapDataset) -> dict[str, Any]:
+def described(dataset: Images) -> dict[str, Any]:
     """What a network must know of its data to be used without them."""
     return {
         "num_classes": dataset.num_classes,
@@ -297,9 +305,22 @@ def target_kind() -> str:
 
 
 def data_checksums(trainer: Trainer) -> list[int]:
-    """[CRC-32 of the training set, of the test set], to check that a resumed run has the same images."""
-    sets = (trainer.train_loader.dataset, trainer.test_loader.dataset)
-    return [dataset.checksum() for dataset in sets]
+    """[CRC-32 of the training set, of the test set], to check that a resumed run has the same images.
+
+    The first is of the validation set of a folder too, which need not be a part of its training set.
+    """
+    sets = data_sets(trainer)
+    train, test, val = sets["train"], sets["test"], sets["val"]
+    assert train is not None
+    assert test is not None
+    crc = train.checksum()
+    return [val.checksum(crc) if isinstance(val, MapDataset) else crc, test.checksum()]
+
+
+def data_sets(trainer: Trainer) -> dict[str, Images | None]:
+    """The data sets of a trainer by name: "train", "test" and "val"."""
+    loaders = {"train": trainer.train_loader, "test": trainer.test_loader, "val": trainer.val_loader}
+    return {name: None if loader is None else loader.dataset for name, loader in loaders.items()}
 
 
 def load_run(path: Path | str) -> tuple[Recipe, Module, Checkpoint]:

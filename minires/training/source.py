@@ -33,6 +33,7 @@ class Network:
     trained        how far, in words
     recipe         that of its run, or None
     report         how the names of a file of weights were understood, or None
+    checksums      those of its training and its test images (``data_checksums``), or None
     """
 
     model: Module
@@ -45,6 +46,7 @@ class Network:
     trained: str
     recipe: Recipe | None = None
     report: LoadReport | None = None
+    checksums: list[int] | None = None
 
 
 def network_of_run(path: Path | str) -> Network:
@@ -70,7 +72,9 @@ def network_of_run(path: Path | str) -> Network:
     progress = info.get("progress")
     steps = f" and {plural(progress['batches'], 'step')}" if progress else ""
     trained = f"after epoch {info['epoch']}{steps}"
-    return Network(model, recipe.model, Path(path), count, named, normalization, size, trained, recipe)
+    return Network(
+        model, recipe.model, Path(path), count, named, normalization, size, trained, recipe, None, info.get("data")
+    )
 
 
 def network_of_weights(

@@ -18,7 +18,7 @@ from .run import RunFolder
 MOST_RUNS = 1000
 OUTSIDE_LISTS = re.compile(r",(?![^\[]*\])")  # a comma that is not between brackets
 RANGE = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
-NOT_SWEPT = ("seed", "threads", "data_dir")  # seeds are given apart; the others change no result
+NOT_SWEPT = ("seed", "threads", "data_dir", "cache")  # seeds are given apart; the others change no result
 
 
 class Point(NamedTuple):

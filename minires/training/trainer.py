@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .. import kernels
 from ..anomaly import all_finite
 from ..data import Loader
-from ..errors import AnomalyError
+from ..errors import AnomalyError, DataError
 from ..functional import cross_entropy
 from ..grad_mode import no_grad
 from ..interop import LoadReport
@@ -53,7 +53,7 @@ class Callback:
         """Loss or gradients of ``batch`` (a diagnosis.Batch) are not finite; ``error`` is about to be raised."""
 
     def on_end(self, trainer: "Trainer") -> None:
-        """fit() is about to return, because all epochs are complete or because stop() was called."""
+        """fit() is about to return, because all epochs are complete or stop() was called, or to raise for want of an image."""
 
 
 @dataclass
@@ -164,7 +164,11 @@ class Trainer:
         with self.switches() if self.switches is not None else nullcontext():
             self._notify("on_start")
             while not self.finished and not self.stopping:
-                row = self.run_epoch()
+                try:
+                    row = self.run_epoch()
+                except DataError:  # an image that is gone or damaged: callbacks save what has been learnt so far
+                    self._notify("on_end")
+                    raise
                 if row is None:
                     break
                 self.epoch += 1

@@ -14,6 +14,7 @@ from ..errors import ConfigError, WeightsError
 from ..interop import LoadReport, load_weights, shortcut_option
 from ..nn import Linear, Module
 from .checkpoint import Checkpoint
+from .folders import Images
 from .recipe import Recipe
 
 IMAGENET_SIZE = 224  # of the images that networks for ImageNet are trained on
@@ -40,7 +41,7 @@ def pinned(recipe: Recipe) -> Recipe:
     return replace(recipe, weights=str(path), weights_sha256=recipe.weights_sha256 or _sum(weights_file(path)))
 
 
-def begin_with_weights(recipe: Recipe, model: Module, images: data.Dataset) -> LoadReport | None:
+def begin_with_weights(recipe: Recipe, model: Module, images: Images) -> LoadReport | None:
     """Load the recipe's weights, if it has some, into its newly initialised model. images: those to be trained on.
 
     Raises ConfigError when the file has changed since its sum was taken, or does not fit the classes; WeightsError, which is a
@@ -103,8 +104,9 @@ def checkpoint_of(file: Path) -> Checkpoint | None:
 def inherited(recipe: Recipe, given: Collection[str]) -> dict[str, Any]:
     """The settings that follow from a recipe's weights, but for those that are given.
 
-    Of another run: its model, with its options, and its normalisation. Of a file: the option of the shortcuts, and for networks
-    of ImageNet's size ImageNet's normalisation. Raises ConfigError when there is no file, DataError for a damaged checkpoint.
+    Of another run: its model, with its options, its normalisation, and the size of its images for a folder. Of a file: the
+    option of the shortcuts, and for networks of ImageNet's size ImageNet's normalisation. Raises ConfigError when there is no
+    file, DataError for a damaged checkpoint.
     """
     assert recipe.weights is not None
     file = weights_file(recipe.weights)
@@ -118,6 +120,8 @@ def inherited(recipe: Recipe, given: Collection[str]) -> dict[str, Any]:
         found["model"] = saved.model
     if "model_options" not in given and found.get("model", recipe.model) == saved.model:
         found["model_options"] = {name: v for name, v in saved.model_options.items() if name != "num_classes"}
+    if recipe.dataset == "folder" and "image_size" not in given and saved.image_size is not None:
+        found["image_size"] = saved.image_size
     if free and "mean" in checkpoint.info:
         found |= {name: tuple(checkpoint.info[name]) for name in ("mean", "std")}
     return found

@@ -1,6 +1,7 @@
 """Every row of docs/errors.md holds."""
 
 import ast
+import base64
 import re
 import shlex
 import subprocess
@@ -16,6 +17,8 @@ from minires import errors, nn
 from minires import functional as F
 from minires.cli import main
 
+# A pixel, as a PNG
+IMAGE = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
 FILES = {
     "a.jpg": b"x",
     "bad.toml": b"epochs = = 3",
@@ -25,6 +28,12 @@ FILES = {
     "other.toml": b"epoch = 3",
     "page.safetensors": b"<html></html",
     "zero.toml": b"epochs = 0",
+    **{f"photos/{name}/{i}.png": IMAGE for name in ("cat", "dog") for i in (1, 2)},
+    **{f"{name}/cat/{i}.png": IMAGE for name in ("alone", "empty") for i in (1, 2)},
+    "empty/dog/notes.txt": b"no image",
+    **{f"broken/{name}/{i}.png": b"x" for name in ("cat", "dog") for i in (1, 2)},
+    **{f"parts/{name}/1.png": IMAGE for name in ("train/cat", "train/dog", "val/cat", "val/dgo")},
+    "half/train/cat/1.png": IMAGE,
 }
 COMMANDS, CALLS = errors_page.commands(), errors_page.calls()
 
@@ -38,7 +47,7 @@ def folder(tmp_path, monkeypatch):
     """FILES, in the folder that commands run in, and no data set among the downloads."""
     monkeypatch.setenv("MINIRES_CACHE_DIR", str(tmp_path.with_name(f"{tmp_path.name}-cache")))
     for name, content in FILES.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
     return tmp_path
 

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from drawn import folder_of_noise, noise
+from drawn_folders import folder_of_noise, noise
 from test_map_dataset import CROPS, assert_same
 
 from minires import data
@@ -104,7 +104,7 @@ def test_other_kinds_and_other_versions_of_pillow_are_other_entries(tmp_path, mo
     )
 
 
-def test_a_full_disk_is_said_once_and_costs_no_image(tmp_path, monkeypatch):
+def test_a_full_disk_is_said_once_and_costs_no_image(tmp_path, monkeypatch, page):
     root, cache = folder_of_noise(tmp_path / "photos"), data.ImageCache(tmp_path / "cache")
     expected = batches(root, None)
 
@@ -112,11 +112,10 @@ def test_a_full_disk_is_said_once_and_costs_no_image(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(image_cache.os, "replace", full)
-    with pytest.warns(
-        UserWarning, match=r"the cache of images in .* takes no more \(No space left on device\)"
-    ) as said:
+    with pytest.warns(UserWarning, match=r"keeps no more decoded images in .* \(No space left on device\)") as said:
         assert_same(expected, batches(root, cache))
     assert len(said) == 1
+    page(str(said[0].message))
     assert not entries(tmp_path / "cache")
 
 

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch_peers
-from drawn import folder_of_noise, noise, save, sizes
+from drawn_folders import folder_of_noise, noise, save, sizes
 
 from minires import data
 from minires.errors import DataError, ImageError

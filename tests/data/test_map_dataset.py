@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch_peers
-from drawn import folder_of_noise, noise
+from drawn_folders import folder_of_noise, noise
 
 from minires import data
 from minires.data.resized_crop import RATIO, random_window, reduced, resized_window

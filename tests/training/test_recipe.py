@@ -77,7 +77,7 @@ def test_a_new_schedule_brings_its_warmup():
         ({"epochs": True}, "not True"),
         ({"batch_size": 0}, "batch_size must be a whole number from 1 up"),
         ({"threads": 0}, "threads"),
-        ({"val": -5}, "val must be a whole number from 0 up, not -5"),
+        ({"val": -5}, "val must be a whole number from 0 up, or a fraction below 1, not -5"),
         ({"seed": -1}, "seed"),
         ({"lr": 0.0}, "lr must be a number above 0, not 0.0"),
         ({"lr": float("nan")}, "not nan"),
@@ -173,7 +173,7 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path):
 
 
 def test_every_setting_is_written():
-    optional = {"data_dir": "x", "threads": 1, "steps": 9, "error_warmup": 0.1}
+    optional = {"data_dir": "x", "threads": 1, "steps": 9, "error_warmup": 0.1, "image_size": 64, "cache": "x"}
     optional |= {"weights": "x", "weights_sha256": "0" * 64, "num_classes": 2}
     written = Recipe(**optional, model_options={"option": "B"}, lr_factors={"head": 2.0}).to_toml("0.1.0")
     for name in asdict(Recipe()):
