@@ -22,7 +22,6 @@ from .onnx_trace import INPUT, Trace, trace
 
 OPSET = 21  # of March 2024, which ONNX Runtime has since 1.20
 OPSETS = range(18, OPSET + 1)  # 18 is the first in which all reductions take their axes as an input
-TOLERANCE = 1e-4  # of the largest output, or of 1
 MOST = (1 << 31) - 1  # bytes of a protobuf message
 
 
@@ -108,11 +107,6 @@ def export_onnx(
     content = protobuf(onnx, graph, images, outputs, metadata, opset)
     data = content.SerializeToString()
     difference = compare(model, data, images, softmax)
-    if difference is not None and not difference <= TOLERANCE:
-        raise ExportError(
-            f"ONNX Runtime computes other values than minires, by {difference:.1e} of the largest, and nothing was written: "
-            "what a network does with arrays, outside minires' functions, cannot be seen"
-        )
     with atomic_write(path) as file:
         file.write(data)
     ins, outs = _words(images.dims), ", ".join(f"{name} {_words(shape)}" for name, shape in outputs.items())

@@ -300,17 +300,29 @@ def test_an_operation_of_ones_own_is_named(tmp_path, page):
     page(str(caught.value))
 
 
-def test_what_cannot_be_seen_is_noticed_by_the_comparison(tmp_path):
+def test_what_cannot_be_seen_is_noticed_by_the_comparison(tmp_path, page):
     def in_place(m, x):
         y = x * 1
         y.data[...] = 7
         return y
 
-    with pytest.raises(
-        ExportError, match=r"ONNX Runtime computes other values than minires, by .* nothing was written"
-    ):
+    with pytest.raises(ExportError) as caught:
         interop.export_onnx(Function(in_place), tmp_path / "a.onnx", image_size=8, in_channels=3)
+    page(str(caught.value))
     assert not list(tmp_path.iterdir())
+
+
+def test_rounding_is_no_difference(tmp_path):
+    """The logistic map is chaotic: the last bit of its first value, in which libraries differ, becomes the first."""
+
+    def logistic(m, x):
+        y = F.sigmoid(x)
+        for _ in range(60):
+            y = y * (1 - y) * 3.95
+        return y
+
+    found = interop.export_onnx(Function(logistic), tmp_path / "a.onnx", image_size=8, in_channels=3)
+    assert 0.1 < found.difference < 1
 
 
 NEEDS_A_SIZE = {
