@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 from numpy.typing import NDArray
 
-from ..errors import WeightsError
+from ..errors import WeightsError, nearest
 from ..files import expand_user
+from .checkpoint_layout import has_sum, is_model, is_unchanged
+from .dtypes import damaged
 from .onnx_weights import is_onnx, read_onnx
 from .safetensors_file import read_safetensors
 from .state_dict import arrays, find
@@ -16,7 +18,6 @@ from .torch_zip import TorchZip
 # An instruction of a pickle makes up to a hundred bytes, and takes a microsecond or two. A state dict has some 40 of them for
 # a tensor, and ResNet-1202's 7,000 tensors one in 300 bytes; what stands beside it, such as lists of losses, has more.
 MORE_WORK, BYTES_AN_INSTRUCTION = 500_000, 32
-CHECKPOINT_PARTS = ("optimizer", "batch", "average")  # names in minires's checkpoints that are not the model's begin so
 FOREIGN = {  # first bytes → what it is, and what to do
     b"\x89HDF\r\n": "it is an HDF5 file, of Keras perhaps: save the weights as safetensors there",
     b"\x93NUMPY": "it is a NumPy array: weights are a dict of arrays by name",
@@ -52,8 +53,10 @@ def read_weights(path: Path | str) -> dict[str, NDArray]:
 def read(path: Path | str) -> Weights:
     """``read_weights`` with what is to be reported."""
     path = expand_user(path)
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder: give the file of weights in it{_listed(path)}")
     if not path.is_file():
-        raise WeightsError(f"there is no file {path}" if not path.exists() else f"{path} is not a file of weights")
+        raise WeightsError(f"there is no file {path}{_listed(path.parent, path.name)}")
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -66,14 +69,27 @@ def read(path: Path | str) -> Weights:
         raise WeightsError(f"{path} cannot be loaded: {error.args[0]}") from None
 
 
+SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".onnx")
+
+
+def _listed(folder: Path, name: str = "") -> str:
+    """The files of weights in a folder, or those with names like this one, in parentheses."""
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.suffix in SUFFIXES)
+    except OSError:
+        return ""
+    few = f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+    return nearest(name, names) if name else f" ({few})" if names else ""
+
+
 def _parse(data: bytes) -> Weights:
     if not data:
         raise WeightsError("it is empty")
     if data[8:9] == b"{":
         stored = read_safetensors(data)
-        return Weights(
-            {name: array for name, array in stored.items() if name.partition("/")[0] not in CHECKPOINT_PARTS}, "", []
-        )
+        if has_sum(data) and not is_unchanged(data):
+            raise damaged("it is a checkpoint of minires, and its checksum is not right")
+        return Weights({name: array for name, array in stored.items() if is_model(name)}, "", [])
     if is_onnx(data):
         constants, others = read_onnx(data)
         return Weights(constants, "", [f"constants that are no weights: {len(others)}"] if others else [])

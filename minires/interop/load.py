@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import models, nn
-from ..errors import ConfigError, WeightsError, brief
+from ..errors import ConfigError, WeightsError, brief, plural
 from .files import Weights, read
 from .names import CLASSIFIERS, translate
 from .report import LoadReport, Misshapen
@@ -81,12 +81,13 @@ def shortcut_option(name: str, path: Path | str, model_options: dict[str, Any] |
 
 class _Match(NamedTuple):
     """report: what fits what. arrays: {name in the model: array in its shape}. head: the path of the last linear layer.
-    strangers: the unexpected names, translated."""
+    strangers: the unexpected names, translated. convolutions: those in the file."""
 
     report: LoadReport
     arrays: dict[str, NDArray]
     head: str
     strangers: dict[str, str]
+    convolutions: int
 
     @classmethod
     def of(cls, model: nn.Module, name: str, weights: Weights, path: str) -> _Match:
@@ -114,7 +115,9 @@ class _Match(NamedTuple):
         for name in own:
             if name not in there and not name.endswith(BATCHES):
                 (report.kept if name.startswith(LEFTOVERS) else report.missing).append(name)
-        return cls(report, arrays, head, {theirs: names[theirs] for theirs in report.unexpected})
+        strangers = {theirs: names[theirs] for theirs in report.unexpected}
+        convolutions = sum(a.ndim == 4 and names[theirs] != f"{head}.weight" for theirs, a in weights.arrays.items())
+        return cls(report, arrays, head, strangers, convolutions)
 
 
 def _fitting(array: NDArray, shape: tuple[int, ...]) -> NDArray | None:
@@ -174,12 +177,11 @@ def _inferred(name: str, model: nn.Module, match: _Match, given: dict[str, Any],
 
 def _load(model: nn.Module, match: _Match, replace_head: bool) -> LoadReport:
     """Load what matches, when all of it is right."""
-    report = match.report
+    report, own = match.report, model.state_dict()
     if replace_head:
         _keep_head(match)
     if not report.ok:
-        raise WeightsError(f"{report.misfit()}{_way_out(match)}", report)
-    own = model.state_dict()
+        raise WeightsError(f"{report.misfit()}{_way_out(match, own)}", report)
     for theirs, ours in report.matched:
         _check(theirs, match.arrays[ours], own[ours].dtype, report.path)
     model.load_state_dict(match.arrays, strict=False)
@@ -207,11 +209,15 @@ def _keep_head(match: _Match) -> None:
         match.arrays.pop(name, None)
 
 
-def _way_out(match: _Match) -> str:
-    """What to do, where that is known."""
-    head = [m for m in match.report.misshapen if m.in_model.startswith(f"{match.head}.")]
-    if head and len(head) == len(match.report.misshapen) and not (match.report.missing or match.report.unexpected):
+def _way_out(match: _Match, own: dict[str, NDArray]) -> str:
+    """What to do, where that is known, or what tells the networks apart."""
+    report = match.report
+    head = [m for m in report.misshapen if m.in_model.startswith(f"{match.head}.")]
+    if head and len(head) == len(report.misshapen) and not (report.missing or report.unexpected):
         return f". It has {head[0].found[0]} classes: build the network with so many, or ask for a new last layer"
+    there, here = match.convolutions, sum(array.ndim == 4 for array in own.values())
+    if there != here:
+        return f". It has {plural(there, 'convolution')}, and {report.model} {here}: choose the network that it is of"
     return ""
 
 

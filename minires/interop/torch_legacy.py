@@ -52,11 +52,13 @@ class TorchLegacy:
                 )
             storage = storages[key]
             found, size = int.from_bytes(data[at : at + 8], "little"), storage.whole * KINDS[storage.dtype].size
-            if found != storage.whole or at + 8 + size > len(data):
+            if found != storage.whole:
                 raise damaged(
-                    f"storage {key} at byte {at:,} has {found:,} elements, its tensors say {storage.whole:,}, "
-                    f"and {max(len(data) - at - 8, 0):,} bytes of the file are left"
+                    f"storage {key} at byte {at:,} has {found:,} elements, and its tensors say {storage.whole:,}"
                 )
+            if at + 8 + size > len(data):
+                left = max(len(data) - at - 8, 0)
+                raise damaged(f"storage {key} at byte {at:,} takes {size:,} bytes, and {left:,} of the file are left")
             self.contents[key] = data[at + 8 : at + 8 + size]
             at += 8 + size
         if at != len(data):

@@ -6,11 +6,10 @@ weights names that begin with ``average/``. Everything that is not an array (the
 entry, ``minires``: with several entries safetensors would write them in random order, and equal checkpoints would be different
 files.
 
-That JSON begins with the SHA-256 sum of the whole file, computed with 64 zeros in place of the sum. A byte that has changed
-anywhere, in the header, the weights or the sum itself, is thus detected.
+That JSON begins with a sum of the whole file, by which a byte that has changed anywhere is detected
+(``interop/checkpoint_layout.py``).
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,11 +24,8 @@ from safetensors.numpy import load, save
 
 from ..errors import CheckpointError, DataError
 from ..files import atomic_write, command_line
+from ..interop.checkpoint_layout import PARTS, SUM, checksum, has_sum, is_model, is_unchanged
 from . import metadata
-
-PARTS = ("optimizer", "batch", "average")  # name prefixes of the arrays that are not the model's
-BEFORE_SUM = b'{"__metadata__":{"minires":"{\\"checksum\\": \\"'  # the beginning of the header, which starts at byte 8
-SUM = slice(8 + len(BEFORE_SUM), 8 + len(BEFORE_SUM) + 64)
 
 
 @dataclass
@@ -70,7 +66,7 @@ class Checkpoint:
         except (ValueError, TypeError) as error:
             raise DataError(f"{path}: info has a value that a checkpoint cannot hold: {error}") from error
         data = bytearray(save(arrays, metadata={"minires": info}))
-        data[SUM] = _sum(data)
+        data[SUM] = checksum(data)
         with atomic_write(path) as file:
             file.write(data)
 
@@ -97,9 +93,9 @@ class Checkpoint:
         with _of_file(path):
             entries = metadata.parse(header).get("__metadata__") or {}
         info = entries.get("minires")
-        if info is None and BEFORE_SUM[-16:] not in header:  # no entry of minires, nor one whose name is damaged
+        if info is None and not has_sum(data):  # no entry of minires, nor one whose name is damaged
             return cls(arrays)
-        if not header.startswith(BEFORE_SUM) or data[SUM] != _sum(data):
+        if not is_unchanged(data):
             raise DataError(f"{path} was changed after it was written: its checksum is not right. {_way_out(path)}")
         with _of_file(path):
             return cls._parse(info, arrays)
@@ -112,7 +108,7 @@ class Checkpoint:
         if not isinstance(info, dict):
             raise CheckpointError("it has no table of settings (info)")
         trees = {part: metadata.join(info.pop(part, {}), part, arrays) for part in PARTS}
-        model = {name: a for name, a in arrays.items() if name.partition("/")[0] not in PARTS}
+        model = {name: a for name, a in arrays.items() if is_model(name)}
         metadata.check_arrays(model)
         metadata.check_info(info)
         metadata.check_optimizer(trees["optimizer"])
@@ -149,14 +145,6 @@ def _of_file(path: Path) -> Iterator[None]:
         raise CheckpointError(
             f"{path} is not a checkpoint as minires writes it: it is nested too deep. {_way_out(path)}"
         ) from None
-
-
-def _sum(data: bytes | bytearray) -> bytes:
-    """The SHA-256 sum of a file's bytes, with zeros in place of the sum."""
-    digest = hashlib.sha256(memoryview(data)[: SUM.start])
-    digest.update(b"0" * 64)
-    digest.update(memoryview(data)[SUM.stop :])
-    return digest.hexdigest().encode()
 
 
 def _way_out(path: Path) -> str:

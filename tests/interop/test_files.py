@@ -10,6 +10,7 @@ import torch_peers
 from made_up import archive, legacy, state, storage, tensor
 
 import minires as mr
+from minires.errors import WeightsError
 from minires.interop import read_weights
 from minires.interop.files import read
 
@@ -161,6 +162,11 @@ def test_a_checkpoint_of_minires(tmp_path):
 
     model = mr.models.resnet8()
     optimizer = {"state": {0: {"momentum_buffer": np.zeros(3, np.float32)}}, "param_groups": []}
-    Checkpoint(model.state_dict(), optimizer, {"epoch": 1}).save(tmp_path / "last.safetensors")
-    found = read_weights(tmp_path / "last.safetensors")
-    assert found.keys() == model.state_dict().keys()
+    path = tmp_path / "last.safetensors"
+    Checkpoint(model.state_dict(), optimizer, {"epoch": 1}).save(path)
+    assert read_weights(path).keys() == model.state_dict().keys()
+    content = path.read_bytes()
+    for place in (12, 60, 300, len(content) - 9):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(WeightsError):
+            read_weights(path)

@@ -171,15 +171,15 @@ LEGACY = {
     "complex": (legacy(COMPLEX, {"0": (3, bytes(24))}), "'w': it is of dtype complex64"),
     "fewer elements": (
         legacy(STATE, {"0": (5, bytes(24))}),
-        "has 5 elements, its tensors say 6, and 24 bytes of the file are left",
+        "has 5 elements, and its tensors say 6",
     ),
-    "more elements": (legacy(STATE, {"0": (7, bytes(28))}), "has 7 elements, its tensors say 6"),
-    "negative": (legacy(STATE, {"0": (-6, bytes(24))}), "elements, its tensors say 6"),
+    "more elements": (legacy(STATE, {"0": (7, bytes(28))}), "has 7 elements, and its tensors say 6"),
+    "negative": (legacy(STATE, {"0": (-6, bytes(24))}), "elements, and its tensors say 6"),
     "huge": (
         legacy(state(w=tensor(source=storage(numel=2**50))), {"0": (2**50, bytes(24))}),
-        "and 24 bytes of the file are left",
+        "takes 4,503,599,627,370,496 bytes, and 24 of the file are left",
     ),
-    "cut": (legacy(STATE, {"0": (6, bytes(23))}), "and 23 bytes of the file are left"),
+    "cut": (legacy(STATE, {"0": (6, bytes(23))}), "takes 24 bytes, and 23 of the file are left"),
     "more": (legacy(STATE, {"0": (6, bytes(25))}), "goes on for 1 bytes after the last storage"),
     "no storage": (legacy(STATE, {}), "it lacks storage 0"),
     "unknown storage": (legacy(STATE, {"1": (6, bytes(24))}), "has '1', which is unknown"),
@@ -266,7 +266,13 @@ def test_members_that_overlap_or_lie(tmp_path):
 def test_files_that_are_none(tmp_path):
     with pytest.raises(WeightsError, match=r"there is no file .*none\.pth"):
         read_weights(tmp_path / "none.pth")
-    with pytest.raises(WeightsError, match="is not a file of weights"):
+    for name in ("resnet20-12fca82f.th", "weights.txt"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(
+        WeightsError, match=r"there is no file .*resnet20\.th \(did you mean resnet20-12fca82f\.th\?\)$"
+    ):
+        read_weights(tmp_path / "resnet20.th")
+    with pytest.raises(WeightsError, match=r"is a folder: give the file of weights in it \(resnet20-12fca82f\.th\)$"):
         read_weights(tmp_path)
 
 

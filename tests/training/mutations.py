@@ -3,7 +3,7 @@
 import copy
 import json
 
-from minires.training.checkpoint import BEFORE_SUM, SUM, _sum
+from minires.interop.checkpoint_layout import BEFORE_SUM, SUM, checksum
 
 NUMBERS = (-1, 0, 1, 2, 3, 7, 10**6, 2**31 - 1, 2**31, 2**63, 2**64, 2**128, 10**400, -(10**30))
 REALS = (0.5, -0.5, 1e-300, 1e300, -0.0)
@@ -57,7 +57,7 @@ def with_sum(data):
     data = bytearray(data)
     if len(data) >= SUM.stop:
         data[SUM] = b"0" * 64
-        data[SUM] = _sum(data)
+        data[SUM] = checksum(data)
     return bytes(data)
 
 
