@@ -23,8 +23,9 @@ Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MAX_BYTES = 1 << 30
-MAX_PIXELS = 1 << 27  # 134 million; there are cameras with 100 million. Decoding takes up to 11 bytes for each
-MAX_WEBP_PIXELS = 1 << 26  # its decoder takes more than 20 bytes for each
+MAX_PIXELS = 1 << 27  # 134 million; there are cameras with 100 million. Decoding takes about 10 bytes for each
+MAX_WEBP_PIXELS = 1 << 26  # its decoder takes about 20 bytes for each
+STRIP = 1 << 20  # pixels that are converted at once
 FREE_PIXELS = 1 << 22  # an image of up to 4 million pixels may be packed into as few bytes as its format can
 DENSEST = {  # pixels a byte: where the format has no limit, that of images that somebody looks at
     "JPEG": 1000,  # a block of 8 × 8 takes a bit at least
@@ -61,15 +62,17 @@ def decode_image(content: bytes, name: str) -> Pixels:
     """``read_image`` of a file's bytes; name: what errors call it."""
     if not content:
         raise ImageError(f"{name} is empty")
+    length = len(content)
     try:
         file = image_files.parse(content)
     except image_files.Malformed as error:
-        raise ImageError(f"{name} ({len(content):,} bytes) {error}") from None
+        raise ImageError(f"{name} ({length:,} bytes) {error}") from None
+    del content  # of which ``file`` has a copy
     try:
         if file.size is not None:
-            _check_size(file, file.size, len(content), name)
+            _check_size(file, file.size, length, name)
         opened = _opened(file, name)
-        _check_size(file, opened.size, len(content), name)
+        _check_size(file, opened.size, length, name)
         opened.load()
         pixels = _rgb(opened, file.kind, name)
     except MemoryError as error:
@@ -78,7 +81,7 @@ def decode_image(content: bytes, name: str) -> Pixels:
         raise
     except BROKEN as error:
         raise ImageError(
-            f"{name} ({len(content):,} bytes) cannot be decoded as {file.kind}: {error or type(error).__name__}. "
+            f"{name} ({length:,} bytes) cannot be decoded as {file.kind}: {error or type(error).__name__}. "
             "It is damaged or cut short: take another copy of it"
         ) from error
     return upright(pixels, file.orientation)
@@ -234,7 +237,13 @@ def _rgb(image: "Image", kind: str, name: str) -> Pixels:
         grey = _grey(np.asarray(image), image.mode, kind, name)
         return np.repeat(grey[..., None], 3, axis=2)
     image.info.pop("transparency", None)  # of a palette: convert() would warn that RGB has none
-    return np.array(image.convert("RGB"))
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, STRIP // width)
+    for y in range(0, height, rows):
+        strip = image.crop((0, y, width, min(y + rows, height)))
+        pixels[y : y + rows] = np.asarray(strip.convert("RGB"))
+    return pixels
 
 
 def _grey(values: NDArray, mode: str, kind: str, name: str) -> Pixels:

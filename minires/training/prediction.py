@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 
+READERS = 4  # threads: a photograph may take hundreds of megabytes while it is decoded
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -112,7 +114,7 @@ def _classified(
     predict = RecordedPrediction(network.model)
     dtype = next(network.model.parameters()).data.dtype
     mean, std = normalization
-    for path, image in in_threads(read, paths):
+    for path, image in in_threads(read, paths, min(READERS, kernels.get_num_threads())):
         if isinstance(image, ImageError):
             if on_error is None:
                 raise image

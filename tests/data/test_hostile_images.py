@@ -187,6 +187,12 @@ def test_a_pillow_without_webp(monkeypatch):
         decode_image(content, "x")
 
 
-def test_pillow_is_imported_late():
-    code = "import sys, minires, minires.data; assert 'PIL' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+def test_pillow_is_imported_late(tmp_path):
+    """And no reader needs that another one has been imported."""
+    for format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
+        (tmp_path / format).write_bytes(encoded(Image.fromarray(picture()), format))
+    code = "import sys, minires, minires.data; assert 'PIL' not in sys.modules; minires.data.read_image(sys.argv[1])"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    paths = list(tmp_path.iterdir())
+    running = [subprocess.Popen([sys.executable, "-c", code, path], env=environment) for path in paths]
+    assert [process.wait(60) for process in running] == [0] * len(paths)

@@ -11,7 +11,7 @@ import torch_peers
 from image_files import by_pillow, encoded, picture, png
 from PIL import Image, ImageOps
 
-from minires.data import evaluation_transform, find_images, read_image
+from minires.data import evaluation_transform, find_images, photographs, read_image
 from minires.data.photographs import decode_image, default_resize, upright
 from minires.data.resampling import resized_window
 from minires.errors import ConfigError, DataError, ImageError
@@ -141,6 +141,22 @@ def test_the_first_frame_of_an_animation():
     for format in ("GIF", "WEBP", "PNG", "TIFF"):
         content = encoded(frames[0], format, save_all=True, append_images=frames[1:])
         np.testing.assert_array_equal(decode_image(content, "x"), by_pillow(content), err_msg=format)
+
+
+@pytest.mark.parametrize("options", [{}, {"transparency": 2}], ids=["", "transparent"])
+def test_a_frame_that_is_smaller_than_its_gif(options):
+    content = bytearray(encoded(MODES["P"](), "GIF", **options))
+    content[6:10] = (90).to_bytes(2, "little") + (70).to_bytes(2, "little")
+    image = decode_image(bytes(content), "x")
+    assert image.shape == (70, 90, 3)
+    np.testing.assert_array_equal(image, by_pillow(bytes(content)))
+
+
+def test_conversion_in_strips(monkeypatch):
+    monkeypatch.setattr(photographs, "STRIP", 200)
+    for mode in ("RGB", "P", "LA"):
+        content = encoded(MODES[mode](), "PNG")
+        np.testing.assert_array_equal(decode_image(content, "x"), by_pillow(content))
 
 
 SIZES = [(224, 224), (256, 256), (500, 375), (375, 500), (333, 777), (641, 427), (257, 255), (1, 1), (3, 2), (100, 60)]
