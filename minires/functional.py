@@ -46,11 +46,12 @@ def conv_bn_relu(x: Tensor, conv: Layer, bn: Layer) -> Tensor:
     return relu(bn(conv(x)))
 
 
-def conv_bn_add_relu(x: Tensor, conv: Layer, bn: Layer, shortcut: Tensor) -> Tensor:
-    """relu(bn(conv(x)) + shortcut): where a residual block ends (He et al. 2015, eq. 1)."""
+def conv_bn_add_relu(x: Tensor, conv: Layer, bn: Layer, shortcut: Tensor, factor: float = 1.0) -> Tensor:
+    """relu(bn(conv(x))·factor + shortcut): where a residual block ends (He et al. 2015, eq. 1)."""
     if fusable(x, bn, conv, shortcut):
-        return fused.conv_bn(x, conv, bn, shortcut=shortcut)
-    return add_relu(bn(conv(x)), shortcut)
+        return fused.conv_bn(x, conv, bn, shortcut=shortcut, factor=factor)
+    y = bn(conv(x))
+    return add_relu(y if factor == 1 else y * factor, shortcut)
 
 
 def bn_relu(x: Tensor, bn: Layer) -> Tensor:
@@ -67,11 +68,12 @@ def bn_relu_conv(x: Tensor, bn: Layer, conv: Layer) -> Tensor:
     return conv(relu(bn(x)))
 
 
-def bn_relu_conv_add(x: Tensor, bn: Layer, conv: Layer, shortcut: Tensor) -> Tensor:
-    """conv(relu(bn(x))) + shortcut: where a pre-activation block ends (He et al. 2016, eq. 3)."""
+def bn_relu_conv_add(x: Tensor, bn: Layer, conv: Layer, shortcut: Tensor, factor: float = 1.0) -> Tensor:
+    """conv(relu(bn(x)))·factor + shortcut: where a pre-activation block ends (He et al. 2016, eq. 3)."""
     if fusable(x, bn, conv, shortcut, norm_first=True):
-        return fused.bn_relu_conv(x, bn, conv, shortcut)
-    return residual_add(conv(relu(bn(x))), shortcut)
+        return fused.bn_relu_conv(x, bn, conv, shortcut, factor)
+    y = conv(relu(bn(x)))
+    return residual_add(y if factor == 1 else y * factor, shortcut)
 
 
 __all__ = [

@@ -91,6 +91,10 @@ class Setting:
         options = self.model_options | ({} if self.width is None else {"width": self.width}) | options
         if "width" in options and self.model in models.MODELS and not self._has_width:
             raise ConfigError(f"{self.model} has no width: --width is for the CIFAR networks, such as resnet20")
+        if options.get("features_only"):
+            raise ConfigError(
+                "features_only makes a backbone, which returns feature maps: the lab looks at classifiers"
+            )
         random.manual_seed(self.seed)
         return models.create(self.model, **{"num_classes": 10, **options}).to(dtype)
 

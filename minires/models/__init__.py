@@ -5,7 +5,7 @@ from collections.abc import Callable
 from ..nn import Module
 from .blocks import BasicBlock, Bottleneck, BottleneckV1, PreActBasicBlock, PreActBottleneck, PreActBottleneckV1
 from .densenet import CifarDenseNet
-from .parts import classifier
+from .network import Feature, Network, classifier
 from .registry import MODELS, create, image_size, names
 from .resnet_cifar import CifarPreResNet, CifarResNet
 from .resnet_imagenet import ResNet, ResNetV2
@@ -23,6 +23,8 @@ __all__ = [
     "CifarPreResNet",
     "CifarResNet",
     "CrossingNet",
+    "Feature",
+    "Network",
     "PreActBasicBlock",
     "PreActBottleneck",
     "PreActBottleneckV1",

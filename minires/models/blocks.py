@@ -5,6 +5,7 @@
 Blocks without a shortcut, y = relu(F(x)) or y = F(x), make the plain networks of [1].
 [3] "Wide Residual Networks", Zagoruyko & Komodakis 2016: more channels, and dropout between the convolutions.
 [4] "Aggregated Residual Transformations for Deep Neural Networks" (ResNeXt), Xie et al. 2017: grouped 3×3 convolutions.
+[5] "Deep Networks with Stochastic Depth", Huang et al. 2016: F is left out at random in training.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from typing import Literal
 from .. import functional as F
 from .. import nn
 from ..errors import ConfigError
+from ..random import generator
 from ..tensor import Tensor
 
 Option = Literal["A", "B"] | None  # the shortcut where the shape changes, or None for a plain network
+Pair = tuple[int, int]
 Norm = Literal["batch", "none"]  # batch norm, or no normalisation; convolutions have biases then
 
 MOST_WIDTH = 4096
@@ -106,16 +109,47 @@ def make_shortcut(
     return projection(in_channels, out_channels, stride, norm)
 
 
+# --- stochastic depth
+
+
+class ResidualBlock(nn.Module):
+    """What blocks have in common. drop: the probability that F is left out, in training. [5]"""
+
+    drop = 0.0
+    downsample: nn.Module | None
+
+    def factor(self) -> float:
+        """What F(x) is multiplied by in this call: 1, or with stochastic depth in training 0 or 1/(1 − drop).
+
+        It is drawn once for all images, as in [5, §3], so that nothing is computed of an F that is left out. The factor above 1
+        makes the expectation of F(x) what evaluation computes, as in torchvision's StochasticDepth. ([5] multiplies by
+        1 − drop in evaluation instead.) So the weights are good for the network without stochastic depth as they are.
+        """
+        if not self.drop or not self.training:
+            return 1.0
+        return 0.0 if generator().random() < self.drop else 1 / (1 - self.drop)
+
+    def without_residual(self, x: Tensor) -> Tensor:
+        """The block without F."""
+        assert self.downsample is not None  # a plain network has no stochastic depth
+        return F.relu(self.downsample(x))
+
+
+def _is_fixed(block: ResidualBlock) -> bool:
+    """Whether every call launches the same kernels: not where F may be left out."""
+    return not (block.drop and block.training)
+
+
 # --- blocks of [1]
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(ResidualBlock):
     """relu(x + F(x)), F = 3×3 → BN → relu → 3×3 → BN. [1, fig. 5 left]
 
-    gate: what F(x) is multiplied by, a function of x; see ``shortcuts.py``.
+    dilation: of the two convolutions. gate: what F(x) is multiplied by, a function of x; see ``shortcuts.py``.
     """
 
-    recordable = True
+    recordable = property(_is_fixed)
 
     expansion = 1
 
@@ -124,32 +158,41 @@ class BasicBlock(nn.Module):
     gate: nn.Module | None = None
 
     def __init__(
-        self, in_channels: int, channels: int, stride: int = 1, option: Option = "B", norm: Norm = "batch"
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int = 1,
+        option: Option = "B",
+        norm: Norm = "batch",
+        dilation: Pair = (1, 1),
     ) -> None:
         bias = norm == "none"
-        self.conv1 = conv3x3(in_channels, channels, stride, bias)
+        self.conv1 = conv3x3(in_channels, channels, stride, bias, dilation=dilation[0])
         self.bn1 = normalisation(norm, channels)
-        self.conv2 = conv3x3(channels, channels, bias=bias)
+        self.conv2 = conv3x3(channels, channels, bias=bias, dilation=dilation[1])
         self.bn2 = normalisation(norm, channels)
         self.downsample = make_shortcut(option, Projection, in_channels, channels, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
+        factor = self.factor()
+        if factor == 0:
+            return self.without_residual(x)
         y = F.conv_bn_relu(x, self.conv1, self.bn1)
         if self.downsample is None:
             return F.conv_bn_relu(y, self.conv2, self.bn2)
         if self.gate is not None:
-            return F.add_relu(F.conv_bn(y, self.conv2, self.bn2) * self.gate(x), self.downsample(x))
-        return F.conv_bn_add_relu(y, self.conv2, self.bn2, self.downsample(x))
+            return F.add_relu(F.conv_bn(y, self.conv2, self.bn2) * self.gate(x) * factor, self.downsample(x))
+        return F.conv_bn_add_relu(y, self.conv2, self.bn2, self.downsample(x), factor)
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(ResidualBlock):
     """relu(x + F(x)), F = 1×1 → BN → relu → 3×3 → BN → relu → 1×1 → BN, the last with 4 times the channels. [1, fig. 5]
 
     The stride is on the 3×3 convolution ("v1.5"): a strided 1×1 would ignore three of four pixels. groups, base_width: see
-    ``inner_width``; the 3×3 convolution has so many groups.
+    ``inner_width``; the 3×3 convolution has so many groups. dilation: its own is the first.
     """
 
-    recordable = True
+    recordable = property(_is_fixed)
 
     expansion = 4
     stride_on_3x3 = True
@@ -165,23 +208,27 @@ class Bottleneck(nn.Module):
         norm: Norm = "batch",
         groups: int = 1,
         base_width: int = 64,
+        dilation: Pair = (1, 1),
     ) -> None:
         bias, inner = norm == "none", inner_width(channels, groups, base_width)
         first, second = (1, stride) if self.stride_on_3x3 else (stride, 1)
         self.conv1 = conv1x1(in_channels, inner, first, bias)
         self.bn1 = normalisation(norm, inner)
-        self.conv2 = conv3x3(inner, inner, second, bias, groups)
+        self.conv2 = conv3x3(inner, inner, second, bias, groups, dilation[0])
         self.bn2 = normalisation(norm, inner)
         self.conv3 = conv1x1(inner, 4 * channels, bias=bias)
         self.bn3 = normalisation(norm, 4 * channels)
         self.downsample = make_shortcut(option, Projection, in_channels, 4 * channels, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
+        factor = self.factor()
+        if factor == 0:
+            return self.without_residual(x)
         y = F.conv_bn_relu(x, self.conv1, self.bn1)
         y = F.conv_bn_relu(y, self.conv2, self.bn2)
         if self.downsample is None:
             return F.conv_bn_relu(y, self.conv3, self.bn3)
-        return F.conv_bn_add_relu(y, self.conv3, self.bn3, self.downsample(x))
+        return F.conv_bn_add_relu(y, self.conv3, self.bn3, self.downsample(x), factor)
 
 
 def inner_width(channels: int, groups: int, base_width: int) -> int:
@@ -210,7 +257,7 @@ class BottleneckV1(Bottleneck):
 # --- blocks of [2]
 
 
-class PreActBlock(nn.Module):
+class PreActBlock(ResidualBlock):
     """x + F(x), with BN and relu before each convolution of F. [2, fig. 4e]
 
     Where the shape changes, the first BN and relu come before the fork, so that the shortcut takes their output too.
@@ -220,26 +267,36 @@ class PreActBlock(nn.Module):
     last_conv: str
     norm1: nn.Module
     conv1: nn.Conv2d
-    downsample: nn.Module | None
+
+    @property
+    def changes_shape(self) -> bool:
+        return isinstance(self.downsample, ZeroPad | LinearProjection)
 
     def fork(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(the input of the shortcut, conv1(relu(norm1(x))))."""
-        if isinstance(self.downsample, ZeroPad | LinearProjection):
+        if self.changes_shape:
             x = F.bn_relu(x, self.norm1)
             return x, self.conv1(x)
         return x, F.bn_relu_conv(x, self.norm1, self.conv1)
 
-    def join(self, x: Tensor, y: Tensor, norm: nn.Module, conv: nn.Module) -> Tensor:
-        """conv(relu(norm(y))), the end of F, plus the shortcut of x; in a plain network without the shortcut."""
+    def without_residual(self, x: Tensor) -> Tensor:
+        assert self.downsample is not None
+        return self.downsample(F.bn_relu(x, self.norm1) if self.changes_shape else x)
+
+    def join(self, x: Tensor, y: Tensor, norm: nn.Module, conv: nn.Module, factor: float) -> Tensor:
+        """conv(relu(norm(y))), the end of F, times the factor, plus the shortcut of x; in a plain network F alone."""
         if self.downsample is None:
             return F.bn_relu_conv(y, norm, conv)
-        return F.bn_relu_conv_add(y, norm, conv, self.downsample(x))
+        return F.bn_relu_conv_add(y, norm, conv, self.downsample(x), factor)
 
 
 class PreActBasicBlock(PreActBlock):
-    """x + F(x), F = BN → relu → 3×3, twice. dropout: the probability of it between the convolutions; [3, §2.4]."""
+    """x + F(x), F = BN → relu → 3×3, twice.
 
-    recordable = True
+    dropout: the probability of it between the convolutions, [3, §2.4]. dilation: of the two convolutions.
+    """
+
+    recordable = property(_is_fixed)
 
     expansion = 1
 
@@ -254,27 +311,36 @@ class PreActBasicBlock(PreActBlock):
         option: Option = "B",
         norm: Norm = "batch",
         dropout: float = 0.0,
+        dilation: Pair = (1, 1),
     ) -> None:
         bias = norm == "none"
         self.norm1 = normalisation(norm, in_channels)
-        self.conv1 = conv3x3(in_channels, channels, stride, bias)
+        self.conv1 = conv3x3(in_channels, channels, stride, bias, dilation=dilation[0])
         self.norm2 = normalisation(norm, channels)
         self.dropout = nn.Dropout(dropout) if dropout else None
-        self.conv2 = conv3x3(channels, channels, bias=bias)
+        self.conv2 = conv3x3(channels, channels, bias=bias, dilation=dilation[1])
         self.downsample = make_shortcut(option, LinearProjection, in_channels, channels, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
+        factor = self.factor()
+        if factor == 0:
+            return self.without_residual(x)
         x, y = self.fork(x)
         if self.dropout is None:
-            return self.join(x, y, self.norm2, self.conv2)
+            return self.join(x, y, self.norm2, self.conv2, factor)
         y = self.conv2(self.dropout(F.bn_relu(y, self.norm2)))
-        return y if self.downsample is None else F.residual_add(y, self.downsample(x))
+        if self.downsample is None:
+            return y
+        return F.residual_add(y if factor == 1 else y * factor, self.downsample(x))
 
 
 class PreActBottleneck(PreActBlock):
-    """x + F(x), F = BN → relu → 1×1, BN → relu → 3×3, BN → relu → 1×1. The stride is on the 3×3 convolution."""
+    """x + F(x), F = BN → relu → 1×1, BN → relu → 3×3, BN → relu → 1×1. The stride is on the 3×3 convolution.
 
-    recordable = True
+    dilation: that of the 3×3 convolution is the first.
+    """
+
+    recordable = property(_is_fixed)
 
     expansion = 4
     stride_on_3x3 = True
@@ -283,22 +349,31 @@ class PreActBottleneck(PreActBlock):
     last_conv = "conv3"
 
     def __init__(
-        self, in_channels: int, channels: int, stride: int = 1, option: Option = "B", norm: Norm = "batch"
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int = 1,
+        option: Option = "B",
+        norm: Norm = "batch",
+        dilation: Pair = (1, 1),
     ) -> None:
         bias = norm == "none"
         first, second = (1, stride) if self.stride_on_3x3 else (stride, 1)
         self.norm1 = normalisation(norm, in_channels)
         self.conv1 = conv1x1(in_channels, channels, first, bias)
         self.norm2 = normalisation(norm, channels)
-        self.conv2 = conv3x3(channels, channels, second, bias)
+        self.conv2 = conv3x3(channels, channels, second, bias, dilation=dilation[0])
         self.norm3 = normalisation(norm, channels)
         self.conv3 = conv1x1(channels, 4 * channels, bias=bias)
         self.downsample = make_shortcut(option, LinearProjection, in_channels, 4 * channels, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
+        factor = self.factor()
+        if factor == 0:
+            return self.without_residual(x)
         x, y = self.fork(x)
         y = F.bn_relu_conv(y, self.norm2, self.conv2)
-        return self.join(x, y, self.norm3, self.conv3)
+        return self.join(x, y, self.norm3, self.conv3, factor)
 
 
 class PreActBottleneckV1(PreActBottleneck):

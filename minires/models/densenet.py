@@ -8,10 +8,10 @@ from typing import Literal
 from .. import functional as F
 from .. import nn
 from ..errors import ConfigError
-from ..nn import AuxiliaryOutput
 from ..tensor import Tensor
 from .blocks import MOST_WIDTH, conv1x1, conv3x3
-from .parts import auxiliary_classifier, checked_aux_weight, checked_probability, global_pool, he_init
+from .network import Network, Output, outputs
+from .parts import checked_probability, global_pool, he_init
 from .registry import register
 
 
@@ -49,17 +49,17 @@ class Transition(nn.Module):
         return F.avg_pool2d(F.bn_relu_conv(x, self.norm, self.conv), 2)
 
 
-class CifarDenseNet(nn.Module):
+class CifarDenseNet(Network):
     """DenseNet-BC for 32×32 images [1, §3 and §4.2]: a 3×3 convolution, three dense blocks of n layers, a classifier.
 
     (N, in_channels, H, W) → logits (N, num_classes). depth: 6n + 4. growth: k, the channels that a layer adds; the first
     convolution has twice as many. compression: θ, the part of its channels that a transition keeps. pool: "avg" or "max", the
     global pooling. dropout: its probability after each layer; [1] takes 0.2 for images that are not augmented. aux_weight: as
-    of CifarResNet; the auxiliary classifier reads the second dense block. Raises ConfigError for numbers that cannot be.
+    of CifarResNet; the auxiliary classifier reads the second dense block. features_only: no classifier, but the outputs of the
+    dense blocks, a list, the last one after the final norm and relu. Raises ConfigError for numbers that cannot be.
     """
 
     recordable = True
-    image_size = 32
 
     def __init__(
         self,
@@ -71,6 +71,7 @@ class CifarDenseNet(nn.Module):
         pool: Literal["avg", "max"] = "avg",
         dropout: float = 0.0,
         aux_weight: float = 0.0,
+        features_only: bool = False,
     ) -> None:
         n, growth = layers_per_block(depth), checked_growth(growth)
         dropout, compression = checked_probability("dropout", dropout), checked_compression(compression)
@@ -84,26 +85,31 @@ class CifarDenseNet(nn.Module):
             layers = {f"denselayer{i + 1}": DenseLayer(C + i * growth, growth, dropout) for i in range(n)}
             features[f"denseblock{block}"] = nn.Sequential({**layers})
             C += n * growth
-            ends.append(C)
+            ends.append((f"features.denseblock{block}", C, 1 << (block - 1)))
         features["norm5"] = nn.BatchNorm2d(C)
         self.features = nn.Sequential(features)
-        self.pool = global_pool(pool)
-        self.classifier = nn.Linear(C, num_classes)
+        self.prepare(features_only, aux_weight, ends)
+        if not features_only:
+            self.pool = global_pool(pool)
+            self.classifier = nn.Linear(C, num_classes)
         he_init(self)
-        self.aux_weight = checked_aux_weight(aux_weight)
-        self.aux = auxiliary_classifier(ends[1], num_classes, "batch") if aux_weight else None
+        self.add_auxiliary(aux_weight, num_classes, "batch")
 
-    def forward(self, x: Tensor) -> Tensor | AuxiliaryOutput:
-        aux_logits = None
-        if self.aux is None or not self.training:
-            x = self.features(x)
+    def forward(self, x: Tensor) -> Output:
+        if self.features_only or (self.aux is not None and self.training):
+            maps = self.maps(x)
+            if self.features_only:
+                return maps
+            aux_logits, x = self.auxiliary(maps[1]), maps[-1]
         else:
-            for name, module in self.features.named_children():
-                x = module(x)
-                if name == "denseblock2":
-                    aux_logits = self.aux(x)
-        logits = self.classifier(F.flatten(self.pool(F.relu(x)), 1))
-        return logits if aux_logits is None else AuxiliaryOutput(logits, aux_logits, self.aux_weight)
+            aux_logits, x = None, F.relu(self.features(x))
+        return self.output(self.classifier(F.flatten(self.pool(x), 1)), aux_logits)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """The outputs of the dense blocks, the last one normalised and rectified."""
+        found = outputs(self.features, x)
+        ends = [y for (name, _), y in zip(self.features.named_children(), found) if name.startswith("denseblock")]
+        return [*ends[:-1], F.relu(found[-1])]
 
 
 def layers_per_block(depth: int) -> int:

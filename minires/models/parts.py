@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 from .. import nn
 from ..errors import ConfigError
-from .blocks import BasicBlock, Block, Bottleneck, Norm, Option, PreActBlock, normalisation
+from .blocks import BasicBlock, Block, Bottleneck, Norm, Option, Pair, PreActBlock, ResidualBlock, normalisation
 
 
 def stage(
@@ -18,15 +19,46 @@ def stage(
     stride: int,
     option: Option,
     norm: Norm = "batch",
+    dilation: Pair = (1, 1),
     **settings: Any,
 ) -> nn.Sequential:
     """``depth`` blocks in a chain; the first has the stride, and changes in_channels to channels·expansion.
 
-    settings: further arguments of the blocks, such as groups.
+    dilation: of the first 3×3 convolution, and of all others. settings: further arguments of the blocks, such as groups.
     """
-    blocks = [block(in_channels, channels, stride, option, norm, **settings)]
-    blocks += [block(channels * block.expansion, channels, 1, option, norm, **settings) for _ in range(depth - 1)]
+    rest = {**settings, "dilation": (dilation[1], dilation[1])}
+    blocks = [block(in_channels, channels, stride, option, norm, dilation=dilation, **settings)]
+    blocks += [block(channels * block.expansion, channels, 1, option, norm, **rest) for _ in range(depth - 1)]
     return nn.Sequential(*blocks)
+
+
+class Resolution(NamedTuple):
+    """Of a stage: the stride of its first block, the dilation of its first 3×3 convolution and of all others, and the stride
+    of its output, in pixels of the image."""
+
+    stride: int
+    dilation: Pair
+    reduction: int
+
+
+def resolutions(strides: Sequence[int], first: int, output_stride: int) -> list[Resolution]:
+    """The resolutions of stages that follow at a stride of ``first`` and have these strides.
+
+    output_stride: where they would reduce the image by more, their strides become dilations, as in torchvision: what a position
+    sees stays the same, and there are more positions. "DeepLab", Chen et al. 2016, §3.1. Raises ConfigError unless it is the
+    stride of the network without dilation, its half or its quarter.
+    """
+    whole = first * math.prod(strides)
+    if output_stride not in (whole, whole // 2, whole // 4) or isinstance(output_stride, bool | float):
+        raise ConfigError(f"output_stride is {whole}, {whole // 2} or {whole // 4} here, not {output_stride!r}")
+    found, reduction, dilation = [], first, 1
+    for stride in strides:
+        before = dilation
+        if reduction * stride > output_stride:
+            stride, dilation = 1, dilation * stride
+        reduction *= stride
+        found.append(Resolution(stride, (before, dilation), reduction))
+    return found
 
 
 def grouping(block: Block, groups: int, base_width: int) -> dict[str, Any]:
@@ -53,15 +85,6 @@ def checked_probability(name: str, value: float) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
         raise ConfigError(f"{name} is a probability from 0 up and below 1, not {value!r}")
     return float(value)
-
-
-def checked_aux_weight(weight: float) -> float:
-    """The weight of an auxiliary classifier's loss, or ConfigError for one that cannot be."""
-    if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 <= weight < math.inf:
-        raise ConfigError(
-            f"aux_weight is the weight of the auxiliary classifier's loss, a finite number from 0 up, not {weight!r}"
-        )
-    return float(weight)
 
 
 def auxiliary_classifier(channels: int, num_classes: int, norm: Norm | None = None) -> nn.Sequential:
@@ -110,20 +133,19 @@ def zero_residual_init(network: nn.Module) -> None:
         nn.init.zeros_(last.weight)
 
 
-def classifier(model: nn.Module) -> tuple[str, nn.Linear]:
-    """(dotted name, module) of a network's classifier: its last linear layer, that of an auxiliary classifier not counted.
+def set_stochastic_depth(network: nn.Module, probability: float) -> None:
+    """Leave out residual functions at random in training: the last with this probability, the l-th of L with l/L of it.
 
-    Raises ConfigError for a network without one, such as a backbone.
-
-    >>> from minires import models
-    >>> classifier(models.create("preresnet8"))
-    ('head.fc', Linear(in_features=64, out_features=10, bias=True))
+    "Deep Networks with Stochastic Depth", Huang et al. 2016, §3, eq. 4; see ``ResidualBlock.factor``. Raises ConfigError for a
+    number that is no such probability, and for a network without shortcuts.
     """
-    layers = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.partition(".")[0] != "aux"
-    ]
-    if not layers:
-        raise ConfigError(f"this {type(model).__name__} has no classifier: there is no linear layer in it")
-    return layers[-1]
+    checked_probability("stochastic_depth", probability)
+    if not probability:
+        return
+    blocks = [m for m in network.modules() if isinstance(m, ResidualBlock)]
+    if any(block.downsample is None for block in blocks):
+        raise ConfigError(
+            "stochastic_depth is for residual networks: where F(x) is left out, there is nothing without a shortcut"
+        )
+    for i, block in enumerate(blocks, 1):
+        block.drop = probability * i / len(blocks)

@@ -10,7 +10,6 @@ from typing import Literal
 from .. import functional as F
 from .. import nn
 from ..errors import ConfigError
-from ..nn import AuxiliaryOutput
 from ..tensor import Tensor
 from .blocks import (
     MOST_WIDTH,
@@ -24,13 +23,14 @@ from .blocks import (
     conv3x3,
     normalisation,
 )
+from .network import Network, Output, PreActNetwork, outputs
 from .parts import (
-    auxiliary_classifier,
-    checked_aux_weight,
     checked_probability,
     global_pool,
     grouping,
     he_init,
+    resolutions,
+    set_stochastic_depth,
     stage,
     zero_residual_init,
 )
@@ -38,7 +38,7 @@ from .registry import register
 from .shortcuts import Shortcut, checked_shortcut, replace_shortcuts
 
 
-class CifarResNet(nn.Module):
+class CifarResNet(Network):
     """[1, §4.2]: a 3×3 convolution, three stages of n blocks, global pooling, a classifier: 6n + 2 layers of basic blocks.
 
     (N, in_channels, H, W) → logits (N, num_classes). option: "A" for shortcuts padded with zero channels, "B" for
@@ -47,12 +47,13 @@ class CifarResNet(nn.Module):
     begin as the identity. shortcut: 1, or another factor on all shortcuts, or another kind of them; see ``replace_shortcuts``.
     aux_weight: above 0, an auxiliary classifier reads the second stage's output, the stage of the middle block, and forward
     returns an AuxiliaryOutput in training mode; ``nn.classification_loss`` makes the loss of it. block: BasicBlock, or a
-    bottleneck, of which there are 9n + 2 layers, with groups and base_width as of ResNet. Raises ConfigError for another depth,
-    for zero_init_residual without shortcuts or batch norm, and for another kind of shortcuts than there are, or without any.
+    bottleneck, of which there are 9n + 2 layers, with groups and base_width as of ResNet. stochastic_depth, features_only: as
+    of ResNet; the maps are those of the three stages. output_stride: 4, or 2 or 1 by dilation. Raises ConfigError for another
+    depth, for zero_init_residual without shortcuts or batch norm, for another kind of shortcuts than there are, or without
+    any, and for other values that cannot be.
     """
 
     recordable = True
-    image_size = 32
 
     def __init__(
         self,
@@ -69,44 +70,48 @@ class CifarResNet(nn.Module):
         block: type[BasicBlock] | type[Bottleneck] = BasicBlock,
         groups: int = 1,
         base_width: int = 64,
+        stochastic_depth: float = 0.0,
+        features_only: bool = False,
+        output_stride: int = 4,
     ) -> None:
         expansion, w = block.expansion, checked_width(width)
-        n, inner = blocks_per_stage(depth, 2 if expansion == 1 else 3), grouping(block, groups, base_width)
+        n, more = blocks_per_stage(depth, 2 if expansion == 1 else 3), grouping(block, groups, base_width)
+        first, second, third = sizes = resolutions((1, 2, 2), 1, output_stride)
+        features = ((f"layer{i + 1}", (w << i) * expansion, size.reduction) for i, size in enumerate(sizes))
+        self.prepare(features_only, aux_weight, features)
         self.conv1 = conv3x3(in_channels, w, bias=norm == "none")
         self.bn1 = normalisation(norm, w)
-        self.layer1 = stage(block, w, w, n, 1, option, norm, **inner)
-        self.layer2 = stage(block, w * expansion, 2 * w, n, 2, option, norm, **inner)
-        self.layer3 = stage(block, 2 * w * expansion, 4 * w, n, 2, option, norm, **inner)
-        self.avgpool = global_pool(pool)
-        self.fc = nn.Linear(4 * w * expansion, num_classes)
+        self.layer1 = stage(block, w, w, n, first.stride, option, norm, first.dilation, **more)
+        self.layer2 = stage(block, w * expansion, 2 * w, n, second.stride, option, norm, second.dilation, **more)
+        self.layer3 = stage(block, 2 * w * expansion, 4 * w, n, third.stride, option, norm, third.dilation, **more)
+        if not features_only:
+            self.avgpool = global_pool(pool)
+            self.fc = nn.Linear(4 * w * expansion, num_classes)
         he_init(self)
         if zero_init_residual:
             zero_residual_init(self)
+        set_stochastic_depth(self, stochastic_depth)
         if checked_shortcut(shortcut) != 1:
             replace_shortcuts(self, shortcut)
-        self.aux_weight = checked_aux_weight(aux_weight)
-        # last, so that the other weights are those of the same network without it
-        self.aux = auxiliary_classifier(2 * w * expansion, num_classes) if aux_weight else None
+        self.add_auxiliary(aux_weight, num_classes)
 
-    def forward(self, x: Tensor) -> Tensor | AuxiliaryOutput:
+    def forward(self, x: Tensor) -> Output:
         x = F.conv_bn_relu(x, self.conv1, self.bn1)
+        if self.features_only:
+            return outputs((self.layer1, self.layer2, self.layer3), x)
         x = self.layer1(x)
         x = self.layer2(x)
-        aux_logits = self.aux(x) if self.aux is not None and self.training else None
+        aux_logits = self.auxiliary(x)
         x = self.layer3(x)
-        logits = self.fc(F.flatten(self.avgpool(x), 1))
-        return logits if aux_logits is None else AuxiliaryOutput(logits, aux_logits, self.aux_weight)
+        return self.output(self.fc(F.flatten(self.avgpool(x), 1)), aux_logits)
 
 
-class CifarPreResNet(nn.Module):
+class CifarPreResNet(PreActNetwork):
     """[2]: CifarResNet with pre-activation blocks and a final BN and relu; 6n + 2 layers, or 9n + 2 with bottlenecks.
 
     (N, in_channels, H, W) → logits (N, num_classes). Options as of CifarResNet; block: PreActBasicBlock or a bottleneck. widen,
-    dropout: see WideResNet.
+    dropout: see WideResNet. Of features_only the last map is that after the final norm and relu; the others have neither.
     """
-
-    recordable = True
-    image_size = 32
 
     def __init__(
         self,
@@ -122,38 +127,33 @@ class CifarPreResNet(nn.Module):
         aux_weight: float = 0.0,
         widen: int = 1,
         dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+        features_only: bool = False,
+        output_stride: int = 4,
     ) -> None:
-        expansion, first = block.expansion, checked_width(width)
-        n, w = blocks_per_stage(depth, 2 if expansion == 1 else 3), first * checked_widening(widen)
-        inner = {"dropout": checked_dropout(dropout, block)} if dropout else {}
+        n, first = blocks_per_stage(depth, 2 if block.expansion == 1 else 3), checked_width(width)
+        more = {"dropout": checked_dropout(dropout, block)} if dropout else {}
+        sizes = resolutions((1, 2, 2), 1, output_stride)
+        widths = [first * checked_widening(widen) << i for i in range(3)]
+        features = ((f"stages.{i}", w * block.expansion, sizes[i].reduction) for i, w in enumerate(widths))
+        self.prepare(features_only, aux_weight, features)
         self.stem = nn.Sequential({"conv": conv3x3(in_channels, first, bias=norm == "none")})
-        self.stages = nn.Sequential(
-            nn.Sequential({"blocks": stage(block, first, w, n, 1, option, norm, **inner)}),
-            nn.Sequential({"blocks": stage(block, w * expansion, 2 * w, n, 2, option, norm, **inner)}),
-            nn.Sequential({"blocks": stage(block, 2 * w * expansion, 4 * w, n, 2, option, norm, **inner)}),
-        )
-        self.norm = normalisation(norm, 4 * w * expansion)
-        self.head = nn.Sequential(
-            {"pool": global_pool(pool), "flatten": nn.Flatten(), "fc": nn.Linear(4 * w * expansion, num_classes)}
-        )
+        self.stages = nn.Sequential()
+        inside = first
+        for w, size in zip(widths, sizes):
+            blocks = stage(block, inside, w, n, size.stride, option, norm, size.dilation, **more)
+            self.stages.append(nn.Sequential({"blocks": blocks}))
+            inside = w * block.expansion
+        self.norm = normalisation(norm, inside)
+        if not features_only:
+            self.head = nn.Sequential(
+                {"pool": global_pool(pool), "flatten": nn.Flatten(), "fc": nn.Linear(inside, num_classes)}
+            )
         he_init(self)
         if zero_init_residual:
             zero_residual_init(self)
-        self.aux_weight = checked_aux_weight(aux_weight)
-        self.aux = auxiliary_classifier(2 * w * expansion, num_classes, norm) if aux_weight else None
-
-    def forward(self, x: Tensor) -> Tensor | AuxiliaryOutput:
-        x = self.stem(x)
-        aux_logits = None
-        if self.aux is not None and self.training:
-            first, second, third = self.stages
-            x = second(first(x))
-            aux_logits = self.aux(x)
-            x = third(x)
-        else:
-            x = self.stages(x)
-        logits = self.head(F.bn_relu(x, self.norm))
-        return logits if aux_logits is None else AuxiliaryOutput(logits, aux_logits, self.aux_weight)
+        set_stochastic_depth(self, stochastic_depth)
+        self.add_auxiliary(aux_weight, num_classes, norm)
 
 
 def checked_width(width: int) -> int:

@@ -13,17 +13,22 @@ from .. import functional as F
 from .. import nn
 from ..tensor import Tensor
 from .blocks import BasicBlock, Bottleneck, BottleneckV1, Option, PreActBottleneck
-from .parts import global_pool, grouping, he_init, stage
+from .network import Network, Output, PreActNetwork, outputs
+from .parts import global_pool, grouping, he_init, resolutions, set_stochastic_depth, stage, zero_residual_init
 from .registry import register
 
 
-class ResNet(nn.Module):
+class ResNet(Network):
     """[1, table 1]: (N, in_channels, H, W) of any size → logits (N, num_classes).
 
     depths: the numbers of blocks of the stages C2 … C5. option: "A" for shortcuts padded with zero channels, "B" for
     projections, None for a plain network. v1: bottlenecks with the stride on the first 1×1 convolution, as in [1], instead
     of the 3×3; basic blocks are not affected. pool: "avg" or "max", the global pooling. groups, base_width: of bottlenecks,
-    which make wide ResNets and ResNeXts; see ``blocks.inner_width``.
+    which make wide ResNets and ResNeXts; see ``blocks.inner_width``. zero_init_residual: blocks begin as the identity.
+    aux_weight: as of CifarResNet; the auxiliary classifier reads C3. stochastic_depth: the probability that the last residual
+    function is left out in training; see ``set_stochastic_depth``. features_only: no classifier, but the outputs of C2 … C5, a
+    list, for detection and segmentation; ``feature_info`` has their channels and strides. output_stride: 32, or 16 or 8 by
+    dilation; see ``resolutions``. Raises ConfigError for values that cannot be.
     """
 
     recordable = True
@@ -40,40 +45,55 @@ class ResNet(nn.Module):
         pool: Literal["avg", "max"] = "avg",
         groups: int = 1,
         base_width: int = 64,
+        zero_init_residual: bool = False,
+        aux_weight: float = 0.0,
+        stochastic_depth: float = 0.0,
+        features_only: bool = False,
+        output_stride: int = 32,
     ) -> None:
         if v1 and block is Bottleneck:
             block = BottleneckV1
-        expansion = block.expansion
-        inner = grouping(block, groups, base_width)
+        expansion, more = block.expansion, grouping(block, groups, base_width)
+        c2, c3, c4, c5 = sizes = resolutions((1, 2, 2, 2), 4, output_stride)
+        features = ((f"layer{i + 1}", (64 << i) * expansion, c.reduction) for i, c in enumerate(sizes))
+        self.prepare(features_only, aux_weight, features)
         self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = stage(block, 64, 64, depths[0], 1, option, **inner)
-        self.layer2 = stage(block, 64 * expansion, 128, depths[1], 2, option, **inner)
-        self.layer3 = stage(block, 128 * expansion, 256, depths[2], 2, option, **inner)
-        self.layer4 = stage(block, 256 * expansion, 512, depths[3], 2, option, **inner)
-        self.avgpool = global_pool(pool)
-        self.fc = nn.Linear(512 * expansion, num_classes)
+        self.layer1 = stage(block, 64, 64, depths[0], c2.stride, option, dilation=c2.dilation, **more)
+        self.layer2 = stage(block, 64 * expansion, 128, depths[1], c3.stride, option, dilation=c3.dilation, **more)
+        self.layer3 = stage(block, 128 * expansion, 256, depths[2], c4.stride, option, dilation=c4.dilation, **more)
+        self.layer4 = stage(block, 256 * expansion, 512, depths[3], c5.stride, option, dilation=c5.dilation, **more)
+        if not features_only:
+            self.avgpool = global_pool(pool)
+            self.fc = nn.Linear(512 * expansion, num_classes)
         he_init(self)
+        if zero_init_residual:
+            zero_residual_init(self)
+        set_stochastic_depth(self, stochastic_depth)
+        self.add_auxiliary(aux_weight, num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Output:
         x = F.conv_bn_relu(x, self.conv1, self.bn1)
         x = self.maxpool(x)
+        if self.features_only:
+            return outputs((self.layer1, self.layer2, self.layer3, self.layer4), x)
         x = self.layer1(x)
         x = self.layer2(x)
+        aux_logits = self.auxiliary(x)
         x = self.layer3(x)
         x = self.layer4(x)
-        return self.fc(F.flatten(self.avgpool(x), 1))
+        return self.output(self.fc(F.flatten(self.avgpool(x), 1)), aux_logits)
 
 
-class ResNetV2(nn.Module):
+class ResNetV2(PreActNetwork):
     """[2]: (N, in_channels, H, W) of any size → logits (N, num_classes), with pre-activation bottlenecks.
 
     The stem has no norm and no relu, since the first block begins with them; a final norm and relu precede the global
-    pooling. depths: the numbers of blocks of the four stages. Other options as of ResNet.
+    pooling. depths: the numbers of blocks of the four stages. Other options as of ResNet. Of features_only the maps are the
+    stages' outputs, the last one after the final norm and relu, as the classifier would read it; the others have neither.
     """
 
-    recordable = True
     image_size = 224
 
     def __init__(
@@ -83,26 +103,33 @@ class ResNetV2(nn.Module):
         num_classes: int = 1000,
         in_channels: int = 3,
         pool: Literal["avg", "max"] = "avg",
+        zero_init_residual: bool = False,
+        aux_weight: float = 0.0,
+        stochastic_depth: float = 0.0,
+        features_only: bool = False,
+        output_stride: int = 32,
     ) -> None:
+        sizes = resolutions((1, 2, 2, 2), 4, output_stride)
+        features = ((f"stages.{i}", 256 << i, c.reduction) for i, c in enumerate(sizes))
+        self.prepare(features_only, aux_weight, features)
         conv = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         self.stem = nn.Sequential({"conv": conv, "pool": nn.MaxPool2d(3, stride=2, padding=1)})
-        self.stages = nn.Sequential(
-            nn.Sequential({"blocks": stage(PreActBottleneck, 64, 64, depths[0], 1, option)}),
-            nn.Sequential({"blocks": stage(PreActBottleneck, 256, 128, depths[1], 2, option)}),
-            nn.Sequential({"blocks": stage(PreActBottleneck, 512, 256, depths[2], 2, option)}),
-            nn.Sequential({"blocks": stage(PreActBottleneck, 1024, 512, depths[3], 2, option)}),
-        )
+        self.stages = nn.Sequential()
+        inside = 64
+        for channels, depth, c in zip((64, 128, 256, 512), depths, sizes, strict=True):
+            blocks = stage(PreActBottleneck, inside, channels, depth, c.stride, option, dilation=c.dilation)
+            self.stages.append(nn.Sequential({"blocks": blocks}))
+            inside = 4 * channels
         self.norm = nn.BatchNorm2d(2048)
-        self.head = nn.Sequential(
-            {"pool": global_pool(pool), "flatten": nn.Flatten(), "fc": nn.Linear(2048, num_classes)}
-        )
+        if not features_only:
+            self.head = nn.Sequential(
+                {"pool": global_pool(pool), "flatten": nn.Flatten(), "fc": nn.Linear(2048, num_classes)}
+            )
         he_init(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        x = self.stages(x)
-        x = F.bn_relu(x, self.norm)
-        return self.head(x)
+        if zero_init_residual:
+            zero_residual_init(self)
+        set_stochastic_depth(self, stochastic_depth)
+        self.add_auxiliary(aux_weight, num_classes, "batch")
 
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # [1, table 1]

@@ -10,10 +10,9 @@ class WideResNet(CifarPreResNet):
     """[1, table 1]: WRN-depth-widen, a CifarPreResNet of basic blocks whose stages are ``widen`` times as wide.
 
     (N, in_channels, H, W) → logits (N, num_classes). depth: 6n + 4, since the projections of the three stages are counted.
-    dropout: its probability between the convolutions of a block, in training; [1] takes 0.3, or none.
+    dropout: its probability between the convolutions of a block, in training; [1] takes 0.3, or none. Other options as of
+    CifarResNet.
     """
-
-    recordable = True
 
     def __init__(
         self,
@@ -25,6 +24,9 @@ class WideResNet(CifarPreResNet):
         dropout: float = 0.0,
         zero_init_residual: bool = False,
         aux_weight: float = 0.0,
+        stochastic_depth: float = 0.0,
+        features_only: bool = False,
+        output_stride: int = 4,
     ) -> None:
         super().__init__(
             6 * blocks_per_stage(depth, 2, 4) + 2,
@@ -36,6 +38,9 @@ class WideResNet(CifarPreResNet):
             aux_weight=aux_weight,
             widen=widen,
             dropout=dropout,
+            stochastic_depth=stochastic_depth,
+            features_only=features_only,
+            output_stride=output_stride,
         )
 
 

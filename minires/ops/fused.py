@@ -158,12 +158,12 @@ def fusable(x, bn, conv=None, shortcut=None, norm_first=False):
     return not (is_grad_enabled() and any(t.requires_grad for t in tensors))
 
 
-def conv_bn(x, conv, bn, relu=True, shortcut=None):
-    """relu(bn(conv(x)) + shortcut), where ``fusable`` says so; in evaluation mode also without the relu."""
+def conv_bn(x, conv, bn, relu=True, shortcut=None, factor=1.0):
+    """relu(bn(conv(x))·factor + shortcut), where ``fusable`` says so; in evaluation mode also without the relu."""
     if bn.training:
-        return _norm_relu(Conv2d(conv.geometry, moments=True).apply(x, conv.weight), bn, shortcut)
+        return _norm_relu(Conv2d(conv.geometry, moments=True).apply(x, conv.weight), bn, shortcut, factor)
     other = None if shortcut is None else values(shortcut)
-    epilogue = Epilogue(NORMALISE, _fixed(bn), relu, other)
+    epilogue = Epilogue(NORMALISE, _fixed(bn, factor), relu, other)
     y, _ = kernels.conv2d(saved(x).operand(), hwio(conv.weight.data), *conv.geometry, epilogue)
     return Tensor(nchw(y))
 
@@ -180,19 +180,22 @@ def bn_relu(x, bn):
     return LazyTensor.of(y)
 
 
-def bn_relu_conv(x, bn, conv, shortcut=None):
-    """conv(relu(bn(x))) + shortcut, where ``fusable`` says so. In training y's moments are summed for the next batch norm."""
+def bn_relu_conv(x, bn, conv, shortcut=None, factor=1.0):
+    """conv(relu(bn(x)))·factor + shortcut, where ``fusable`` says so.
+
+    In training y's moments are summed for the next batch norm.
+    """
     others = () if shortcut is None else (shortcut,)
     op = Conv2d(conv.geometry, shortcut=shortcut is not None, moments=bn.training)
     if bn.training:
         activation = bn_relu(x, bn)
     else:  # it is used at once, so nothing can change x before
         activation = LazyTensor.of(SavedActivation(Operand(values(x), NORMALISED, _fixed(bn))))
-    return op.apply(activation, conv.weight, *others)
+    return op.apply(activation, conv.weight if factor == 1 else conv.weight * factor, *others)
 
 
-def _norm_relu(c, bn, shortcut=None):
-    """relu(bn(c)), or relu(bn(c) + shortcut), with the batch's statistics."""
+def _norm_relu(c, bn, shortcut=None, factor=1.0):
+    """relu(bn(c)), or relu(bn(c)·factor + shortcut), with the batch's statistics."""
     moments = c.moments if is_lazy(c) else None
     if moments is None:
         moments = kernels.batch_norm_stats(values(c))
@@ -201,9 +204,15 @@ def _norm_relu(c, bn, shortcut=None):
     bn.update_running_stats(*moments, c.size // c.shape[1])
     if shortcut is None:
         return BatchNormReLU(moments, bn.eps).apply(c, bn.weight, bn.bias)
-    return BatchNormAddReLU(moments, bn.eps).apply(c, bn.weight, bn.bias, shortcut)
+    return BatchNormAddReLU(moments, bn.eps).apply(c, *_affine(bn, factor), shortcut)
 
 
-def _fixed(bn):
-    """(3, C): mean, scale and shift of a batch norm in evaluation mode."""
-    return kernels.norm_fixed_terms(bn.running_mean, bn.running_var, bn.eps, bn.weight.data, bn.bias.data)
+def _fixed(bn, factor=1.0):
+    """(3, C): mean, scale and shift of a batch norm in evaluation mode, times a factor."""
+    weight, bias = _affine(bn, factor)
+    return kernels.norm_fixed_terms(bn.running_mean, bn.running_var, bn.eps, weight.data, bias.data)
+
+
+def _affine(bn, factor):
+    """γ and β of bn(c)·factor."""
+    return (bn.weight, bn.bias) if factor == 1 else (bn.weight * factor, bn.bias * factor)

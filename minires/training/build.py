@@ -144,7 +144,9 @@ def evaluation_loader(dataset: Images, recipe: Recipe) -> data.Loader:
 
 
 def build_model(recipe: Recipe, num_classes: int) -> Module:
-    """The model with newly initialised weights. Raises ConfigError for an unknown name or option."""
+    """The model with newly initialised weights. Raises ConfigError for an unknown name or option, and for a backbone."""
+    if recipe.model_options.get("features_only"):
+        raise ConfigError("features_only makes a backbone, which returns feature maps: a run is of a classifier")
     try:
         return models.create(recipe.model, **{"num_classes": num_classes, **recipe.model_options})
     except MiniresError:

@@ -170,6 +170,23 @@ def test_a_run_is_trained_resumed_and_loaded(tmp_path):
     assert "aux.fc" in str(diagnose(model, Batch(x, y, mr.random.get_rng_state())))
 
 
+@pytest.mark.parametrize(
+    ("name", "stage", "pre"),
+    [("resnet18", "layer2", False), ("resnet50v2", "stages.1", True), ("wrn16_4", "stages.1", True)],
+)
+def test_in_other_families_it_reads_the_second_stage_too(name, stage, pre):
+    mr.manual_seed(0)
+    model, heard = models.create(name, num_classes=7, aux_weight=0.4), []
+    dict(model.named_modules())[stage].register_forward_hook(lambda module, given, y: heard.append(y))
+    output = model(mr.tensor(images(0, 2, model.image_size // 2)))
+    assert output.aux_weight == 0.4
+    assert ("norm" in dict(model.aux.named_children())) == pre
+    np.testing.assert_allclose(output.aux_logits.numpy(), model.aux(heard[0]).numpy(), rtol=1e-4, atol=1e-5)
+    nn.classification_loss(output, np.array([1, 2])).backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert isinstance(model.eval()(mr.tensor(images(0, 1, model.image_size // 2))), mr.Tensor)
+
+
 @pytest.mark.parametrize("weight", [-0.1, math.nan, math.inf, True, "0.3", None])
 def test_weights_that_cannot_be(weight):
     for name in ("plain8", "preresnet8"):

@@ -252,6 +252,9 @@ def test_constructors_describe_themselves():
         "norm": "batch",
         "zero_init_residual": False,
         "aux_weight": 0.0,
+        "stochastic_depth": 0.0,
+        "features_only": False,
+        "output_stride": 4,
     }
     assert "dropout" in inspect.signature(mr.models.wrn16_4).parameters
     assert mr.models.resnet20.__name__ == "resnet20"
@@ -278,6 +281,14 @@ def test_dropout_between_the_convolutions():
     for _ in range(4):
         predict(x.numpy())
     assert predict.state == "checked"
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50v2"])
+def test_large_blocks_begin_as_the_identity(name):
+    model = mr.models.create(name, zero_init_residual=True)
+    block = model.layer1[1] if name == "resnet18" else model.stages[0].blocks[1]
+    x = mr.tensor(np.abs(images(channels=64 if name == "resnet18" else 256).numpy()))
+    np.testing.assert_array_equal(block(x).numpy(), x.numpy())
 
 
 @pytest.mark.parametrize("name", ["preresnet8", "preresnet164", "wrn16_4"])

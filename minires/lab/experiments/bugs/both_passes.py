@@ -24,11 +24,11 @@ def _ends(end: Callable[[Tensor, Tensor, bool], Tensor]) -> tuple[Patch, ...]:
     def residual_add(original: Any, branch: Tensor, shortcut: Tensor) -> Tensor:
         return end(branch, shortcut, False)
 
-    def conv_bn_add_relu(original: Any, x: Tensor, conv: Any, bn: Any, shortcut: Tensor) -> Tensor:
-        return end(F.conv_bn(x, conv, bn), shortcut, True)
+    def conv_bn_add_relu(original: Any, x: Tensor, conv: Any, bn: Any, shortcut: Tensor, factor: float = 1.0) -> Tensor:
+        return end(F.conv_bn(x, conv, bn) * factor, shortcut, True)
 
-    def bn_relu_conv_add(original: Any, x: Tensor, bn: Any, conv: Any, shortcut: Tensor) -> Tensor:
-        return end(F.bn_relu_conv(x, bn, conv), shortcut, False)
+    def bn_relu_conv_add(original: Any, x: Tensor, bn: Any, conv: Any, shortcut: Tensor, factor: float = 1.0) -> Tensor:
+        return end(F.bn_relu_conv(x, bn, conv) * factor, shortcut, False)
 
     replacements = (add_relu, residual_add, conv_bn_add_relu, bn_relu_conv_add)
     return tuple(Patch(F, f.__name__, f) for f in replacements)
