@@ -34,7 +34,7 @@ def freeze(model: Module, names: Iterable[str]) -> None:
     for name in names:
         if name not in known and name not in paths:
             raise ConfigError(
-                f"there is no part {brief(name)} to freeze{nearest(name, [*known, *paths])}: the network has "
+                f"there is no part {brief(name)} to freeze{nearest(name, {**known, **paths})}: the network has "
                 f"{', '.join(known)}"
             )
         modules += known[name] if name in known else [paths[name]]

@@ -50,7 +50,7 @@ def begin_with_weights(recipe: Recipe, model: Module, images: Images) -> LoadRep
     if recipe.num_classes not in (None, images.num_classes):
         raise ConfigError(
             f"num_classes is {recipe.num_classes}, and the images of {images.name} are of {images.num_classes} classes: say "
-            "so, or leave it out"
+            f"{images.num_classes}, or leave it out"
         )
     if recipe.weights is None:
         return None
@@ -60,22 +60,33 @@ def begin_with_weights(recipe: Recipe, model: Module, images: Images) -> LoadRep
             f"{file} has changed since the recipe was written, which has another SHA-256 sum of it: to begin from what it is "
             f"now, say --weights {recipe.weights}"
         )
-    checkpoint_of(file)  # which notices any byte that has changed
+    checkpoint = checkpoint_of(file)  # which notices any byte that has changed
     try:
         return load_weights(model, file, replace_head=recipe.num_classes is not None)
     except WeightsError as error:
-        classes = _other_classes(error.report, model)
-        if classes is None:
+        if error.report is None:
             raise
-        raise ConfigError(
-            f"the weights {file} are for {classes} classes, and the images of {images.name} are of {images.num_classes}: "
-            f"--num-classes {images.num_classes} begins with a new classifier"
-        ) from error
+        classes = _other_classes(error.report, model)
+        if classes is not None:
+            raise ConfigError(
+                f"the weights {file} are for {classes} classes, and the images of {images.name} are of {images.num_classes}: "
+                f"--num-classes {images.num_classes} begins with a new classifier"
+            ) from error
+        raise WeightsError(f"{error.args[0]}. {_way_out(recipe, file, checkpoint)}", error.report) from error
 
 
-def _other_classes(report: LoadReport | None, model: Module) -> int | None:
+def _way_out(recipe: Recipe, file: Path, checkpoint: Checkpoint | None) -> str:
+    """What to do about weights of another network."""
+    if checkpoint is None:
+        return f"Are they of a {recipe.model}? Name their network with --model, and its options with --model-option"
+    saved = Recipe.from_settings(checkpoint.info["recipe"], file)
+    network = " ".join([saved.model, *(f"{name}={value}" for name, value in saved.model_options.items())])
+    return f"The run is one of {network}: leave --model and --model-option out to begin from it"
+
+
+def _other_classes(report: LoadReport, model: Module) -> int | None:
     """The number of classes of weights that fit but for that, or None of those that do not fit in other ways."""
-    if report is None or report.missing or report.unexpected:
+    if report.missing or report.unexpected:
         return None
     linear = {
         f"{path}.{name}" for path, m in model.named_modules() if isinstance(m, Linear) for name in ("weight", "bias")
@@ -98,7 +109,10 @@ def checkpoint_of(file: Path) -> Checkpoint | None:
     if not safetensors:
         return None
     checkpoint = Checkpoint.load(file)
-    return checkpoint if checkpoint.info else None
+    if not checkpoint.info:
+        return None
+    checkpoint.require(file, "recipe")
+    return checkpoint
 
 
 def inherited(recipe: Recipe, given: Collection[str]) -> dict[str, Any]:

@@ -66,6 +66,13 @@ def test_from_a_run(minires, first, tuned, tmp_path, page):
     assert (code, "has changed since the recipe was written" in err) == (2, True)
 
 
+def test_weights_of_another_network(minires, first, tuned, tmp_path, page):
+    code, out, err = minires(*tuned, "--weights", first, "--model", "resnet14")
+    assert (code, out) == (2, "")
+    page(" ".join(err.removeprefix("error: ").split()))
+    assert not (tmp_path / "runs").exists()
+
+
 def test_sweep_over_what_is_frozen(minires, first, tuned):
     words = ["sweep", *tuned[1:5], "--threads", 1, "--seeds", 0, "--set", "epochs=1", "--set", "batch_size=16"]
     words += [
