@@ -108,7 +108,8 @@ run's own checkpoints never are.
 
 `minires export --model resnet50 --weights resnet50.safetensors resnet50.onnx --dynamic-size` takes images of any size
 
-`minires export runs/resnet8-shapes-1/best.safetensors model.onnx --keep-batch-norm` has all weights under their own names
+`minires export runs/resnet8-shapes-1/best.safetensors model.onnx --keep-batch-norm` has all weights under their own names,
+and `--weights model.onnx` reads them again
 """
 
 REPLAY = """\

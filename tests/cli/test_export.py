@@ -143,6 +143,15 @@ def test_a_round_trip_of_commands(minires, run, tmp_path):
     assert all(np.array_equal(array, expected[name]) for name, array in model.state_dict().items())
 
 
+def test_a_round_trip_through_onnx(minires, run, tmp_path):
+    pytest.importorskip("onnx")
+    assert minires("export", "run", "a.onnx", "--keep-batch-norm")[0] == 0
+    assert minires("export", "--model", "resnet8", "--weights", "a.onnx", "b.safetensors")[0] == 0
+    found, model = interop.read_weights("b.safetensors"), network_of_run(run).model
+    for name, array in model.state_dict().items():
+        assert name.endswith("num_batches_tracked") or found[name].tobytes() == array.tobytes(), name
+
+
 # --- what is refused
 
 

@@ -10,6 +10,7 @@ from minires import interop, models, nn
 from minires.models import (
     BasicBlock,
     Bottleneck,
+    CifarDenseNet,
     CifarPreResNet,
     CifarResNet,
     CrossingNet,
@@ -41,6 +42,7 @@ NETWORKS = {  # and the side of their images
     "groups": (lambda: ResNet(Bottleneck, (1, 1, 1, 1), num_classes=10, groups=32, base_width=4), 40),
     "wide": (lambda: WideResNet(10, 2, dropout=0.3), 16),
     "version 2": (lambda: ResNetV2((1, 1, 1, 1), num_classes=10), 40),
+    "dense": (lambda: CifarDenseNet(10, growth=4, dropout=0.2), 16),
     "whitened": (lambda: WhitenedResNet(width1=8, width2=12, width3=16), 32),
     "crossing": (lambda: CrossingNet(num_classes=10), 67),
 }

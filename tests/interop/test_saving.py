@@ -59,6 +59,19 @@ def test_torchvision_loads_it_strictly(name, suffix, tmp_path):
     assert same_bits(theirs.state_dict(), model)
 
 
+@pytest.mark.slow
+def test_torchvision_loads_every_network_of_its_names(tmp_path):
+    torchvision = torch_peers.torchvision()
+    shared = [name for name in mr.models.names() if hasattr(torchvision.models, name)]
+    assert len(shared) >= 10
+    for name in shared:
+        model = trained(mr.models.create(name))
+        interop.save_torch(model, tmp_path / "weights.pth")
+        theirs = getattr(torchvision.models, name)()
+        theirs.load_state_dict(read(tmp_path / "weights.pth"), strict=True)
+        assert same_bits(theirs.state_dict(), model)
+
+
 def test_timm_loads_a_pre_activation_network_strictly(tmp_path):
     timm = torch_peers.timm()
     model, path = trained(mr.models.resnet50v2(num_classes=10)), tmp_path / "weights.safetensors"
