@@ -165,6 +165,8 @@ def _as_table(console: PlainConsole, names: Sequence[str], top: int) -> Printer:
     from .display import NAME
 
     shown: list[Path] = []
+    if all(name == str(c) for c, name in enumerate(names)):
+        names = [f"class {name}" for name in names]
 
     def show(prediction: Prediction) -> None:
         if shown:

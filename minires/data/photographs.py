@@ -194,6 +194,8 @@ def _images_below(folder: Path) -> Iterator[Path]:
 
 def _content(path: Path) -> bytes:
     """The bytes of a regular file. Raises ImageError; nothing waits for a pipe or a device."""
+    if "\0" in str(path):
+        raise ImageError(f"{path} cannot be read: no file has a null character in its name")
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
@@ -205,8 +207,6 @@ def _content(path: Path) -> bytes:
             return file.read(MAX_BYTES)
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # a null character in the path
-        raise ImageError(f"{str(path)!r} cannot be read: {error}") from error
 
 
 def _check_size(file: image_files.ImageFile, size: tuple[int, int], length: int, name: str) -> None:

@@ -157,10 +157,11 @@ def test_what_is_no_regular_file(tmp_path):
         (tmp_path / "nowhere.png", "cannot be read: No such file or directory"),
         (tmp_path / "pipe.png" / "x", "cannot be read: Not a directory"),
         (tmp_path / ("x" * 1000), "cannot be read: File name too long"),
-        ("a\0b", r"cannot be read: embedded null byte"),
+        ("a\0b", "cannot be read: no file has a null character in its name"),
     ):
-        with pytest.raises(ImageError, match=said):
+        with pytest.raises(ImageError) as caught:
             read_image(path)
+        assert str(caught.value) == f"{path} {said}".replace("\0", r"\x00")
 
 
 def test_a_file_that_is_too_long(tmp_path):
