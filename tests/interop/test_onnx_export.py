@@ -203,6 +203,21 @@ def test_equal_networks_give_equal_bytes(network, tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_a_backbone_has_an_output_for_each_map(tmp_path):
+    model = randomised(CifarResNet(8, width=4, features_only=True))
+    interop.export_onnx(model, tmp_path / "a.onnx", dynamic_size=True)
+    _, session = load(tmp_path / "a.onnx")
+    assert [o.name for o in session.get_outputs()] == [feature.name for feature in model.feature_info]
+    x = np.random.default_rng(1).random((2, 3, 48, 40), np.float32)
+    for theirs, ours in zip(session.run(None, {"input": x}), model(mr.tensor(x)), strict=True):
+        np.testing.assert_allclose(theirs, ours.numpy(), rtol=0, atol=1e-4)
+
+
+def test_dilated_backbone(tmp_path):
+    model = randomised(ResNet(BasicBlock, (1, 1, 1, 1), features_only=True, output_stride=8))
+    assert interop.export_onnx(model, tmp_path / "a.onnx", image_size=40).difference < 1e-4
+
+
 def test_other_numbers_of_channels(tmp_path):
     model = randomised(CifarResNet(8, width=4, in_channels=1))
     interop.export_onnx(model, tmp_path / "a.onnx", image_size=28)
