@@ -6,7 +6,6 @@ the user's settings override them.
 
 import math
 import re
-import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -21,6 +20,7 @@ from ..files import expand_user
 from ..kernels.switches import winograd
 from ..lazy import fusion
 from .averaging import AVERAGES
+from .toml_text import parse_settings, read_text, toml_value
 from .views import VIEWS
 
 SCHEDULES = {"one-cycle": 0.3, "cosine": 0.0, "linear": 0.2, "multi-step": 0.0, "constant": 0.0}  # name -> usual warmup
@@ -261,7 +261,7 @@ class Recipe:
         known = named_recipes()
         if name not in known:
             raise ConfigError(f"unknown recipe {brief(name)}{nearest(name, known)}: there are {', '.join(known)}")
-        own = _settings((NAMED / f"{name}.toml").read_text("utf-8"), name)
+        own = parse_settings((NAMED / f"{name}.toml").read_text("utf-8"), name)
         for_models = own.pop("with_model", {})
         if settings.get("model", own["model"]) != own["model"]:
             own.pop("model_options", None)  # which are the other model's
@@ -296,7 +296,7 @@ class Recipe:
     @classmethod
     def parse(cls, text: str, source: str = "recipe") -> Self:
         """The Recipe in a TOML text. ``source`` is its name in error messages."""
-        return cls.from_settings(_settings(text, source), source)
+        return cls.from_settings(parse_settings(text, source), source)
 
     @classmethod
     def from_file(cls, path: Path | str) -> Self:
@@ -306,7 +306,7 @@ class Recipe:
         """
         path = Path(path)
         path = path / "config.toml" if path.is_dir() else path
-        settings = _settings(_text(path), str(path))
+        settings = parse_settings(read_text(path), str(path))
         _check_names(settings, f" in {path}")
         for name in ("data_dir", "weights", "cache"):
             if isinstance(settings.get(name), str):
@@ -328,7 +328,7 @@ class Recipe:
     @classmethod
     def read(cls, path: Path | str) -> Self:
         """The Recipe in a ``config.toml``, which has all settings."""
-        return cls.parse(_text(path), str(path))
+        return cls.parse(read_text(path), str(path))
 
     def to_toml(self, version: str) -> str:
         """TOML text that ``parse`` reads back to an equal Recipe. Settings that are None are left out.
@@ -337,13 +337,13 @@ class Recipe:
         model = "resnet8"
         """
         lines = ["# The settings of this run. Again: minires train --recipe, and this file."]
-        lines.append(f"minires_version = {_toml(version)}")
+        lines.append(f"minires_version = {toml_value(version)}")
         tables = []
         for name, value in asdict(self).items():
             if isinstance(value, dict):
-                tables += ["", f"[{name}]", *(f"{key} = {_toml(v)}" for key, v in value.items())] if value else []
+                tables += ["", f"[{name}]", *(f"{key} = {toml_value(v)}" for key, v in value.items())] if value else []
             elif value is not None:
-                lines.append(f"{name} = {_toml(value)}")
+                lines.append(f"{name} = {toml_value(value)}")
         return "\n".join(lines + tables) + "\n"
 
 
@@ -351,31 +351,6 @@ def named_recipes() -> dict[str, str]:
     """The names of the packaged recipes that are no data set's defaults, and what each is, in a line."""
     texts = {f.name.removesuffix(".toml"): f.read_text("utf-8") for f in NAMED.iterdir() if f.name.endswith(".toml")}
     return {name: texts[name].partition("\n")[0].removeprefix("# ") for name in sorted(texts)}
-
-
-def _text(path: Path | str) -> str:
-    try:
-        return Path(path).read_text("utf-8-sig")  # editors of Windows begin a file with a byte order mark
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read {path} ({error.strerror}): a recipe is a TOML file, such as the config.toml of a run"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path} is not UTF-8 text: a recipe is a TOML file, such as the config.toml of a run"
-        ) from error
-
-
-def _settings(text: str, source: str) -> dict[str, Any]:
-    """The settings in TOML text, unchecked."""
-    try:
-        settings = tomllib.loads(text)
-    except ValueError as error:  # TOMLDecodeError, or an int of too many digits
-        raise ConfigError(f"{source} is not valid TOML: {error}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{source} is not a recipe: its lists or tables are nested too deep") from error
-    settings.pop("minires_version", None)
-    return settings
 
 
 def is_real(value: object) -> bool:
@@ -397,17 +372,3 @@ def _check_names(settings: Iterable[str], where: str) -> None:
     for name in settings:
         if name not in names:
             raise ConfigError(f"unknown setting {brief(name)}{where}{nearest(name, names)}")
-
-
-def _toml(value: Any) -> str:
-    """A TOML value: a string, a boolean, a number or an array of these."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return '"' + "".join(f"\\u{ord(c):04x}" if ord(c) < 32 or ord(c) == 127 else c for c in escaped) + '"'
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, float):
-        return repr(value)  # the shortest text that reads back to the same bits
-    return str(value)

@@ -288,3 +288,16 @@ def test_frozen_dropout_passes_everything():
     model.train()
     np.testing.assert_array_equal(stem(x).data, stem[0](x).data)
     assert model.training
+
+
+@pytest.mark.parametrize("name", ["resnet8", "preresnet8"])
+def test_no_frozen_block_is_left_out(name):
+    """Stochastic depth and auxiliary classifiers are of the parts that are trained."""
+    images, labels = batch()
+    options = {"stochastic_depth": 0.9, "aux_weight": 0.3}
+    model, plain = (network(name, ["stem", "layer1", "layer2", "layer3"], **own) for own in (options, {}))
+    plain.load_state_dict({path: a for path, a in model.state_dict().items() if not path.startswith("aux.")})
+    for _ in range(5):
+        logits = [mr.RecordedStep(m)(images, labels)[1] for m in (model, plain)]
+        np.testing.assert_array_equal(*logits)
+    assert [path for path, p in model.named_parameters() if p.requires_grad and path.startswith("aux.")]
