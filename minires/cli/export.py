@@ -109,6 +109,8 @@ def export(
     console = display.console()
     params = sum(p.size for p in network.model.parameters())
     title = f"{network.name}, {params:,} parameters, {network.trained}"
+    if network.report is not None and network.report.kept:
+        title += f"; not trained: {', '.join(network.report.kept)}"
     if suffix != ".onnx":
         save = interop.save_safetensors if suffix == ".safetensors" else interop.save_torch
         save(network.model, out)

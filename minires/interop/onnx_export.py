@@ -21,6 +21,7 @@ from .onnx_nodes import CONVERTERS, add_call
 from .onnx_trace import INPUT, Trace, trace
 
 OPSET = 21  # of March 2024, which ONNX Runtime has since 1.20
+MOST_PIXELS = 2048  # of a side: more need dynamic_size, since the network runs on the images
 OPSETS = range(18, OPSET + 1)  # 18 is the first in which all reductions take their axes as an input
 MOST = (1 << 31) - 1  # bytes of a protobuf message
 
@@ -137,6 +138,10 @@ def _images(
     sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if len(sides) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides):
         raise ConfigError(f"image_size is a number of pixels from 1 up, or (height, width), not {image_size!r}")
+    if max(sides) > MOST_PIXELS:
+        raise ConfigError(
+            f"image_size is at most {MOST_PIXELS}, not {max(sides)}: for larger images leave the size free (dynamic_size)"
+        )
     if in_channels is None:
         in_channels = next((m.in_channels for m in model.modules() if isinstance(m, Conv2d)), 3)
     return Images(in_channels, (sides[0], sides[1]), dynamic_size, normalization)

@@ -123,6 +123,12 @@ def test_from_weights(minires, tmp_path):
     assert not {"classes", "mean"} & set(session(tmp_path / "b.onnx").get_modelmeta().custom_metadata_map)
 
 
+def test_a_new_head_is_said_to_be_new(minires, tmp_path):
+    interop.save_torch(mr.models.resnet8(), tmp_path / "w.pth")
+    out = minires("export", "--model", "resnet8", "--weights", "w.pth", "--num-classes", "7", "a.pth")[1]
+    assert "with the weights of w.pth; not trained: fc.weight, fc.bias" in words(out)
+
+
 def test_imagenet_names_its_classes(minires, tmp_path):
     pytest.importorskip("onnx")
     interop.save_safetensors(mr.models.resnet8(num_classes=1000), tmp_path / "w.safetensors")

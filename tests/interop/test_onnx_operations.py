@@ -347,6 +347,7 @@ def test_what_needs_a_size_is_refused_for_any_size(message, tmp_path):
 SETTINGS = {
     "image_size is a number of pixels from 1 up": {"image_size": 0},
     "image_size is a number of pixels": {"image_size": (8, 8, 8)},
+    "image_size is at most 2048, not 5000: for larger images leave the size free": {"image_size": (8, 5000)},
     "does not say for which images it is: give image_size": {"image_size": None},
     "the normalisation is of 1 channels, and the network's images have 3": {"mean": [0.5], "std": [0.5]},
     "mean and std go together": {"mean": [0.5, 0.5, 0.5]},
