@@ -108,14 +108,19 @@ def predict(
     network = load_network(run, model, weights, num_classes, model_option, normalize, mean, std)
     _refuse_new_head(network)
     names = class_names(network.num_classes, classes, network.classes)
-    predictions = classify(network, paths, size=size, resize=resize, tta=tta, on_error=skipped.append)
     console = display.console()
     show = _as_json if json else _as_csv if as_csv else _as_table
-    printer = show(console, names, top)
     # below the results in a terminal; where they go to a file or a pipe, on standard error
     progress = console if display.is_live(console) else display.console(stderr=True)
     try:
         with display.bar(progress, "looking", len(paths)) as advance:
+
+            def skip(error: ImageError) -> None:
+                skipped.append(error)
+                advance()
+
+            predictions = classify(network, paths, size=size, resize=resize, tta=tta, on_error=skip)
+            printer = show(console, names, top)
             for prediction in predictions:
                 printer(prediction)
                 advance()

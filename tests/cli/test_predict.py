@@ -181,7 +181,7 @@ def test_more_channels_than_photographs_have(minires, photos, page):
 
 
 def test_a_normalisation_that_is_not_known(minires, photos, page):
-    code, out, err = minires("predict", "photos", *CIFAR[:-2])
+    code, out, err = minires("predict", "photos", *CIFAR[:-2], "--csv")
     assert (code, out) == (2, "")
     page(err)
 
