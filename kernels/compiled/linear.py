@@ -15,6 +15,7 @@ from ..runtime.target import tile_columns
 from ..runtime.threads import launch, serial
 
 ROWS = 96  # of A in one work item: a multiple of every register tile's rows
+PARTS = 8  # if there are fewer such items, each is divided into columns, for so many
 
 
 @njit()
@@ -48,13 +49,15 @@ def _matmul(
     if share < 0:
         return on_threads(share, shares)
     M = row_offsets.size
-    blocks = (M + ROWS - 1) // ROWS
+    blocks, tiles = (M + ROWS - 1) // ROWS, (N + width - 1) // width
+    splits = min(tiles, (PARTS + blocks - 1) // blocks)
     origin, nothing = np.zeros(1, np.int64), np.zeros((0, 4), np.int64)
-    for block in range(share * blocks // shares, (share + 1) * blocks // shares):
-        i = block * ROWS
+    for part in range(share * blocks * splits // shares, (share + 1) * blocks * splits // shares):
+        i, split = part // splits * ROWS, part % splits
+        first, last = split * tiles // splits, (split + 1) * tiles // splits
         macro_kernel(
-            a, 0, row_offsets[i:], min(ROWS, M - i), a_step, origin, 1, K, panels, 0, K * width, width,
-            c, 0, out_offsets[i:], N, width, False, nothing,
+            a, 0, row_offsets[i:], min(ROWS, M - i), a_step, origin, 1, K, panels, first * K * width, K * width, width,
+            c, first * width, out_offsets[i:], min(N, last * width) - first * width, width, False, nothing,
         )  # fmt: skip
     return 0
 

@@ -17,9 +17,38 @@ from ..runtime.threads import LOCK, get_num_threads, launch
 from .direct_plan import forward_plan, input_grad_plan
 from .epilogue import epilogue_arguments, finish, join_items
 from .macrokernel import macro_kernel, prefetch_shares
-from .prefetch import STREAMS, add_stream, next_block
+from .prefetch import FAR, LINE, STREAMS, add_stream, address, next_block
 from .prologue import operand_arguments, pack_item, pack_panels, repeat_channels
 from .work_items import add_epilogue, add_next_source, item_counts, item_stretch, multiply_adds
+
+ONCE_STEPS = 384  # of a sum at a time: of their weights, a tile of rows can prefetch its share while it multiplies
+
+
+@njit(inner=True)
+def _multiply_once(
+    a, a_at, rows, positions, run_offsets, runs, run,  # A, as ``macro_kernel`` takes it
+    panels, b_at,  # B: the packed weights, and the element at which they begin
+    out, c_at, outs, columns, width,  # C
+):  # fmt: skip
+    """One product of few rows with weights that are in no cache, each of which is read from memory once.
+
+    All tiles of rows use a few steps of a run before the next begin, which are prefetched meanwhile. The order of each sum is
+    that of ``macro_kernel``.
+    """
+    ahead, size = np.zeros((1, 4), np.int64), out.itemsize
+    shares = prefetch_shares(positions, width, size)
+    ahead[0, 1] = (ONCE_STEPS * width * size + shares * LINE - 1) // (shares * LINE) * LINE
+    ahead[0, 3] = FAR
+    for n in range((columns + width - 1) // width):
+        for r in range(runs):
+            for k in range(0, run, ONCE_STEPS):
+                steps = min(ONCE_STEPS, run - k)
+                ahead[0, 0] = address(panels) + (b_at + steps * width) * size
+                macro_kernel(
+                    a, a_at + k, rows, positions, 1, run_offsets[r:], 1, steps, panels, b_at, 0, width,
+                    out, c_at + n * width, outs, min(width, columns - n * width), width, r + k > 0, ahead,
+                )  # fmt: skip
+                b_at += steps * width
 
 
 @njit(inner=True)
@@ -48,6 +77,25 @@ def convolve_phase(
     a = source if layout.direct else packed
     at = (image * layout.source_height + q * layout.step) * layout.source_width * C if layout.direct else 0
     block = runs * run * width
+    if layout.shared:
+        b_at = panel_at + slice_of * ((columns + width - 1) // width * block)
+        _multiply_once(
+            a,
+            at,
+            rows,
+            positions,
+            indirection[f, 2 * layout.rows :],
+            runs,
+            run,
+            panels,
+            b_at,
+            out,
+            first,
+            outs,
+            columns,
+            width,
+        )
+        return
     for g in range(layout.groups):
         a_at, c_at = at + g * (C // layout.groups), first + g * columns
         b_at = panel_at + (slice_of * layout.groups + g) * ((columns + width - 1) // width * block)

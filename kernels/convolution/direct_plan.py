@@ -26,11 +26,18 @@ from .work_items import PACKED_BYTES, Layout, slices_of
 
 FEW_ITEMS = 8  # if there are fewer images, each is divided into bands, for so many items
 LEAST_POSITIONS = 56  # in such a band, at least: register tiles should be full
+LARGE_BYTES = (
+    1 << 20
+)  # of weights, from which few images are divided by output channels: each item reads its own weights once
+LARGE_PACKED_BYTES = 384 << 10  # of such a packed image, at most
 FEW_POSITIONS = 256  # in an item of several small images, at most: enough for full tiles
 WEIGHT_POSITIONS = 192  # in an item of a weight gradient, at most: its tile reads a cache line of x and of dy for each
+WEIGHT_PACKED_BYTES = (
+    384 << 10
+)  # of a packed band of an image, at most, there: each item reads and writes the whole total
 PART_BYTES = 256 << 10  # of the part of a large weight gradient that is computed at a time: it stays in the L2 cache
 PART_ROWS, PART_COLUMNS = 64, 128  # in such a part, at least
-AHEAD_BYTES = 16 << 20  # of images and gradients, at most, to pack all of them before a large weight gradient
+AHEAD_BYTES = 64 << 20  # of images and gradients, at most, to pack all of them before a large weight gradient
 DENSE_BYTES = 128  # from one pixel of dy to the next, at most, to read it in place; beyond, packing pays (measured)
 
 
@@ -59,24 +66,27 @@ class WeightPlan(NamedTuple):
 
 
 def _layout(
-    problem, source, channels, columns, pitch, packed, grid, step, origin, reach, itemsize, most=None, ahead=False
-):
+    problem, source, channels, columns, pitch, packed, grid, step, origin, reach, itemsize, most=None, ahead=False,
+    shared=False,
+):  # fmt: skip
     """The Layout for a grid of positions, whose taps reach from ``origin`` (≤ 0: above and left of the image) over ``reach``.
 
     source: (H, W) of the images that are packed, and ``channels``; columns: those of the product; pitch: elements from one
     packed pixel to the next; packed: pack even if no border is needed; grid: positions of an image; step: source pixels from
-    one position to the next; most: positions in an item, at most; ahead: whether all items are packed before the first is used.
+    one position to the next; most: positions in an item, at most; ahead: whether all items are packed before the first is used;
+    shared: the items are divided by output channels, not into bands for several threads.
     """
     needed = [(n - 1) * s + r for n, s, r in zip(grid, step, reach)]
     direct = not packed and pitch == channels and origin == (0, 0) and all(n <= have for n, have in zip(needed, source))
     width = source[1] if direct else needed[1]
     row_bytes = width * pitch * itemsize
-    band = grid[0]
-    if needed[0] * row_bytes > PACKED_BYTES and not ahead:
-        band = max(1, min(band, (PACKED_BYTES // row_bytes - reach[0]) // step[0] + 1))
+    band, packed_bytes = grid[0], PACKED_BYTES if most is None else WEIGHT_PACKED_BYTES
+    packed_bytes = LARGE_PACKED_BYTES if shared else packed_bytes
+    if needed[0] * row_bytes > packed_bytes and not ahead:
+        band = max(1, min(band, (packed_bytes // row_bytes - reach[0]) // step[0] + 1))
     if most is not None:
         band = max(1, min(band, most // grid[1]))
-    elif problem.images < FEW_ITEMS:  # a few images alone would leave threads without work
+    elif problem.images < FEW_ITEMS and not shared:  # a few images alone would leave threads without work
         least, parts = -(-LEAST_POSITIONS // max(1, grid[1])), -(-FEW_ITEMS // max(1, problem.images))
         band = max(1, min(band, max(least, -(-grid[0] // parts))))
     if band < grid[0]:
@@ -85,8 +95,8 @@ def _layout(
     images = 1
     if bands == 1:
         few = (most or FEW_POSITIONS) // (grid[0] * grid[1])
-        fits = problem.images if direct or ahead else PACKED_BYTES // (needed[0] * row_bytes)
-        images = max(1, min(few, fits, problem.images if ahead else -(-problem.images // 8)))
+        fits = problem.images if direct or ahead else packed_bytes // (needed[0] * row_bytes)
+        images = max(1, min(few, fits, problem.images if ahead or shared else -(-problem.images // 8)))
     height = source[0] if direct else (band - 1) * step[0] + reach[0]
     items = -(-problem.images // images) * bands
     item = int(direct), images, band, bands, items
@@ -161,17 +171,27 @@ def forward_plan(problem, itemsize, packed=False):
     reach = tuple(d * (k - 1) + 1 for d, k in zip(problem.dilation, problem.kernel))
     origin = tuple(-p for p in problem.padding)
     grid = problem.out_size
-    columns = problem.filters // problem.groups
+    shared = _column_slices(problem, itemsize) if slices == 1 else 1
+    columns, slices = problem.filters // problem.groups // shared, slices * shared
     layout = _layout(
         problem, problem.size, problem.channels, columns, problem.channels, packed, grid, problem.stride, origin, reach,
-        itemsize,
+        itemsize, shared=shared > 1,
     )  # fmt: skip
-    layout = layout._replace(out_row=grid[1], out_pixels=grid[0] * grid[1], slices=slices)
+    layout = layout._replace(out_row=grid[1], out_pixels=grid[0] * grid[1], slices=slices, shared=int(shared > 1))
     out_offsets = _positions(layout, grid[1], grid[1], 1, grid[0] * grid[1])
     taps = [(kh, kw) for kh in range(problem.kernel[0]) for kw in range(problem.kernel[1])]
     tap_rows, tap_columns = [kh * problem.dilation[0] for kh, _ in taps], [kw * problem.dilation[1] for _, kw in taps]
     phase = _phase(problem, layout, grid, problem.stride[1], problem.channels, out_offsets, taps, tap_rows, tap_columns)
     return _plan(layout, [phase], problem.channels // problem.groups, filters, itemsize)
+
+
+def _column_slices(problem, itemsize):
+    """Slices of the output channels that a forward pass of few images and many weights is divided into; else 1."""
+    large = math.prod(problem.w_shape) * itemsize > LARGE_BYTES
+    tile = target.tile_columns(problem.filters, itemsize)
+    if problem.groups > 1 or problem.images >= FEW_ITEMS or not large or problem.filters % tile:
+        return 1
+    return next(n for n in range(min(FEW_ITEMS, problem.filters // tile), 0, -1) if problem.filters // tile % n == 0)
 
 
 @lru_cache(maxsize=512)

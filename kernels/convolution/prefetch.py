@@ -5,7 +5,7 @@ cache, and layers with few channels would spend much of their time waiting for m
 shares of what comes next: the item's outputs, what the epilogue reads, and the next item's inputs. Values do not depend on
 it.
 
-Streams are an int64 array with one row (address, bytes of a share, bytes of a block, written?) per prefetched array. An item
+Streams are an int64 array with one row (address, bytes of a share, bytes of a block, how) per prefetched array. An item
 is computed in blocks, each of which prefetches its shares in turn. A prefetch is a hint: beyond an array's end it does
 nothing.
 """
@@ -19,6 +19,7 @@ from ..runtime.jit import njit
 
 LINE = 64  # bytes of a cache line
 STREAMS = 6  # of one convolution, at most
+READ, WRITE, FAR = 0, 1, 2  # how a stream is prefetched: for reading, for writing, for reading into the L2 cache alone
 
 
 @njit(inner=True)
@@ -28,20 +29,20 @@ def address(array):
 
 
 @intrinsic(prefer_literal=True)
-def prefetch_line(typingctx, address, write):
-    """Prefetch the cache line at an address, for reading (write = 0) or writing (1). It is a hint: any address is valid."""
-    if not isinstance(write, types.IntegerLiteral):
+def prefetch_line(typingctx, address, how):
+    """Prefetch the cache line at an address; ``how`` is READ, WRITE or FAR. It is a hint: any address is valid."""
+    if not isinstance(how, types.IntegerLiteral):
         return None
 
     def codegen(context, builder, signature, args):
         i32, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
         signature = ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32])
         hint = builder.module.declare_intrinsic("llvm.prefetch", (pointer,), signature)
-        near, data = i32(3), i32(1)
-        builder.call(hint, [builder.inttoptr(args[0], pointer), i32(write.literal_value), near, data])
+        written, near, data = i32(int(how.literal_value == WRITE)), i32(2 if how.literal_value == FAR else 3), i32(1)
+        builder.call(hint, [builder.inttoptr(args[0], pointer), written, near, data])
         return context.get_dummy_value()
 
-    return types.void(types.intp, write), codegen
+    return types.void(types.intp, how), codegen
 
 
 @njit(inner=True)
@@ -49,7 +50,7 @@ def add_stream(
     streams, n,  # the streams, and how many there are
     array, start, stop,  # the stream to add: array[start:stop], 1-D
     blocks, shares,  # the blocks that it is prefetched in, and the shares of a block
-    written,  # 1 if it will be written to, 0 if it will be read
+    how,  # READ, WRITE or FAR
 ):  # fmt: skip
     """Add a stream. Returns their new number, n + 1."""
     size = max(0, stop - start) * array.itemsize
@@ -57,7 +58,7 @@ def add_stream(
     streams[n, 0] = address(array) + start * array.itemsize
     streams[n, 1] = (block + shares * LINE - 1) // (shares * LINE) * LINE
     streams[n, 2] = block
-    streams[n, 3] = written
+    streams[n, 3] = how
     return n + 1
 
 
@@ -72,12 +73,15 @@ def share_lines(streams, n, share):
 def prefetch_share(streams, share):
     """Prefetch one share of every stream's current block."""
     for n in range(streams.shape[0]):
-        if streams[n, 3]:
+        if streams[n, 3] == WRITE:
             for line in share_lines(streams, n, share):
-                prefetch_line(line, 1)
+                prefetch_line(line, WRITE)
+        elif streams[n, 3] == FAR:
+            for line in share_lines(streams, n, share):
+                prefetch_line(line, FAR)
         else:
             for line in share_lines(streams, n, share):
-                prefetch_line(line, 0)
+                prefetch_line(line, READ)
 
 
 @njit(inner=True)

@@ -115,9 +115,10 @@ def pack_band(
 ):  # fmt: skip
     """Pack a band of rows of one image, with zero borders."""
     H, W, C = layout.source_height, layout.source_width, layout.channels
-    pitch, left, source_pitch, first_channel = layout.pitch, layout.left, C * layout.slices, C * slice_of
+    pitch, left, slices = layout.pitch, layout.left, 1 if layout.shared else layout.slices
+    source_pitch, first_channel = C * slices, C * slice_of if slices > 1 else 0
     copied = max(0, min(W, layout.width - left))  # fewer than W if no tap reaches the last columns
-    spread = np.empty(copied * C if pitch != C and kind != PLAIN and layout.slices == 1 else 0, source.dtype)
+    spread = np.empty(copied * C if pitch != C and kind != PLAIN and slices == 1 else 0, source.dtype)
     for r in range(layout.height):
         row = packed[at + r * layout.width * pitch : at + (r + 1) * layout.width * pitch]
         h = first + r
@@ -127,7 +128,7 @@ def pack_band(
         row[: left * pitch] = 0
         row[(left + copied) * pitch :] = 0
         start = (image * H + h) * W * source_pitch + first_channel
-        if layout.slices > 1:
+        if slices > 1:
             for w in range(copied):
                 here, to = start + w * source_pitch, (left + w) * pitch
                 mine = slice(here, here + C)

@@ -23,7 +23,7 @@ WIDE_BLOCK_TILES = 24  # in a block, at least, of a layer whose weights are larg
 WEIGHT_TILES = 32  # in a block of a weight gradient: each block reads and writes the total
 WIDE_WEIGHT_TILES, HUGE_WEIGHT_TILES = 64, 128  # the same, of a large batch, where the total is larger than the caches
 FEW_ITEMS = 8  # if there are fewer images, each is divided into bands, for so many items
-BAND_TILES = 16  # in such a band, at least
+BAND_COST = 2  # of such a band, besides its tiles, in tiles
 ITEM_TILES = 64  # in an item, if the batch has that many
 WIDE_ITEM_TILES = 12  # in an item of such a layer; of a batch that has LARGE_BATCH_TILES, WIDE_BLOCK_TILES
 LARGE_BATCH_TILES, HUGE_BATCH_TILES = 768, 2048
@@ -152,6 +152,23 @@ def weight_tables_for(block, itemsize):
     return np.stack([v_row, row * block.total_row, row * 0]).astype(np.int64) * itemsize
 
 
+def _even_band(images, tile_rows, tiles_across):
+    """Rows of tiles in a band of few images, so that the bands divide evenly among threads.
+
+    Least is what the busiest of two threads has to compute, and of four: they compute whole register tiles, and each item
+    takes some time besides.
+    """
+
+    def busiest(threads, rows):
+        tiles = [min(rows, tile_rows - r) * tiles_across for r in range(0, tile_rows, rows)] * images
+        loads = [0] * threads
+        for n in tiles:
+            loads[loads.index(min(loads))] += _up(n, target.WIDE_ROWS) + BAND_COST
+        return max(loads)
+
+    return min(range(1, tile_rows + 1), key=lambda rows: (busiest(2, rows) + 2 * busiest(4, rows), rows))
+
+
 @lru_cache(maxsize=512)
 def item_layout(images, size, padding, channels, filters, groups, itemsize, weight):
     """The Layout for images of ``size`` (H, W) and ``channels``, packed with a border of ``padding``.
@@ -168,8 +185,7 @@ def item_layout(images, size, padding, channels, filters, groups, itemsize, weig
         band = min(band, max(least, (PACKED_BYTES // row_bytes - 2) // TILE * TILE, TILE))
         band = whole(-(-rows // -(-rows // band)))
     if images < FEW_ITEMS and not weight:
-        least, parts = -(-BAND_TILES // tiles_across) * TILE, -(-FEW_ITEMS // max(1, images))
-        band = min(band, max(least, whole(-(-rows // parts))))
+        band = min(band, _even_band(max(1, images), whole(rows) // TILE, tiles_across) * TILE)
     bands = -(-rows // band)
     group = 1
     if bands == 1:

@@ -118,6 +118,7 @@ class Layout(NamedTuple):
     dense: int = 0  # weight gradient: 1 if dy is read pixel by pixel, as in the image, not in blocks of columns
     rows: int = 0  # positions of an item (weight gradient: rows of dw): the first offsets of an indirection table
     slices: int = 1  # of the channels: there are slices·items items, numbered slice by slice
+    shared: int = 0  # 1: the slices are of the outputs' channels alone, and each reads all channels of the source
 
     def record(self):
         """The layout as an array of one record with the same field names."""

@@ -34,6 +34,7 @@ CONVOLUTIONS = [  # x shape, w shape, stride, padding, dilation, groups: few ite
     ((3, 9, 9, 128), (3, 3, 64, 160), (2, 2), ONE, ONE, 2),
     ((17, 8, 8, 128), (3, 3, 4, 128), ONE, ONE, ONE, 32),  # joined groups, in slices
     ((3, 7, 9, 24), (3, 3, 1, 48), (2, 1), ONE, ONE, 24),
+    ((1, 7, 7, 192), (3, 3, 192, 192), ONE, ONE, ONE, 1),  # divided by output channels
 ]
 
 

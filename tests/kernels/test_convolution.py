@@ -84,6 +84,8 @@ LAYERS = {  # name: x shape, w shape, stride, padding, dilation, groups; each ta
     "an image in bands": ((1, 90, 80, 24), (3, 3, 24, 17), ONE, ONE, ONE, 1),
     "bands with stride 2 and 5×5": ((2, 75, 61, 20), (5, 5, 20, 9), (2, 2), (2, 2), ONE, 1),
     "a projection": ((2, 14, 14, 33), (1, 1, 33, 65), (2, 2), (0, 0), ONE, 1),
+    "few images, divided by filters": ((3, 7, 7, 128), (3, 3, 128, 288), ONE, ONE, ONE, 1),
+    "few images and a wide projection": ((2, 5, 5, 600), (1, 1, 600, 512), (2, 2), (0, 0), ONE, 1),
     "more weights than pixels": ((5, 7, 7, 130), (3, 3, 130, 140), ONE, ONE, ONE, 1),
     "a wide projection": ((9, 9, 9, 150), (1, 1, 150, 900), (2, 2), (0, 0), ONE, 1),
     "a 1×1 kernel with many channels": ((3, 6, 7, 600), (1, 1, 600, 320), ONE, (0, 0), ONE, 1),
