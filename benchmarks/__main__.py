@@ -18,7 +18,8 @@ PEERS = tuple(dict.fromkeys((*TRAIN_PEERS, *INFERENCE_PEERS, *recipes.MODES)))
 EPILOG = """
 parts:
   train          training steps: ResNet-20, -56, pre-activation 110 at batch 128; ResNet-20 at 32 and 512;
-                 ResNet-18 at batch 8 and ResNet-50 at batch 4 on 224 x 224
+                 ResNet-18 at batch 8 and ResNet-50 at batch 4 on 224 x 224; ResNeXt-29 8x64d and DenseNet-BC-100-12
+                 at batch 64
   inference      the same networks in eval mode, beside ONNX Runtime and OpenVINO too
   latency        ResNet-20 and ResNet-18 on one image, beside ncnn too
   avx2           ResNet-20's training step, minires and PyTorch held to AVX2

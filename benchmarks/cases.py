@@ -57,6 +57,7 @@ TRAIN = (
     Case("resnet18", 8, (*_modes, NUMPY)),
     Case("resnet50", 4, (*_modes, NUMPY)),
     Case("resnext29_8x64d", 64, _modes),
+    Case("densenet_bc100_12", 64, _modes),
 )
 _engines = (*TORCH, FROZEN, ONNX, OPENVINO)
 INFERENCE = tuple(Case(case.model, case.batch, _engines) for case in TRAIN)

@@ -8,7 +8,6 @@ from .report import milliseconds, typical
 from .turns import Peer, PeerError, Table, in_turn, say
 
 WARMUP = 3
-LONG = 3.0  # seconds; of a peer's steps that take longer the first is warm-up enough: it has compiled what there is
 AVX2 = {
     "minires": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""},
     "PyTorch": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
@@ -78,9 +77,7 @@ def kept(job, case, seconds):
 def warm_up(table):
     for name in list(table.peers):
         say(f"  warming up {name}")
-        answer = table.turn_of(name, steps=1)
-        if answer is not None and name not in SLOW and (name == table.ours or answer[0] < LONG):
-            ask(table, name, WARMUP - 1)
+        ask(table, name, 1 if name in SLOW else WARMUP)
 
 
 def take_turns(table, settings, flip=False):

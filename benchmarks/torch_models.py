@@ -3,8 +3,10 @@
 [1] "Deep Residual Learning for Image Recognition", He et al. 2015: ``resnet20`` … (option A), ``resnet18``, ``34``, ``50`` (B).
 [2] "Identity Mappings in Deep Residual Networks", He et al. 2016: ``preresnet110`` … (option A).
 [3] "Aggregated Residual Transformations for Deep Neural Networks", Xie et al. 2017: ``resnext29_8x64d``.
+[4] "Densely Connected Convolutional Networks", Huang et al. 2017: ``densenet_bc100_12``.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -154,10 +156,64 @@ class ResNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+class Dense(nn.Module):
+    """[x, F(x)], F = BN → relu → 1×1 → BN → relu → 3×3. [4, §3]"""
+
+    def __init__(self, inputs, growth):
+        super().__init__()
+        self.norm1, self.conv1 = nn.BatchNorm2d(inputs), conv(inputs, 4 * growth, 1)
+        self.norm2, self.conv2 = nn.BatchNorm2d(4 * growth), conv(4 * growth, growth, 3)
+
+    def forward(self, x):
+        y = self.conv2(F.relu(self.norm2(self.conv1(F.relu(self.norm1(x))))))
+        return torch.cat([x, y], 1)
+
+
+class Transition(nn.Module):
+    """BN → relu → 1×1 to half the channels → average pooling by 2."""
+
+    def __init__(self, inputs):
+        super().__init__()
+        self.norm, self.conv = nn.BatchNorm2d(inputs), conv(inputs, inputs // 2, 1)
+
+    def forward(self, x):
+        return F.avg_pool2d(self.conv(F.relu(self.norm(x))), 2)
+
+
+class CifarDenseNet(nn.Module):
+    """[4, §4.2]: DenseNet-BC, 6n + 4 layers."""
+
+    def __init__(self, n, growth):
+        super().__init__()
+        channels = 2 * growth
+        self.features = nn.Sequential()
+        self.features.add_module("conv0", conv(3, channels, 3))
+        for block in (1, 2, 3):
+            if block > 1:
+                self.features.add_module(f"transition{block - 1}", Transition(channels))
+                channels //= 2
+            layers = nn.Sequential()
+            for i in range(n):
+                layers.add_module(f"denselayer{i + 1}", Dense(channels + i * growth, growth))
+            self.features.add_module(f"denseblock{block}", layers)
+            channels += n * growth
+        self.features.add_module("norm5", nn.BatchNorm2d(channels))
+        self.classifier = nn.Linear(channels, 10)
+
+    def forward(self, x):
+        return self.classifier(F.relu(self.features(x)).mean((2, 3)))
+
+
 IMAGENET = {
     "resnet18": (Basic, (2, 2, 2, 2)),
     "resnet34": (Basic, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
+}
+
+
+OTHERS = {
+    "resnext29_8x64d": lambda: CifarResNet(3, Grouped, 64, True),
+    "densenet_bc100_12": lambda: CifarDenseNet(16, 12),
 }
 
 
@@ -181,15 +237,13 @@ def create(name):
     }
     if name in IMAGENET:
         net = ResNet(*IMAGENET[name])
-    elif name == "resnext29_8x64d":
-        net = CifarResNet(3, Grouped, 64, True)
+    elif name in OTHERS:
+        net = OTHERS[name]()
     elif name in cifar:
         family, depth = cifar[name]
         net = family((depth - 2) // 6)
     else:
-        raise ValueError(
-            f"{name} has no PyTorch twin here; these have: {', '.join([*cifar, *IMAGENET, 'resnext29_8x64d'])}"
-        )
+        raise ValueError(f"{name} has no PyTorch twin here; these have: {', '.join([*cifar, *IMAGENET, *OTHERS])}")
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
