@@ -77,7 +77,8 @@ def folder(
 
     val: of one folder of classes the part that is held out as the test set: a fraction below 1 of every class, or a number of
     images from 1 up, shared out among the classes. Which ones depends on the seed and their paths alone. Of a folder with
-    train/ inside, that part of train/ is held out as the validation set.
+    train/ inside, that part of train/ is held out as the validation set. The colour statistics of all are those of the
+    training set.
     Raises DataError for a folder that is no such data set, or has one class; ConfigError for a val that does not go with it.
     """
     layout, name = folder_layout(data_dir), "folder"
@@ -100,9 +101,10 @@ def folder(
         raise ConfigError(f"{expand_user(data_dir)} has a validation set, {layout.val}: leave --val out")
     if held_out is None:
         assert test is not None
-        return Parts(train, test, own_val)
-    rest, part = train.take(np.setdiff1d(np.arange(len(images)), held_out)), train.take(held_out)
-    return Parts(rest, part, None) if test is None else Parts(rest, test, part)
+        return Parts(train, test.like(train), None if own_val is None else own_val.like(train))
+    rest = train.part(np.setdiff1d(np.arange(len(images)), held_out))
+    part = train.part(held_out).like(rest)
+    return Parts(rest, part, None) if test is None else Parts(rest, test.like(rest), part)
 
 
 def split(images: ImageFolder, val: float, seed: int) -> NDArray[np.int64]:

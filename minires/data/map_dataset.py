@@ -88,6 +88,7 @@ class MapDataset:
         if isinstance(given, Sequence) and not isinstance(given, str) and all(isinstance(c, str) for c in given):
             self.classes = tuple(given)
         self._statistics = None if mean is None or std is None else (_colours(mean), _colours(std))
+        self._reference: MapDataset | None = None  # whose statistics are taken, if there are none
         self.image_size = self._size(image_size)
 
     def _size(self, wanted: int | None) -> int:
@@ -149,6 +150,8 @@ class MapDataset:
         return self._measured()[1]
 
     def _measured(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if self._statistics is None and self._reference is not None:
+            return self._reference._measured()
         if self._statistics is None:
             self._statistics = statistics_of(in_threads(self.evaluated, self.measured))
         return self._statistics
@@ -163,21 +166,29 @@ class MapDataset:
         """The same images with another mean and std."""
         return self._with(_statistics=(_colours(mean), _colours(std)))
 
+    def like(self, train: "MapDataset") -> Self:
+        """The same images with the colour statistics of a training set, which are taken when they are needed."""
+        return self._with(_statistics=None, _reference=train)
+
     def take(self, indices: NDArray[np.integer]) -> Self:
         """The data set of the images at these indices, with the same colour statistics."""
-        return self._with(indices=self.indices[indices])
+        return self.part(indices).like(self)
+
+    def part(self, indices: NDArray[np.integer]) -> Self:
+        """The images at these indices as a data set with colour statistics of its own."""
+        return self._with(indices=self.indices[indices], _statistics=None, _reference=None)
 
     def resized(self, side: int) -> Self:
         """The same images, read as side × side pixels, with the same colour statistics."""
-        return self._with(image_size=self._size(side))
+        return self._with(image_size=self._size(side)).like(self)
 
     def hold_out(self, count: int, seed: int = 0) -> tuple[Self, Self]:
         """Split off ``count`` images, as ``Dataset.hold_out`` does."""
         if not 0 < count < len(self):
             raise ConfigError(f"{count} of {len(self)} images cannot be held out: choose 1 to {len(self) - 1}")
         order = permutation(len(self), "hold out", seed)
-        rest = self._with(indices=self.indices[np.sort(order[count:])], _statistics=None)
-        return rest, self.take(np.sort(order[:count])).with_statistics(rest.mean, rest.std)
+        rest = self.part(np.sort(order[count:]))
+        return rest, self.part(np.sort(order[:count])).like(rest)
 
     def _with(self, **changes: Any) -> Self:
         other = copy.copy(self)
@@ -290,7 +301,8 @@ class MapDataset:
         crops: as they are read for random resized crops. The files of an ImageFolder must not change from then on: an image
         that does is an error when it is read again. on_read: is called after each image. Raises as reading an image does.
         """
-        measured = set(self.measured) if self._statistics is None else set()
+        own = self._statistics is None and self._reference is None
+        measured = set(self.measured) if own else set()
 
         def read(i: int) -> NDArray[np.uint8] | None:
             if isinstance(self.samples, ImageFolder):
@@ -308,8 +320,9 @@ class MapDataset:
 
         if measured:
             self._statistics = statistics_of(images())
-        else:
-            assert not any(True for _ in images())
+            return
+        for _ in images():
+            pass
 
     def in_memory(self) -> Dataset:
         """A Dataset of the images as they are in evaluation. Raises ConfigError for more than 2 GB."""

@@ -137,6 +137,20 @@ class TestLayout:
             folder_layout(tmp_path / "file")
 
 
+def test_colour_statistics_are_those_of_the_training_images(tmp_path):
+    for part, count in (("train", 4), ("val", 2), ("test", 3)):
+        folder_of_noise(tmp_path / part, count=count)
+    train, test, val = data.folder(tmp_path, 32)
+    expected = np.stack([train.evaluated(i) for i in range(8)]) / 255
+    for images in (train, test, val, test.take(np.arange(2)), val.resized(16)):
+        np.testing.assert_allclose(images.mean, expected.mean(axis=(0, 1, 2)), rtol=1e-6)
+        np.testing.assert_allclose(images.std, expected.std(axis=(0, 1, 2)), rtol=1e-5)
+    rest, test, val = data.folder(tmp_path / "train", 32, 0.25)
+    assert val is None
+    assert rest.mean[0] != train.mean[0]
+    np.testing.assert_array_equal(test.mean, rest.mean)
+
+
 def test_load_says_where_folders_are_read():
     with pytest.raises(ConfigError, match="a data set that is held in memory is needed here"):
         data.load("folder", "photos")
