@@ -19,13 +19,11 @@ from .kernels.switches import winograd
 from .lazy import fusion
 from .random import manual_seed
 from .tensor import Tensor
+from .version import __version__ as __version__
 
 from . import data, models, nn, optim  # isort: skip
 from .gradcheck import gradcheck, gradcheck_model  # isort: skip
 from .recorded import RecordedPrediction, RecordedStep, recording  # isort: skip
-
-__version__ = "0.1.0"
-
 
 if _typing.TYPE_CHECKING:
     from . import interop, lab, training

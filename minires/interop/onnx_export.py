@@ -13,6 +13,7 @@ from ..data import Normalization
 from ..errors import ConfigError, DtypeError, ExportError
 from ..files import atomic_write
 from ..nn import Conv2d, Module
+from ..version import __version__
 from .onnx_check import compare
 from .onnx_file import Images, dims_of, protobuf, require_onnx
 from .onnx_fold import fold_batch_norms
@@ -119,7 +120,6 @@ def _words(dims: Sequence[int | str]) -> str:
 
 
 def _version() -> str:
-    from .. import __version__
 
     return __version__
 

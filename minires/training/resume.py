@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..errors import CheckpointError, DataError, MiniresError, RunError, plural
+from ..version import __version__
 from .build import build_trainer
 from .checkpoint import Checkpoint
 from .folders import changes, listing, read_listing

@@ -20,13 +20,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
-from .. import __version__, kernels
+from .. import kernels
 from ..anomaly import all_finite
 from ..data import MapDataset
 from ..errors import AnomalyError, ConfigError, DataError, RunError, plural
 from ..files import atomic_write, remove_temporary_files
 from ..lock import FolderLock
 from ..nn import Module
+from ..version import __version__
 from .build import restore_model
 from .checkpoint import Checkpoint
 from .curves import draw_curves
