@@ -78,7 +78,6 @@ def export_onnx(
     1 and of 7 random images. Raises ExportError for a network that ONNX has no graph for, or that the two do not agree on;
     ConfigError for settings that do not go together, or without ``onnx``; OSError when the file cannot be written.
     """
-    onnx = require_onnx()
     normalization = Normalization(tuple(mean or ()), tuple(std or ())) if mean or std else None
     images = _images(model, image_size, in_channels, dynamic_size, normalization if with_normalization else None)
     _check_settings(model, normalization, images, with_normalization, opset)
@@ -106,7 +105,7 @@ def export_onnx(
         metadata |= {"mean": json.dumps(normalization.mean), "std": json.dumps(normalization.std)}
     dims = [dims_of(name, a, b, images) for name, a, b in zip(names, traced.shapes, other_shapes)]
     outputs = dict(zip(names, dims))
-    content = protobuf(onnx, graph, images, outputs, metadata, opset)
+    content = protobuf(require_onnx(), graph, images, outputs, metadata, opset)
     data = content.SerializeToString()
     difference = compare(model, data, images, softmax)
     with atomic_write(path) as file:

@@ -8,8 +8,12 @@ from minires import functional as F
 from minires import interop, nn
 from minires.errors import ConfigError, DtypeError, ExportError, MiniresError
 
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
+
+@pytest.fixture(autouse=True)
+def onnx():
+    """The package; not for the whole file, whose tests docs/errors.md names."""
+    pytest.importorskip("onnxruntime")
+    return pytest.importorskip("onnx")
 
 
 class Function(nn.Module):
@@ -129,7 +133,7 @@ def module(case):
 
 
 def run(path, x):
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = pytest.importorskip("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
     return session.run(None, {"input": x})
 
 
@@ -180,7 +184,7 @@ def test_any_size(function, tmp_path):
     same(model, tmp_path / "a.onnx", (1, 3, 16, 24), (3, 3, 19, 33))
 
 
-def test_a_fixed_size_is_in_the_file(tmp_path):
+def test_a_fixed_size_is_in_the_file(tmp_path, onnx):
     model = Function(lambda m, x: F.global_avg_pool2d(x))
     interop.export_onnx(model, tmp_path / "a.onnx", image_size=(8, 9), in_channels=3)
     taken = onnx.load(tmp_path / "a.onnx").graph.input[0].type.tensor_type.shape.dim
@@ -193,7 +197,7 @@ def test_a_fixed_size_is_in_the_file(tmp_path):
 # --- networks that return several tensors, or use a layer twice
 
 
-def test_several_outputs(tmp_path):
+def test_several_outputs(tmp_path, onnx):
     def maps(m, x):
         y = F.relu(x)
         return [y, F.max_pool2d(y, 2), y]
@@ -206,7 +210,7 @@ def test_several_outputs(tmp_path):
 
 
 @pytest.mark.parametrize("fold", [True, False])
-def test_a_layer_that_is_used_twice_is_there_once(fold, tmp_path):
+def test_a_layer_that_is_used_twice_is_there_once(fold, tmp_path, onnx):
     def twice(m, x):
         return m.norm(m.conv(m.norm(m.conv(x)))) + m.conv(x)
 
@@ -217,7 +221,7 @@ def test_a_layer_that_is_used_twice_is_there_once(fold, tmp_path):
     assert len(names) == (3 if fold else 5), names
 
 
-def test_a_convolution_that_others_read_keeps_its_batch_norm(tmp_path):
+def test_a_convolution_that_others_read_keeps_its_batch_norm(tmp_path, onnx):
     def forked(m, x):
         y = m.conv(x)
         return m.norm(y) + y
