@@ -56,7 +56,12 @@ def read(path: Path | str) -> Weights:
     if path.is_dir():
         raise WeightsError(f"{path} is a folder: give the file of weights in it{_listed(path)}")
     if not path.is_file():
-        raise WeightsError(f"there is no file {path}{_listed(path.parent, path.name)}")
+        what = (
+            f"{path} is no regular file"
+            if path.exists()
+            else f"there is no file {path}{_listed(path.parent, path.name)}"
+        )
+        raise WeightsError(what)
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -96,8 +96,8 @@ class _Match(NamedTuple):
             raise WeightsError(
                 f"{path} does not fit {name}: it has {len(weights.arrays):,} arrays, and {name} {len(own):,}"
             )
-        names, style = translate(weights.arrays, own, head)
-        report = LoadReport(path, name, weights.place, style, notes=list(weights.notes))
+        names = translate(weights.arrays, own, head)
+        report = LoadReport(path, name, weights.place, notes=list(weights.notes))
         arrays: dict[str, NDArray] = {}
         for theirs, ours in names.items():
             array = weights.arrays[theirs]

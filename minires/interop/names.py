@@ -136,15 +136,15 @@ def unwrapped(names: Iterable[str], own: Collection[str]) -> dict[str, str]:
     return short
 
 
-def translate(names: Collection[str], own: Collection[str], classifier: str) -> tuple[dict[str, str], str]:
-    """{name in the file: name in the model, or the name that it would have there}, and the name of the style.
+def translate(names: Collection[str], own: Collection[str], classifier: str) -> dict[str, str]:
+    """{name in the file: name in the model, or the name that it would have there}.
 
     names, own: those in the file and in the model. classifier: the module in the model whose weights are the last layer's.
-    The style is that which finds most of the model's names; of several the first. No two names get the same one.
+    Those rules are taken which find most of the model's names; of several the first. No two names get the same one.
     """
     short = unwrapped(names, own)
     best: dict[str, str] = {}
-    most, style = -1, STYLES[0].name
+    most = -1
     needed = {name for name in own if not name.endswith(".num_batches_tracked")}
     for candidate in STYLES:
         if needed <= set(best.values()):
@@ -153,8 +153,8 @@ def translate(names: Collection[str], own: Collection[str], classifier: str) -> 
         found = _with_classifier(found, own, classifier)
         count = len(set(found.values()) & set(own))
         if count > most:
-            best, most, style = found, count, candidate.name
-    return _distinct(best, own), style
+            best, most = found, count
+    return _distinct(best)
 
 
 def _renamed(name: str, style: Style) -> str:
@@ -175,7 +175,7 @@ def _with_classifier(found: dict[str, str], own: Collection[str], classifier: st
     return found
 
 
-def _distinct(found: dict[str, str], own: Collection[str]) -> dict[str, str]:
+def _distinct(found: dict[str, str]) -> dict[str, str]:
     """``found`` with the names of the file for those that would become a name of the model that another one has already."""
     taken: set[str] = set()
     result = {}

@@ -28,7 +28,7 @@ class Row(NamedTuple):
 class LoadReport:
     """What ``load_weights`` found, key by key; the file's names come before the model's.
 
-    path, place: the file, and the keys on the way to the state dict in what was saved, or "". style: whose names they are.
+    path, model: the file, and the network's name. place: the keys on the way to the state dict in what was saved, or "".
     matched: [(name in the file, name in the model)]. missing: names in the model that the file lacks. unexpected: names in
     the file that the model lacks. misshapen: see Misshapen. kept: names of a head in the model that stays as it was
     initialised. ignored: names in the file that no prediction needs. notes: sentences on what else was found.
@@ -37,7 +37,6 @@ class LoadReport:
     path: str
     model: str = ""
     place: str = ""
-    style: str = ""
     matched: list[tuple[str, str]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
