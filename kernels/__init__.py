@@ -47,6 +47,8 @@ FUNCTIONS = (
     "pointwise",
     "relu",
     "relu_grad",
+    "resize",
+    "resize_grad",
     "sgd_step",
     "split_channels",
     "update_running_stats",

@@ -22,6 +22,7 @@ from .ops.loss import cross_entropy, mse_loss
 from .ops.normalization import batch_norm
 from .ops.pooling import avg_pool2d, global_avg_pool2d, global_max_pool2d, max_pool2d
 from .ops.reduction import max, mean, sum
+from .ops.resize import interpolate
 from .ops.shape import cat, flatten, getitem, pad, permute, reshape, stack, transpose
 from .ops.shortcut import zero_pad_shortcut
 from .tensor import Tensor
@@ -100,6 +101,7 @@ __all__ = [
     "getitem",
     "global_avg_pool2d",
     "global_max_pool2d",
+    "interpolate",
     "leaky_relu",
     "linear",
     "log",

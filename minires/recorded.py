@@ -200,8 +200,8 @@ class RecordedPrediction(_Recorded):
         logits = predict(images)
 
     images: ndarray or Tensor (N, C, H, W), float32 or float64 as the weights are. The output is a Tensor of that dtype, the
-    caller's own. In training mode nothing is recorded, and an auxiliary classifier's logits are left out. Several threads may
-    call it: one at a time runs the recording, others the model.
+    caller's own, or of a backbone a list of them. In training mode nothing is recorded, and an auxiliary classifier's logits
+    are left out. Several threads may call it: one at a time runs the recording, others the model.
     """
 
     frozen = True
@@ -210,10 +210,11 @@ class RecordedPrediction(_Recorded):
         super().__init__(model)
         self._versions: list[int] | None = None  # of the parameters, when what follows from them was computed
 
-    def __call__(self, images: NDArray[Any] | Tensor) -> Tensor:
+    def __call__(self, images: NDArray[Any] | Tensor) -> Any:
         """The model's output for images (N, C, H, W), with the errors that the model raises."""
         array = images.data if isinstance(images, Tensor) else np.asarray(images)
-        return Tensor(self._run(array)[0])
+        found = [Tensor(a) for a in self._run(array)]
+        return found if getattr(self.model, "features_only", False) else found[0]
 
     def refresh(self) -> None:
         """Have what follows from the weights computed anew in the next call."""
@@ -221,7 +222,8 @@ class RecordedPrediction(_Recorded):
 
     def compute(self, *inputs: NDArray[Any]) -> Arrays:
         with no_grad():
-            return [main_logits(self.model(Tensor(inputs[0]))).data]
+            output = main_logits(self.model(Tensor(inputs[0])))
+            return [y.data for y in output] if isinstance(output, list) else [output.data]
 
     def _possible(self) -> bool:
         versions = [p.version for p in self._parameters]

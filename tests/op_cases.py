@@ -230,6 +230,14 @@ CASES = {
     "global_max_pool2d": [
         Twins("plain", F.global_max_pool2d, lambda t, x: t.nn.functional.adaptive_max_pool2d(x, 1), apart(X))
     ],
+    "interpolate": [
+        functional("interpolate", (7, 3), inputs=normal(X)),
+        functional("interpolate", 9, inputs=normal(X), mode="bilinear"),
+        functional("interpolate", inputs=normal(X), scale_factor=2.0),
+        functional("interpolate", inputs=normal(X), scale_factor=(1.7, 0.6), mode="nearest"),
+        functional("interpolate", inputs=normal(X), scale_factor=(1.7, 0.6), mode="bilinear", align_corners=False),
+        functional("interpolate", (1, 11), inputs=normal(X), mode="bilinear", align_corners=True),
+    ],
     # steps of residual blocks
     "conv_bn": [step("plain", F.conv_bn, lambda t, x, conv, bn: bn(conv(x)))],
     "conv_bn_relu": [step("plain", F.conv_bn_relu, lambda t, x, conv, bn: t.relu(bn(conv(x))))],

@@ -10,5 +10,6 @@ from .linear import matmul
 from .loss import cross_entropy, cross_entropy_grad
 from .normalization import batch_norm, batch_norm_grad, batch_norm_stats, update_running_stats
 from .pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
+from .resize import resize, resize_grad
 from .sgd import sgd_step
 from .shortcut import zero_pad_shortcut, zero_pad_shortcut_grad

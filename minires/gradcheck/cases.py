@@ -181,6 +181,10 @@ CASES = {
     ],
     "global_avg_pool2d": [Case("", F.global_avg_pool2d, normal(X))],
     "global_max_pool2d": [Case("", F.global_max_pool2d, apart(X))],
+    "interpolate": [
+        Case("nearest", lambda x: F.interpolate(x, (3, 7)), normal(X)),
+        Case("bilinear", lambda x: F.interpolate(x, scale_factor=1.7, mode="bilinear"), normal((2, 2, 3, 4))),
+    ],
     "conv_bn": [block("", F.conv_bn)],
     "conv_bn_relu": [block("", F.conv_bn_relu)],
     "conv_bn_add_relu": [block("", F.conv_bn_add_relu, shortcut=True)],

@@ -29,7 +29,8 @@ def load_weights(model: nn.Module, path: Path | str, *, replace_head: bool = Fal
 
     path: safetensors, or a file that torch.save wrote; see ``read_weights``. Names of torchvision, timm and of well-known code
     for CIFAR are translated (``names.py``). replace_head: the last linear layer may be missing or of another shape in the
-    file, and stays as it is in the model then. Numbers are converted to the model's dtype. Raises WeightsError when names
+    file, and stays as it is in the model then. A backbone (features_only) ignores the classifier. Numbers are converted to the
+    model's dtype. Raises WeightsError when names
     are missing or unexpected (``num_batches_tracked`` may be missing), when shapes differ, when a weight is not a finite
     real number, and for a file that cannot be read.
     """
@@ -99,10 +100,11 @@ class _Match(NamedTuple):
         names = translate(weights.arrays, own, head)
         report = LoadReport(path, name, weights.place, notes=list(weights.notes))
         arrays: dict[str, NDArray] = {}
+        leftovers = (*LEFTOVERS, *HEADS) if getattr(model, "features_only", False) else LEFTOVERS
         for theirs, ours in names.items():
             array = weights.arrays[theirs]
             if ours not in own:
-                (report.ignored if ours.startswith(LEFTOVERS) else report.unexpected).append(theirs)
+                (report.ignored if ours.startswith(leftovers) else report.unexpected).append(theirs)
                 continue
             fitting = _fitting(array, own[ours].shape)
             if fitting is None:

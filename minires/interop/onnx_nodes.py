@@ -9,7 +9,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import ExportError
-from ..ops import activation, arithmetic, convolution, linear, normalization, pooling, reduction, shape, shortcut
+from ..ops import (
+    activation,
+    arithmetic,
+    convolution,
+    linear,
+    normalization,
+    pooling,
+    reduction,
+    resize,
+    shape,
+    shortcut,
+)
 from ..tensor import Op
 from .onnx_graph import GraphBuilder
 from .onnx_trace import Call, same
@@ -143,6 +154,28 @@ def _zero_pad_shortcut(graph: GraphBuilder, call: Call, x: list[str]) -> str:
     if stride > 1:
         y = _slices(graph, call.path, y, {2: slice(None, None, stride), 3: slice(None, None, stride)})
     return _padded(graph, call.path, y, [(0, 0), (before, after), (0, 0), (0, 0)], 0)
+
+
+@converts(resize.Interpolate, "size", "scale", "mode", "align_corners", sized=True)
+def _interpolate(graph: GraphBuilder, call: Call, x: list[str]) -> str:
+    """A fixed size, or one that is a multiple of the images'."""
+    if graph.opset < 18:
+        raise ExportError(f"{call.where} is there in ONNX from opset 18 on, not in {graph.opset}")
+    nearest_pixel = call.settings["mode"] == "nearest"
+    corners = "align_corners" if call.settings["align_corners"] else "half_pixel"
+    attributes: dict[str, Any] = {"axes": (2, 3), "mode": "nearest" if nearest_pixel else "linear"}
+    attributes["coordinate_transformation_mode"] = "asymmetric" if nearest_pixel else corners
+    if nearest_pixel:
+        attributes["nearest_mode"] = "floor"
+    first, second = call.both("size")
+    if None not in call.settings["scale"]:
+        scales = graph.initializer(np.array(call.settings["scale"], np.float32), "scales")
+        return graph.node("Resize", [x[0], "", scales], call.path, **attributes)
+    if first != second:
+        raise ExportError(
+            f"{call.where} has a size that depends on that of the images: give scale_factor in place of it"
+        )
+    return graph.node("Resize", [x[0], "", "", graph.integers(first, "sizes")], call.path, **attributes)
 
 
 # --- activations

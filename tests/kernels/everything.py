@@ -19,6 +19,7 @@ import minires as mr
 from minires import functional as F
 from minires import kernels
 from minires.kernels.descriptors import GRADIENT, MASK, MOMENTS, NORMALISE, NORMALISED, Epilogue, Operand
+from minires.ops.resize import line
 
 ONE, LABELS = (1, 1), np.arange(40, dtype=np.int64) % 10
 CONVOLUTIONS = [  # x shape, w shape, stride, padding, dilation, groups: few items and many, direct and packed, phases
@@ -74,6 +75,10 @@ def calls(dtype, change=lambda x: x):
     y = kernels.zero_pad_shortcut(x, 2, 3, 4)
     yield "zero_pad_shortcut", y
     yield "zero_pad_shortcut_grad", kernels.zero_pad_shortcut_grad(new(*y.shape), x.shape, 2, 3)
+    lines = line(17, 30, None, "bilinear", False, x.dtype.char), line(19, 7, None, "nearest", False, x.dtype.char)
+    y = kernels.resize(x, *lines)
+    yield "resize", y
+    yield "resize_grad", kernels.resize_grad(new(*y.shape), x.shape, *lines)
     y = kernels.concat_channels([x, z, new(5, 17, 19, 3)])
     yield "concat_channels", y
     for part in kernels.split_channels(y, [20, 4, 27]):

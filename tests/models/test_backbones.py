@@ -172,6 +172,30 @@ def test_options_that_cannot_be(call, said):
         call()
 
 
+@pytest.mark.parametrize("name", ["resnet20", "preresnet8", "densenet_bc100_12"])
+def test_recorded_predictions(name):
+    model = network(name, features_only=True).eval()
+    predict = mr.RecordedPrediction(model)
+    for seed in range(5):
+        x = images(16, 2, seed)
+        with mr.no_grad():
+            expected = [m.numpy() for m in model(mr.tensor(x))]
+        for found, m in zip(predict(x), expected, strict=True):
+            np.testing.assert_array_equal(found.numpy(), m)
+    assert predict.state == "checked"
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50v2", "densenet_bc100_12"])
+def test_weights_of_a_classifier_are_loaded(name, tmp_path):
+    whole, backbone = network(name, num_classes=3), models.create(name, features_only=True)
+    mr.interop.save_torch(whole, tmp_path / "a.pth")
+    report = mr.interop.load_weights(backbone, tmp_path / "a.pth")
+    assert report.ok
+    assert len(report.ignored) == 2
+    state = whole.state_dict()
+    assert all(np.array_equal(array, state[key]) for key, array in backbone.state_dict().items())
+
+
 def test_a_backbone_is_no_classifier():
     with pytest.raises(mr.errors.DtypeError, match="cross_entropy: takes Tensors, got list"):
         F.cross_entropy(network("resnet8", features_only=True)(mr.tensor(images(8))), np.array([0, 1]))
