@@ -42,7 +42,7 @@ KINDS = {
     "quint8": Kind(None, 1),
     "qint32": Kind(None, 4),
 }
-MOST_ELEMENTS = 2**60
+MOST_ELEMENTS = 2**56  # NumPy counts bytes in 63 bits, of empty arrays too
 
 
 def damaged(what: str) -> WeightsError:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.pickle_machine import short
 from ..errors import WeightsError, brief, plural
 from .dtypes import KINDS, flat_array, widened
 from .torch_pickle import Storage, TorchTensor
@@ -16,6 +17,7 @@ PLACES = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema"),
 )
 DEEPEST = 4  # dicts in dicts
+MOST_NAMED = 4  # of the other dicts of tensors
 TIMES_THE_FILE = 2  # bytes of all different tensors together: more is what no list of weights needs
 
 
@@ -24,7 +26,6 @@ class Found(NamedTuple):
 
     place: str
     tensors: dict[str, Any]
-    leftovers: list[str]
     others: list[str]
 
 
@@ -42,8 +43,8 @@ def find(tree: Any) -> Found:
     place = min(likely, key=lambda path: (_rank(path), -counts[path]))
     table = tables[place]
     tensors = {name: value for name, value in table.items() if type(name) is str and _is_tensor(value)}
-    leftovers = [str(name) for name in table if name not in tensors]
-    return Found(".".join(place), tensors, leftovers, [".".join(path) for path in likely if path != place])
+    others = [short(".".join(path)) for path in likely if path != place]
+    return Found(short(".".join(place)), tensors, others[:MOST_NAMED])
 
 
 def _tables(tree: Any) -> list[tuple[tuple[str, ...], dict[Any, Any]]]:

@@ -12,6 +12,7 @@ import zlib
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from ..data.pickle_machine import short
 from ..errors import WeightsError
 from .dtypes import KINDS, damaged
 from .torch_pickle import Storage, TorchMachine, load
@@ -54,16 +55,16 @@ class TorchZip:
             raise damaged(f"its byte order is {byteorder!r}")
         self.byteorder = "<" if byteorder == b"little" else ">"
         machine = TorchMachine(instructions, len(data))
-        self.tree: Any = load(machine, io.BytesIO(self._content(pickles[0])), pickles[0])
+        self.tree: Any = load(machine, io.BytesIO(self._content(pickles[0])), short(pickles[0]))
 
     def storage(self, storage: Storage) -> memoryview:
         """The bytes of a storage."""
         name = f"{self.folder}data/{storage.key}"
         if name not in self.members:
-            raise damaged(f"it lacks {name}, the numbers of a tensor")
+            raise damaged(f"it lacks {short(name)}, the numbers of a tensor")
         found, said = self.members[name].size, storage.whole * KINDS[storage.dtype].size
         if found != said:
-            raise damaged(f"{name} has {found:,} bytes, and its tensors say {said:,}")
+            raise damaged(f"{short(name)} has {found:,} bytes, and its tensors say {said:,}")
         return self._content(name)
 
     def _content(self, name: str) -> memoryview:
@@ -72,7 +73,7 @@ class TorchZip:
             start, size, crc = self.members[name]
             content = self.data[start : start + size]
             if crc and zlib.crc32(content) != crc:
-                raise damaged(f"the checksum of {name} is not right")
+                raise damaged(f"the checksum of {short(name)} is not right")
             self.contents[name] = content
         return self.contents[name]
 
@@ -89,18 +90,19 @@ def _members(data: bytes) -> dict[str, _Member]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for info in archive.infolist():
                 name = info.filename
+                shown = short(name)
                 if name in members:
-                    raise damaged(f"it has {name} twice")
+                    raise damaged(f"it has {shown} twice")
                 if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
                     raise WeightsError(
-                        f"{name} in it is compressed, which PyTorch never does: unpack it and save it anew"
+                        f"{shown} in it is compressed, which PyTorch never does: unpack it and save it anew"
                     )
                 if info.flag_bits & 1:
-                    raise WeightsError(f"{name} in it is encrypted: decrypt it and save it anew")
+                    raise WeightsError(f"{shown} in it is encrypted: decrypt it and save it anew")
                 signature, name_length, extra_length = LOCAL_HEADER.unpack_from(data, info.header_offset)
                 start = info.header_offset + LOCAL_HEADER.size + name_length + extra_length
                 if signature != b"PK\x03\x04" or info.header_offset < 0 or start + info.file_size > len(data):
-                    raise damaged(f"{name} is not where its list of contents says")
+                    raise damaged(f"{shown} is not where its list of contents says")
                 members[name] = _Member(start, info.file_size, info.CRC)
                 places.append((info.header_offset, start + info.file_size, name))
     except WeightsError:  # which is a ValueError
@@ -110,5 +112,5 @@ def _members(data: bytes) -> dict[str, _Member]:
     places.sort()
     for (_, end, name), (begin, _, other) in pairwise(places):
         if begin < end:
-            raise damaged(f"{name} and {other} in it overlap")
+            raise damaged(f"{short(name)} and {short(other)} in it overlap")
     return members

@@ -107,6 +107,15 @@ def test_what_python_2_wrote(tmp_path):
     np.testing.assert_array_equal(read_weights(path)["conv1.wt"], [[0, 1, 2], [3, 4, 5]])
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_arrays_of_numpy_for_weights(torch, layout, tmp_path):
+    arrays = {"w": np.arange(6, dtype=">f2").reshape(2, 3), "v": np.asfortranarray(np.eye(3))}
+    found = read_weights(write(torch, {"state_dict": arrays}, tmp_path / "a.pth", layout))
+    assert (found["w"].dtype, found["v"].dtype) == (np.float32, np.float64)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
 def test_of_the_other_byte_order(tmp_path):
     path = tmp_path / "a.pth"
     storages = {"0": np.arange(6, dtype=">f4").tobytes()}
@@ -154,6 +163,7 @@ def test_the_likeliest_state_dict(torch, tree, place, tmp_path):
 
     found = read(write(torch, tensors(tree), tmp_path / "a.pth"))
     assert found.place == place
+    assert found.notes == (["also there: state_dict_ema"] if "state_dict_ema" in tree else found.notes)
     np.testing.assert_array_equal(found.arrays["w"], [1, 1])
 
 

@@ -83,6 +83,7 @@ SAFETENSORS = {
     "true": (safetensors({"a": entry((True, 6))}, bytes(24)), "describes 'a' as"),
     "huge": (safetensors({"a": entry((2**50, 2**50))}, bytes(24)), "describes 'a' as"),
     "huge and empty": (safetensors({"a": entry((2**59, 2**59, 0), 0, 0)}), "describes 'a' as"),
+    "less huge and empty": (safetensors({"a": entry((2**59, 2, 0), 0, 0, "F64")}), "describes 'a' as"),
     "many axes": (safetensors({"a": entry((1,) * 40 + (6,))}, bytes(24)), "describes 'a' as"),
     "larger than said": (safetensors({"a": entry((2, 4))}, bytes(24)), "takes 32 bytes"),
     "overlap": (
@@ -111,6 +112,10 @@ PICKLES = {  # what is in both formats of PyTorch
     "overlapping": (state(w=tensor((2, 3), (1, 1))), "has elements of its storage more than once"),
     "huge": (state(w=tensor((2**39, 2**39), (1, 1))), "without a proper shape and strides"),
     "huge and empty": (state(w=tensor((0, 2**39, 2**39), (1, 1, 1))), "without a proper shape and strides"),
+    "less huge and empty": (
+        state(w=tensor((0, 2**39, 2**21), (1, 1, 1))),
+        "without a proper shape and strides",
+    ),
     "many axes": (state(w=tensor((1,) * 33, (1,) * 33)), "without a proper shape and strides"),
     "fewer strides": (state(w=tensor((2, 3), (1,))), "without a proper shape and strides"),
     "no storage": (state(w=tensor(source=number(3))), "without a proper storage and offset"),
@@ -158,6 +163,7 @@ ZIPS = {
         "it lacks archive/data/../data.pkl",
     ),
     "compressed": (archive(STATE, compression=zipfile.ZIP_DEFLATED), "data.pkl in it is compressed"),
+    "a long name": (archive(STATE, compression=zipfile.ZIP_DEFLATED, folder="x" * 60_000), "xxx … in it is compressed"),
     "no pickle": (archive(b"", folder="a/b"), "a zip archive without a data.pkl"),
     "two pickles": (
         archive(STATE, more=[("x/data.pkl", b"")]).replace(b"archive/x/", b"archivexx/"),
