@@ -15,7 +15,14 @@ from minires.kernels.runtime import work
 
 F = mr.functional
 REPEATS = 5
-CASES = [("resnet20", 32, 32), ("preresnet20", 32, 32), ("resnet18", 2, 96), ("resnet50", 2, 96)]  # images, side
+CASES = [  # images, side
+    ("resnet20", 32, 32),
+    ("preresnet20", 32, 32),
+    ("resnet18", 2, 96),
+    ("resnet50", 2, 96),
+    ("resnext50_32x4d", 2, 96),
+    ("densenet_bc100_12", 8, 32),
+]
 SMALLEST = 1 << 16  # bytes of the largest array; below, a launch is mostly its fixed cost
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from ..nn import Module
 from .blocks import BasicBlock, Bottleneck, BottleneckV1, PreActBasicBlock, PreActBottleneck, PreActBottleneckV1
-from .densenet import CifarDenseNet
 from .network import Feature, Network, classifier
 from .registry import MODELS, create, image_size, names
 from .resnet_cifar import CifarPreResNet, CifarResNet
@@ -13,6 +12,7 @@ from .shortcuts import replace_shortcuts
 from .whitened import WhitenedResNet
 from .wide_resnet import WideResNet
 
+from .densenet import CifarDenseNet  # isort: skip (names() has the residual networks first)
 from .crossing_net import CrossingNet  # isort: skip (names() has it last)
 
 __all__ = [

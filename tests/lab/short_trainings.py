@@ -30,7 +30,7 @@ def truncated_by_detach(model, images, labels, attached):
     """The gradients of all weights by the tape, where only the residual functions of the blocks ``attached`` have one."""
     before, blocks = F.conv_bn_add_relu, []
 
-    def cut(x, conv, bn, shortcut):
+    def cut(x, conv, bn, shortcut, factor):
         branch = bn(conv(x))
         blocks.append(conv)
         return F.add_relu(branch if len(blocks) - 1 in attached else branch.detach(), shortcut)

@@ -221,7 +221,7 @@ def test_a_cut_side(side):
     model, images, labels = network("resnet8, option B", False)
     before = F.conv_bn_add_relu
 
-    def cut(x, conv, bn, shortcut):
+    def cut(x, conv, bn, shortcut, factor):
         branch = bn(conv(x))
         return F.add_relu(
             branch.detach() if side == "branch" else branch, shortcut.detach() if side == "shortcut" else shortcut

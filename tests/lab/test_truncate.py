@@ -114,7 +114,7 @@ def test_the_profile_against_detach(cuts, model):
     for row, side in zip(cuts.profile, (None, "shortcut", "branch")):
         inputs = []
 
-        def joined(x, conv, bn, shortcut, side=side):
+        def joined(x, conv, bn, shortcut, factor, side=side):
             branch = bn(conv(x))
             return F.add_relu(
                 branch.detach() if side == "branch" else branch, shortcut.detach() if side == "shortcut" else shortcut

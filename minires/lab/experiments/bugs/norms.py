@@ -108,9 +108,9 @@ def _patches(change: Callable[[Terms], Terms], *more: Patch) -> tuple[Patch, ...
     return Patch(BatchNorm, "backward", unfused), Patch(BatchNormReLU, "gradients", in_fused), *more
 
 
-def _remember_running(original: Any, c: Any, bn: Any, shortcut: Any = None) -> Any:
+def _remember_running(original: Any, c: Any, bn: Any, shortcut: Any = None, factor: float = 1.0) -> Any:
     """The fused operation does not know the running statistics: give it them."""
-    y = original(c, bn, shortcut)
+    y = original(c, bn, shortcut, factor)
     if y.op is not None:
         vars(y.op)["running"] = bn.running_mean, bn.running_var
     return y
