@@ -190,7 +190,7 @@ def _class_names(network: Network, path: Path | None) -> tuple[str, ...] | None:
     """The names for the metadata; None where classes have numbers alone."""
     from ..data import class_names
 
-    if path is None and network.classes is None and network.num_classes != 1000:
+    if path is None and len(network.classes or ()) != network.num_classes and network.num_classes != 1000:
         return None
     return class_names(network.num_classes, path, network.classes)
 

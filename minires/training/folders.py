@@ -104,10 +104,9 @@ def _name(path: Path, root: Path) -> str:
 
 
 def write_listing(path: Path, found: Listing) -> None:
-    """Write ``images.json``, if it is not there."""
-    if not path.exists():
-        with atomic_write(path, "w") as file:
-            json.dump(found, file, indent=0)
+    """Write ``images.json``."""
+    with atomic_write(path, "w") as file:
+        json.dump(found, file, indent=0)
 
 
 def read_listing(path: Path) -> Listing | None:
@@ -120,9 +119,14 @@ def read_listing(path: Path) -> Listing | None:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except CheckpointError as error:
         raise DataError(f"{path} is damaged ({error}): the images of the run are not known without it") from error
-    if not isinstance(found, dict) or any(name not in SETS or not isinstance(found[name], dict) for name in found):
+    if not isinstance(found, dict) or not all(name in SETS and _is_part(part) for name, part in found.items()):
         raise DataError(f"{path} is damaged: it is no list of images by set")
     return found
+
+
+def _is_part(part: Any) -> bool:
+    """Whether a part of a Listing is one: digests by path."""
+    return isinstance(part, dict) and all(isinstance(digest, str) for digest in part.values())
 
 
 def changes(then: Listing, now: Listing) -> str:
@@ -152,11 +156,13 @@ def load_test_images(
     They are those of its test set that the run was not trained on. Of a folder that is one set, the images that the run has
     held out or, if it has none of them, all that it was not trained on.
 
-    classes: those of the network; by default those of the folder. then: the run's listing; without it, its ``checksum`` of the
-    test set must be that of the images held out now. Without both all images are taken. Raises DataError for no image that
-    could be taken, or when it is not known which were held out.
+    classes: those of the network; by default those of the folder's training set. then: the run's listing; without it, its
+    ``checksum`` of the test set must be that of the images held out now. Without both all images are taken. Raises DataError
+    for no image that could be taken, or when it is not known which were held out.
     """
     layout = folder_layout(_place(recipe))
+    if classes is None and layout.test is not None:
+        classes = data.ImageFolder(layout.train).classes
     images = data.ImageFolder(layout.test or layout.train, classes)
     if layout.test is None and then is None and checksum is not None:
         _, held_out, _ = data.folder(_place(recipe), image_size(recipe), recipe.val, recipe.seed, _cache(recipe))
@@ -189,20 +195,21 @@ def _not_trained_on(images: data.ImageFolder, root: Path, then: Listing, one: bo
     held_out, trained = then.get("test", {}), then.get("train", {}) | then.get("val", {})
     digests = set(trained.values())
     same, new, copies = [], [], 0
-    for i in range(len(images)):
-        name = _name(images.path(i), root)
-        if name in trained and one:
-            continue
+    named = [i for i in range(len(images)) if one and _name(images.path(i), root) in trained]
+    for i in sorted({*range(len(images))} - {*named}):
         if not then:
             new.append(i)
             continue
         digest = images.digest(i).hex()
-        if held_out.get(name) == digest:
+        if held_out.get(_name(images.path(i), root)) == digest:
             same.append(i)
         elif digest in digests:
             copies += 1
         else:
             new.append(i)
+    if not same:  # perhaps another folder, whose images may have the names of those of the run
+        others = [i for i in named if images.digest(i).hex() not in digests]
+        new, copies = sorted(new + others), copies + len(named) - len(others)
     notes = []
     if copies:
         notes.append(

@@ -27,7 +27,7 @@ class Network:
 
     name           of its model
     source         where it is from: the path of the run or of the weights
-    classes        their names, or None
+    classes        their names, or None; fewer than num_classes of a network with more outputs than its data have classes
     normalization  of its images, or None
     image_size     the side of its images in pixels
     trained        how far, in words
@@ -68,7 +68,7 @@ def network_of_run(path: Path | str) -> Network:
         classes = CLASSES
     size = info.get("image_size", CIFAR)
     count = recipe.model_options.get("num_classes", info["num_classes"])
-    named = tuple(classes) if classes is not None and len(classes) == count else None
+    named = tuple(classes) if classes is not None and len(classes) <= count else None
     progress = info.get("progress")
     steps = f" and {plural(progress['batches'], 'step')}" if progress else ""
     trained = f"after epoch {info['epoch']}{steps}"

@@ -60,6 +60,21 @@ def test_train_and_eval(minires, train, tmp_path, photos):
     assert "6 images" in out
 
 
+def test_a_network_with_more_outputs_than_classes_and_a_test_set_with_fewer(minires, tmp_path):
+    folder_of_colours(tmp_path / "photos/train", ("blue", "green", "red"), count=6)
+    folder_of_colours(tmp_path / "photos/val", ("green", "red"), count=4, size=44)
+    assert minires(*SMALL, "--data-dir", "photos", "--model-option", "num_classes=5", "--out", "run")[0] == 0
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    code, out, _ = minires("eval", "run", "--json")
+    measured = json.loads(out.splitlines()[-1])
+    assert (code, measured["test_acc"]) == (0, summary["final_test_acc"])
+    assert measured["test_loss"] == pytest.approx(
+        read_metrics(tmp_path / "run/metrics.jsonl")[-1]["test_loss"], rel=1e-4
+    )
+    code, out, _ = minires("predict", "--run", "run", "photos/val/red/000.png")
+    assert (code, "class 4" in out) == (0, True)
+
+
 def test_it_can_be_run_from_elsewhere_and_moved(minires, train, tmp_path, photos, monkeypatch):
     assert train()[0] == 0
     (tmp_path / "elsewhere").mkdir()

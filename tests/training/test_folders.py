@@ -12,7 +12,7 @@ from stop_at import StopAt
 
 from minires import data, kernels, models
 from minires.errors import ConfigError, DataError, ImageError, RunError
-from minires.training import Callback, Recipe, RunFolder, load_data, load_run
+from minires.training import Callback, Recipe, Recorder, RunFolder, build_trainer, load_data, load_run
 from minires.training.folders import load_test_images, read_listing
 
 pytestmark = pytest.mark.usefixtures("small_runs")  # for their curves
@@ -125,6 +125,19 @@ class TestChanges:
         assert contents(tmp_path / "run") == contents(tmp_path / "whole")
 
 
+def test_a_run_that_begins_again_lists_its_images_anew(tmp_path, recipe, photos):
+    trainer = build_trainer(recipe)
+    with RunFolder.create(recipe, tmp_path / "run") as folder:
+        Recorder(folder, recipe).on_start(trainer)  # killed before the first checkpoint
+    save(photos / "red" / "new.png", noise(0, 40, 40))
+    (photos / "blue" / "003.png").unlink()
+    trainer = go_on(tmp_path / "run")
+    parts = (trainer.train_loader.dataset, trainer.test_loader.dataset)
+    assert [set(part) for part in read_listing(tmp_path / "run" / "images.json").values()] == [
+        names(part, photos) for part in parts
+    ]
+
+
 def test_all_images_are_read_before_a_run_begins(tmp_path, recipe, photos):
     (photos / "red" / "007.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(
@@ -203,6 +216,20 @@ class TestWhatIsTestedOn:
             save(tmp_path / "parts" / part / "red" / "1.png", noise(7, 40, 40))
         assert self.chosen(run, replace(recipe, data_dir=str(tmp_path / "parts")))[0] == {"val/red/1.png"}
 
+    @pytest.mark.parametrize("part", ["held out", "trained on"])
+    def test_images_of_another_folder_may_have_the_names_of_those_of_the_run(self, tmp_path, run, recipe, photos, part):
+        listed = json.loads(run.images.read_text())["test" if part == "held out" else "train"]
+        for i, name in enumerate(listed):
+            save(tmp_path / "others" / name, noise(i, 40, 40))
+        elsewhere = replace(recipe, data_dir=str(tmp_path / "others"))
+        assert self.chosen(run, elsewhere) == (set(listed), [])
+        name = next(iter(json.loads(run.images.read_text())["train"]))
+        shutil.copy(photos / name, tmp_path / "others" / name)
+        assert self.chosen(run, elsewhere) == (
+            set(listed) - {name},
+            ["1 image that the run was trained on is left out."],
+        )
+
     def test_nothing_is_left(self, tmp_path, run, recipe, photos, page):
         for name in json.loads(run.images.read_text())["test"]:
             (photos / name).unlink()
@@ -210,12 +237,21 @@ class TestWhatIsTestedOn:
             self.chosen(run, recipe)
         page(str(caught.value))
 
-    @pytest.mark.parametrize("text", ["", "[]", '{"train": 3}', '{"other": {}}', "{" * 100_000])
+    @pytest.mark.parametrize("text", ["", "[]", '{"train": 3}', '{"train": {"a": []}}', '{"other": {}}', "{" * 100_000])
     def test_a_damaged_list(self, run, text, page):
         run.images.write_text(text)
         with pytest.raises(DataError) as caught:
             read_listing(run.images)
         page(str(caught.value))
+
+
+def test_a_test_set_without_some_classes_has_the_labels_of_the_training_set(tmp_path):
+    for name in ("blue", "green", "red"):
+        folder_of_colours(tmp_path / "train", [name], count=2)
+    folder_of_colours(tmp_path / "val", ["red"], count=2)
+    recipe = Recipe.for_dataset("folder", model="resnet8", data_dir=str(tmp_path), image_size=16)
+    images, _ = load_test_images(recipe)
+    assert (images.classes, images.labels.tolist()) == (("blue", "green", "red"), [2, 2])
 
 
 @pytest.mark.parametrize("settings", [{"image_size": 16}, {"crop_scale": (0.5, 1.0)}, {"cache": "x"}])
