@@ -181,7 +181,8 @@ def _table(counts: NDArray, classes: Sequence[str]) -> Table:
     ]  # a model may have more than the data set
     images, right = counts.sum(axis=1)[: len(classes)], counts.diagonal()[: len(classes)]
     accuracy = right / images.clip(1)
-    order = range(len(classes)) if len(classes) <= MANY else accuracy.argsort(kind="stable")[:10]
+    hardest = [int(c) for c in accuracy.argsort(kind="stable") if images[c]][:10]
+    order = range(len(classes)) if len(classes) <= MANY else hardest
     table = Table(box=None, padding=(0, 2, 0, 0), header_style=DIM)
     table.add_column("class" if len(classes) <= MANY else "hardest classes")
     table.add_column("images", justify="right")
@@ -195,5 +196,5 @@ def _table(counts: NDArray, classes: Sequence[str]) -> Table:
         wrong = counts[c].copy()
         wrong[c] = 0
         mistaken = f"{names[wrong.argmax()]} ({wrong.max()})" if wrong.any() else ""
-        table.add_row(classes[c], f"{images[c]:,}", percent(accuracy[c]), bar, mistaken)
+        table.add_row(classes[c], f"{images[c]:,}", percent(accuracy[c]) if images[c] else "", bar, mistaken)
     return table

@@ -296,4 +296,4 @@ def _save(figure: Figure, out: Path) -> None:
 def _print_json(found: dict[str, Any]) -> None:
     import json
 
-    typer.echo(json.dumps(found, ensure_ascii=False))
+    typer.echo(json.dumps(found))  # in ASCII: names of files may hold control characters

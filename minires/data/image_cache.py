@@ -1,6 +1,7 @@
 """Decoded images on disk, so that they need not be decoded in every epoch."""
 
 import os
+import re
 import struct
 import time
 import warnings
@@ -17,6 +18,7 @@ from ..files import expand_user
 
 MAGIC = b"minires image 1\n"
 HEADER = struct.Struct("<16s 3I 4x 32s")  # magic, height, width, channels, checksum of key, shape and pixels
+UNFINISHED = re.compile("[0-9a-f]{32}")  # names of unfinished files
 ABANDONED = 3600  # seconds after which an unfinished file is that of a process that was killed
 
 
@@ -110,7 +112,7 @@ class ImageCache:
         """Remove what killed processes have left."""
         for path in self.temporary.iterdir():
             with suppress(OSError):
-                if time.time() - path.stat().st_mtime > ABANDONED:
+                if UNFINISHED.fullmatch(path.name) and time.time() - path.stat().st_mtime > ABANDONED:
                     path.unlink()
 
 

@@ -166,7 +166,7 @@ def find_images(paths: Iterable[Path | str], on_error: Callable[[ImageError], No
     """
     found: list[Path] = []
     for path in map(Path, paths):
-        if not path.is_dir():
+        if not os.path.isdir(path):  # also of a name that is too long, which ``read_image`` refuses
             found.append(path)
             continue
         try:

@@ -69,7 +69,12 @@ def _place(recipe: Recipe) -> Path:
 
 
 def _cache(recipe: Recipe) -> data.ImageCache | None:
-    return data.ImageCache(recipe.cache) if recipe.cache is not None else None
+    if recipe.cache is None:
+        return None
+    cache, root = expand_user(recipe.cache).resolve(), _place(recipe).resolve()
+    if cache.is_relative_to(root) and not any(part.startswith(".") for part in cache.relative_to(root).parts):
+        raise ConfigError(f"the cache {recipe.cache} is in {root}, whose folders are classes: give a folder elsewhere")
+    return data.ImageCache(cache)
 
 
 def image_size(recipe: Recipe) -> int:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch_peers
 
+from minires.cli.evaluate import _table
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -118,3 +120,12 @@ def test_other_classes_than_the_data_sets(minires, published, cifar, page):
     code, out, err = minires("eval", *words, "--weights", published[1]["zip"])
     assert (code, out) == (2, "")
     page(err.removeprefix("error: ").strip())
+
+
+def test_classes_without_a_test_image_have_no_accuracy():
+    counts = np.zeros((30, 30), np.int64)
+    counts[3, 3], counts[5, 4] = 2, 2
+    hardest = _table(counts, [f"c{c}" for c in range(30)])
+    assert list(hardest.columns[0].cells) == ["c5", "c3"]
+    whole = _table(counts[:6, :6], [f"c{c}" for c in range(6)])
+    assert list(whole.columns[2].cells) == ["", "", "", "100.00 %", "", "0.00 %"]

@@ -8,7 +8,7 @@ import pytest
 
 import minires as mr
 from minires import lab
-from minires.cli import lab_images
+from minires.cli import lab_images, lab_inside
 from minires.interop import save_safetensors
 
 CIFAR = ("--dataset", "cifar10", "--data-dir", "DATA")  # the small one, of 24 test images
@@ -177,3 +177,10 @@ def test_bad_input(minires, folder, cifar, arguments, page):
     assert (code, out) == (2, "")
     page(err)
     assert names(folder) == before
+
+
+def test_json_holds_no_control_characters(capsys):
+    lab_inside._print_json({"image": "a\u202e\x9b.png"})
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert json.loads(out) == {"image": "a\u202e\x9b.png"}

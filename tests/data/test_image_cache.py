@@ -127,12 +127,14 @@ def test_what_cannot_be_a_cache(tmp_path):
 
 def test_what_killed_processes_have_left_is_removed(tmp_path):
     data.ImageCache(tmp_path)
-    old, new = tmp_path / "unfinished" / "old", tmp_path / "unfinished" / "new"
-    for path in (old, new):
+    old, new = tmp_path / "unfinished" / ("0" * 32), tmp_path / "unfinished" / ("1" * 32)
+    foreign = tmp_path / "unfinished" / "novel.txt"
+    for path in (old, new, foreign):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
+    os.utime(foreign, (0, 0))
     data.ImageCache(tmp_path)
-    assert (old.exists(), new.exists()) == (False, True)
+    assert (old.exists(), new.exists(), foreign.exists()) == (False, True, True)
 
 
 def _fill(root, folder):

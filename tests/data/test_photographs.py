@@ -221,6 +221,7 @@ def test_find_images(tmp_path):
     found = [path.relative_to(tmp_path).as_posix() for path in find_images([tmp_path, tmp_path / "text.txt"])]
     assert found == ["a.PNG", "b.jpg", "sub/c.WebP", "sub/deeper/e.tif", "text.txt"]
     assert find_images(["nowhere.jpg"]) == [Path("nowhere.jpg")]
+    assert find_images(["a" * 300]) == [Path("a" * 300)]
     with pytest.raises(ImageError, match=r"empty holds no image: there is no file of \.jpg, "):
         find_images([tmp_path / "empty"])
     errors = []
