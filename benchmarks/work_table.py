@@ -52,9 +52,19 @@ def steps(name, images, side):
         optimizer.step()
 
 
+def resizing(images, channels, side):
+    """REPEATS times what feature maps of a segmentation network are enlarged by, and the gradient of it."""
+    x = np.random.default_rng(0).standard_normal((images, channels, side, side)).astype(np.float32)
+    for mode in ("nearest", "bilinear"):
+        for _ in range(REPEATS):
+            F.interpolate(mr.tensor(x, requires_grad=True), scale_factor=2.0, mode=mode).sum().backward()
+
+
 def everything():
     for case in CASES:
         steps(*case)
+    for side in (32, 64):
+        resizing(4, 64, side)
     with mr.fusion(False):
         steps(*CASES[0])
 

@@ -30,6 +30,8 @@ NANOSECONDS = {
     "_pointwise": 0.17,
     "_relu": 0.06,
     "_relu_grad": 0.073,
+    "_resize": 0.1,
+    "_resize_grad": 0.26,
     "_sgd": 0.15,
     "_spread": 0.42,
     "_subsample": 0.086,
