@@ -148,7 +148,12 @@ def _test_images(network: Network, recipe: Recipe) -> tuple[Images, list[str]]:
     if recipe.dataset != "folder":
         return training.load_data(recipe)[1], []
     if network.recipe is None:
-        return load_test_images(recipe, network.classes)
+        images, notes = load_test_images(recipe, network.classes)
+        if not recipe.mean:
+            notes.append(
+                "Images are normalised by their own colours: --normalize, or --mean and --std, if not so trained."
+            )
+        return images, notes
     if not recipe.mean and network.normalization is not None:
         recipe = recipe.with_settings(mean=network.normalization.mean, std=network.normalization.std)
     run = training.RunFolder(network.source if network.source.is_dir() else network.source.parent)

@@ -104,6 +104,8 @@ def predict(
     skipped: list[ImageError] = []
     paths = find_images(images, on_error=skipped.append)
     if not paths:
+        for error in skipped[1:]:
+            display.console(stderr=True).print(f"skipped: {error}")
         raise skipped[0]
     network = load_network(run, model, weights, num_classes, model_option, normalize, mean, std)
     _refuse_new_head(network)

@@ -214,6 +214,14 @@ def test_what_cannot_be_read_is_skipped(minires, photos, page, tmp_path):
     page(skipped[1].removeprefix("skipped: "))
 
 
+def test_all_folders_without_an_image_are_named(minires, photos, tmp_path):
+    for name in ("empty", "bare"):
+        (tmp_path / name).mkdir()
+    code, out, err = minires("predict", "empty", "bare", *CIFAR)
+    assert (code, out) == (2, "")
+    assert [f"{name} holds no image" in err for name in ("empty", "bare")] == [True, True]
+
+
 def test_no_image_at_all(minires, photos, page, tmp_path):
     (tmp_path / "empty").mkdir()
     code, out, err = minires("predict", "empty", *CIFAR)
