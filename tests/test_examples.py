@@ -90,6 +90,17 @@ def test_training_loop(run):
     assert accuracy > 13  # per cent; guessing has 10
 
 
+def test_segmentation(run, tmp_path_factory):
+    picture = tmp_path_factory.mktemp("pictures") / "segmentation.png"
+    out = run("segmentation.py", "--epochs", 3, "--images", 160, "--output-stride", 2, "--plot", picture)
+    assert "layer3 64 channels at stride 2" in out
+    before, after = (numbers(line)[0] for line in re.findall(r"^mean IoU .*", out, re.M))
+    losses = [numbers(line)[0] for line in re.findall(r"^epoch .*", out, re.M)]
+    assert losses[-1] < losses[0] < math.log(4)
+    assert after > max(before, 0.2)  # a background everywhere has 0.2
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_readme_lists_every_example():
     listed = re.findall(r"^\d+\. \[`(\w+\.py)`\]", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.M)
     assert sorted(listed) == sorted(path.name for path in EXAMPLES.glob("*.py"))
