@@ -58,6 +58,10 @@ def evaluate(
     threads: Annotated[
         int | None, option(HOW, "By default the number of physical cores, or what a container's CPU quota allows.")
     ] = None,
+    report: Annotated[
+        bool,
+        option(HOW, "With --weights: print what each name in the file was taken for.", "--report"),
+    ] = False,
     json: Annotated[
         bool,
         option(
@@ -92,6 +96,8 @@ def evaluate(
     console.print(f"{network.name}, {params:,} parameters, {network.trained}, on {recipe.dataset}")
     for note in notes:
         console.print(note)
+    if report and network.report is not None:
+        console.print(network.report.table())
     loader = training.evaluation_loader(test, recipe)
     result = training.Confusion(max(test.num_classes, network.num_classes))
     with recipe.switches(), display.bar(console, "testing", len(loader)) as advance:

@@ -94,5 +94,5 @@ def network_of_weights(
         normalization = Normalization.named("imagenet")
     _, head = classifier(model)
     count = head.weight.shape[0]
-    trained = f"with the weights of {path}"
+    trained = f"with weights of {report}"
     return Network(model, name, Path(path), count, None, normalization, size, trained, None, report)

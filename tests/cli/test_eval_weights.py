@@ -100,6 +100,7 @@ def test_the_accuracy_and_the_loss_are_pytorchs(minires, cifar, published, kind)
     assert measured["images"] == len(labels) == 24
     assert len(out.splitlines()) == 1  # the table is on standard error
     assert "test accuracy" in err
+    assert "resnet20, 269,722 parameters, with weights of" in err
     numbers = ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--tta", "flip"]
     code, out, _ = minires("eval", "--model", "resnet20", "--weights", files[kind], *options[:4], *numbers, "--json")
     assert code == 0
@@ -129,3 +130,13 @@ def test_classes_without_a_test_image_have_no_accuracy():
     assert list(hardest.columns[0].cells) == ["c5", "c3"]
     whole = _table(counts[:6, :6], [f"c{c}" for c in range(6)])
     assert list(whole.columns[2].cells) == ["", "", "", "100.00 %", "", "0.00 %"]
+
+
+def test_what_each_name_was_taken_for(minires, cifar, published):
+    words = ["--dataset", "cifar10", "--data-dir", cifar, "--model", "resnet20", "--weights", published[1]["legacy"]]
+    code, out, _ = minires("eval", *words, "--report")
+    assert code == 0
+    rows = [line.split() for line in out.splitlines() if line.startswith("matched")]
+    assert ["matched", "module.linear.weight", "fc.weight"] in rows
+    assert ["matched", "module.layer2.0.bn1.running_var", "layer2.0.bn1.running_var"] in rows
+    assert len(rows) == len(published[0].state_dict())
