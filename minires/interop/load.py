@@ -43,10 +43,10 @@ def create_model(
 ) -> tuple[nn.Module, LoadReport]:
     """The network called ``name`` with the weights in a file, in evaluation mode, and the report of ``load_weights``.
 
-    The number of classes, that of the images' channels, and whether shortcuts are projections (option "B") or padded with
-    zeros ("A") are the file's, unless model_options says otherwise. num_classes: if the file has another number, the last
-    linear layer is a new one of so many classes. Raises WeightsError as ``load_weights``, ConfigError for an unknown name or
-    option.
+    The number of classes, that of the images' channels, whether shortcuts are projections (option "B") or padded with zeros
+    ("A"), and whether the stem is that of ``small_images`` are the file's, unless model_options says otherwise. num_classes:
+    if the file has another number, the last linear layer is a new one of so many classes. Raises WeightsError as
+    ``load_weights``, ConfigError for an unknown name or option.
     """
     options = dict(model_options or {})
     if num_classes is not None:
@@ -161,10 +161,12 @@ def _inferred(name: str, model: nn.Module, match: _Match, given: dict[str, Any],
             continue
         if misshapen.in_model == f"{match.head}.weight" and found[1:2] == wanted[1:] and math.prod(found[2:]) == 1:
             options["num_classes"] = found[0]
-        if misshapen.in_model == first and len(found) == 4 and found[:1] + found[2:] == wanted[:1] + wanted[2:]:
-            options["in_channels"] = found[1]
+        if misshapen.in_model == first and len(found) == 4 and found[0] == wanted[0]:
+            options["small_images"] = found[2:] == (3, 3) and wanted[2:] == (7, 7)
+            if found[2:] == wanted[2:] or options["small_images"]:
+                options["in_channels"] = found[1]
     known = inspect.signature(models.MODELS[name]).parameters
-    options = {option: value for option, value in options.items() if option not in given and option in known}
+    options = {option: value for option, value in options.items() if option not in given and option in known and value}
     if default:
         projections = {path for path in model.state_dict() if ".downsample." in path}
         lacking = projections and projections <= {
@@ -217,6 +219,9 @@ def _way_out(match: _Match, own: dict[str, NDArray]) -> str:
     head = [m for m in report.misshapen if m.in_model.startswith(f"{match.head}.")]
     if head and len(head) == len(report.misshapen) and not (report.missing or report.unexpected):
         return f". It has {head[0].found[0]} classes: build the network with so many, or ask for a new last layer"
+    stem = [m for m in report.misshapen if len(m.found) == 4 and (m.found[2:], m.wanted[2:]) == ((3, 3), (7, 7))]
+    if stem and len(stem) == len(report.misshapen) and not (report.missing or report.unexpected):
+        return ". Its stem is that for images such as CIFAR's: build the network with small_images=True"
     there, here = match.convolutions, sum(array.ndim == 4 for array in own.values())
     if there != here:
         return f". It has {plural(there, 'convolution')}, and {report.model} {here}: choose the network that it is of"

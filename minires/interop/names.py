@@ -47,6 +47,18 @@ STYLES = (
         "akamaster/pytorch_resnet_cifar10 and kuangliu/pytorch-cifar",
         ((r"(^|\.)compressible_", r"\1"), (r"\.shortcut\.([01])\.", r".downsample.\1.")),
     ),
+    # https://github.com/weiaicunzai/pytorch-cifar100/blob/master/models/resnet.py
+    Style(
+        "weiaicunzai/pytorch-cifar100",
+        (
+            (r"^conv1\.0\.", "conv1."),
+            (r"^conv1\.1\.", "bn1."),
+            (r"^conv([2-5])_x\.", lambda found: f"layer{int(found[1]) - 1}."),
+            (r"\.residual_function\.([036])\.", lambda found: f".conv{int(found[1]) // 3 + 1}."),
+            (r"\.residual_function\.([147])\.", lambda found: f".bn{int(found[1]) // 3 + 1}."),
+            (r"\.shortcut\.([01])\.", r".downsample.\1."),
+        ),
+    ),
     # https://github.com/huggingface/transformers/blob/main/src/transformers/models/resnet/modeling_resnet.py
     Style(
         "Hugging Face transformers",

@@ -28,7 +28,9 @@ class ResNet(Network):
     aux_weight: as of CifarResNet; the auxiliary classifier reads C3. stochastic_depth: the probability that the last residual
     function is left out in training; see ``set_stochastic_depth``. features_only: no classifier, but the outputs of C2 … C5, a
     list, for detection and segmentation; ``feature_info`` has their channels and strides. output_stride: 32, or 16 or 8 by
-    dilation; see ``resolutions``. Raises ConfigError for values that cannot be.
+    dilation; see ``resolutions``. small_images: a 3×3 stem of stride 1 and no pooling after it, for images such as CIFAR's, as
+    in kuangliu/pytorch-cifar and weiaicunzai/pytorch-cifar100; output_stride is 8, 4 or 2 then, by default 8. Raises
+    ConfigError for values that cannot be.
     """
 
     recordable = True
@@ -49,17 +51,23 @@ class ResNet(Network):
         aux_weight: float = 0.0,
         stochastic_depth: float = 0.0,
         features_only: bool = False,
-        output_stride: int = 32,
+        output_stride: int | None = None,
+        small_images: bool = False,
     ) -> None:
         if v1 and block is Bottleneck:
             block = BottleneckV1
         expansion, more = block.expansion, grouping(block, groups, base_width)
-        c2, c3, c4, c5 = sizes = resolutions((1, 2, 2, 2), 4, output_stride)
+        first = 1 if small_images else 4
+        c2, c3, c4, c5 = sizes = resolutions((1, 2, 2, 2), first, 8 * first if output_stride is None else output_stride)
         features = ((f"layer{i + 1}", (64 << i) * expansion, c.reduction) for i, c in enumerate(sizes))
         self.prepare(features_only, aux_weight, features)
-        self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+        if small_images:
+            self.image_size = 32
+            self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
+        else:
+            self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = nn.Identity() if small_images else nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1 = stage(block, 64, 64, depths[0], c2.stride, option, dilation=c2.dilation, **more)
         self.layer2 = stage(block, 64 * expansion, 128, depths[1], c3.stride, option, dilation=c3.dilation, **more)
         self.layer3 = stage(block, 128 * expansion, 256, depths[2], c4.stride, option, dilation=c4.dilation, **more)

@@ -12,9 +12,11 @@ torch = torch_peers.torch()
 
 from torch_networks import (  # noqa: E402  # needs torch
     CODES,
+    KUANGLIU,
     CifarResNet,
     CifarResNeXt,
     DenseNet,
+    SmallImageResNet,
     WideResNet,
     logits,
     trained,
@@ -111,6 +113,33 @@ def test_other_networks_for_cifar(name, tmp_path):
     report = interop.load_weights(model, save(network.state_dict(), tmp_path / "weights"))
     np.testing.assert_allclose(own_logits(model.eval(), images()), logits(network, images()), atol=1e-4)
     assert set(names) <= dict(report.matched).keys()
+
+
+@pytest.mark.parametrize("code", ["weiaicunzai", "kuangliu"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_networks_of_imagenet_with_the_stem_for_small_images(name, code, tmp_path):
+    network = trained(SmallImageResNet((2, 2, 2, 2) if name == "resnet18" else (3, 4, 6, 3), name == "resnet50", 7, 1))
+    state = network.state_dict()
+    if code == "kuangliu":
+        for theirs, new in KUANGLIU:
+            state = {key.replace(theirs, new): tensor for key, tensor in state.items()}
+    model, report = interop.create_model(name, save({"net": state}, tmp_path / "weights"))
+    x = images(channels=1)
+    np.testing.assert_allclose(own_logits(model, x), logits(network, x), atol=1e-4)
+    assert report.ok
+    assert model.image_size == 32
+    assert mr.models.image_size(name) == 224
+
+
+def test_the_stem_for_small_images_in_a_network_without_it(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    interop.save_safetensors(mr.models.resnet18(small_images=True, num_classes=10), path)
+    with pytest.raises(
+        WeightsError, match=r"7, 7\) in the model. Its stem .* build the network with small_images=True$"
+    ):
+        interop.load_weights(mr.models.resnet18(num_classes=10), path)
+    backbone = mr.models.resnet18(features_only=True, small_images=True)
+    assert [feature.stride for feature in backbone.feature_info] == [1, 2, 4, 8]
 
 
 def test_a_densenet_of_gpleiss(tmp_path):

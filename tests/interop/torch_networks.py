@@ -215,3 +215,55 @@ class DenseNet(nn.Module):
             x = getattr(self, f"dense{block}" if self.flat else f"block{block}")(x)
             x = getattr(self, f"trans{block}")(x) if block < 3 else x
         return self.fc(F.relu((self.bn if self.flat else self.bn1)(x)).mean((2, 3)))
+
+
+class SequentialBlock(nn.Module):
+    """A block with the names of weiaicunzai/pytorch-cifar100; bottleneck: of three convolutions."""
+
+    def __init__(self, inside, planes, stride, bottleneck):
+        super().__init__()
+        outside = 4 * planes if bottleneck else planes
+        kernels = ((inside, planes, 1), (planes, planes, 3), (planes, outside, 1))
+        layers: list[nn.Module] = []
+        for i, (a, b, size) in enumerate(kernels if bottleneck else ((inside, planes, 3), (planes, planes, 3))):
+            conv = nn.Conv2d(a, b, size, stride if i == int(bottleneck) else 1, size // 2, bias=False)
+            layers += [conv, nn.BatchNorm2d(b), nn.ReLU()]
+        self.residual_function = nn.Sequential(*layers[:-1])
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inside != outside:
+            self.shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+
+    def forward(self, x):
+        return F.relu(self.residual_function(x) + self.shortcut(x))
+
+
+class SmallImageResNet(nn.Module):
+    """ResNet-18, -50 … with a 3×3 stem for images of 32 pixels, with those names."""
+
+    def __init__(self, depths=(2, 2, 2, 2), bottleneck=False, num_classes=100, in_channels=3):
+        super().__init__()
+        self.conv1 = nn.Sequential(conv3x3(in_channels, 64), nn.BatchNorm2d(64), nn.ReLU())
+        inside = 64
+        for stage, depth in enumerate(depths):
+            blocks = []
+            for block in range(depth):
+                stride, planes = 2 if stage and not block else 1, 64 << stage
+                blocks.append(SequentialBlock(inside, planes, stride, bottleneck))
+                inside = 4 * planes if bottleneck else planes
+            setattr(self, f"conv{stage + 2}_x", nn.Sequential(*blocks))
+        self.fc = nn.Linear(inside, num_classes)
+
+    def forward(self, x):
+        x = self.conv3_x(self.conv2_x(self.conv1(x)))
+        return self.fc(self.conv5_x(self.conv4_x(x)).mean((2, 3)))
+
+
+# the names of kuangliu/pytorch-cifar for the same network
+KUANGLIU = (
+    ("conv1.0.", "conv1."),
+    ("conv1.1.", "bn1."),
+    *((f"conv{i + 1}_x.", f"layer{i}.") for i in (1, 2, 3, 4)),
+    *((f"residual_function.{3 * i}.", f"conv{i + 1}.") for i in (0, 1, 2)),
+    *((f"residual_function.{3 * i + 1}.", f"bn{i + 1}.") for i in (0, 1, 2)),
+    ("fc.", "linear."),
+)
