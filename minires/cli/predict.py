@@ -98,7 +98,7 @@ def predict(
         raise ConfigError("--json and --csv are two forms of the same: choose one")
     if threads is not None:
         kernels.set_num_threads(threads)
-    check_source(run, model, weights)
+    check_source(run, model, weights, "a run with --run")
     check_views(tta)
     check_sizes(224 if size is None else size, resize)  # before a network is loaded
     skipped: list[ImageError] = []

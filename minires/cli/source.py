@@ -64,7 +64,7 @@ def load_network(
     """
     from ..training.source import network_of_run, network_of_weights
 
-    check_source(run, model, weights)
+    check_source(run, model, weights, "a run with --run")
     normalization = normalization_of(normalize, mean, std)
     if run is not None:
         others = {"num-classes": num_classes, "model-option": model_option, "normalize": normalization}
@@ -78,8 +78,8 @@ def load_network(
     return network_of_weights(model, weights, num_classes, options, normalization)
 
 
-def check_source(run: Path | None, model: str | None, weights: Path | None) -> None:
-    """Raise ConfigError unless there is a run, or a model with weights."""
+def check_source(run: Path | None, model: str | None, weights: Path | None, how: str = "a run") -> None:
+    """Raise ConfigError unless there is a run, or a model with weights. how: a run is given, in words."""
     if run is not None:
         for name, value in (("model", model), ("weights", weights)):
             if value is not None:
@@ -87,7 +87,7 @@ def check_source(run: Path | None, model: str | None, weights: Path | None) -> N
                     f"a run names its network itself: give either the run or --model with --weights, not --{name}"
                 )
     elif model is None and weights is None:
-        raise ConfigError("which network? Give a run, or --model NAME and --weights FILE")
+        raise ConfigError(f"which network? Give {how}, or --model NAME and --weights FILE")
     elif weights is None:
         raise ConfigError(
             f"--model {model} has no trained weights of its own: give a file of them with --weights, or a run"

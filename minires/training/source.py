@@ -14,6 +14,7 @@ from ..models import classifier
 from ..nn import Module
 from .recipe import Recipe
 from .run import load_run
+from .weights import checkpoint_of
 
 if TYPE_CHECKING:
     from ..interop import LoadReport
@@ -86,13 +87,19 @@ def network_of_weights(
 ) -> Network:
     """The network called ``name`` with the weights of a file; see ``interop.create_model``, whose errors it raises.
 
-    normalization: by default that of ImageNet for a network of its family, else None.
+    normalization: by default that of a checkpoint of minires's, or of ImageNet for a network of its family, else None. Of a
+    checkpoint are the names of the classes too.
     """
     model, report = create_model(name, path, num_classes=num_classes, model_options=model_options)
-    size = getattr(model, "image_size", CIFAR)
+    checkpoint = checkpoint_of(Path(path))
+    info = checkpoint.info if checkpoint is not None else {}
+    if normalization is None and {"mean", "std"} <= info.keys():
+        normalization = Normalization(info["mean"], info["std"])
+    size = info.get("image_size", getattr(model, "image_size", CIFAR))
     if normalization is None and size != CIFAR:
         normalization = Normalization.named("imagenet")
     _, head = classifier(model)
     count = head.weight.shape[0]
+    named = tuple(info["classes"]) if "classes" in info and len(info["classes"]) <= count else None
     trained = f"with weights of {report}"
-    return Network(model, name, Path(path), count, None, normalization, size, trained, None, report)
+    return Network(model, name, Path(path), count, named, normalization, size, trained, None, report)

@@ -7,6 +7,7 @@ import pytest
 import torch_peers
 
 from minires.cli.evaluate import _table
+from minires.training.source import network_of_run, network_of_weights
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -140,3 +141,11 @@ def test_what_each_name_was_taken_for(minires, cifar, published):
     assert ["matched", "module.linear.weight", "fc.weight"] in rows
     assert ["matched", "module.layer2.0.bn1.running_var", "layer2.0.bn1.running_var"] in rows
     assert len(rows) == len(published[0].state_dict())
+
+
+def test_a_checkpoint_given_as_weights_brings_its_normalisation_and_classes(minires, small_run):
+    minires(*small_run, "--epochs", 1, "--out", "run", "-q", "--mean", "0.1,0.2,0.3", "--std", "1,2,3")
+    of_run, of_file = network_of_run("run"), network_of_weights("resnet8", "run/last.safetensors")
+    assert of_file.normalization == of_run.normalization
+    assert of_file.classes == of_run.classes
+    assert of_file.classes is not None
