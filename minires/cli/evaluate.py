@@ -96,8 +96,8 @@ def evaluate(
     console.print(f"{network.name}, {params:,} parameters, {network.trained}, on {recipe.dataset}")
     for note in notes:
         console.print(note)
-    if report and network.report is not None:
-        console.print(network.report.table())
+    if network.report is not None:
+        console.print(network.report.table() if report else str(network.report))
     loader = training.evaluation_loader(test, recipe)
     result = training.Confusion(max(test.num_classes, network.num_classes))
     with recipe.switches(), display.bar(console, "testing", len(loader)) as advance:

@@ -101,5 +101,5 @@ def network_of_weights(
     _, head = classifier(model)
     count = head.weight.shape[0]
     named = tuple(info["classes"]) if "classes" in info and len(info["classes"]) <= count else None
-    trained = f"with weights of {report}"
+    trained = f"with the weights of {path}"
     return Network(model, name, Path(path), count, named, normalization, size, trained, None, report)

@@ -53,7 +53,8 @@ def test_train_and_eval(minires, train, tmp_path, photos):
     assert measured["test_acc"] == summary["final_test_acc"]
     assert measured["test_loss"] == pytest.approx(read_metrics(tmp_path / "run/metrics.jsonl")[-1]["test_loss"])
     assert "blue" in err
-    weights = ("eval", "--model", "resnet8", "--weights", "run/last.safetensors", "--dataset", "folder")
+    assert minires("export", "run", "weights.safetensors")[0] == 0  # which do not say how images were normalised
+    weights = ("eval", "--model", "resnet8", "--weights", "weights.safetensors", "--dataset", "folder")
     assert "normalised by their own colours" in minires(*weights, "--data-dir", "photos")[1]
     assert "by their own" not in minires(*weights, "--data-dir", "photos", "--normalize", "cifar10")[1]
     save(photos / "red" / "new.png", noise(0, 40, 40))
