@@ -211,7 +211,7 @@ def item_layout(images, size, padding, channels, filters, groups, itemsize, weig
 @lru_cache(maxsize=512)
 def weight_layout(problem, itemsize):
     """``item_layout`` with the chunks and splits of a weight gradient, independent of the number of threads."""
-    slices, whole, one = *slices_of(problem), problem.group
+    (slices, whole), one = slices_of(problem), problem.group
     images, size, padding, channels = problem.images, problem.size, problem.padding, one.channels
     layout = item_layout(images, size, padding, whole.channels, whole.filters, whole.groups, itemsize, True)
     total = PLANES * weight_block_for(channels, one.filters, itemsize).total_plane * itemsize
@@ -239,7 +239,7 @@ class WinogradPlan(NamedTuple):
 @lru_cache(maxsize=512)
 def winograd_plan(problem, itemsize):
     """The WinogradPlan of the forward pass of a Problem."""
-    slices, whole, one = *slices_of(problem), problem.group
+    (slices, whole), one = slices_of(problem), problem.group
     block = block_for(one.channels, one.filters, itemsize)
     p = problem.images, problem.size, problem.padding
     layout = item_layout(*p, whole.channels, whole.filters, whole.groups, itemsize, False)._replace(slices=slices)
