@@ -131,13 +131,12 @@ def test_networks_of_imagenet_with_the_stem_for_small_images(name, code, tmp_pat
     assert mr.models.image_size(name) == 224
 
 
-def test_the_stem_for_small_images_in_a_network_without_it(tmp_path):
+def test_the_stem_for_small_images_in_a_network_without_it(tmp_path, page):
     path = tmp_path / "weights.safetensors"
     interop.save_safetensors(mr.models.resnet18(small_images=True, num_classes=10), path)
-    with pytest.raises(
-        WeightsError, match=r"7, 7\) in the model. Its stem .* build the network with small_images=True$"
-    ):
+    with pytest.raises(WeightsError) as caught:
         interop.load_weights(mr.models.resnet18(num_classes=10), path)
+    page(str(caught.value))
     backbone = mr.models.resnet18(features_only=True, small_images=True)
     assert [feature.stride for feature in backbone.feature_info] == [1, 2, 4, 8]
 
