@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ..training import Recipe
     from ..training.folders import Images
-    from ..training.source import Network
+    from ..training.source import TrainedNetwork
 
 HOW = "How to test it"
 MANY = 20  # of data sets with more classes the ten hardest are shown
@@ -129,7 +129,7 @@ def _check_dataset(run: Path | None, weights: Path | None, dataset: str | None) 
         )
 
 
-def _recipe(network: Network, dataset: str | None, options: dict[str, Any]) -> Recipe:
+def _recipe(network: TrainedNetwork, dataset: str | None, options: dict[str, Any]) -> Recipe:
     """The recipe of the network's run, or for weights from elsewhere one with their normalisation."""
     from ..training import Recipe
 
@@ -146,7 +146,7 @@ def _recipe(network: Network, dataset: str | None, options: dict[str, Any]) -> R
     )
 
 
-def _test_images(network: Network, recipe: Recipe) -> tuple[Images, list[str]]:
+def _test_images(network: TrainedNetwork, recipe: Recipe) -> tuple[Images, list[str]]:
     """(the test images, what is to be said about them). Those of a folder are none that the network was trained on."""
     from .. import training
     from ..training.folders import load_test_images, read_listing
@@ -167,7 +167,7 @@ def _test_images(network: Network, recipe: Recipe) -> tuple[Images, list[str]]:
     return load_test_images(recipe, network.classes, read_listing(run.images), checksum)
 
 
-def _check_finite(network: Network) -> None:
+def _check_finite(network: TrainedNetwork) -> None:
     """Raise AnomalyError for a parameter or a running statistic that is not finite."""
     from ..anomaly import all_finite, describe
 

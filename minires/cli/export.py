@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from ..interop import OnnxFile
-    from ..training.source import Network
+    from ..training.source import TrainedNetwork
 
 ONNX = "ONNX"
 FORMATS = {".onnx": "ONNX", ".safetensors": "safetensors", ".pth": "PyTorch", ".pt": "PyTorch"}
@@ -186,7 +186,7 @@ def _check_target(out: Path, sources: list[Path], force: bool) -> None:
         raise ConfigError(f"{out} is there already: --force writes over it")
 
 
-def _class_names(network: Network, path: Path | None) -> tuple[str, ...] | None:
+def _class_names(network: TrainedNetwork, path: Path | None) -> tuple[str, ...] | None:
     """The names for the metadata; None where classes have numbers alone."""
     from ..data import class_names
 
@@ -211,7 +211,7 @@ def _weights(out: Path, suffix: str, count: int) -> Text:
     )
 
 
-def _onnx(file: OnnxFile, network: Network, inside: bool) -> Text:
+def _onnx(file: OnnxFile, network: TrainedNetwork, inside: bool) -> Text:
     from ..interop.onnx_check import TOLERANCE
     from .display import pairs
 

@@ -14,7 +14,7 @@ from ..errors import ConfigError, brief, nearest, plural
 
 if TYPE_CHECKING:
     from ..data import Dataset
-    from ..training.source import Network
+    from ..training.source import TrainedNetwork
 
 MOST_NAMES = 20  # of classes in a message
 FIRST = 4  # test images that are taken where nothing is said
@@ -29,7 +29,7 @@ class Picture(NamedTuple):
 
 
 def pictures(
-    network: Network,
+    network: TrainedNetwork,
     paths: Sequence[Path],
     index: str | None,
     dataset: str | None,
@@ -53,7 +53,7 @@ def pictures(
     return _test_images(network, index, dataset, data_dir, most)
 
 
-def _photographs(network: Network, paths: Sequence[Path], most: int) -> list[Picture]:
+def _photographs(network: TrainedNetwork, paths: Sequence[Path], most: int) -> list[Picture]:
     """As ``predict`` sees them."""
     from ..data import evaluation_transform, find_images, read_image
     from ..training.prediction import grey, input_channels, pixel_normalization
@@ -74,7 +74,7 @@ def _photographs(network: Network, paths: Sequence[Path], most: int) -> list[Pic
 
 
 def _test_images(
-    network: Network, index: str | None, dataset: str | None, data_dir: Path | None, most: int
+    network: TrainedNetwork, index: str | None, dataset: str | None, data_dir: Path | None, most: int
 ) -> list[Picture]:
     from ..training.prediction import input_channels
 
@@ -95,7 +95,7 @@ def _test_images(
     return found
 
 
-def _test_set(network: Network, name: str | None, data_dir: Path | None) -> Dataset:
+def _test_set(network: TrainedNetwork, name: str | None, data_dir: Path | None) -> Dataset:
     """A data set's test images, with the network's normalisation if it has one."""
     from .. import data, training
     from ..data import Dataset
@@ -134,7 +134,7 @@ def _check_number(found: int, most: int) -> None:
 # --- classes
 
 
-def class_names(network: Network, path: Path | None, dataset: str | None) -> tuple[str, ...]:
+def class_names(network: TrainedNetwork, path: Path | None, dataset: str | None) -> tuple[str, ...]:
     """The names of a network's classes, by default its own, a data set's of as many, or ImageNet's; () if none are known."""
     from .. import data
 
@@ -147,7 +147,7 @@ def class_names(network: Network, path: Path | None, dataset: str | None) -> tup
     return data.class_names(network.num_classes, path, own)
 
 
-def class_number(network: Network, names: Sequence[str], text: str) -> int:
+def class_number(network: TrainedNetwork, names: Sequence[str], text: str) -> int:
     """The number of a class that is given by its name or number. Raises ConfigError."""
     same = [i for i, name in enumerate(names) if name == text]
     same = same or [i for i, name in enumerate(names) if name.lower() == text.lower()]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ..training.prediction import Prediction
-    from ..training.source import Network
+    from ..training.source import TrainedNetwork
     from .display import PlainConsole
 
 SEEN, PRINTED = "How images are seen", "What is printed"
@@ -133,7 +133,7 @@ def predict(
         raise typer.Exit(SKIPPED)
 
 
-def _refuse_new_head(network: Network) -> None:
+def _refuse_new_head(network: TrainedNetwork) -> None:
     if network.report is not None and network.report.kept:
         raise ConfigError(
             f"the weights in {network.source} are of another number of classes than {network.num_classes}: the last layer "

@@ -11,7 +11,7 @@ from .options import model_options, option, path_option
 
 if TYPE_CHECKING:
     from ..data import Normalization
-    from ..training.source import Network
+    from ..training.source import TrainedNetwork
 
 NETWORK = "The network"
 
@@ -57,7 +57,7 @@ def load_network(
     normalize: str | None = None,
     mean: str | None = None,
     std: str | None = None,
-) -> Network:
+) -> TrainedNetwork:
     """The network that the options name, in evaluation mode.
 
     Raises ConfigError for options that are missing or do not go together, and what loading raises.

@@ -22,7 +22,7 @@ from ..recorded import RecordedPrediction
 from .views import check_views, predictions
 
 if TYPE_CHECKING:
-    from .source import Network
+    from .source import TrainedNetwork
 
 Pixels = NDArray[np.uint8]
 
@@ -43,7 +43,7 @@ class Prediction:
 
 
 def classify(
-    network: Network,
+    network: TrainedNetwork,
     paths: Iterable[Path | str],
     *,
     size: int | None = None,
@@ -74,7 +74,7 @@ def input_channels(model: Module) -> int:
     return next(int(p.shape[1]) for p in model.parameters() if p.ndim == 4)
 
 
-def pixel_normalization(network: Network, channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def pixel_normalization(network: TrainedNetwork, channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(mean, std) of photographs' pixels, from 0 to 255, for a network that takes so many channels; see ``classify``."""
     if channels not in (1, 3):
         raise ConfigError(
@@ -95,7 +95,7 @@ def pixel_normalization(network: Network, channels: int) -> tuple[NDArray[np.flo
 
 
 def _classified(
-    network: Network,
+    network: TrainedNetwork,
     paths: Iterator[Path],
     size: int,
     resize: int,
@@ -134,7 +134,7 @@ def grey(image: Pixels) -> Pixels:
     return np.asarray(Image.fromarray(image).convert("L"))[..., None]
 
 
-def _softmax(network: Network, logits: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
+def _softmax(network: TrainedNetwork, logits: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
     if not np.isfinite(logits).all():
         raise AnomalyError(
             f"the outputs of {network.name} for {path} are not finite: weights in {network.source} are NaN or infinite, or "

@@ -23,7 +23,7 @@ CIFAR = 32  # side of images: of networks for smaller ones
 
 
 @dataclass
-class Network:
+class TrainedNetwork:
     """A network in evaluation mode, and what is known of the images that it was trained on.
 
     name           of its model
@@ -50,7 +50,7 @@ class Network:
     checksums: list[int] | None = None
 
 
-def network_of_run(path: Path | str) -> Network:
+def network_of_run(path: Path | str) -> TrainedNetwork:
     """The network of a run's folder or of one of its checkpoints. Raises what ``load_run`` raises.
 
     Checkpoints of earlier versions do not say what images they were trained on: with them the names and the published colour
@@ -73,7 +73,7 @@ def network_of_run(path: Path | str) -> Network:
     progress = info.get("progress")
     steps = f" and {plural(progress['batches'], 'step')}" if progress else ""
     trained = f"after epoch {info['epoch']}{steps}"
-    return Network(
+    return TrainedNetwork(
         model, recipe.model, Path(path), count, named, normalization, size, trained, recipe, None, info.get("data")
     )
 
@@ -84,7 +84,7 @@ def network_of_weights(
     num_classes: int | None = None,
     model_options: dict[str, Any] | None = None,
     normalization: Normalization | None = None,
-) -> Network:
+) -> TrainedNetwork:
     """The network called ``name`` with the weights of a file; see ``interop.create_model``, whose errors it raises.
 
     normalization: by default that of a checkpoint of minires's, or of ImageNet for a network of its family, else None. Of a
@@ -102,4 +102,4 @@ def network_of_weights(
     count = head.weight.shape[0]
     named = tuple(info["classes"]) if "classes" in info and len(info["classes"]) <= count else None
     trained = f"with the weights of {path}"
-    return Network(model, name, Path(path), count, named, normalization, size, trained, None, report)
+    return TrainedNetwork(model, name, Path(path), count, named, normalization, size, trained, None, report)

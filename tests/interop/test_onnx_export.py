@@ -102,8 +102,8 @@ EVERY = [name for name in models.names() if not name.endswith(LARGE) or name in 
 def test_every_model(name, tmp_path):
     """With statistics as after training: with others the values in a network of 1,000 layers overflow.
 
-    Networks with random weights that have no shortcuts, or a hundred layers, are chaotic even so: that their difference is
-    float32's rounding, by comparison with float64, is what the export itself demands.
+    Networks with random weights that have no shortcuts, or a hundred layers, are chaotic even so: ONNX Runtime may be as far
+    from float64 there as minires's own float32 is, times four.
     """
     mr.manual_seed(1)
     model = randomised(models.create(name))
@@ -114,7 +114,13 @@ def test_every_model(name, tmp_path):
     with mr.no_grad():
         model.train()(mr.tensor(np.random.default_rng(3).random((8, 3, side, side), np.float32)))
     found = interop.export_onnx(model.eval(), tmp_path / "a.onnx", image_size=side)
-    assert found.difference < 1e-4 or "plain" in name or "101" in name
+    if found.difference >= 1e-4:
+        assert "plain" in name or "101" in name
+        x = np.random.default_rng(4).random((2, 3, side, side), np.float32)
+        with mr.no_grad():
+            ours, exact = model(mr.tensor(x)).numpy(), model.double()(mr.tensor(x.astype(np.float64))).numpy()
+        (theirs,) = load(found.path)[1].run(None, {"input": x})
+        assert np.abs(theirs - exact).max() <= 4 * np.abs(ours - exact).max()
 
 
 @pytest.mark.parametrize("name", ["option A", "pre-activation", "whitened", "crossing"])

@@ -1,0 +1,49 @@
+"""Networks that are not exported: their values, their size, or for want of a package."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from minires import interop, nn
+from minires.errors import ConfigError, DtypeError, ExportError
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+def test_float64_is_refused(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1)).double()
+    with pytest.raises(DtypeError, match=r"0.weight is of float64, .* export model.float\(\)"):
+        interop.export_onnx(model, tmp_path / "a.onnx", image_size=8)
+
+
+def test_weights_that_are_not_finite(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1))
+    model[0].bias.data[0] = np.nan
+    with pytest.raises(ExportError, match=r"0\.bias has values that are NaN or infinite"):
+        interop.export_onnx(model, tmp_path / "a.onnx", image_size=8)
+
+
+def test_outputs_that_are_not_finite(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1))
+    model[0].weight.data[...] = 3e38
+    with np.errstate(over="ignore"), pytest.raises(ExportError, match="outputs for random images are NaN or infinite"):
+        interop.export_onnx(model, tmp_path / "a.onnx", image_size=8)
+
+
+def test_more_than_two_gigabytes(tmp_path, monkeypatch):
+    monkeypatch.setattr("minires.interop.onnx_export.MOST", (1 << 20) + 100)
+    with pytest.raises(ExportError, match=r"the weights are \d+ bytes, and an ONNX file holds 2 GB at most"):
+        interop.export_onnx(nn.Sequential(nn.Conv2d(3, 40, 1)), tmp_path / "a.onnx", image_size=8)
+
+
+def test_without_onnx(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ConfigError, match=r'pip install "minires\[onnx\]"'):
+        interop.export_onnx(nn.Sequential(nn.Conv2d(3, 4, 1)), tmp_path / "a.onnx", image_size=8)
+
+
+def test_without_onnxruntime_nothing_is_compared(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert interop.export_onnx(nn.Sequential(nn.Conv2d(3, 4, 1)), tmp_path / "a.onnx", image_size=8).difference is None
