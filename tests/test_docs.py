@@ -79,6 +79,12 @@ def test_lines_of_the_reading_order():
         assert abs(number - lines(name)) <= 0.15 * lines(name), f"{name} has {lines(name)} lines, not {number}"
 
 
+def test_every_folder_is_in_the_reading_order():
+    folders = [path.parent for top in ("minires", "kernels") for path in (ROOT / top).glob("*/__init__.py")]
+    assert len(folders) > 10
+    assert {f"{folder.relative_to(ROOT)}/" for folder in folders} <= counted().keys()
+
+
 def test_sums_of_the_reading_order():
     total = sum(number for name, number in counted().items() if name.endswith(".py") and "*" not in name)
     everything = sum(number for name, number in counted().items() if not name.endswith(".py") or "*" in name)

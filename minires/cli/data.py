@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from ..data import Dataset
-    from ..data.files import Source
-    from ..data.layout import Layout
+    from ..data.cifar.files import Source
+    from ..data.cifar.layout import Layout
 
 MANY = 20  # data sets with more classes have them listed, not tabulated
 
@@ -164,7 +164,7 @@ def _all_of_them(data: ModuleType, data_dir: Path | None) -> Text:
 
 
 def _source(data: ModuleType, name: str, data_dir: Path | None) -> Source:
-    from ..data import files
+    from ..data.cifar import files
 
     return files.find(data.LAYOUTS[name], data_dir)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from ..data.files import default_folder
+from ..data.cifar.files import default_folder
 from ..files import command_line, expand_user
 
 

@@ -87,7 +87,7 @@ def predict(
     """The classes of photographs."""
     from .. import kernels
     from ..data import class_names, find_images
-    from ..data.photographs import check_sizes
+    from ..data.images.photographs import check_sizes
     from ..training.prediction import classify
     from ..training.views import check_views
     from . import display

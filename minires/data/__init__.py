@@ -5,18 +5,18 @@ from pathlib import Path
 from ..errors import ConfigError, nearest
 from .augmentation import Augmentation, is_scale
 from .builtin import shapes
-from .cifar import LAYOUTS, cifar10, cifar100
+from .cifar.datasets import LAYOUTS, cifar10, cifar100
+from .cifar.downloads import download
+from .cifar.verification import verify
 from .class_names import class_names, imagenet_classes, read_class_names
 from .dataset import Dataset
-from .downloads import download
 from .folder import Parts, folder
-from .image_cache import ImageCache
-from .image_folder import ImageFolder
+from .images.cache import ImageCache
+from .images.folder import ImageFolder
+from .images.photographs import evaluation_transform, find_images, read_image
 from .loader import Loader
 from .map_dataset import MapDataset
 from .normalization import NORMALIZATIONS, Normalization, check_normalization
-from .photographs import evaluation_transform, find_images, read_image
-from .verification import verify
 
 FROM_DISK = {"cifar10": cifar10, "cifar100": cifar100}
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError, plural
 from ..files import expand_user
-from .image_cache import ImageCache
-from .image_folder import ImageFolder
+from .images.cache import ImageCache
+from .images.folder import ImageFolder
 from .map_dataset import MapDataset
 
 VALIDATION = ("val", "valid", "validation")

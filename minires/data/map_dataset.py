@@ -18,11 +18,11 @@ from .. import kernels
 from ..errors import ConfigError, DataError, brief
 from ..kernels.keyed_random import permutation
 from .dataset import Dataset, Read, statistics_of
-from .image_cache import ImageCache
-from .image_folder import ImageFolder
-from .photographs import evaluation_transform
-from .pixels import pixels_of
-from .resized_crop import random_window, reduced, resized_window
+from .images.cache import ImageCache
+from .images.folder import ImageFolder
+from .images.photographs import evaluation_transform
+from .images.pixels import pixels_of
+from .images.resized_crop import random_window, reduced, resized_crop
 from .threads import in_threads
 
 MOST_MEASURED = 4096  # images that the colour statistics are of
@@ -293,7 +293,7 @@ class MapDataset:
             return image, label
         height, width, _ = image.shape
         window = random_window(height, width, crops.scale, crops.seed, crops.epoch, i)
-        return resized_window(image, window, self.image_size), label
+        return resized_crop(image, window, self.image_size), label
 
     def read_all(self, crops: bool = False, on_read: Callable[[], object] = lambda: None) -> None:
         """Read every image once, so that what cannot be read is found before an epoch is lost, and for the statistics.

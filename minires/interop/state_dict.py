@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.pickle_machine import short
+from ..data.pickles.machine import short
 from ..errors import WeightsError, brief, plural
 from .dtypes import KINDS, flat_array, widened
 from .torch_pickle import Storage, TorchTensor

@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import IO, Any
 
-from ..data.pickle_machine import DAMAGED, Name, UnpicklingError, checked_key, short
-from ..data.unpickle import ArrayMachine, is_shape, word
+from ..data.pickles.arrays import ArrayMachine, is_shape, word
+from ..data.pickles.machine import DAMAGED, Name, UnpicklingError, checked_key, short
 from ..errors import WeightsError
 from .dtypes import KINDS, damaged, is_possible
 

@@ -12,7 +12,7 @@ import zlib
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from ..data.pickle_machine import short
+from ..data.pickles.machine import short
 from ..errors import WeightsError
 from .dtypes import KINDS, damaged
 from .torch_pickle import Storage, TorchMachine, load

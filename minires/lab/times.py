@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from ..data.files import default_folder
+from ..data.cifar.files import default_folder
 from ..files import atomic_write
 
 MACHINE = "2 cores of an Intel Emerald Rapids"

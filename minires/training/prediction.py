@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .. import kernels
 from ..data import evaluation_transform, read_image
-from ..data.photographs import check_sizes
+from ..data.images.photographs import check_sizes
 from ..data.threads import in_threads
 from ..errors import AnomalyError, ConfigError, ImageError
 from ..grad_mode import no_grad

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from minires.cli import main
-from minires.data import downloads
-from minires.data.cifar import CIFAR10
+from minires.data.cifar import downloads
+from minires.data.cifar.datasets import CIFAR10
 from minires.errors import DataError
 
 COMMANDS = ("download", "info", "verify", "show")

@@ -10,7 +10,7 @@ from typer.main import get_command
 
 from minires.cli import app
 from minires.cli.paths import DOWNLOADS
-from minires.data.files import default_folder
+from minires.data.cifar.files import default_folder
 from minires.lab.catalogue import EXPERIMENTS
 
 

@@ -19,8 +19,8 @@ from cifar_files import make_content, plain_files, write_archive, write_python
 from hostile import BINARY, PYTHON, limit_memory, outcome
 
 from minires import data
-from minires.data import files
-from minires.data.cifar import CIFAR10
+from minires.data.cifar import files
+from minires.data.cifar.datasets import CIFAR10
 
 BLOCK = tarfile.BLOCKSIZE
 FIELDS = [

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from image_files import PNG, encoded, picture, png_chunk
 from PIL import Image
 
-from minires.data.photographs import MAX_PIXELS, decode_image
+from minires.data.images.photographs import MAX_PIXELS, decode_image
 from minires.errors import ImageError
 
 INTERESTING = [0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]

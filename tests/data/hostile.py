@@ -18,8 +18,8 @@ import numpy as np
 from cifar_files import make_files, write_archive
 
 from minires import data
-from minires.data import files
-from minires.data.cifar import CIFAR10
+from minires.data.cifar import files
+from minires.data.cifar.datasets import CIFAR10
 from minires.errors import DataError
 
 BINARY, PYTHON = CIFAR10.versions

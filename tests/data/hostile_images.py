@@ -12,7 +12,7 @@ from hostile import limit_memory, outcome
 from image_files import encoded, jpeg_segment, picture, png, png_chunk, riff, tiff, tiff_tags
 from PIL import Image
 
-from minires.data.photographs import decode_image
+from minires.data.images.photographs import decode_image
 
 BILLION = 31_623  # whose square is 10^9
 

@@ -8,8 +8,8 @@ import pytest
 from cifar_files import COUNT, make_content, make_files, plain_files, write_archive, write_file, write_folder
 
 from minires import data
-from minires.data import files as files_module
-from minires.data.cifar import CIFAR10, CIFAR100
+from minires.data.cifar import files as files_module
+from minires.data.cifar.datasets import CIFAR10, CIFAR100
 from minires.errors import DataError
 
 CASES = [(layout, version) for layout in (CIFAR10, CIFAR100) for version in layout.versions]

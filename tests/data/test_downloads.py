@@ -19,10 +19,10 @@ import pytest
 from cifar_files import make_files, write_archive
 
 from minires import data
-from minires.data import cifar, downloads, files
+from minires.data.cifar import datasets, downloads, files
 from minires.errors import ConfigError, DataError
 
-BINARY = cifar.CIFAR10.versions[0]
+BINARY = datasets.CIFAR10.versions[0]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -88,14 +88,14 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """A server with a small archive, which takes the place of the official one for this test."""
-    content = write_archive(tmp_path / "served.tar.gz", BINARY, make_files(cifar.CIFAR10, BINARY)).read_bytes()
+    content = write_archive(tmp_path / "served.tar.gz", BINARY, make_files(datasets.CIFAR10, BINARY)).read_bytes()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.content, server.answers, server.requests, server.over = content, ["whole"], 0, threading.Event()
     server.url = f"http://127.0.0.1:{server.server_port}/"
     version = dataclasses.replace(BINARY, md5=hashlib.md5(content).hexdigest(), megabytes=1)
-    layout = dataclasses.replace(cifar.CIFAR10, versions=(version, *cifar.CIFAR10.versions[1:]))
-    monkeypatch.setitem(cifar.LAYOUTS, "cifar10", layout)
+    layout = dataclasses.replace(datasets.CIFAR10, versions=(version, *datasets.CIFAR10.versions[1:]))
+    monkeypatch.setitem(datasets.LAYOUTS, "cifar10", layout)
     monkeypatch.setattr(downloads, "SERVER", server.url)
     monkeypatch.setattr(downloads, "PAUSE", 0.0)
     monkeypatch.setattr(downloads, "STALL", 0.5)
@@ -260,8 +260,8 @@ class TestSlow:
         monkeypatch.setattr(downloads, "CHUNK", 1)
         server.content = server.content[:30]
         version = dataclasses.replace(BINARY, md5=hashlib.md5(server.content).hexdigest(), megabytes=1)
-        layout = dataclasses.replace(cifar.CIFAR10, versions=(version,))
-        monkeypatch.setitem(cifar.LAYOUTS, "cifar10", layout)
+        layout = dataclasses.replace(datasets.CIFAR10, versions=(version,))
+        monkeypatch.setitem(datasets.LAYOUTS, "cifar10", layout)
         server.answers = ["trickle"]
         path, _ = downloads.download("cifar10", tmp_path / "data")
         assert path.read_bytes() == server.content
@@ -313,7 +313,7 @@ class TestDisk:
 
 KILLED = """
 import sys
-from minires.data import downloads
+from minires.data.cifar import downloads
 downloads.SERVER = sys.argv[1]
 downloads.download("cifar10", sys.argv[2], progress=lambda done, total: print(done, flush=True))
 """
@@ -338,7 +338,7 @@ def test_a_killed_download_leaves_nothing_that_is_taken_for_data(server, tmp_pat
     assert left.name.startswith(downloads.PREFIX)
     assert any(path.stat().st_size for path in left.iterdir())
     with pytest.raises(DataError, match="holds no cifar10, but incomplete-") as caught:
-        files.find(cifar.CIFAR10, folder)
+        files.find(datasets.CIFAR10, folder)
     page(str(caught.value))
 
     path, _ = downloads.download("cifar10", folder)  # a fresh one is left alone: it may be another download's

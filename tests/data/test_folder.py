@@ -8,8 +8,8 @@ import pytest
 from drawn_folders import folder_of_noise, noise, save
 
 from minires import data
-from minires.data import image_folder
 from minires.data.folder import folder_layout, split
+from minires.data.images import folder as image_folder
 from minires.errors import ConfigError, DataError
 
 

@@ -11,7 +11,7 @@ from PIL import Image, features
 from test_hostile import results
 
 from minires.data import read_image
-from minires.data.photographs import decode_image
+from minires.data.images.photographs import decode_image
 from minires.errors import ImageError
 
 MUCH, FEW = "is not decoded: make it smaller", "which is more than so few bytes hold"

@@ -11,7 +11,7 @@ from drawn_folders import folder_of_noise, noise
 from test_map_dataset import CROPS, assert_same
 
 from minires import data
-from minires.data import image_cache
+from minires.data.images import cache as image_cache
 from minires.errors import ConfigError
 
 KEY = b"d" * 16

@@ -9,7 +9,7 @@ import torch_peers
 from drawn_folders import folder_of_noise, noise
 
 from minires import data
-from minires.data.resized_crop import RATIO, random_window, reduced, resized_window
+from minires.data.images.resized_crop import RATIO, random_window, reduced, resized_crop
 from minires.errors import ConfigError, DataError, DtypeError
 
 CROPS = data.Augmentation(pad=0, scale=(0.08, 1.0))
@@ -77,7 +77,7 @@ class TestBatches:
         ((images, labels),) = loader
         np.testing.assert_array_equal(labels, folder.labels)
         dataset = loader.dataset
-        pixels = np.stack([data.photographs.evaluation_transform(folder[i][0], 32) for i in range(20)])
+        pixels = np.stack([data.evaluation_transform(folder[i][0], 32) for i in range(20)])
         expected = (pixels / 255 - dataset.mean) / dataset.std
         np.testing.assert_allclose(images.transpose(0, 2, 3, 1), expected, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(dataset.mean, (pixels / 255).mean(axis=(0, 1, 2)), rtol=1e-6)
@@ -237,12 +237,12 @@ class TestCrops:
         for window in ((0, 0, 90, 60), (13, 7, 40, 58), (5, 5, 6, 6)):
             left, top, right, bottom = window
             expected = functional.resized_crop(image.fromarray(pixels), top, left, bottom - top, right - left, [32, 32])
-            np.testing.assert_array_equal(resized_window(pixels, window, 32), np.asarray(expected))
+            np.testing.assert_array_equal(resized_crop(pixels, window, 32), np.asarray(expected))
 
     def test_grey_images_are_resized_as_colours_are(self):
         pixels = noise(0, 60, 90)
         np.testing.assert_array_equal(
-            resized_window(pixels[..., 1:2], (3, 4, 70, 50), 32), resized_window(pixels, (3, 4, 70, 50), 32)[..., 1:2]
+            resized_crop(pixels[..., 1:2], (3, 4, 70, 50), 32), resized_crop(pixels, (3, 4, 70, 50), 32)[..., 1:2]
         )
 
     @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ class TestCrops:
             left, top, right, bottom = random_window(*shape, (0.08, 1.0), 0, 0, sample)
             assert 0 <= left < right <= shape[1]
             assert 0 <= top < bottom <= shape[0]
-            assert resized_window(noise(0, *shape), (left, top, right, bottom), 8).shape == (8, 8, 3)
+            assert resized_crop(noise(0, *shape), (left, top, right, bottom), 8).shape == (8, 8, 3)
 
 
 def test_sets_may_be_larger_than_memory():

@@ -11,9 +11,10 @@ import torch_peers
 from image_files import by_pillow, encoded, picture, png
 from PIL import Image, ImageOps
 
-from minires.data import evaluation_transform, find_images, photographs, read_image
-from minires.data.photographs import decode_image, default_resize, upright
-from minires.data.resampling import resized_window
+from minires.data import evaluation_transform, find_images, read_image
+from minires.data.images import photographs
+from minires.data.images.photographs import decode_image, default_resize, upright
+from minires.data.images.resampling import resized_window
 from minires.errors import ConfigError, DataError, ImageError
 
 MODES = {

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minires import data
-from minires.data import tar
-from minires.data.cifar import CIFAR10
+from minires.data.cifar import tar
+from minires.data.cifar.datasets import CIFAR10
 from minires.errors import DataError
 
 BINARY = CIFAR10.versions[0]

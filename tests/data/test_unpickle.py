@@ -15,8 +15,8 @@ from cifar_files import make_content, write_python
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minires.data.cifar import CIFAR10, CIFAR100
-from minires.data.unpickle import unpickle
+from minires.data.cifar.datasets import CIFAR10, CIFAR100
+from minires.data.pickles.arrays import unpickle
 from minires.errors import DataError
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)

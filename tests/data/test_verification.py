@@ -7,7 +7,7 @@ import pytest
 from cifar_files import COUNT, make_content, make_files, write_archive, write_file, write_folder
 
 from minires import data
-from minires.data.cifar import CIFAR10, CIFAR100, LAYOUTS
+from minires.data.cifar.datasets import CIFAR10, CIFAR100, LAYOUTS
 from minires.errors import DataError
 
 CASES = [(layout, version) for layout in (CIFAR10, CIFAR100) for version in layout.versions]
@@ -116,7 +116,7 @@ def test_a_damaged_archive(case, tmp_path):
 
 
 def test_an_archive_that_cannot_be_read(tmp_path, monkeypatch):
-    from minires.data import verification
+    from minires.data.cifar import verification
 
     def broken(path):
         raise DataError("cannot be read")

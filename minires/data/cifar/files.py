@@ -17,11 +17,11 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from ..errors import DataError
-from ..files import expand_user
+from ...errors import DataError
+from ...files import expand_user
+from ..pickles.arrays import unpickle
 from . import tar
 from .layout import Layout, Version
-from .unpickle import unpickle
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (N, 32, 32, 3), labels (N,)
 Content = NDArray[np.uint8]  # the bytes of a file

@@ -18,10 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import ConfigError, DataError, nearest
-from ..files import expand_user
+from ...errors import ConfigError, DataError, nearest
+from ...files import expand_user
 from . import files
-from .cifar import LAYOUTS
+from .datasets import LAYOUTS
 from .layout import Version
 
 Progress = Callable[[int, int], object]  # called with the numbers of bytes done and in total

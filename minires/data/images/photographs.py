@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, ImageError
-from . import image_files
+from ...errors import ConfigError, ImageError
+from . import headers
 from .resampling import resized_window
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def decode_image(content: bytes, name: str) -> Pixels:
         raise ImageError(f"{name} is empty")
     length = len(content)
     try:
-        file = image_files.parse(content)
-    except image_files.Malformed as error:
+        file = headers.parse(content)
+    except headers.Malformed as error:
         raise ImageError(f"{name} ({length:,} bytes) {error}") from None
     del content  # of which ``file`` has a copy
     try:
@@ -209,7 +209,7 @@ def _content(path: Path) -> bytes:
         raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _check_size(file: image_files.ImageFile, size: tuple[int, int], length: int, name: str) -> None:
+def _check_size(file: headers.ImageFile, size: tuple[int, int], length: int, name: str) -> None:
     """Raise ImageError for more pixels than are decoded, or than so many bytes can hold."""
     width, height = size
     said = f"{name} ({length:,} bytes) declares {width:,}×{height:,} pixels"
@@ -220,7 +220,7 @@ def _check_size(file: image_files.ImageFile, size: tuple[int, int], length: int,
         raise ImageError(f"{said}, which is more than so few bytes hold: it is cut short or made to exhaust memory")
 
 
-def _opened(file: image_files.ImageFile, name: str) -> "Image":
+def _opened(file: headers.ImageFile, name: str) -> "Image":
     """Pillow's image, not decoded yet. ``Image.open`` would try all readers, and warn of sizes that are allowed here."""
     from io import BytesIO
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.keyed_random import key_of, scramble
+from ...kernels.keyed_random import key_of, scramble
 
 ATTEMPTS = 10  # to find a window that fits, as in torchvision
 RATIO = 3 / 4, 4 / 3  # of width to height
@@ -40,7 +40,7 @@ def random_window(height: int, width: int, scale: tuple[float, float], seed: int
     return left, top, left + w, top + h
 
 
-def resized_window(image: NDArray[np.uint8], window: Window, size: int) -> NDArray[np.uint8]:
+def resized_crop(image: NDArray[np.uint8], window: Window, size: int) -> NDArray[np.uint8]:
     """That window of an image (H, W, C) with size × size pixels, as torchvision's ``resized_crop`` of a PIL image."""
     left, top, right, bottom = window
     return resized(np.ascontiguousarray(image[top:bottom, left:right]), size, size)

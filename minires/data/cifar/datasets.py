@@ -6,8 +6,8 @@ them.
 
 from pathlib import Path
 
+from ..dataset import Dataset
 from . import files
-from .dataset import Dataset
 from .layout import Layout, Version
 
 HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"

@@ -1,6 +1,6 @@
 """Read pickles of NumPy arrays and plain containers, and refuse all others before they can do anything.
 
-The machine of ``pickle_machine.py``, with the few names that arrays are pickled with. It never imports those names, but
+The machine of ``machine.py``, with the few names that arrays are pickled with. It never imports those names, but
 builds arrays of numbers itself.
 
 A few bytes can ask for much. So a file of n bytes may have MORE_WORK + n / BYTES_AN_INSTRUCTION instructions, each of which
@@ -14,8 +14,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
-from .pickle_machine import DAMAGED, Machine, Name, UnpicklingError, short
+from ...errors import DataError
+from .machine import DAMAGED, Machine, Name, UnpicklingError, short
 
 MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 ARRAY = {(module, "_reconstruct") for module in MODULES}

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, DtypeError
+from ...errors import DataError, DtypeError
 
 
 def pixels_of(image: Any, what: str) -> NDArray[np.uint8]:

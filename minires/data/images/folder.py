@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, ImageError, nearest, plural
-from ..files import expand_user
+from ...errors import DataError, ImageError, nearest, plural
+from ...files import expand_user
 from .photographs import EXTENSIONS, MAX_BYTES, decode_image
 
 DIGEST = 16  # bytes of a digest

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError
-from ..files import expand_user
+from ...errors import ConfigError
+from ...files import expand_user
 
 MAGIC = b"minires image 1\n"
 HEADER = struct.Struct("<16s 3I 4x 32s")  # magic, height, width, channels, checksum of key, shape and pixels

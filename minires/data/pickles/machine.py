@@ -3,7 +3,7 @@
 A pickle is a program for a small stack machine. Two of its instructions import a name and call it, which is how a file can
 run code. The machine here knows the instructions that build numbers, strings, lists, tuples and dicts. Names are pushed as
 what they are, two texts, if a subclass admits them; they are never imported. What calling one of them stands for, a subclass
-builds itself: arrays of NumPy (``unpickle.py``), tensors of PyTorch (``minires/interop``).
+builds itself: arrays of NumPy (``arrays.py``), tensors of PyTorch (``minires/interop``).
 
 Each instruction takes time and memory in proportion to its argument alone, and a limit on their number is given: an object
 that is used again costs one instruction, whatever its size. Keys of dicts, which are hashed and compared, are short.
