@@ -15,7 +15,18 @@ from ..files import expand_user
 from .errors import Debug
 from .options import model_options, option, path_option
 from .paths import DOWNLOADS
-from .source import Mean, Model, ModelOption, Normalize, NumClasses, Std, Weights, check_source, load_network
+from .source import (
+    Mean,
+    Model,
+    ModelOption,
+    Normalize,
+    NumClasses,
+    Std,
+    Weights,
+    check_source,
+    load_network,
+    refuse_new_head,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,6 +92,7 @@ def evaluate(
     check_source(run, model, weights)
     _check_dataset(run, weights, dataset)
     network = load_network(run, model, weights, num_classes, model_option, normalize, mean, std)
+    refuse_new_head(network)
     recipe = _recipe(network, dataset, model_options(model_option or ())).with_settings(tta=tta)  # checks it
     console = display.console(stderr=json)
     _check_finite(network)

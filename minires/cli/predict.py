@@ -14,13 +14,24 @@ import typer
 from ..errors import ConfigError, ImageError, printable
 from .errors import Debug
 from .options import option, path_option
-from .source import Mean, Model, ModelOption, Normalize, NumClasses, Run, Std, Weights, check_source, load_network
+from .source import (
+    Mean,
+    Model,
+    ModelOption,
+    Normalize,
+    NumClasses,
+    Run,
+    Std,
+    Weights,
+    check_source,
+    load_network,
+    refuse_new_head,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ..training.prediction import Prediction
-    from ..training.source import TrainedNetwork
     from .display import PlainConsole
 
 SEEN, PRINTED = "How images are seen", "What is printed"
@@ -108,7 +119,7 @@ def predict(
             display.console(stderr=True).print(f"skipped: {error}")
         raise skipped[0]
     network = load_network(run, model, weights, num_classes, model_option, normalize, mean, std)
-    _refuse_new_head(network)
+    refuse_new_head(network)
     names = class_names(network.num_classes, classes, network.classes)
     console = display.console()
     show = _as_json if json else _as_csv if as_csv else _as_table
@@ -131,14 +142,6 @@ def predict(
             display.console(stderr=True).print(f"skipped: {error}")
     if skipped:
         raise typer.Exit(SKIPPED)
-
-
-def _refuse_new_head(network: TrainedNetwork) -> None:
-    if network.report is not None and network.report.kept:
-        raise ConfigError(
-            f"the weights in {network.source} are of another number of classes than {network.num_classes}: the last layer "
-            "would be new, and know nothing. Leave --num-classes out, or train it first (minires train --weights)"
-        )
 
 
 Printer = Callable[["Prediction"], None]

@@ -98,6 +98,20 @@ def check_source(run: Path | None, model: str | None, weights: Path | None, how:
         )
 
 
+def refuse_new_head(network: TrainedNetwork) -> None:
+    """Raise ConfigError for a last layer that is not the file's: what it says means nothing."""
+    from ..models import classifier
+
+    if network.report is None:
+        return
+    head, _ = classifier(network.model)
+    if any(name.startswith(f"{head}.") for name in network.report.kept):
+        raise ConfigError(
+            f"the weights in {network.source} are of another number of classes than {network.num_classes}: the last layer "
+            "would be new, and know nothing. Leave --num-classes out, or train it first (minires train --weights)"
+        )
+
+
 def normalization_of(normalize: str | None, mean: str | None, std: str | None) -> Normalization | None:
     """The normalisation of --normalize, or of --mean and --std; None without any. Raises ConfigError."""
     from ..data import Normalization
@@ -110,7 +124,14 @@ def normalization_of(normalize: str | None, mean: str | None, std: str | None) -
         return None
     if mean is None or std is None:
         raise ConfigError(f"--mean and --std go together: give --{'mean' if mean is None else 'std'} too")
-    return Normalization(numbers("--mean", mean), numbers("--std", std))
+    normalization = Normalization(numbers("--mean", mean), numbers("--std", std))
+    if max(normalization.mean) > 1:
+        scaled = [",".join(f"{n / 255:.4g}" for n in values) for values in (normalization.mean, normalization.std)]
+        raise ConfigError(
+            f"--mean and --std are of pixels from 0 to 1, and --mean is {mean}: if it is of pixels from 0 to 255, say --mean "
+            f"{scaled[0]} --std {scaled[1]}"
+        )
+    return normalization
 
 
 def numbers(name: str, text: str, example: str = "0.485,0.456,0.406") -> tuple[float, ...]:

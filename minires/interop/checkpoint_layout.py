@@ -21,6 +21,11 @@ def has_sum(data: bytes) -> bool:
     return BEFORE_SUM[-16:] in data[8 : 8 + int.from_bytes(data[:8], "little")]
 
 
+def may_be_checkpoint(header: bytes) -> bool:
+    """Whether a safetensors file may be one of these, by its header and the 8 bytes before it."""
+    return has_sum(header) or b'"minires"' in header
+
+
 def is_unchanged(data: bytes) -> bool:
     """Whether a file that has a sum has the right one."""
     return data.startswith(BEFORE_SUM, 8) and data[SUM] == checksum(data)

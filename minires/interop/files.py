@@ -53,16 +53,16 @@ def read_weights(path: Path | str) -> dict[str, NDArray]:
 def read(path: Path | str) -> Weights:
     """``read_weights`` with what is to be reported."""
     path = expand_user(path)
-    if path.is_dir():
-        raise WeightsError(f"{path} is a folder: give the file of weights in it{_listed(path)}")
-    if not path.is_file():
-        what = (
-            f"{path} is no regular file"
-            if path.exists()
-            else f"there is no file {path}{_listed(path.parent, path.name)}"
-        )
-        raise WeightsError(what)
     try:
+        if path.is_dir():
+            raise WeightsError(f"{path} is a folder: give the file of weights in it{_listed(path)}")
+        if not path.is_file():
+            what = (
+                f"{path} is no regular file"
+                if path.exists()
+                else f"there is no file {path}{_listed(path.parent, path.name)}"
+            )
+            raise WeightsError(what)
         data = path.read_bytes()
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error

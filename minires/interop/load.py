@@ -230,7 +230,7 @@ def _way_out(match: _Match, own: dict[str, NDArray]) -> str:
 
 def _check(name: str, array: NDArray, dtype: np.dtype, path: str) -> None:
     """Raise WeightsError for numbers that cannot be those of the model's array of this dtype."""
-    if array.dtype.kind != dtype.kind and not (array.dtype.kind == "u" and dtype.kind == "i"):
+    if array.dtype.kind != dtype.kind and not (array.dtype.kind in "uf" and dtype.kind == "i"):
         raise WeightsError(
             f"{path}: {brief(name)} is of {array.dtype} and must be real numbers such as {dtype}; nothing was loaded"
         )
@@ -245,5 +245,8 @@ def _check(name: str, array: NDArray, dtype: np.dtype, path: str) -> None:
             raise WeightsError(f"{path}: {brief(name)} has numbers that are too large for {dtype}; nothing was loaded")
     if name.endswith("running_var") and least < 0:
         raise WeightsError(f"{path}: {brief(name)} is a variance, and has {float(least):g}; nothing was loaded")
-    if dtype.kind == "i" and not 0 <= int(least) <= int(most) < 2**63:
-        raise WeightsError(f"{path}: {brief(name)} is a count, and has {int(least)}; nothing was loaded")
+    if (
+        dtype.kind == "i" and not 0 <= least <= most < 2.0**63
+    ):  # the average of counts is a float, and cut as in PyTorch
+        wrong = most if least >= 0 else least
+        raise WeightsError(f"{path}: {brief(name)} is a count, and has {wrong}; nothing was loaded")

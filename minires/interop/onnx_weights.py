@@ -31,6 +31,7 @@ DTYPES = {  # TensorProto.DataType
     16: "bfloat16",
 }
 MORE_FIELDS, BYTES_A_FIELD = 500_000, 32
+MOST_AXES = 32
 PARTS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")  # what names in a state dict end in
 
 
@@ -121,7 +122,7 @@ def _tensor(reader: _Reader, message: memoryview) -> tuple[str, NDArray | None]:
             dims.append(value)
         elif number == 1 and isinstance(value, memoryview):  # packed
             at = 0
-            while at < len(value):
+            while at < len(value) and len(dims) <= MOST_AXES:
                 dim, at = _varint(value, at)
                 dims.append(dim)
         elif number == 2 and isinstance(value, int):
@@ -132,8 +133,8 @@ def _tensor(reader: _Reader, message: memoryview) -> tuple[str, NDArray | None]:
             content = value
         elif number == 14:
             elsewhere = value == 1
-        if len(dims) > 32:
-            raise damaged(f"{brief(name)} has more than 32 axes")
+        if len(dims) > MOST_AXES:
+            raise damaged(f"{brief(name) if name else 'a constant'} has more than {MOST_AXES} axes")
     if elsewhere:
         raise WeightsError(f"{brief(name)} is in another file: export the network with its weights inside")
     if content is None or not dtype:

@@ -63,9 +63,9 @@ class LoadReport:
         ]
 
     def table(self) -> str:
-        """``rows()`` as text."""
+        """``rows()`` as text, with long names cut: all lines are as wide as the longest."""
         rows = [Row("", "in the file", "in the model", ""), *self.rows()]
-        rows = [Row(*map(printable, row)) for row in rows]
+        rows = [Row(*(printable(_cut(part)) for part in row)) for row in rows]
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
         return "\n".join("  ".join([*(f"{row[i]:{widths[i]}}" for i in range(3)), row.note]).rstrip() for row in rows)
 

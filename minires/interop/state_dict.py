@@ -32,7 +32,10 @@ class Found(NamedTuple):
 def find(tree: Any) -> Found:
     """The dict of tensors in a tree that is the network's, by where it is and how many it has. Raises WeightsError."""
     tables = dict(_tables(tree))
-    counts = {path: sum(_is_tensor(v) and len(v.shape) > 0 for v in table.values()) for path, table in tables.items()}
+    counts = {
+        path: sum(type(name) is str and _is_tensor(v) and len(v.shape) > 0 for name, v in table.items())
+        for path, table in tables.items()
+    }
     most = max(counts.values(), default=0)
     likely = [path for path in tables if counts[path] and 2 * counts[path] >= most]
     if not likely:

@@ -39,7 +39,8 @@ TENSOR_OF_DTYPE = ("torch._utils", "_rebuild_tensor_v3")
 MAKERS = {*TENSOR, TENSOR_OF_DTYPE}
 SUBCLASS = ("torch._tensor", "_rebuild_from_type_v2")
 PARAMETER = {("torch._utils", "_rebuild_parameter"), ("torch._utils", "_rebuild_parameter_with_state")}
-CLASSES = {("torch", "Tensor"), ("torch.nn.parameter", "Parameter")}
+PARAMETER_CLASS = ("torch.nn.parameter", "Parameter")
+CLASSES = {("torch", "Tensor"), PARAMETER_CLASS}
 SIZE, DEVICE = ("torch", "Size"), ("torch", "device")
 ORDERED, COUNTER = ("collections", "OrderedDict"), ("collections", "Counter")
 DEFAULT = ("collections", "defaultdict")
@@ -155,7 +156,7 @@ class TorchMachine(ArrayMachine):
             if not names or inner not in MAKERS or kind not in CLASSES or type(inner_arguments) is not tuple:
                 raise UnpicklingError(f"REDUCE makes a tensor of another class, {_described(kind)}")
             return self.call(inner, inner_arguments)
-        if function in PARAMETER:
+        if function in PARAMETER or function == PARAMETER_CLASS:  # the class itself: before PyTorch 0.4
             if type(arguments[0]) is not TorchTensor:
                 raise UnpicklingError("REDUCE makes a parameter of something that is no tensor")
             return arguments[0]
@@ -190,6 +191,8 @@ class TorchMachine(ArrayMachine):
         return {checked_key(key): value for key, value in pairs}
 
     def set_state(self, target: Any, state: Any) -> Any:
+        if type(target) is TorchTensor and type(state) is tuple and len(state) == 3:
+            return target  # a parameter before PyTorch 0.4: (requires_grad, volatile, hooks)
         if type(target) is not dict:
             return super().set_state(target, state)
         if type(state) is dict and not target:  # a namespace; an OrderedDict's own attributes are of no use

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..data import LAYOUTS, NORMALIZATIONS, Normalization
 from ..data.builtin import CLASSES
 from ..errors import plural
+from ..files import expand_user
 from ..interop import create_model
 from ..models import classifier
 from ..nn import Module
@@ -90,8 +91,9 @@ def network_of_weights(
     normalization: by default that of a checkpoint of minires's, or of ImageNet for a network of its family, else None. Of a
     checkpoint are the names of the classes too.
     """
+    path = expand_user(path)
     model, report = create_model(name, path, num_classes=num_classes, model_options=model_options)
-    checkpoint = checkpoint_of(Path(path))
+    checkpoint = checkpoint_of(path)
     info = checkpoint.info if checkpoint is not None else {}
     if normalization is None and {"mean", "std"} <= info.keys():
         normalization = Normalization(info["mean"], info["std"])
@@ -102,4 +104,4 @@ def network_of_weights(
     count = head.weight.shape[0]
     named = tuple(info["classes"]) if "classes" in info and len(info["classes"]) <= count else None
     trained = f"with the weights of {path}"
-    return TrainedNetwork(model, name, Path(path), count, named, normalization, size, trained, None, report)
+    return TrainedNetwork(model, name, path, count, named, normalization, size, trained, None, report)

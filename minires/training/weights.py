@@ -12,6 +12,7 @@ from typing import Any
 from .. import data, models
 from ..errors import ConfigError, WeightsError
 from ..interop import LoadReport, load_weights, shortcut_option
+from ..interop.checkpoint_layout import may_be_checkpoint
 from ..nn import Linear, Module
 from .checkpoint import Checkpoint
 from .folders import Images
@@ -97,16 +98,19 @@ def _other_classes(report: LoadReport, model: Module) -> int | None:
 
 
 def checkpoint_of(file: Path) -> Checkpoint | None:
-    """The checkpoint in a file, or None for weights of another kind.
+    """The checkpoint in a file, or None for weights of another kind, of which the header alone is read.
 
     Raises ConfigError for a file that cannot be read, DataError for a damaged checkpoint.
     """
     try:
         with file.open("rb") as opened:
-            safetensors = opened.read(9)[8:] == b"{"
+            header = opened.read(9)
+            if header[8:] != b"{":
+                return None
+            header += opened.read(min(int.from_bytes(header[:8], "little"), file.stat().st_size))
     except OSError as error:
         raise _unreadable(file, error) from error
-    if not safetensors:
+    if not may_be_checkpoint(header):  # other programs' files have dtypes that checkpoints have not
         return None
     checkpoint = Checkpoint.load(file)
     if not checkpoint.info:

@@ -136,6 +136,7 @@ def files():
     yield "long names", names(1000, 500)
     yield "many fields", field(1, 8) + b"\x10\x00" * 700_000
     yield "many constants", onnx(b"\x2a\x00" * 700_000)
+    yield "many axes", onnx(field(5, field(1, b"\xff\x7f" * 5_000_000)))
     yield "huge", safetensors({"a": {"dtype": "F64", "shape": [2**40, 2**10], "data_offsets": [0, 2**53]}})
 
 

@@ -55,6 +55,7 @@ OTHERS = {
     "long names": "does not fit CifarResNet: 0 names matched",
     "many fields": "more fields than an ONNX file of this size needs",
     "many constants": "more fields than an ONNX file of this size needs",
+    "many axes": "a constant has more than 32 axes",
     "huge": "its arrays have 9,007,199,254,740,992 bytes, and the file has 0",
 }
 EXPECTED = {

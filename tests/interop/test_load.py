@@ -223,6 +223,15 @@ def test_a_report_as_a_table(tmp_path):
     assert len(report.table().splitlines()) == 1 + len(rows)
 
 
+def test_long_names_in_a_table(tmp_path):
+    """A line is as wide as the longest name: a name of a megabyte would make a table of megabytes a line."""
+    model = mr.models.resnet8()
+    state = {name: torch.from_numpy(array.copy()) for name, array in model.state_dict().items()}
+    path = save(state | {"aux." + "x" * 100_000: torch.zeros(1)}, tmp_path / "a", "safetensors")
+    table = interop.load_weights(model, path).table()
+    assert max(map(len, table.splitlines())) < 250
+
+
 def test_a_head_that_is_not_there(tmp_path):
     state = CifarResNet("akamaster", depth=8).state_dict()
     backbone = {f"backbone.{name}": tensor for name, tensor in state.items() if not name.startswith("linear")}

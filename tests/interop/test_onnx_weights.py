@@ -90,6 +90,10 @@ REFUSED = {
     "huge": (onnx(constant("w.weight", (2**62, 2**62), bytes(24))), "takes 85,070,"),
     "huge and empty": (onnx(constant("w.weight", (2**62, 2**62, 0), b"")), "takes 0 bytes, and has 0"),
     "many axes": (onnx(constant("w.weight", (1,) * 40, bytes(4))), "more than 32 axes"),
+    "many axes, packed": (
+        onnx(field(5, field(1, bytes([1]) * 40) + field(8, b"w"))),
+        "a constant has more than 32 axes",
+    ),
     "twice": (onnx(VAR, VAR), "it has 'bn.running_var' twice"),
     "elsewhere": (onnx(constant("w.weight", (1,), b"", more=field(14, 1))), "'w.weight' is in another file"),
     "no batch norm": (onnx(constant("w.weight", (1,), bytes(4))), "an ONNX file without batch norms of its own"),

@@ -282,6 +282,18 @@ def test_files_that_are_none(tmp_path):
         read_weights(tmp_path)
 
 
+def test_paths_that_cannot_be_looked_at(tmp_path):
+    with pytest.raises(WeightsError, match="cannot be read: File name too long"):
+        read_weights(tmp_path / ("x" * 5000))
+    (tmp_path / "loop.pth").symlink_to("loop.pth")
+    with pytest.raises(WeightsError, match=r"there is no file .*loop\.pth"):
+        read_weights(tmp_path / "loop.pth")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "a.pth")
+        with pytest.raises(WeightsError, match=r"a\.pth is no regular file"):
+            read_weights(tmp_path / "a.pth")
+
+
 @pytest.mark.parametrize("layout", ["safetensors", *LAYOUTS])
 def test_cut_at_every_byte(layout, tmp_path, page):
     good = {"safetensors": safetensors({"w": entry()}, bytes(24)), "zip": archive(STATE), "legacy": legacy(STATE)}[

@@ -54,7 +54,9 @@ def test_whole_numbers(tmp_path, page):
         ("fc.bias", np.full(10, 1e300), "'fc.bias' has numbers that are too large for float32"),
         ("bn1.num_batches_tracked", np.array(-3), "'bn1.num_batches_tracked' is a count, and has -3"),
         ("bn1.num_batches_tracked", np.array(2**63, np.uint64), "is a count, and has 9223372036854775808"),
-        ("bn1.num_batches_tracked", np.array(0.5), "'bn1.num_batches_tracked' is of float64"),
+        ("bn1.num_batches_tracked", np.array(np.inf), "is a count, and has inf"),
+        ("bn1.num_batches_tracked", np.array(np.nan), "is a count, and has nan"),
+        ("bn1.num_batches_tracked", np.array(True), "'bn1.num_batches_tracked' is of bool"),
         ("fc.weight", np.zeros((10, 64, 2, 1), np.float32), r"fc.weight is \(10, 64, 2, 1\) in the file"),
     ],
 )
@@ -82,3 +84,12 @@ def test_what_is_in_the_model_stays_in_its_memory_order(tmp_path):
     save_file(state(), tmp_path / "a.safetensors")
     interop.load_weights(model, tmp_path / "a.safetensors")
     assert model.conv1.weight.data.transpose(2, 3, 1, 0).flags.c_contiguous
+
+
+def test_counts_of_averaged_weights(tmp_path):
+    """Code that averages state dicts makes floats of all their arrays."""
+    model, arrays = mr.models.resnet8(), state()
+    arrays["bn1.num_batches_tracked"] = np.array(3910.5, np.float32)
+    save_file(arrays, tmp_path / "a.safetensors")
+    interop.load_weights(model, tmp_path / "a.safetensors")
+    assert model.state_dict()["bn1.num_batches_tracked"] == 3910

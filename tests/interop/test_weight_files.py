@@ -141,6 +141,22 @@ def test_a_view_of_a_legacy_storage(tmp_path):
     np.testing.assert_array_equal(read_weights(path)["w"], [3, 4])
 
 
+def test_parameters_of_pytorch_before_0_4(torch, tmp_path):
+    """The class is called, and its state set: (requires_grad, volatile, hooks)."""
+    flags = b"(\x88\x89ccollections\nOrderedDict\n)Rt"
+    parameter = b"ctorch.nn.parameter\nParameter\n" + tensor() + b"\x85R" + flags + b"b"
+    path = tmp_path / "a.pth"
+    storages = {"0": np.arange(6, dtype="<f4").tobytes()}
+    path.write_bytes(archive(state(w=parameter), storages, more=[("version", b"3\n")]))  # which torch reads, too
+    found = read_weights(path)["w"]
+    np.testing.assert_array_equal(found, [[0, 1, 2], [3, 4, 5]])
+    np.testing.assert_array_equal(found, torch.load(path, weights_only=True)["w"].detach())
+    other_numbers = b"ctorch.nn.parameter\nParameter\n" + tensor() + b"\x85R(" + tensor() + b"NN\x88\x89tb"
+    path.write_bytes(legacy(state(w=other_numbers)))
+    with pytest.raises(WeightsError, match="sets the state of a TorchTensor"):
+        read_weights(path)
+
+
 @pytest.mark.parametrize(
     ("tree", "place"),
     [
@@ -153,6 +169,7 @@ def test_a_view_of_a_legacy_storage(tmp_path):
         ({"model": {"state_dict": {"w": 1}, "arch": None}}, "model.state_dict"),
         ({"loss": 0.5, "generator": {"a": 2}, "weights": {"w": 1, "v": 2}}, "weights"),
         ({"anything": {"w": 1}}, "anything"),
+        ({"averages": {0: 2, 1: 2, 2: 2}, "net": {"w": 1}}, "net"),
     ],
 )
 def test_the_likeliest_state_dict(torch, tree, place, tmp_path):
