@@ -106,11 +106,14 @@ def export(
         raise ConfigError(
             "how are the images normalised? --with-normalization needs --normalize NAME, or --mean and --std, beside --weights"
         )
+    if getattr(network.model, "aux", None) is not None:
+        network.model.aux = None  # a classifier for training alone, which other programs' networks have not
     console = display.console()
     params = sum(p.size for p in network.model.parameters())
     title = f"{network.name}, {params:,} parameters, {network.trained}"
-    if network.report is not None and network.report.kept:
-        title += f"; not trained: {', '.join(network.report.kept)}"
+    kept = [name for name in network.report.kept if name in network.model.state_dict()] if network.report else []
+    if kept:
+        title += f"; not trained: {', '.join(kept)}"
     if suffix != ".onnx":
         save = interop.save_safetensors if suffix == ".safetensors" else interop.save_torch
         save(network.model, out)

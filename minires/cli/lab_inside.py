@@ -158,6 +158,8 @@ def features(
     debug: Debug = False,
 ) -> None:
     """The strongest channels of a network's layers for a photograph."""
+    import numpy as np
+
     from ..lab.inside import feature_maps
     from ..lab.inside.draw import draw_features, strongest
     from . import display
@@ -174,6 +176,9 @@ def features(
     index = "0" if image is None and index is None and network.recipe is not None else index
     [picture] = pictures(network, () if image is None else [image], index, dataset, data_dir, 1)
     maps = feature_maps(network.model, picture.input, layer or None)
+    for name, y in maps.items():
+        if not np.isfinite(y).all():
+            raise ConfigError(f"the feature maps of {name} are not finite: look at the weights of {network.source}")
     note = "Channels by the mean of their absolute values, largest first; each from its smallest value, dark, to its largest."
     figure = draw_features(
         picture.photograph, maps, f"Feature maps of {network.name} for {picture.name}", min(channels, _most(maps)), note
@@ -183,7 +188,7 @@ def features(
         {
             "layer": name,
             "shape": list(y.shape),
-            "mean": float(y.mean()),
+            "mean": float(y.mean(dtype=np.float64)),  # the sum of large ones is beyond float32
             "zeros": float((y == 0).mean()),
             "strongest": strongest(y)[:channels].tolist(),
         }

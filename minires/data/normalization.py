@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
+import numpy as np
+
 from ..errors import ConfigError, brief, nearest
 from .dataset import Dataset
 from .map_dataset import MapDataset
@@ -31,7 +33,8 @@ class Normalization:
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            values = (v.item() if isinstance(v, np.number) else v for v in getattr(self, name))  # of an array, too
+            object.__setattr__(self, name, tuple(values))
         check_normalization(self.mean, self.std)
         if not self.mean:
             raise ConfigError("a normalisation has a mean and a std for each channel, not none")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .. import kernels
-from ..errors import ExportError
+from ..errors import ExportError, plural
 from ..grad_mode import no_grad
 from ..nn import Module
 from ..tensor import Tensor
@@ -33,23 +33,29 @@ def compare(model: Module, data: bytes, images: Images, softmax: bool) -> float 
     except ImportError:
         return None
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = kernels.get_num_threads(), 3  # errors alone
+    # its errors are raised: 4 leaves them out of standard error
+    options.intra_op_num_threads, options.log_severity_level = kernels.get_num_threads(), 4
+    errors = state.Fail, state.InvalidArgument, state.InvalidGraph, state.NotImplemented, state.RuntimeException
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except (
-        state.Fail,
-        state.InvalidArgument,
-        state.InvalidGraph,
-        state.NotImplemented,
-        state.RuntimeException,
-    ) as error:
+    except errors as error:
         raise ExportError(f"ONNX Runtime {onnxruntime.__version__} cannot run the graph: {error}") from error
     rng, worst = np.random.default_rng(2), 0.0
     for count, shape in zip(CHECKED, images.shapes):
         pixels = rng.random((count, *shape[1:]), np.float32)
-        theirs, ours = session.run(None, {"input": pixels}), _outputs(model, pixels, images, softmax)
+        ours = _outputs(model, pixels, images, softmax)
+        try:
+            theirs = session.run(None, {"input": pixels})
+        except errors as error:
+            raise ExportError(
+                f"ONNX Runtime {onnxruntime.__version__} cannot run the graph for {plural(count, 'image')}: {error}"
+            ) from error
         if not all(np.isfinite(y).all() for y in ours):
             raise ExportError("the network's outputs for random images are NaN or infinite: values in between overflow")
+        if [y.shape for y in theirs] != [y.shape for y in ours]:
+            raise ExportError(
+                f"ONNX Runtime's outputs are of shape {_shapes(theirs)}, and minires' of {_shapes(ours)}: nothing was written"
+            )
         difference = _difference(theirs, ours)
         if not difference <= TOLERANCE:  # or NaN
             exact = _outputs(copy.deepcopy(model).double(), pixels, images, softmax, np.float64)
@@ -60,6 +66,10 @@ def compare(model: Module, data: bytes, images: Images, softmax: bool) -> float 
                 )
         worst = max(worst, difference)
     return worst
+
+
+def _shapes(arrays: list[NDArray[Any]]) -> str:
+    return ", ".join(str(y.shape) for y in arrays)
 
 
 def _difference(found: list[NDArray[Any]], expected: list[NDArray[Any]]) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import numbers
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,14 +72,15 @@ def export_onnx(
     dynamic_size: height and width are free too. fold_batch_norm: batch norms become part of the convolutions before them; else
     all initialisers have the names of the ``state_dict``. mean, std: of the images that it was trained on, of pixels in [0, 1],
     for the metadata. with_normalization: the graph itself subtracts and divides by them, and its input is pixels in [0, 1].
-    softmax: the output is ``probabilities``. class_names: for the metadata, where the model's name, the image size and the
-    version of minires are too; lists are JSON.
+    softmax: the output, of a classifier, is ``probabilities``. class_names: for the metadata, where the model's name, the image
+    size and the version of minires are too; lists are JSON.
 
     The file is checked by ``onnx.checker``, and where ONNX Runtime is installed its outputs are compared with the network's, of
     1 and of 7 random images. Raises ExportError for a network that ONNX has no graph for, or that the two do not agree on;
     ConfigError for settings that do not go together, or without ``onnx``; OSError when the file cannot be written.
     """
-    normalization = Normalization(tuple(mean or ()), tuple(std or ())) if mean or std else None
+    means, stds = (() if values is None else tuple(values) for values in (mean, std))
+    normalization = Normalization(means, stds) if means or stds else None
     images = _images(model, image_size, in_channels, dynamic_size, normalization if with_normalization else None)
     _check_settings(model, normalization, images, with_normalization, opset)
     attributes = {op: converter.attributes for op, converter in CONVERTERS.items()}
@@ -97,10 +99,10 @@ def export_onnx(
         "model": name or type(model).__name__,
         "input": f"{'RGB ' * (images.channels == 3)}pixels in [0, 1]{'' if images.normalization else ', normalised'}",
         "image_size": json.dumps(images.size[0] if images.size[0] == images.size[1] else images.size),
-        "minires_version": _version(),
+        "minires_version": __version__,
     }
     if class_names is not None:
-        metadata["classes"] = json.dumps(list(class_names), ensure_ascii=False)
+        metadata["classes"] = _json_of(class_names)
     if normalization is not None:
         metadata |= {"mean": json.dumps(normalization.mean), "std": json.dumps(normalization.std)}
     dims = [dims_of(name, a, b, images) for name, a, b in zip(names, traced.shapes, other_shapes)]
@@ -118,9 +120,10 @@ def _words(dims: Sequence[int | str]) -> str:
     return f"({', '.join(map(str, dims))})"
 
 
-def _version() -> str:
-
-    return __version__
+def _json_of(names: Sequence[str]) -> str:
+    """A list of names as JSON; in ASCII if one has half of a surrogate pair, which is no text in a protobuf message."""
+    halves = any("\ud800" <= letter <= "\udfff" for name in names for letter in str(name))
+    return json.dumps(list(names), ensure_ascii=halves)
 
 
 def _images(
@@ -134,8 +137,10 @@ def _images(
         image_size = getattr(model, "image_size", None)
     if image_size is None:
         raise ConfigError(f"{type(model).__name__} does not say for which images it is: give image_size, in pixels")
-    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(sides) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides):
+    sides = tuple(image_size) if isinstance(image_size, Iterable) else (image_size, image_size)
+    if len(sides) != 2 or not all(
+        isinstance(side, numbers.Integral) and not isinstance(side, bool) and side > 0 for side in sides
+    ):
         raise ConfigError(f"image_size is a number of pixels from 1 up, or (height, width), not {image_size!r}")
     if max(sides) > MOST_PIXELS:
         raise ConfigError(
@@ -143,7 +148,7 @@ def _images(
         )
     if in_channels is None:
         in_channels = next((m.in_channels for m in model.modules() if isinstance(m, Conv2d)), 3)
-    return Images(in_channels, (sides[0], sides[1]), dynamic_size, normalization)
+    return Images(in_channels, (int(sides[0]), int(sides[1])), dynamic_size, normalization)
 
 
 def _check_settings(
@@ -166,6 +171,10 @@ def _check_settings(
 
 def _output_names(model: Module, traced: Trace, softmax: bool) -> list[str]:
     if len(traced.outputs) == 1:
+        if softmax and len(traced.shapes[0]) != 2:
+            raise ConfigError(
+                f"softmax goes with a classifier, and {type(model).__name__} returns a tensor of {len(traced.shapes[0])} axes"
+            )
         return ["probabilities" if softmax else "logits" if len(traced.shapes[0]) == 2 else "output"]
     if softmax:
         raise ConfigError(

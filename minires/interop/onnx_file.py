@@ -54,7 +54,8 @@ def dims_of(name: str, first: Shape, second: Shape, images: Images) -> list[int 
     batches = images.shapes[0][0], images.shapes[1][0]
     dims: list[int | str] = []
     for axis, (n, m) in enumerate(zip(first, second)):
-        dims.append(n if n == m else "batch" if (n, m) == batches else f"{name}_{axis}")
+        is_batch = axis == 0 and (n, m) == batches  # a height may grow from 2 to 3 too
+        dims.append(n if n == m else "batch" if is_batch else f"{name}_{axis}")
     return dims
 
 

@@ -167,15 +167,31 @@ def _interpolate(graph: GraphBuilder, call: Call, x: list[str]) -> str:
     attributes["coordinate_transformation_mode"] = "asymmetric" if nearest_pixel else corners
     if nearest_pixel:
         attributes["nearest_mode"] = "floor"
-    first, second = call.both("size")
-    if None not in call.settings["scale"]:
-        scales = graph.initializer(np.array(call.settings["scale"], np.float32), "scales")
+    (first, second), (scale, other) = call.both("size"), call.both("scale")
+    if None not in scale and scale == other:
+        scales = graph.initializer(np.array(_scales(call), np.float32), "scales")
         return graph.node("Resize", [x[0], "", scales], call.path, **attributes)
     if first != second:
         raise ExportError(
             f"{call.where} has a size that depends on that of the images: give scale_factor in place of it"
         )
     return graph.node("Resize", [x[0], "", "", graph.integers(first, "sizes")], call.path, **attributes)
+
+
+def _scales(call: Call) -> list[np.float32]:
+    """The factors of the two axes, so rounded that ⌊length·factor⌋ is right for the lengths of both passes.
+
+    ONNX has factors in float32: 0.7 is less than 0.7 there, and 100 pixels would be 69.
+    """
+    found = []
+    for axis, scale in enumerate(call.settings["scale"]):
+        lengths = [(c.shapes[0][2 + axis], c.settings["size"][axis]) for c in (call, call.twin)]
+        near = np.float32(scale)
+        factors = near, np.nextafter(near, np.float32(np.inf)), np.nextafter(near, np.float32(0))
+        # ONNX Runtime multiplies in float32, the checker in float64
+        right = (f for f in factors if all(int(np.float32(n) * f) == int(n * float(f)) == m for n, m in lengths))
+        found.append(next(right, near))
+    return found
 
 
 # --- activations

@@ -123,6 +123,20 @@ def test_from_weights(minires, tmp_path):
     assert not {"classes", "mean"} & set(session(tmp_path / "b.onnx").get_modelmeta().custom_metadata_map)
 
 
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+def test_the_auxiliary_classifier_is_left_out(minires, name, tmp_path):
+    """It is for training alone, and PyTorch's networks have none: strict=True would refuse it."""
+    model = mr.models.resnet8(aux_weight=0.3)
+    interop.save_torch(model, tmp_path / "w.pth")
+    for weights in ("w.pth", name):  # the second one lacks it
+        source = "--model", "resnet8", "--weights", weights, "--model-option", "aux_weight=0.3"
+        code, out, _ = minires("export", *source, f"new-{name}")
+        assert code == 0
+        assert out.startswith(f"resnet8, 75,290 parameters, with the weights of {weights}\n")
+        Path(f"new-{name}").replace(name)
+    assert set(interop.read_weights(name)) == set(mr.models.resnet8().state_dict())
+
+
 def test_a_new_head_is_said_to_be_new(minires, tmp_path):
     interop.save_torch(mr.models.resnet8(), tmp_path / "w.pth")
     out = minires("export", "--model", "resnet8", "--weights", "w.pth", "--num-classes", "7", "a.pth")[1]

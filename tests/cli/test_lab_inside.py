@@ -96,6 +96,20 @@ def test_features(minires, folder):
     assert (folder / "f.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_features_that_are_not_finite(minires, folder, page):
+    model = mr.models.resnet8()
+    for layer in (model.layer2, model.layer3):
+        layer[0].bn2.weight.data = np.full_like(layer[0].bn2.weight.data, 1e38)
+    save_safetensors(model, folder / "w.safetensors")
+    code, out, err = minires("lab", "features", "photos/a.png", *NETWORK, "--json")
+    assert (code, out) == (2, "")
+    page(err.removeprefix("error: ").rstrip("\n"))
+    layers = "--layer", "layer2", "--json"  # whose values are finite, and their sum in float32 is not
+    code, out, err = minires("lab", "features", "photos/a.png", *NETWORK, *layers)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["layers"][0]["mean"] > 1e36
+
+
 def test_filters(minires, folder):
     code, out, err = minires("lab", "filters", *NETWORK[:4], "--out", "filters.png")
     assert (code, err) == (0, "")

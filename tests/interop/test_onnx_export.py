@@ -222,6 +222,29 @@ def test_a_backbone_has_an_output_for_each_map(tmp_path):
         np.testing.assert_allclose(theirs, ours.numpy(), rtol=0, atol=1e-4)
 
 
+def test_a_height_is_not_called_batch(tmp_path):
+    """The last map of images of 64 and of 96 pixels is 2 and 3 pixels high, as the batches are that are tried."""
+    model = randomised(ResNet(BasicBlock, (1, 1, 1, 1), features_only=True))
+    interop.export_onnx(model, tmp_path / "a.onnx", image_size=64, dynamic_size=True)
+    last = load(tmp_path / "a.onnx")[1].get_outputs()[-1]
+    assert last.shape == ["batch", 512, "layer4_2", "layer4_3"]
+
+
+def test_numbers_of_numpy(network, tmp_path):
+    """As the mean and std of a data set are."""
+    values = {"mean": np.array(MEAN, "f4"), "std": np.array(STD, "f4"), "image_size": np.int64(16)}
+    interop.export_onnx(network, tmp_path / "a.onnx", **values)
+    said = load(tmp_path / "a.onnx")[1].get_modelmeta().custom_metadata_map
+    assert json.loads(said["mean"]) == [float(np.float32(value)) for value in MEAN]
+    assert json.loads(said["image_size"]) == 16
+
+
+def test_names_that_are_no_text(tmp_path):
+    model, names = CifarResNet(8, width=4, num_classes=2), ["\udcff", "é"]  # a folder's name that is not UTF-8
+    interop.export_onnx(model, tmp_path / "a.onnx", image_size=8, class_names=names)
+    assert json.loads(load(tmp_path / "a.onnx")[1].get_modelmeta().custom_metadata_map["classes"]) == names
+
+
 def test_dilated_backbone(tmp_path):
     model = randomised(ResNet(BasicBlock, (1, 1, 1, 1), features_only=True, output_stride=8))
     assert interop.export_onnx(model, tmp_path / "a.onnx", image_size=40).difference < 1e-4

@@ -352,6 +352,22 @@ def test_what_needs_a_size_is_refused_for_any_size(message, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
 
 
+def test_factors_that_float32_does_not_hold(tmp_path):
+    """⌊100 · 0.7⌋ is 70 and ⌊90 · 0.7⌋ is 62, in float64 as in PyTorch, and 69 or 70 and 63 with ONNX's float32."""
+    model = Function(lambda m, x: F.interpolate(x, scale_factor=(0.7, 0.7), mode="bilinear"))
+    interop.export_onnx(model, tmp_path / "a.onnx", image_size=(100, 90), in_channels=1)
+    same(model, tmp_path / "a.onnx", (1, 1, 100, 90), (7, 1, 100, 90))
+
+
+def test_a_factor_that_depends_on_the_images_is_a_size(tmp_path):
+    def to_24(m, x):
+        return F.interpolate(x, scale_factor=(24 / x.shape[2], 24 / x.shape[3]), mode="bilinear")
+
+    model = Function(to_24)
+    interop.export_onnx(model, tmp_path / "a.onnx", image_size=8, in_channels=1, dynamic_size=True)
+    same(model, tmp_path / "a.onnx", (1, 1, 8, 8), (2, 1, 12, 32))
+
+
 SETTINGS = {
     "image_size is a number of pixels from 1 up": {"image_size": 0},
     "image_size is a number of pixels": {"image_size": (8, 8, 8)},
@@ -360,6 +376,7 @@ SETTINGS = {
     "the normalisation is of 1 channels, and the network's images have 3": {"mean": [0.5], "std": [0.5]},
     "mean and std go together": {"mean": [0.5, 0.5, 0.5]},
     "needs the mean and the std": {"with_normalization": True},
+    "image_size is a number of pixels from 1 up, .* not 8.0": {"image_size": 8.0},
     r"there are 2 names of classes, and the network's output is \(batch, 4\)": {"class_names": ["a", "b"]},
     "opset is one of 18, 19, 20, 21, not 17": {"opset": 17},
 }

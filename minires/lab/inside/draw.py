@@ -111,7 +111,7 @@ def draw_features(
 
 def strongest(maps: NDArray[np.floating]) -> NDArray[np.int64]:
     """The channels of (K, h, w) in the order of their mean absolute value, largest first."""
-    return np.argsort(-np.abs(maps).mean(axis=(1, 2)), kind="stable")
+    return np.argsort(-np.abs(maps).mean(axis=(1, 2), dtype=np.float64), kind="stable")
 
 
 def draw_filters(filters: NDArray[np.floating], title: str, note: str = "") -> Figure:
