@@ -22,8 +22,8 @@ Ctrl-C ends the step, saves everything and says how to resume. A run that was ki
 `minires train --no-fusion --no-winograd` runs op by op, with direct convolutions
 
 `minires train --dataset folder --data-dir photos --val 0.2 --weights runs/resnet8-shapes-1 --num-classes 2 --freeze
-stem,layer1 --lr-factor head=10` fine-tunes another run's network: with a new classifier, which learns at ten times the rate of
-the rest, and all but the first layers
+stem,layer1` fine-tunes another run's network: with a new classifier, which learns at ten times the rate of the rest, and all
+but the first layers
 
 `minires train --dataset cifar10 --model resnet20 --weights resnet20.th --normalize imagenet` goes on from a file of PyTorch's
 

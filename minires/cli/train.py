@@ -112,7 +112,10 @@ def train(
     optimizer: Annotated[
         str | None, option(HOW, "sgd, adamw, or muon: Muon for filters and SGD for the others.")
     ] = None,
-    lr: Annotated[float | None, option(HOW, "Learning rate at the peak of the schedule.")] = None,
+    lr: Annotated[
+        float | None,
+        option(HOW, "Learning rate at the peak of the schedule; with --weights by default a tenth of the dataset's."),
+    ] = None,
     schedule: Annotated[str | None, option(HOW, "one-cycle, cosine, linear, multi-step or constant.")] = None,
     warmup: Annotated[
         float | None,
@@ -142,7 +145,8 @@ def train(
         list[str] | None,
         option(
             HOW,
-            "A factor on lr of filters, of the head (the classifier) or of biases (of norms too), such as head=10.",
+            "A factor on lr of filters, of the head (the classifier) or of biases (of norms too), such as head=10, which is "
+            "the default with --weights and --num-classes.",
             metavar="ROLE=FACTOR",
         ),
     ] = None,
@@ -263,9 +267,10 @@ def recipe_of(name: str | None, given: dict[str, Any]) -> Recipe:
     recipe = _recipe_of(name, given)
     if given.get("weights") is None:
         return recipe
-    from ..training.weights import inherited
+    from ..training.weights import gentle_rates, inherited
 
-    return _recipe_of(name, inherited(recipe, given) | given)
+    rates = gentle_rates(recipe, given) if name is None else {}
+    return _recipe_of(name, rates | inherited(recipe, given) | given)
 
 
 def _recipe_of(name: str | None, given: dict[str, Any]) -> Recipe:

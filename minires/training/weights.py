@@ -19,6 +19,7 @@ from .folders import Images
 from .recipe import Recipe
 
 IMAGENET_SIZE = 224  # of the images that networks for ImageNet are trained on
+TENTH = 10.0  # by which the learning rate of new weights is divided for those that are trained already
 
 
 def weights_file(path: Path | str) -> Path:
@@ -143,6 +144,19 @@ def inherited(recipe: Recipe, given: Collection[str]) -> dict[str, Any]:
     if free and "mean" in checkpoint.info:
         found |= {name: tuple(checkpoint.info[name]) for name in ("mean", "std")}
     return found
+
+
+def gentle_rates(recipe: Recipe, given: Collection[str]) -> dict[str, Any]:
+    """The learning rates of fine-tuning with the recipe of a data set, which is for new weights; {} when lr is given.
+
+    A tenth of the recipe's, and for a classifier that is new all of it.
+    """
+    if "lr" in given:
+        return {}
+    rates: dict[str, Any] = {"lr": recipe.lr / TENTH}
+    if "num_classes" in given and "lr_factors" not in given:
+        rates["lr_factors"] = recipe.lr_factors | {"head": recipe.lr_factors.get("head", 1.0) * TENTH}
+    return rates
 
 
 def _inherited_from_file(recipe: Recipe, file: Path, free: bool) -> dict[str, Any]:

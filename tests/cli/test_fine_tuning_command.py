@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import minires as mr
+from minires.cli.train import recipe_of
 from minires.training import Checkpoint, Recipe, load_run
 from minires.training.weights import inherited
 
@@ -50,11 +51,15 @@ def test_from_a_run(minires, first, tuned, tmp_path, page):
     assert model.fc.out_features == 10
     np.testing.assert_array_equal(model.layer2[0].conv1.weight.data, source.model["layer2.0.conv1.weight"])
 
+    assert recipe.lr == Recipe.read("first/config.toml").lr / 10
+    assert recipe_of(None, {"weights": first, "lr": 0.3, "num_classes": 10}).lr == 0.3
+    assert recipe_of("first/config.toml", {"weights": first}).lr == Recipe.read("first/config.toml").lr
+
     assert minires("eval", "run")[0] == 0
     assert minires("explain", "run")[0] == 0
     code, out, _ = minires("compare", "first", "run")
     assert code == 0
-    assert re.search(r"weights +num_classes +freeze +lr_factors", out)
+    assert re.search(r"weights +num_classes +freeze +lr +lr_factors", out)
     assert re.search(r"^run .* stem, layer1, layer2 ", out, re.M)
     assert minires("train", "--resume", "run", "--more-epochs", 1, "--weights", first)[0] == 0
     assert Checkpoint.load("run/last.safetensors").info["epoch"] == 3
