@@ -164,19 +164,23 @@ def _test_images(network: TrainedNetwork, recipe: Recipe) -> tuple[Images, list[
     from ..training.folders import load_test_images, read_listing
 
     if recipe.dataset != "folder":
-        return training.load_data(recipe)[1], []
+        of = f"the colours of {recipe.dataset}'s training images"
+        return training.load_data(recipe)[1], [] if network.recipe is not None or recipe.mean else [_normalised(of)]
     if network.recipe is None:
         images, notes = load_test_images(recipe, network.classes)
         if not recipe.mean:
-            notes.append(
-                "Images are normalised by their own colours: --normalize, or --mean and --std, if not so trained."
-            )
+            notes.append(_normalised("their own colours"))
         return images, notes
     if not recipe.mean and network.normalization is not None:
         recipe = recipe.with_settings(mean=network.normalization.mean, std=network.normalization.std)
     run = training.RunFolder(network.source if network.source.is_dir() else network.source.parent)
     checksum = None if network.checksums is None else network.checksums[1]
     return load_test_images(recipe, network.classes, read_listing(run.images), checksum)
+
+
+def _normalised(how: str) -> str:
+    """What is said when nothing is known of the images that the weights were trained with."""
+    return f"Images are normalised by {how}: --normalize, or --mean and --std, if not so trained."
 
 
 def _check_finite(network: TrainedNetwork) -> None:

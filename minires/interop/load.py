@@ -30,9 +30,8 @@ def load_weights(model: nn.Module, path: Path | str, *, replace_head: bool = Fal
     path: safetensors, or a file that torch.save wrote; see ``read_weights``. Names of torchvision, timm and of well-known code
     for CIFAR are translated (``names.py``). replace_head: the last linear layer may be missing or of another shape in the
     file, and stays as it is in the model then. A backbone (features_only) ignores the classifier. Numbers are converted to the
-    model's dtype. Raises WeightsError when names
-    are missing or unexpected (``num_batches_tracked`` may be missing), when shapes differ, when a weight is not a finite
-    real number, and for a file that cannot be read.
+    model's dtype. Raises WeightsError when names are missing or unexpected (``num_batches_tracked`` may be missing), when
+    shapes differ, when a weight is not a finite real number, and for a file that cannot be read.
     """
     weights = read(path)
     return _load(model, _Match.of(model, type(model).__name__, weights, str(path)), replace_head)
@@ -222,6 +221,9 @@ def _way_out(match: _Match, own: dict[str, NDArray]) -> str:
     stem = [m for m in report.misshapen if len(m.found) == 4 and (m.found[2:], m.wanted[2:]) == ((3, 3), (7, 7))]
     if stem and len(stem) == len(report.misshapen) and not (report.missing or report.unexpected):
         return ". Its stem is that for images such as CIFAR's: build the network with small_images=True"
+    needed = {name for name in own if not name.endswith(BATCHES)}
+    if not (report.missing or report.misshapen) and needed <= set(translate(match.strangers, own, match.head).values()):
+        return f". It holds them twice, as {brief(report.unexpected[0])} too: save those by themselves that are to be loaded"
     there, here = match.convolutions, sum(array.ndim == 4 for array in own.values())
     if there != here:
         return f". It has {plural(there, 'convolution')}, and {report.model} {here}: choose the network that it is of"

@@ -12,9 +12,10 @@ from .dtypes import KINDS, flat_array, widened
 from .torch_pickle import Storage, TorchTensor
 
 # where training scripts put them, the likeliest first; averaged weights come after those that were trained
+AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema")
 PLACES = (
     *("", "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module"),
-    *("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema"),
+    *AVERAGED,
 )
 DEEPEST = 4  # dicts in dicts
 MOST_NAMED = 4  # of the other dicts of tensors
@@ -74,8 +75,10 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _rank(path: tuple[str, ...]) -> int:
-    place = path[-1] if path else ""
-    return PLACES.index(place) if place in PLACES else len(PLACES)
+    """How unlikely a place is, by its last key; what lies within averaged weights is averaged, too."""
+    *above, place = path or ("",)
+    averaged = [PLACES.index(key) for key in above if key in AVERAGED]
+    return max([PLACES.index(place) if place in PLACES else len(PLACES), *averaged])
 
 
 def _described(tree: Any) -> str:

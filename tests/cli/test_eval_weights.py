@@ -103,6 +103,7 @@ def test_the_accuracy_and_the_loss_are_pytorchs(minires, cifar, published, kind)
     assert measured["images"] == len(labels) == 24
     assert len(out.splitlines()) == 1  # the table is on standard error
     assert "test accuracy" in err
+    assert "normalised by" not in err
     assert f"state_dict: {len(network.state_dict())} names matched" in " ".join(err.split())
     numbers = ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--tta", "flip"]
     code, out, _ = minires("eval", "--model", "resnet20", "--weights", files[kind], *options[:4], *numbers, "--json")
@@ -149,6 +150,7 @@ def test_safetensors_of_other_programs(minires, cifar, tmp_path, dtype):
     code, out, err = minires("eval", *words, "--json")
     assert code == 0, err
     assert json.loads(out)["images"] == 24
+    assert "normalised by the colours of cifar10's training images: --normalize" in " ".join(err.split())
     assert checkpoint_of(tmp_path / "weights.safetensors") is None
 
 

@@ -139,7 +139,8 @@ def main(folder, layout, count):
             mr.interop.load_weights(model, path)
             loaded += 1
             assert all(np.isfinite(array).all() for array in arrays.values())
-            assert not all((array == 7).all() for array in arrays.values())
+            left = [name for name, array in arrays.items() if (array == 7).all()]
+            assert left in ([], ["bn.num_batches_tracked"]), "loaded in part"  # which a file may lack
         except WeightsError as error:
             refused += 1
             longest = max(longest, len(str(error)))

@@ -205,6 +205,16 @@ def test_another_network(tmp_path, page):
         np.testing.assert_array_equal(array, before[name])
 
 
+@pytest.mark.parametrize("prefix", ["ema.", "model_ema.module."])
+def test_a_second_copy(prefix, tmp_path, page):
+    """As some code keeps averaged weights: which of them are meant is not to be guessed."""
+    state = CifarResNet("akamaster", depth=8).state_dict()
+    path = save(state | {prefix + name: tensor for name, tensor in state.items()}, tmp_path / "weights")
+    with pytest.raises(WeightsError) as caught:
+        interop.load_weights(mr.models.resnet8(), path)
+    page(str(caught.value))
+
+
 def test_other_classes(tmp_path, page):
     path = save(CifarResNet("akamaster", depth=8, num_classes=3).state_dict(), tmp_path / "weights")
     with pytest.raises(WeightsError) as caught:

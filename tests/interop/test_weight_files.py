@@ -169,6 +169,7 @@ def test_parameters_of_pytorch_before_0_4(torch, tmp_path):
         ({"model": {"state_dict": {"w": 1}, "arch": None}}, "model.state_dict"),
         ({"loss": 0.5, "generator": {"a": 2}, "weights": {"w": 1, "v": 2}}, "weights"),
         ({"anything": {"w": 1}}, "anything"),
+        ({"ema": {"state_dict": {"w": 2}}, "model": {"state_dict": {"w": 1}}}, "model.state_dict"),
         ({"averages": {0: 2, 1: 2, 2: 2}, "net": {"w": 1}}, "net"),
     ],
 )
