@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ConfigError, ImageError
+from ..threads import Quota
 from . import headers
 from .resampling import resized_window
 
@@ -25,6 +26,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MAX_BYTES = 1 << 30
 MAX_PIXELS = 1 << 27  # 134 million; there are cameras with 100 million. Decoding takes about 10 bytes for each
 MAX_WEBP_PIXELS = 1 << 26  # its decoder takes about 20 bytes for each
+DECODED_AT_ONCE = Quota(MAX_PIXELS)  # by all threads together: of large images as many as fit, or one
 STRIP = 1 << 20  # pixels that are converted at once
 FREE_PIXELS = 1 << 22  # an image of up to 4 million pixels may be packed into as few bytes as its format can
 DENSEST = {  # pixels a byte: where the format has no limit, that of images that somebody looks at
@@ -73,8 +75,10 @@ def decode_image(content: bytes, name: str) -> Pixels:
             _check_size(file, file.size, length, name)
         opened = _opened(file, name)
         _check_size(file, opened.size, length, name)
-        opened.load()
-        pixels = _rgb(opened, file.kind, name)
+        with DECODED_AT_ONCE.take(opened.width * opened.height * MAX_PIXELS // _most_pixels(file.kind)):
+            opened.load()
+            pixels = _rgb(opened, file.kind, name)
+            del opened
     except MemoryError as error:
         raise ImageError(f"the memory that is free is not enough to decode {name}: close other programs") from error
     except ImageError:
@@ -213,11 +217,15 @@ def _check_size(file: headers.ImageFile, size: tuple[int, int], length: int, nam
     """Raise ImageError for more pixels than are decoded, or than so many bytes can hold."""
     width, height = size
     said = f"{name} ({length:,} bytes) declares {width:,}×{height:,} pixels"
-    most = MAX_WEBP_PIXELS if file.kind == "WebP" else MAX_PIXELS
+    most = _most_pixels(file.kind)
     if width * height > most:
         raise ImageError(f"{said}, and a {file.kind} of more than {most:,} is not decoded: make it smaller")
     if width * height > max(FREE_PIXELS, DENSEST[file.kind] * length):
         raise ImageError(f"{said}, which is more than so few bytes hold: it is cut short or made to exhaust memory")
+
+
+def _most_pixels(kind: str) -> int:
+    return MAX_WEBP_PIXELS if kind == "WebP" else MAX_PIXELS
 
 
 def _opened(file: headers.ImageFile, name: str) -> "Image":
