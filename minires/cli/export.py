@@ -179,13 +179,11 @@ def _check_target(out: Path, sources: list[Path], force: bool) -> None:
         raise ConfigError(f"there is no folder {out.parent} for {out.name}")
     if out.is_dir():
         raise ConfigError(f"{out} is a folder: name a file")
-    if not os.path.lexists(out):
-        return
     if any(source.exists() and out.exists() and out.samefile(source) for source in sources):
         raise ConfigError(f"{out} is what is read: name another file to write")
     if out.name in CHECKPOINTS and (out.parent / "config.toml").exists():
-        raise ConfigError(f"{out} is a checkpoint of a run, which would be lost: name another file to write")
-    if not force:
+        raise ConfigError(f"{out} is where a run has a checkpoint: name another file to write")
+    if os.path.lexists(out) and not force:
         raise ConfigError(f"{out} is there already: --force writes over it")
 
 

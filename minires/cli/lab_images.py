@@ -21,11 +21,12 @@ FIRST = 4  # test images that are taken where nothing is said
 
 
 class Picture(NamedTuple):
-    """An image as the network sees it, (H, W, 3) uint8, its name, and the network's input, (C, H, W) float32."""
+    """An image as the network sees it, (H, W, 3) uint8, its name, the network's input, (C, H, W) float32, and its file."""
 
     name: str
     photograph: NDArray[np.uint8]
     input: NDArray[np.float32]
+    file: Path | None = None
 
 
 def pictures(
@@ -69,7 +70,7 @@ def _photographs(network: TrainedNetwork, paths: Sequence[Path], most: int) -> l
         pixels = seen if channels == 3 else grey(seen)
         seen = seen if channels == 3 else pixels.repeat(3, axis=2)
         name = file.name if names.count(file.name) == 1 else f"{file.parent.name}/{file.name}"
-        found.append(Picture(name, seen, ((pixels - mean) / std).transpose(2, 0, 1)))
+        found.append(Picture(name, seen, ((pixels - mean) / std).transpose(2, 0, 1), file))
     return found
 
 
@@ -129,6 +130,12 @@ def _numbers(index: str, count: int) -> list[int]:
 def _check_number(found: int, most: int) -> None:
     if found > most:
         raise ConfigError(f"a picture is of up to {plural(most, 'image')}, and these are {found:,}: name some of them")
+
+
+def check_out(out: Path, seen: Sequence[Picture]) -> None:
+    """Raise ConfigError for a picture that is to be written over one of the photographs."""
+    if out.exists() and any(picture.file is not None and out.samefile(picture.file) for picture in seen):
+        raise ConfigError(f"{out} is one of the photographs: name another file to draw (--out)")
 
 
 # --- classes

@@ -97,7 +97,7 @@ def cam(
     from ..lab.inside import Scores
     from ..lab.inside.draw import Explained, draw_cams
     from . import display
-    from .lab_images import class_names, class_number, pictures
+    from .lab_images import check_out, class_names, class_number, pictures
 
     check_picture(out)
     if not 1 <= top <= MOST_COLUMNS:
@@ -109,6 +109,7 @@ def cam(
     if wanted is not None and len(wanted) > MOST_COLUMNS:
         raise ConfigError(f"a row has up to {MOST_COLUMNS} classes, not {len(wanted)}")
     seen = pictures(network, images or (), index, dataset, data_dir, MOST_ROWS)
+    check_out(out, seen)
     rows, found = [], []
     with display.bar(console, "looking", len(seen)) as advance:
         for picture in seen:
@@ -163,7 +164,7 @@ def features(
     from ..lab.inside import feature_maps
     from ..lab.inside.draw import draw_features, strongest
     from . import display
-    from .lab_images import pictures
+    from .lab_images import check_out, pictures
     from .tables import print_table
 
     check_picture(out)
@@ -175,6 +176,7 @@ def features(
     network = source.load_network(run, model, weights, None, model_option, normalize, mean, std)
     index = "0" if image is None and index is None and network.recipe is not None else index
     [picture] = pictures(network, () if image is None else [image], index, dataset, data_dir, 1)
+    check_out(out, [picture])
     maps = feature_maps(network.model, picture.input, layer or None)
     for name, y in maps.items():
         if not np.isfinite(y).all():

@@ -186,6 +186,7 @@ def refused(minires, *args):
 
 def test_a_checkpoint_is_never_written_over(minires, run, page):
     page(refused(minires, "run", "run/last.safetensors", "--force"))
+    assert "is where a run has a checkpoint" in refused(minires, "run", "run/best.safetensors")  # which is not there
 
 
 def test_the_input_is_never_written_over(minires, tmp_path, page):

@@ -134,6 +134,19 @@ def test_a_network_of_one_channel(minires, folder, cifar):
     assert "takes images of 1 channels, and those of cifar10 have 3" in err
 
 
+@pytest.mark.parametrize("command", ["cam", "features"])
+def test_a_photograph_is_never_written_over(minires, folder, command, page):
+    photograph = (folder / "photos" / "a.png").read_bytes()
+    (folder / "link.png").symlink_to("photos/a.png")
+    code, out, err = minires("lab", command, "photos/a.png", *NETWORK, "--out", "link.png")
+    assert (code, out) == (2, "")
+    assert (folder / "photos" / "a.png").read_bytes() == photograph
+    if command == "cam":
+        page(err.removeprefix("error: ").rstrip("\n"))
+    else:
+        assert "link.png is one of the photographs" in err
+
+
 def test_photographs_of_the_same_name(minires, folder):
     for name in ("x", "y"):
         (folder / name).mkdir()
