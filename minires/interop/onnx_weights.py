@@ -30,6 +30,7 @@ DTYPES = {  # TensorProto.DataType
     13: "uint64",
     16: "bfloat16",
 }
+RAW, FIELDS = 9, {"float32": 4, "float64": 10}  # where numbers are: of any type, or of this one
 MORE_FIELDS, BYTES_A_FIELD = 500_000, 32
 MOST_AXES = 32
 PARTS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")  # what names in a state dict end in
@@ -116,7 +117,8 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
 def _tensor(reader: _Reader, message: memoryview) -> tuple[str, NDArray | None]:
     """(name, array) of a TensorProto; None for one whose numbers are stored in another way than weights' are."""
     dims: list[int] = []
-    dtype, name, content, elsewhere = "", "", None, False
+    dtype, name, elsewhere = "", "", False
+    contents: dict[int, memoryview] = {}  # by field
     for number, value in reader.fields(message):
         if number == 1 and isinstance(value, int):
             dims.append(value)
@@ -129,14 +131,15 @@ def _tensor(reader: _Reader, message: memoryview) -> tuple[str, NDArray | None]:
             dtype = DTYPES.get(value, "")
         elif number == 8 and isinstance(value, memoryview):
             name = bytes(value[:1000]).decode("utf-8", "replace")
-        elif number in (4, 9, 10) and isinstance(value, memoryview):
-            content = value
+        elif number in (RAW, *FIELDS.values()) and isinstance(value, memoryview):
+            contents[number] = value
         elif number == 14:
             elsewhere = value == 1
         if len(dims) > MOST_AXES:
             raise damaged(f"{brief(name) if name else 'a constant'} has more than {MOST_AXES} axes")
     if elsewhere:
         raise WeightsError(f"{brief(name)} is in another file: export the network with its weights inside")
+    content = contents.get(RAW, contents.get(FIELDS.get(dtype, RAW)))
     if content is None or not dtype:
         return name, None
     shape = tuple(dims)

@@ -76,7 +76,9 @@ def test_floats_of_their_own_and_other_constants(tmp_path):
     dims = field(1, bytes([1, 2]))  # packed
     floats = field(5, dims + field(2, 1) + field(8, b"fc.bias") + field(4, struct.pack("<2f", 3, 4)))
     strings = field(5, field(2, 8) + field(8, b"a.weight"))
-    (tmp_path / "a.onnx").write_bytes(onnx(floats, strings, constant("normalization.mean", (), bytes(4)), VAR))
+    # as float_data: numbers of 4 bytes, which two halves are not
+    halves = field(5, dims + field(2, 10) + field(8, b"a.bias") + field(4, struct.pack("<f", 3)))
+    (tmp_path / "a.onnx").write_bytes(onnx(floats, strings, halves, constant("normalization.mean", (), bytes(4)), VAR))
     found = read_weights(tmp_path / "a.onnx")
     assert list(found) == ["fc.bias", "bn.running_var"]
     np.testing.assert_array_equal(found["fc.bias"], [[3, 4]])
