@@ -107,8 +107,8 @@ def refuse_new_head(network: TrainedNetwork) -> None:
     head, _ = classifier(network.model)
     if any(name.startswith(f"{head}.") for name in network.report.kept):
         raise ConfigError(
-            f"the weights in {network.source} are of another number of classes than {network.num_classes}: the last layer "
-            "would be new, and know nothing. Leave --num-classes out, or train it first (minires train --weights)"
+            f"the weights in {network.source} have no last layer for {network.num_classes} classes: it would be new, and know "
+            "nothing. Leave --num-classes out, or train it first (minires train --weights)"
         )
 
 

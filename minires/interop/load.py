@@ -221,6 +221,9 @@ def _way_out(match: _Match, own: dict[str, NDArray]) -> str:
     stem = [m for m in report.misshapen if len(m.found) == 4 and (m.found[2:], m.wanted[2:]) == ((3, 3), (7, 7))]
     if stem and len(stem) == len(report.misshapen) and not (report.missing or report.unexpected):
         return ". Its stem is that for images such as CIFAR's: build the network with small_images=True"
+    headless = report.missing and {*report.missing} <= {f"{match.head}.weight", f"{match.head}.bias"}
+    if headless and not report.misshapen and all(ours.startswith(HEADS) for ours in match.strangers.values()):
+        return ". It has no last layer that is known: ask for a new one, and train it"
     needed = {name for name in own if not name.endswith(BATCHES)}
     if not (report.missing or report.misshapen) and needed <= set(translate(match.strangers, own, match.head).values()):
         return f". It holds them twice, as {brief(report.unexpected[0])} too: save those by themselves that are to be loaded"

@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import data, models
 from ..errors import ConfigError, WeightsError
+from ..files import expand_user
 from ..interop import LoadReport, load_weights, shortcut_option
 from ..interop.checkpoint_layout import may_be_checkpoint
 from ..nn import Linear, Module
@@ -24,7 +25,7 @@ TENTH = 10.0  # by which the learning rate of new weights is divided for those t
 
 def weights_file(path: Path | str) -> Path:
     """The file of weights: of a run's folder, its last checkpoint. Raises ConfigError when there is none."""
-    path = Path(path)
+    path = expand_user(path)
     if path.is_dir():
         file = path / "last.safetensors"
         if file.is_file():
@@ -39,7 +40,7 @@ def pinned(recipe: Recipe) -> Recipe:
     """The recipe with the sum of its weights, and their path from the root. Raises ConfigError when there are none."""
     if recipe.weights is None:
         return recipe
-    path = Path(recipe.weights).absolute()
+    path = expand_user(recipe.weights).absolute()
     return replace(recipe, weights=str(path), weights_sha256=recipe.weights_sha256 or _sum(weights_file(path)))
 
 
@@ -68,6 +69,10 @@ def begin_with_weights(recipe: Recipe, model: Module, images: Images) -> LoadRep
     except WeightsError as error:
         if error.report is None:
             raise
+        if _lacks_classifier(error.report, model):
+            raise ConfigError(
+                f"the weights {file} have no classifier: --num-classes {images.num_classes} begins with a new one"
+            ) from error
         classes = _other_classes(error.report, model)
         if classes is not None:
             raise ConfigError(
@@ -84,6 +89,13 @@ def _way_out(recipe: Recipe, file: Path, checkpoint: Checkpoint | None) -> str:
     saved = Recipe.from_settings(checkpoint.info["recipe"], file)
     network = " ".join([saved.model, *(f"{name}={value}" for name, value in saved.model_options.items())])
     return f"The run is one of {network}: leave --model and --model-option out to begin from it"
+
+
+def _lacks_classifier(report: LoadReport, model: Module) -> bool:
+    """Whether the last layer is all that weights lack, as those of a backbone do."""
+    path, _ = models.classifier(model)
+    lacking = {*report.missing} <= {f"{path}.weight", f"{path}.bias"}
+    return bool(report.missing) and lacking and not (report.misshapen or report.unexpected)
 
 
 def _other_classes(report: LoadReport, model: Module) -> int | None:

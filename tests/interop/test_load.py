@@ -242,12 +242,13 @@ def test_long_names_in_a_table(tmp_path):
     assert max(map(len, table.splitlines())) < 250
 
 
-def test_a_head_that_is_not_there(tmp_path):
+def test_a_head_that_is_not_there(tmp_path, page):
     state = CifarResNet("akamaster", depth=8).state_dict()
     backbone = {f"backbone.{name}": tensor for name, tensor in state.items() if not name.startswith("linear")}
     path = save(backbone | {"head.0.weight": torch.zeros(8, 64)}, tmp_path / "weights")
-    with pytest.raises(WeightsError, match=r"2 missing: fc.weight, fc.bias; 1 unexpected: head.0.weight"):
+    with pytest.raises(WeightsError, match=r"2 missing: fc.weight, fc.bias; 1 unexpected: head.0.weight") as caught:
         interop.load_weights(mr.models.resnet8(), path)
+    page(str(caught.value))
     report = interop.load_weights(mr.models.resnet8(), path, replace_head=True)
     assert (report.kept, report.ignored) == (["fc.weight", "fc.bias"], ["head.0.weight"])
 

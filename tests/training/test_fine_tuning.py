@@ -69,6 +69,16 @@ def test_a_new_classifier_on_request_alone(weights, few_classes, page):
         build_trainer(recipe_from(weights, num_classes=3))
 
 
+def test_weights_without_a_classifier(few_classes, tmp_path, monkeypatch, page):
+    """As those of a backbone; its path may begin with that of the home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    mr.interop.save_safetensors(mr.models.resnet8(features_only=True), tmp_path / "backbone.safetensors")
+    with pytest.raises(ConfigError) as caught:
+        build_trainer(recipe_from("~/backbone.safetensors"))
+    page(str(caught.value))
+    assert build_trainer(recipe_from("~/backbone.safetensors", num_classes=2)).model.fc.out_features == 2
+
+
 def test_a_classifier_that_fits_is_kept(weights):
     trainer = build_trainer(recipe_from(weights, num_classes=10))
     np.testing.assert_array_equal(trainer.model.fc.weight.data, Checkpoint.load(weights).model["fc.weight"])
