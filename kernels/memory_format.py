@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .runtime.memory_pool import empty, empty_like
-from .runtime.recording import also
+from .runtime.recording import also, preparing
 
 Array = NDArray[Any]
 Pair = tuple[int, int]  # (height, width)
@@ -43,8 +43,9 @@ def nchw(x: Array) -> Array:
 
 
 def hwio(w: Array) -> Array:
-    """(O, I, KH, KW) → (KH, KW, I, O), C-contiguous."""
-    return contiguous(w.transpose(2, 3, 1, 0))
+    """(O, I, KH, KW) → (KH, KW, I, O), C-contiguous: a view of weights that are stored so, a copy of any other."""
+    with preparing():  # a copy follows from the weights alone, as what is packed of it does
+        return contiguous(w.transpose(2, 3, 1, 0))
 
 
 def oihw(w: Array) -> Array:

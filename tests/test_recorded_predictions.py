@@ -3,11 +3,12 @@
 import os
 import threading
 
+import numpy as np
 import pytest
 from recorded_twins import RUNS, bits, images, labels, make
 
 import minires as mr
-from minires import RecordedPrediction
+from minires import RecordedPrediction, nn
 from minires import functional as F
 from minires.models.blocks import BasicBlock, PreActBottleneck
 from minires.models.resnet_cifar import CifarPreResNet, CifarResNet
@@ -86,6 +87,23 @@ def test_predictions_follow_the_weights(change):
     for i in range(4):
         assert bits([predict(images(i)).data]) == bits([plain(model, images(i))])
     assert bits([before]) != bits([predict(images(0)).data])
+
+
+@pytest.mark.parametrize("winograd", [True, False])
+@pytest.mark.parametrize("groups", [1, 4, 16])
+def test_predictions_follow_weights_in_another_memory_order(groups, winograd):
+    """Those that ``.data =`` has set as PyTorch stores them: they are copied, and the copy is packed."""
+    conv = nn.Conv2d(16, 32, 3, padding=1, groups=groups, bias=False)
+    conv.weight.data = np.ascontiguousarray(conv.weight.data)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), conv).eval()
+    with mr.winograd(winograd):
+        predict = RecordedPrediction(model)
+        for i in range(4):
+            predict(images(i))
+        assert predict.state == "checked"
+        for i in range(2):
+            half(model)
+            assert bits([predict(images(i)).data]) == bits([plain(model, images(i))])
 
 
 def test_refresh_sees_what_numpy_has_written():
