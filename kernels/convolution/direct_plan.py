@@ -38,6 +38,8 @@ WEIGHT_PACKED_BYTES = (
 PART_BYTES = 256 << 10  # of the part of a large weight gradient that is computed at a time: it stays in the L2 cache
 PART_ROWS, PART_COLUMNS = 64, 128  # in such a part, at least
 AHEAD_BYTES = 64 << 20  # of images and gradients, at most, to pack all of them before a large weight gradient
+AHEAD_PACKED_BYTES = 256 << 20  # of all items packed ahead, at most: with large dilations they are far larger than x
+MOST_OVERLAP = 4  # rows packed for a row of a band, at most; beyond, it is made as high as its taps reach, twice
 DENSE_BYTES = 128  # from one pixel of dy to the next, at most, to read it in place; beyond, packing pays (measured)
 
 
@@ -86,6 +88,8 @@ def _layout(
         band = max(1, min(band, (packed_bytes // row_bytes - reach[0]) // step[0] + 1))
     if most is not None:
         band = max(1, min(band, most // grid[1]))
+        if (band - 1) * step[0] + reach[0] > MOST_OVERLAP * band * step[0]:
+            band = min(grid[0], max(1, 2 * reach[0] // step[0]))
     elif problem.images < FEW_ITEMS and not shared:  # a few images alone would leave threads without work
         least, parts = -(-LEAST_POSITIONS // max(1, grid[1])), -(-FEW_ITEMS // max(1, problem.images))
         band = max(1, min(band, max(least, -(-grid[0] // parts))))
@@ -247,10 +251,13 @@ def weight_grad_plan(problem, itemsize, packed=False, packed_dy=False):
     spread = problem.channels * itemsize % 256 == 0
     pitch = problem.channels + (64 // itemsize if spread else 0)
     columns, ahead = problem.filters // problem.groups, slices == 1 and _is_packed_ahead(problem, itemsize)
-    layout = _layout(
+    described = (
         problem, problem.size, problem.channels, columns, pitch, packed, problem.out_size, problem.stride, origin, reach,
-        itemsize, WEIGHT_POSITIONS, ahead,
+        itemsize, WEIGHT_POSITIONS,
     )  # fmt: skip
+    layout = _layout(*described, ahead)
+    if ahead and layout.items * layout.packed_size * itemsize > AHEAD_PACKED_BYTES:
+        ahead, layout = False, _layout(*described)
     kh, kw, i = np.ogrid[: problem.kernel[0], : problem.kernel[1], : problem.channels // problem.groups]
     row_offsets = (
         ((kh * problem.dilation[0] * layout.width + kw * problem.dilation[1]) * pitch + i).astype(np.int64).ravel()

@@ -5,7 +5,7 @@ import pytest
 from everything import calls
 
 from minires.kernels.compiled import backend as fast
-from minires.kernels.compiled import elementwise, linear, loss, normalization, pool, shortcut
+from minires.kernels.compiled import channels, elementwise, linear, loss, normalization, pool, resize, shortcut
 from minires.kernels.convolution import direct, direct_weight, groups, pointwise, winograd, winograd_weight
 from minires.kernels.runtime import memory_pool as buffers
 
@@ -51,7 +51,7 @@ class Guard:
 def guard(monkeypatch):
     guard = Guard()
     monkeypatch.setattr(buffers, "empty", guard.empty)  # empty_like and zeros call it
-    for module in (*CONVOLUTION, linear, pool, elementwise, normalization, loss, shortcut):
+    for module in (*CONVOLUTION, channels, linear, pool, elementwise, normalization, loss, resize, shortcut):
         for name in ("empty", "empty_together"):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, getattr(guard, name))

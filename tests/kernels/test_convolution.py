@@ -11,6 +11,7 @@ import minires as mr
 from minires.kernels import reference
 from minires.kernels.compiled import backend as fast
 from minires.kernels.convolution import direct_plan
+from minires.kernels.convolution.work_items import problem_of
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -102,6 +103,7 @@ LAYERS = {  # name: x shape, w shape, stride, padding, dilation, groups; each ta
     "a grouped projection": ((2, 9, 9, 192), (1, 1, 96, 128), (2, 2), (0, 0), ONE, 2),
     "a depthwise layer of two filters a channel": ((2, 9, 7, 30), (5, 5, 1, 60), ONE, (2, 2), ONE, 30),
     "atrous": ((2, 15, 15, 12), (3, 3, 12, 20), ONE, (4, 4), (4, 4), 1),
+    "atrous and wide, in bands": ((1, 23, 97, 128), (3, 3, 128, 128), ONE, (2, 2), (2, 2), 1),
     "padding wider than the kernel": ((2, 3, 4, 5), (2, 3, 5, 7), (2, 1), (5, 6), ONE, 1),
     "a batch of many work items": ((37, 4, 4, 8), (3, 3, 8, 8), ONE, ONE, ONE, 1),
 }
@@ -129,6 +131,26 @@ def packed_ahead(monkeypatch):
 @given(case=convolutions(most_kernel=4, most_channels=70, most_extra=12), dtype=DTYPES, seed=SEEDS)
 def test_large_weight_gradients(packed_ahead, case, dtype, seed):
     check(*case, dtype, seed, fast, reference)
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 40], ids=["item by item", "packed ahead"])
+def test_weight_gradients_of_large_dilations(limit, monkeypatch):
+    monkeypatch.setattr(direct_plan, "AHEAD_PACKED_BYTES", limit)
+    direct_plan.weight_grad_plan.cache_clear()
+    check((2, 9, 10, 128), (3, 3, 128, 160), (ONE, (6, 5), (6, 5), 1), np.float32, 0, fast, reference)
+    direct_plan.weight_grad_plan.cache_clear()
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 4, 6, 12, 24, 36])
+@pytest.mark.parametrize(("images", "side", "channels"), [(1, 100, 512), (8, 28, 2048), (2, 64, 512), (16, 14, 1024)])
+def test_dilated_layers_pack_little(images, side, channels, dilation):
+    """The layers of atrous spatial pyramid pooling (Chen et al. 2017): their taps reach farther than a band is high."""
+    shapes = (images, side, side, channels), (3, 3, channels, 256)
+    plan = direct_plan.weight_grad_plan(problem_of(*shapes, ONE, (dilation, dilation), (dilation, dilation), 1), 4)
+    packed = plan.layout.packed_size * 4
+    assert packed * plan.layout.items <= 256 << 20 or (not plan.layout.ahead and packed <= 128 << 20)
+    padded = images * (side + 2 * dilation) ** 2 * channels * 4
+    assert packed * plan.layout.items < 5 * padded
 
 
 @pytest.mark.parametrize("channels", [3, 400])
