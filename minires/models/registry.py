@@ -17,10 +17,15 @@ def register(name: str, network: Callable[..., Module], summary: str, fixed: dic
     summary: the first sentence of the constructor's docstring.
     """
 
+    parameters = inspect.signature(network).parameters.values()
+    switches = {p.name for p in parameters if isinstance(p.default, bool)}
+
     def construct(**options: Any) -> Module:
+        for option in switches & options.keys():
+            if not isinstance(options[option], bool):  # "no" would count as true
+                raise ConfigError(f"{option} is true or false, not {options[option]!r}")
         return network(**fixed, **{**defaults, **options})
 
-    parameters = inspect.signature(network).parameters.values()
     construct.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # which inspect.signature reads
         [
             p.replace(kind=p.KEYWORD_ONLY, default=defaults.get(p.name, p.default))

@@ -55,7 +55,7 @@ class Module:
     """
 
     training = True
-    frozen = False  # does it stay in evaluation mode whatever train() says?
+    frozen: Any = False  # True: it stays in evaluation mode whatever train() says (anything else is the user's own)
     recordable: Any = False  # does every call launch the same kernels? Each class says so for itself (``recorded.py``)
     _buffers: set[str]  # names
     _forward_pre_hooks: dict[object, tuple[Callable[..., Any], bool]]
@@ -262,7 +262,7 @@ class Module:
         Modules that are ``frozen`` stay in evaluation mode.
         """
         for module in self.modules():
-            module.training = bool(mode) and not module.frozen
+            module.training = bool(mode) and module.frozen is not True
         return self
 
     def eval(self) -> Self:

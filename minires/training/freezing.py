@@ -18,9 +18,9 @@ def freeze(model: Module, names: Iterable[str]) -> None:
     """Freeze parts of a network, in place: no gradients for their parameters, evaluation mode also after ``train()``.
 
     names: "stem" is everything before the first stage, "layer1", "layer2" … are the stages in any family, DenseNet's with their
-    transitions; every other module has its path ("fc", "stages.0", "layer1.0.conv1"). Below the lowest part that is trained no
-    gradients are computed. Raises ConfigError for a name that there is none of, and where nothing would be left to train; then
-    nothing has changed.
+    transitions; every other module has its path ("fc", "stages.0", "layer1.0.conv1"), which counts where it is another stage's
+    name too. Below the lowest part that is trained no gradients are computed. Raises ConfigError for a name that there is none
+    of, and where nothing would be left to train; then nothing has changed.
 
     >>> import minires as mr
     >>> model = mr.models.resnet8()
@@ -37,7 +37,10 @@ def freeze(model: Module, names: Iterable[str]) -> None:
                 f"there is no part {brief(name)} to freeze{nearest(name, {**known, **paths})}: the network has "
                 f"{', '.join(known)}"
             )
-        modules += known[name] if name in known else [paths[name]]
+        found, own = known.get(name, []), paths.get(name)
+        if own is not None and all(module is not own for module in found):  # "layer1" where stages are counted from 0
+            found = [own]
+        modules += found
     frozen = {id(p) for module in modules for p in module.parameters()}
     if modules and not any(p.requires_grad and id(p) not in frozen for p in model.parameters()):
         raise ConfigError(

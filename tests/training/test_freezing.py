@@ -118,6 +118,24 @@ def test_paths_are_names_too():
     ]
 
 
+def test_a_path_is_that_module_where_stages_are_counted_from_0():
+    def net():
+        return mr.nn.Sequential({name: mr.nn.Linear(2, 2) for name in ("conv", "layer0", "layer1", "layer2", "fc")})
+
+    for names, frozen in ((["layer1"], ["layer1"]), (["layer0", "stem"], ["conv", "layer0"]), (["layer3"], ["layer2"])):
+        model = net()
+        freeze(model, names)
+        assert [name for name, child in model.named_children() if child.frozen] == frozen
+
+
+def test_what_a_network_of_ones_own_calls_frozen_changes_no_mode():
+    class Net(mr.nn.Module):
+        def __init__(self):
+            self.frozen = mr.nn.Sequential(mr.nn.Linear(2, 2))
+
+    assert all(module.training for module in Net().eval().train().modules())
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [
