@@ -8,6 +8,8 @@ import os
 import pickle
 import random
 import sys
+import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -190,6 +192,30 @@ def test_nothing_is_imported():
     with pytest.raises(DataError, match=r"xml\.dom\.expatbuilder\.parse"):
         read(b"cxml.dom.expatbuilder\nparse\n.")
     assert not {name for name in set(sys.modules) - before if name.startswith("xml")}
+
+
+def test_threads_leave_the_filters_of_warnings_as_they_were():
+    """The second reading begins within the first, if it can, and ends after it."""
+    first, second = threading.Event(), threading.Event()
+
+    class Slow(io.BytesIO):
+        def readline(self, *arguments):
+            second.set()
+            first.wait(5)
+            return super().readline(*arguments)
+
+    class WithinIt(io.BytesIO):
+        def readline(self, *arguments):
+            thread.start()
+            second.wait(0.2)
+            return super().readline(*arguments)
+
+    filters = list(warnings.filters)
+    thread = threading.Thread(target=unpickle, args=(Slow(b"I1\n."), "second"))
+    assert unpickle(WithinIt(b"I1\n."), "first") == 1
+    first.set()
+    thread.join()
+    assert warnings.filters == filters
 
 
 def small_file(protocol):

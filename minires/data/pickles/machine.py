@@ -9,6 +9,7 @@ Each instruction takes time and memory in proportion to its argument alone, and 
 that is used again costs one instruction, whatever its size. Keys of dicts, which are hashed and compared, are short.
 """
 
+import threading
 import warnings
 from typing import IO, Any
 
@@ -18,6 +19,7 @@ VALUES = {
     *("BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
 FIXED = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+QUIET = threading.Lock()  # two threads that change and restore the filters of warnings may leave them changed
 LONGEST_KEY = 1000  # characters or bytes of a dict's key
 DAMAGED = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)  # what damage makes of a pickle
 
@@ -54,7 +56,7 @@ class Machine:
         """
         import pickletools  # here, since nothing else needs it
 
-        with warnings.catch_warnings(action="ignore"):  # on escapes in strings that Python 2 knew
+        with QUIET, warnings.catch_warnings(action="ignore"):  # on escapes in strings that Python 2 knew
             for opcode, argument, position in pickletools.genops(file):
                 self.at = position or 0
                 self.step(opcode.name, argument)
