@@ -81,7 +81,7 @@ def export(
 ) -> None:
     """A trained network for other programs."""
     from .. import interop
-    from ..interop.onnx_file import require_onnx
+    from ..interop.onnx_export.file import require_onnx
     from . import display
 
     run, out = _run_and_file(paths or [], model, weights)
@@ -213,7 +213,7 @@ def _weights(out: Path, suffix: str, count: int) -> Text:
 
 
 def _onnx(file: OnnxFile, network: TrainedNetwork, inside: bool) -> Text:
-    from ..interop.onnx_check import TOLERANCE
+    from ..interop.onnx_export.check import TOLERANCE
     from .display import pairs
 
     if inside:

@@ -2,7 +2,7 @@
 
 from .files import read_weights
 from .load import create_model, load_weights, shortcut_option
-from .onnx_export import OPSET, OnnxFile, export_onnx
+from .onnx_export.export import OPSET, OnnxFile, export_onnx
 from .report import LoadReport
 from .saving import save_safetensors, save_torch
 

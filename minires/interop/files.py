@@ -9,11 +9,11 @@ from ..errors import WeightsError, nearest
 from ..files import expand_user
 from .checkpoint_layout import has_sum, is_model, is_unchanged
 from .dtypes import damaged
-from .onnx_weights import is_onnx, read_onnx
-from .safetensors_file import read_safetensors
+from .readers.onnx_weights import is_onnx, read_onnx
+from .readers.safetensors_file import read_safetensors
+from .readers.torch_legacy import TorchLegacy, is_legacy
+from .readers.torch_zip import TorchZip
 from .state_dict import arrays, find
-from .torch_legacy import TorchLegacy, is_legacy
-from .torch_zip import TorchZip
 
 # An instruction of a pickle makes up to a hundred bytes, and takes a microsecond or two. A state dict has some 40 of them for
 # a tensor, and ResNet-1202's 7,000 tensors one in 300 bytes; what stands beside it, such as lists of losses, has more.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ..data.pickles.machine import short
 from ..errors import WeightsError, brief, plural
 from .dtypes import KINDS, flat_array, widened
-from .torch_pickle import Storage, TorchTensor
+from .readers.torch_pickle import Storage, TorchTensor
 
 # where training scripts put them, the likeliest first; averaged weights come after those that were trained
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema")

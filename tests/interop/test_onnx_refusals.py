@@ -65,7 +65,7 @@ def test_other_operations_for_other_numbers_of_images(message, tmp_path, capfd):
 
 
 def test_more_than_two_gigabytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("minires.interop.onnx_export.MOST", (1 << 20) + 100)
+    monkeypatch.setattr("minires.interop.onnx_export.export.MOST", (1 << 20) + 100)
     with pytest.raises(ExportError, match=r"the weights are \d+ bytes, and an ONNX file holds 2 GB at most"):
         interop.export_onnx(nn.Sequential(nn.Conv2d(3, 40, 1)), tmp_path / "a.onnx", image_size=8)
 

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data import Normalization
-from ..errors import ConfigError, DtypeError, ExportError
-from ..files import atomic_write
-from ..nn import Conv2d, Module
-from ..version import __version__
-from .onnx_check import compare
-from .onnx_file import Images, dims_of, protobuf, require_onnx
-from .onnx_fold import fold_batch_norms
-from .onnx_graph import GraphBuilder
-from .onnx_nodes import CONVERTERS, add_call
-from .onnx_trace import INPUT, Trace, trace
+from ...data import Normalization
+from ...errors import ConfigError, DtypeError, ExportError
+from ...files import atomic_write
+from ...nn import Conv2d, Module
+from ...version import __version__
+from .check import compare
+from .file import Images, dims_of, protobuf, require_onnx
+from .fold import fold_batch_norms
+from .graph import GraphBuilder
+from .nodes import CONVERTERS, add_call
+from .trace import INPUT, Trace, trace
 
 OPSET = 21  # of March 2024, which ONNX Runtime has since 1.20
 MOST_PIXELS = 2048  # of a side: more need dynamic_size, since the network runs on the images

@@ -12,9 +12,9 @@ import zlib
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from ..data.pickles.machine import short
-from ..errors import WeightsError
-from .dtypes import KINDS, damaged
+from ...data.pickles.machine import short
+from ...errors import WeightsError
+from ..dtypes import KINDS, damaged
 from .torch_pickle import Storage, TorchMachine, load
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field: PKWARE's APPNOTE, 4.3.7

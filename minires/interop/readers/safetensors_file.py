@@ -11,8 +11,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..errors import WeightsError, brief
-from .dtypes import KINDS, damaged, flat_array, is_possible, widened
+from ...errors import WeightsError, brief
+from ..dtypes import KINDS, damaged, flat_array, is_possible, widened
 
 DTYPES = {
     "F64": "float64",

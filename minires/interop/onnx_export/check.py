@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .. import kernels
-from ..errors import ExportError, plural
-from ..grad_mode import no_grad
-from ..nn import Module
-from ..tensor import Tensor
-from .onnx_file import Images
-from .onnx_trace import evaluating
+from ... import kernels
+from ...errors import ExportError, plural
+from ...grad_mode import no_grad
+from ...nn import Module
+from ...tensor import Tensor
+from .file import Images
+from .trace import evaluating
 
 CHECKED = 1, 7  # images in the batches that are compared
 TOLERANCE = 1e-4  # of the largest output, or of 1

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .onnx_trace import Constant, Reference
+from .trace import Constant, Reference
 
 
 @dataclass

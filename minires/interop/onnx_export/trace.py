@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ExportError
-from ..grad_mode import no_grad, set_watcher
-from ..nn import Module
-from ..tensor import Op, Tensor
+from ...errors import ExportError
+from ...grad_mode import no_grad, set_watcher
+from ...nn import Module
+from ...tensor import Op, Tensor
 
 INPUT = -1  # the number of the images among the outputs of calls
 Shape = tuple[int, ...]

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import ExportError
-from ..ops import (
+from ...errors import ExportError
+from ...ops import (
     activation,
     arithmetic,
     convolution,
@@ -21,9 +21,9 @@ from ..ops import (
     shape,
     shortcut,
 )
-from ..tensor import Op
-from .onnx_graph import GraphBuilder
-from .onnx_trace import Call, same
+from ...tensor import Op
+from .graph import GraphBuilder
+from .trace import Call, same
 
 Function = Callable[[GraphBuilder, Call, list[str]], str]
 LAST = np.iinfo(np.int64).max  # the end of a slice that has none

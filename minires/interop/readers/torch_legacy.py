@@ -7,7 +7,7 @@ for each key: its number of elements in 8 bytes, and the elements, the lowest by
 import io
 from typing import Any
 
-from .dtypes import KINDS, damaged
+from ..dtypes import KINDS, damaged
 from .torch_pickle import Storage, TorchMachine, load
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001

@@ -10,10 +10,10 @@ import math
 from dataclasses import dataclass
 from typing import IO, Any
 
-from ..data.pickles.arrays import ArrayMachine, is_shape, word
-from ..data.pickles.machine import DAMAGED, Name, UnpicklingError, checked_key, short
-from ..errors import WeightsError
-from .dtypes import KINDS, damaged, is_possible
+from ...data.pickles.arrays import ArrayMachine, is_shape, word
+from ...data.pickles.machine import DAMAGED, Name, UnpicklingError, checked_key, short
+from ...errors import WeightsError
+from ..dtypes import KINDS, damaged, is_possible
 
 STORAGES = {  # class name → dtype
     "DoubleStorage": "float64",

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from numpy.typing import NDArray
 
-from ..errors import WeightsError, brief
-from .dtypes import KINDS, damaged, flat_array, is_possible, widened
+from ...errors import WeightsError, brief
+from ..dtypes import KINDS, damaged, flat_array, is_possible, widened
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 DTYPES = {  # TensorProto.DataType

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..data import Normalization
-from ..errors import ConfigError, ExportError
-from .onnx_graph import GraphBuilder
-from .onnx_trace import Shape
+from ...data import Normalization
+from ...errors import ConfigError, ExportError
+from .graph import GraphBuilder
+from .trace import Shape
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ops.convolution import Conv2d
-from ..ops.normalization import BatchNorm
-from .onnx_trace import Call, Constant, Trace
+from ...ops.convolution import Conv2d
+from ...ops.normalization import BatchNorm
+from .trace import Call, Constant, Trace
 
 
 def fold_batch_norms(trace: Trace) -> dict[int, Call]:

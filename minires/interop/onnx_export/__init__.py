@@ -1,0 +1,1 @@
+"""A network as an ONNX file: its operations are recorded, converted one by one, and compared with ONNX Runtime."""
