@@ -64,19 +64,18 @@ def create_model(
     return model.eval(), report
 
 
-def shortcut_option(name: str, path: Path | str, model_options: dict[str, Any] | None = None) -> str | None:
-    """The option of the shortcuts, "A" or "B", with which the network called ``name`` is what the weights in a file are for.
+def inferred_options(name: str, path: Path | str, model_options: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The options with which ``create_model`` would make the network, beside those given, where they are not the defaults.
 
-    None where that is its default, or it has no such choice. Errors as of ``create_model``.
+    Its errors for a name, an option or a file; {} for a file of another network.
     """
     options = dict(model_options or {})
-    default = _default_option(name)
-    if default is None:
-        return None
-    model = models.create(name, **options | {"option": "B"})
-    match = _Match.of(model, name, read(path), str(path))
-    option = _inferred(name, model, match, options, default).get("option", "B")
-    return None if option == default else option
+    default = _default_option(name) if "option" not in options else None
+    model = models.create(name, **options | ({"option": "B"} if default else {}))
+    found = _inferred(name, model, _Match.of(model, name, read(path), str(path)), options, default)
+    if default and found.setdefault("option", "B") == default:
+        del found["option"]
+    return found
 
 
 class _Match(NamedTuple):
@@ -162,7 +161,7 @@ def _inferred(name: str, model: nn.Module, match: _Match, given: dict[str, Any],
             options["num_classes"] = found[0]
         if misshapen.in_model == first and len(found) == 4 and found[0] == wanted[0]:
             options["small_images"] = found[2:] == (3, 3) and wanted[2:] == (7, 7)
-            if found[2:] == wanted[2:] or options["small_images"]:
+            if found[1] != wanted[1] and (found[2:] == wanted[2:] or options["small_images"]):
                 options["in_channels"] = found[1]
     known = inspect.signature(models.MODELS[name]).parameters
     options = {option: value for option, value in options.items() if option not in given and option in known and value}

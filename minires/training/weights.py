@@ -12,7 +12,7 @@ from typing import Any
 from .. import data, models
 from ..errors import ConfigError, WeightsError
 from ..files import expand_user
-from ..interop import LoadReport, load_weights, shortcut_option
+from ..interop import LoadReport, inferred_options, load_weights
 from ..interop.checkpoint_layout import may_be_checkpoint
 from ..nn import Linear, Module
 from .checkpoint import Checkpoint
@@ -20,6 +20,10 @@ from .folders import Images
 from .recipe import Recipe
 
 IMAGENET_SIZE = 224  # of the images that networks for ImageNet are trained on
+OF_THE_NETWORK = (
+    "option",
+    "small_images",
+)  # options that a file tells; its classes and channels are the images' matter
 TENTH = 10.0  # by which the learning rate of new weights is divided for those that are trained already
 
 
@@ -136,7 +140,7 @@ def inherited(recipe: Recipe, given: Collection[str]) -> dict[str, Any]:
     """The settings that follow from a recipe's weights, but for those that are given.
 
     Of another run: its model, with its options, its normalisation, and the size of its images for a folder. Of a file: the
-    option of the shortcuts, and for networks of ImageNet's size ImageNet's normalisation. Raises ConfigError when there is no
+    option of the shortcuts, the stem for small images, and for networks of ImageNet's size ImageNet's normalisation. Raises ConfigError when there is no
     file, DataError for a damaged checkpoint.
     """
     assert recipe.weights is not None
@@ -175,9 +179,10 @@ def _inherited_from_file(recipe: Recipe, file: Path, free: bool) -> dict[str, An
     found: dict[str, Any] = {}
     options = recipe.model_options
     try:
-        option = shortcut_option(recipe.model, file, options) if "option" not in options else None
-        if option is not None:
-            found["model_options"] = options = {**options, "option": option}
+        inferred = inferred_options(recipe.model, file, options)
+        network = {name: value for name, value in inferred.items() if name in OF_THE_NETWORK}
+        if network:
+            found["model_options"] = options = {**options, **network}
         if free and getattr(models.create(recipe.model, **options), "image_size", 0) >= IMAGENET_SIZE:
             normalization = data.Normalization.named("imagenet")
             found |= {"mean": normalization.mean, "std": normalization.std}

@@ -124,4 +124,7 @@ def test_networks_of_imagenet_have_its_normalisation(tmp_path, monkeypatch):
     monkeypatch.setattr(mr.models.CifarResNet, "image_size", 224)
     assert inherited(recipe, {"model"}) == {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
     assert inherited(recipe, {"model", "mean", "std"}) == {}
+    mr.interop.save_safetensors(mr.models.resnet18(small_images=True, num_classes=7), tmp_path / "small.safetensors")
+    recipe = Recipe(model="resnet18", weights=str(tmp_path / "small.safetensors"), num_classes=10)
+    assert inherited(recipe, {"model"}) == {"model_options": {"small_images": True}}
     assert inherited(Recipe(model_options={"num_classes": "x"}, weights=str(path)), {}) == {}  # build_trainer says why

@@ -4,26 +4,29 @@ import pytest
 
 from minires import models
 from minires.errors import WeightsError
-from minires.interop import load_weights, save_safetensors, shortcut_option
+from minires.interop import inferred_options, load_weights, save_safetensors
 
 
 @pytest.mark.parametrize(
-    ("name", "option", "expected"),
+    ("name", "made", "expected"),
     [
-        ("resnet8", "A", None),
-        ("resnet8", "B", "B"),
-        ("preresnet8", "A", None),
-        ("preresnet8", "B", "B"),
-        ("plain8", None, None),
-        ("resnet20", None, None),  # a plain network, whose shortcuts are nowhere to be seen
-        ("whitened_resnet11", None, None),  # which has no such option
+        ("resnet8", {}, {}),
+        ("resnet8", {"option": "B"}, {"option": "B"}),
+        ("preresnet8", {}, {}),
+        ("preresnet8", {"option": "B"}, {"option": "B"}),
+        ("plain8", {}, {}),
+        ("resnet20", {}, {}),
+        ("whitened_resnet11", {}, {}),  # which has no such option
+        ("resnet18", {}, {}),
+        ("resnet18", {"small_images": True}, {"small_images": True}),
     ],
 )
-def test_shortcuts_of_a_file(tmp_path, name, option, expected):
-    options = {} if option is None else {"option": option}
-    save_safetensors(models.create(name, num_classes=7, **options), tmp_path / "a.safetensors")
-    assert shortcut_option(name, tmp_path / "a.safetensors") == expected
-    assert shortcut_option(name, tmp_path / "a.safetensors", {"num_classes": 3}) == expected
+def test_options_of_a_file(tmp_path, name, made, expected):
+    save_safetensors(models.create(name, num_classes=7, **made), tmp_path / "a.safetensors")
+    assert inferred_options(name, tmp_path / "a.safetensors", {"num_classes": 3}) == expected
+    assert inferred_options(name, tmp_path / "a.safetensors") == expected | {"num_classes": 7}
+    for option, value in expected.items():
+        assert inferred_options(name, tmp_path / "a.safetensors", {"num_classes": 7, option: value}) == {}
 
 
 def test_an_error_has_the_report(tmp_path):
