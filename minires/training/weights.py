@@ -140,8 +140,8 @@ def inherited(recipe: Recipe, given: Collection[str]) -> dict[str, Any]:
     """The settings that follow from a recipe's weights, but for those that are given.
 
     Of another run: its model, with its options, its normalisation, and the size of its images for a folder. Of a file: the
-    option of the shortcuts, the stem for small images, and for networks of ImageNet's size ImageNet's normalisation. Raises ConfigError when there is no
-    file, DataError for a damaged checkpoint.
+    option of the shortcuts, the stem for small images, and for networks of ImageNet's size ImageNet's normalisation. Raises
+    ConfigError when there is no file, DataError for a damaged checkpoint.
     """
     assert recipe.weights is not None
     file = weights_file(recipe.weights)
