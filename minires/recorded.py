@@ -194,7 +194,8 @@ class RecordedPrediction(_Recorded):
     """The outputs of a network in evaluation mode, as ``with no_grad(): model(x)`` gives them, from a recording where possible.
 
     What follows from the weights alone, such as packing them, is computed once, and again when an optimizer, ``.data =`` or
-    load_state_dict has changed them. What NumPy writes into their arrays in place cannot be seen: call ``refresh()`` after it.
+    load_state_dict has changed them; the first time, every bit is compared once more, since a module of one's own may compute
+    its weights anew in each call. What NumPy writes into their arrays in place cannot be seen: call ``refresh()`` after it.
 
         predict = minires.RecordedPrediction(model.eval())
         logits = predict(images)
@@ -209,6 +210,7 @@ class RecordedPrediction(_Recorded):
     def __init__(self, model: Module) -> None:
         super().__init__(model)
         self._versions: list[int] | None = None  # of the parameters, when what follows from them was computed
+        self._has_followed = False  # has the recording been compared after the weights had changed?
 
     def __call__(self, images: NDArray[Any] | Tensor) -> Any:
         """The model's output for images (N, C, H, W), with the errors that the model raises."""
@@ -231,7 +233,13 @@ class RecordedPrediction(_Recorded):
             self._versions = versions
             if self._recording is not None:
                 self._recording.prepare()
+            if self.state == "checked" and not self._has_followed:
+                self.state, self._has_followed = "recorded", True
         return super()._possible() and not self.model.training
+
+    def _forget(self, state: str, reason: str = "") -> None:
+        super()._forget(state, reason)
+        self._has_followed = False
 
 
 class RecordedStep(_Recorded):

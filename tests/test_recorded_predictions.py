@@ -106,6 +106,49 @@ def test_predictions_follow_weights_in_another_memory_order(groups, winograd):
             assert bits([predict(images(i)).data]) == bits([plain(model, images(i))])
 
 
+def test_weights_that_a_module_computes_are_those_of_now():
+    """What is packed of them is computed ahead, before they are: that is noticed when the weights change."""
+
+    class Standardised(nn.Conv2d):
+        recordable = True
+
+        def forward(self, x):
+            return F.conv2d(x, (self.weight - self.weight.mean((1, 2, 3), keepdims=True)) * 2.0, padding=1)
+
+    class Doubled(nn.Linear):
+        recordable = True
+
+        def forward(self, x):
+            return F.linear(x, self.weight * 2.0, self.bias)
+
+    for layer in (
+        Standardised(3, 8, 3, bias=False),
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), Doubled(3, 4)),
+    ):
+        model = nn.Sequential(layer).eval()
+        predict = RecordedPrediction(model)
+        for i in range(4):
+            predict(images(i))
+        assert predict.state == "checked"
+        for i in range(3):
+            half(model)
+            assert bits([predict(images(i)).data]) == bits([plain(model, images(i))])
+        assert predict.state == "refused"
+
+
+def test_a_change_of_the_weights_is_compared_once():
+    model = trained()
+    predict = RecordedPrediction(model)
+    for i in range(4):
+        predict(images(i))
+    compared = []
+    predict._check, check = lambda *args: compared.append(args) or check(*args), predict._check
+    for i in range(3):
+        half(model)
+        predict(images(i))
+    assert (len(compared), predict.state) == (1, "checked")
+
+
 def test_refresh_sees_what_numpy_has_written():
     model = trained()
     predict = RecordedPrediction(model)
