@@ -104,11 +104,12 @@ def _test_set(network: TrainedNetwork, name: str | None, data_dir: Path | None) 
     if name is None:
         assert network.recipe is not None  # ``pictures`` has looked
         recipe = network.recipe
+        if recipe.dataset == "folder":
+            raise ConfigError(f"the data set of {network.source} is a folder of images: name some of its files")
         if data_dir is not None:
             recipe = recipe.with_settings(data_dir=str(data_dir.absolute()))
         _, test, _ = training.load_data(recipe)
-        if not isinstance(test, Dataset):
-            raise ConfigError(f"the data set of {network.source} is a folder of images: name some of its files")
+        assert isinstance(test, Dataset)
         return test
     train, test = data.load(name, data_dir)
     if network.normalization is not None:
