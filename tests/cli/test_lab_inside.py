@@ -2,9 +2,11 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
+from drawn_folders import folder_of_colours
 
 import minires as mr
 from minires import lab
@@ -81,6 +83,17 @@ def test_test_images_of_a_run(minires, small_run, tmp_path):
     code, _, err = minires("lab", "cam", "--run", "run", "--target", "caat")
     assert code == 2
     assert "there is no class 'caat' (did you mean cat" in err
+
+
+def test_the_images_of_a_run_on_a_folder_are_named(minires, tmp_path, page):
+    """None of them is read for the answer."""
+    folder_of_colours(tmp_path / "photos", count=4)
+    words = "--model resnet8 --model-option width=4 --image-size 32 --val 0.5 --epochs 1 --batch-size 2 --threads 1"
+    assert minires("train", "--dataset", "folder", "--data-dir", "photos", *words.split(), "--out", "run")[0] == 0
+    shutil.rmtree(tmp_path / "photos")
+    code, out, err = minires("lab", "cam", "--run", "run")
+    assert (code, out) == (2, "")
+    page(" ".join(err.removeprefix("error: ").split()))
 
 
 def test_features(minires, folder):
