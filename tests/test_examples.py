@@ -18,9 +18,8 @@ def run(tmp_path):
     """A function: runs a script in an empty folder, which stays empty; what it printed."""
 
     def call(script, *args):
-        path = os.pathsep.join(
-            filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
-        )  # this checkout, not another one
+        # this checkout, not another one
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         process = subprocess.run(
             [sys.executable, "-W", "error", EXAMPLES / script, *map(str, args)],
             cwd=tmp_path,
@@ -73,9 +72,8 @@ def test_plain_against_residual(run):
     plain, residual = zip(*[numbers(line) for line in out.splitlines() if re.match(r" +\d+  ", line)])
     assert len(plain) == 9
     growth = numbers(re.search(r"by .* in preplain20\n.*by .* in preresnet20", out).group())
-    assert growth == pytest.approx(
-        [plain[0] / plain[-1], residual[0] / residual[-1]], rel=0.15
-    )  # two digits are printed
+    # two digits are printed
+    assert growth == pytest.approx([plain[0] / plain[-1], residual[0] / residual[-1]], rel=0.15)
     assert growth[0] > growth[1] > 1
     losses = [numbers(line) for line in re.findall(r"^pre.*20 .*\d$", out, re.M)]
     assert all(1 < loss < 4 for line in losses for loss in line)

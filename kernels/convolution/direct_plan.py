@@ -26,15 +26,11 @@ from .work_items import PACKED_BYTES, Layout, slices_of
 
 FEW_ITEMS = 8  # if there are fewer images, each is divided into bands, for so many items
 LEAST_POSITIONS = 56  # in such a band, at least: register tiles should be full
-LARGE_BYTES = (
-    1 << 20
-)  # of weights, from which few images are divided by output channels: each item reads its own weights once
+LARGE_BYTES = 1 << 20  # of weights, from which few images are divided by output channels: each item reads its own
 LARGE_PACKED_BYTES = 384 << 10  # of such a packed image, at most
 FEW_POSITIONS = 256  # in an item of several small images, at most: enough for full tiles
 WEIGHT_POSITIONS = 192  # in an item of a weight gradient, at most: its tile reads a cache line of x and of dy for each
-WEIGHT_PACKED_BYTES = (
-    384 << 10
-)  # of a packed band of an image, at most, there: each item reads and writes the whole total
+WEIGHT_PACKED_BYTES = 384 << 10  # of a packed band of an image, at most, there: each item adds to the whole total
 PART_BYTES = 256 << 10  # of the part of a large weight gradient that is computed at a time: it stays in the L2 cache
 PART_ROWS, PART_COLUMNS = 64, 128  # in such a part, at least
 AHEAD_BYTES = 64 << 20  # of images and gradients, at most, to pack all of them before a large weight gradient

@@ -217,9 +217,8 @@ def _table(counts: NDArray, classes: Sequence[str]) -> Table:
     table.add_column("")
     table.add_column("most often taken for")
     for c in order:
-        bar = Text(
-            "━" * round(20 * accuracy[c]), "cyan"
-        )  # nothing for the rest, which without colours would look the same
+        # nothing for the rest, which without colours would look the same
+        bar = Text("━" * round(20 * accuracy[c]), "cyan")
         wrong = counts[c].copy()
         wrong[c] = 0
         mistaken = f"{names[wrong.argmax()]} ({wrong.max()})" if wrong.any() else ""

@@ -249,8 +249,7 @@ def _check(name: str, array: NDArray, dtype: np.dtype, path: str) -> None:
             raise WeightsError(f"{path}: {brief(name)} has numbers that are too large for {dtype}; nothing was loaded")
     if name.endswith("running_var") and least < 0:
         raise WeightsError(f"{path}: {brief(name)} is a variance, and has {float(least):g}; nothing was loaded")
-    if (
-        dtype.kind == "i" and not 0 <= least <= most < 2.0**63
-    ):  # the average of counts is a float, and cut as in PyTorch
+    # an average of counts is a float, and cut as in PyTorch
+    if dtype.kind == "i" and not 0 <= least <= most < 2.0**63:
         wrong = most if least >= 0 else least
         raise WeightsError(f"{path}: {brief(name)} is a count, and has {wrong}; nothing was loaded")

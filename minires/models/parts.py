@@ -26,10 +26,10 @@ def stage(
 
     dilation: of the first 3×3 convolution, and of all others. settings: further arguments of the blocks, such as groups.
     """
-    first, rest = (
+    first, rest = (  # without a dilation of 1, so that a block of one's own need not know dilations
         settings if pair == (1, 1) else {**settings, "dilation": pair}
         for pair in (dilation, (dilation[1], dilation[1]))
-    )  # so that a block of one's own need not know dilations
+    )
     blocks = [block(in_channels, channels, stride, option, norm, **first)]
     blocks += [block(channels * block.expansion, channels, 1, option, norm, **rest) for _ in range(depth - 1)]
     return nn.Sequential(*blocks)

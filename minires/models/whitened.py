@@ -70,9 +70,8 @@ class WhitenedResNet(nn.Module):
         weight = self.whitening.weight
         if images.ndim != 4 or images.shape[1] != weight.shape[1] or min(images.shape[2:]) < PATCH:
             raise ShapeError(f"whiten: images are (N, {weight.shape[1]}, H, W), not of shape {images.shape}")
-        windows = np.lib.stride_tricks.sliding_window_view(
-            images, (PATCH, PATCH), axis=(2, 3)
-        )  # (N, C, H, W, PATCH, PATCH)
+        # (N, C, H, W, PATCH, PATCH)
+        windows = np.lib.stride_tricks.sliding_window_view(images, (PATCH, PATCH), axis=(2, 3))
         patches = windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, weight.shape[1] * PATCH * PATCH).astype(np.float64)
         variances, vectors = np.linalg.eigh(patches.T @ patches / len(patches))
         filters = (vectors / np.sqrt(variances + LEAST_VARIANCE)).T[::-1]  # the largest variance first

@@ -179,9 +179,8 @@ class Recorder(Callback):
         self.seconds = sum(row["seconds"] for row in trainer.history) + trainer.progress.seconds  # in earlier sessions
         self.data = data_checksums(trainer)
         listed = listing(data_sets(trainer), self.recipe.data_dir)
-        goes_on = (
-            trainer.step > 0 and self.folder.images.exists()
-        )  # else the images may be others than at its first start
+        # else the images may be others than at its first start
+        goes_on = trainer.step > 0 and self.folder.images.exists()
         if listed is not None and not goes_on:
             self.folder.check()
             write_listing(self.folder.images, listed)

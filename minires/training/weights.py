@@ -20,10 +20,7 @@ from .folders import Images
 from .recipe import Recipe
 
 IMAGENET_SIZE = 224  # of the images that networks for ImageNet are trained on
-OF_THE_NETWORK = (
-    "option",
-    "small_images",
-)  # options that a file tells; its classes and channels are the images' matter
+OF_THE_NETWORK = ("option", "small_images")  # what a file tells of it; classes and channels are the images' matter
 TENTH = 10.0  # by which the learning rate of new weights is divided for those that are trained already
 
 
@@ -186,12 +183,8 @@ def _inherited_from_file(recipe: Recipe, file: Path, free: bool) -> dict[str, An
         if free and getattr(models.create(recipe.model, **options), "image_size", 0) >= IMAGENET_SIZE:
             normalization = data.Normalization.named("imagenet")
             found |= {"mean": normalization.mean, "std": normalization.std}
-    except (
-        TypeError,
-        ValueError,
-        ArithmeticError,
-    ):  # options that no network has, or a damaged file: build_trainer says so
-        pass
+    except (TypeError, ValueError, ArithmeticError):
+        pass  # options that no network has, or a damaged file: build_trainer says so
     return found
 
 

@@ -121,9 +121,8 @@ def test_smaller_images_are_means_of_areas(side):
     rng = np.random.default_rng(0)
     dataset = data.Dataset(rng.integers(0, 256, (5, 12, 12, 3), dtype=np.uint8), np.arange(5), tuple("abcde"), "x")
     small = dataset.resized(side)
-    fine = (
-        dataset.images.repeat(side, 1).repeat(side, 2).astype(np.float64)
-    )  # of 12·side pixels, which both sizes divide
+    # of 12·side pixels, which both sizes divide
+    fine = dataset.images.repeat(side, 1).repeat(side, 2).astype(np.float64)
     means = fine.reshape(5, side, 12, side, 12, 3).mean((2, 4))
     assert np.abs(small.images - means).max() <= 0.5 + 1e-4
     assert small.images.shape == (5, side, side, 3)

@@ -220,9 +220,8 @@ class TestCrops:
             ours = np.array([random_window(height, width, (0.08, 1.0), 0, 0, i) for i in range(2000)])
             torch.manual_seed(0)
             image = torch.zeros(3, height, width)
-            theirs = np.array(
-                [transforms.RandomResizedCrop.get_params(image, (0.08, 1.0), RATIO) for _ in range(2000)]
-            )  # top, left, height, width
+            # top, left, height, width
+            theirs = np.array([transforms.RandomResizedCrop.get_params(image, (0.08, 1.0), RATIO) for _ in range(2000)])
             left, top, right, bottom = ours.T
             assert min(left.min(), top.min()) >= 0
             assert right.max() <= width

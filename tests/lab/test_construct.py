@@ -117,9 +117,8 @@ def test_the_experiment_against_a_training_by_hand(shallow):
     assert math.isclose(found.after[1], loss, rel_tol=1e-3)
     assert found.error[1] == 1 - accuracy
     assert found.losses[2, 0] == found.first[2]  # the deep network's first step is on the same batch
-    assert not math.isclose(
-        found.losses[3, 1], found.losses[2, 1], rel_tol=1e-6
-    )  # and the auxiliary loss moves weights
+    # and the auxiliary loss moves weights
+    assert not math.isclose(found.losses[3, 1], found.losses[2, 1], rel_tol=1e-6)
 
 
 def test_gamma_of_one_destroys_the_identity(shallow):

@@ -55,9 +55,8 @@ def same(function, parts, *arrays, rtol=1e-9):
     fused, unfused = (results(function, parts, *arrays, fused=fused) for fused in (True, False))
     assert fused.keys() == unfused.keys()
     for name, value in unfused.items():
-        allowed = (
-            rtol * np.abs(value).max() + 1e-14
-        )  # 45 ε: a gradient that is 0 but for rounding has no scale of its own
+        # 1e-14 is 45 ε: a gradient that is 0 but for rounding has no scale of its own
+        allowed = rtol * np.abs(value).max() + 1e-14
         np.testing.assert_allclose(fused[name], value, rtol=0, atol=allowed, err_msg=name)
 
 

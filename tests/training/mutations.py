@@ -103,9 +103,8 @@ def change(rng, container, key):
 def metadata(rng, data):
     header, content, arrays = parts(data)
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        top = (
-            rng.choice(list(content["info"].values())) if content["info"] else None
-        )  # each entry as often as the others
+        # each entry as often as the others
+        top = rng.choice(list(content["info"].values())) if content["info"] else None
         at = (
             places(top, [])
             if isinstance(top, dict | list) and top and rng.random() < 0.7

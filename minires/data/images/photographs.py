@@ -38,10 +38,10 @@ DENSEST = {  # pixels a byte: where the format has no limit, that of images that
     "TIFF": 10_000,
 }
 
-BROKEN = (
+BROKEN = (  # what Pillow's readers raise for files that are damaged
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError),
     *(RuntimeError, struct.error, zlib.error),
-)  # what Pillow's readers raise for files that are damaged
+)
 CROPPED_FROM = 128  # crops of fewer pixels show the whole image, as of CIFAR
 MAX_SIDE = 4096  # of what images are resized and cropped to
 MAX_RESIZED = 1 << 24  # pixels that Pillow may resize a strip to; of a longer one, only what is cropped is computed

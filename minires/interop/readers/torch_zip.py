@@ -18,9 +18,7 @@ from ..dtypes import KINDS, damaged
 from .torch_pickle import Storage, TorchMachine, load
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field: PKWARE's APPNOTE, 4.3.7
-MOST_MEMBERS = (
-    50_000  # their list takes 20 times its bytes in memory; ResNet-1202 with its optimizer's state has 15,000
-)
+MOST_MEMBERS = 50_000  # their list takes 20 times its bytes in memory; ResNet-1202 with SGD's state has 15,000
 BROKEN_ZIP = (zipfile.BadZipFile, struct.error, ValueError, OverflowError, NotImplementedError, EOFError)
 
 

@@ -238,9 +238,8 @@ def enlarged(maps: NDArray[Any], height: int, width: int) -> NDArray[Any]:
 
 def _interpolation(size: int, new: int) -> NDArray[np.float64]:
     """(new, size): the weights of the old pixels in each of the new."""
-    centres = np.clip(
-        (np.arange(new) + 0.5) * size / new - 0.5, 0, size - 1
-    )  # in old pixels; constant beyond the outermost
+    # in old pixels; constant beyond the outermost
+    centres = np.clip((np.arange(new) + 0.5) * size / new - 0.5, 0, size - 1)
     low = np.floor(centres).astype(int)
     weights = np.zeros((new, size))
     weights[np.arange(new), low] = 1 - (centres - low)
