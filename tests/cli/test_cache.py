@@ -133,17 +133,19 @@ def test_python_m_minires_runs_no_numba_of_the_current_folder(tmp_path):
     assert not (tmp_path / "evidence").exists()
 
 
+def parent_of(pid):
+    """That of a running process; None if there is none, or one that has ended and is not waited for yet."""
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except OSError:
+        return None
+    return None if state in "ZX" else int(parent)
+
+
 def children_of(pid):
     """The running child processes."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent = path.read_text().rpartition(")")[2].split()[:2]
-        except OSError:
-            continue
-        if int(parent) == pid and state != "Z":
-            found.append(int(path.parent.name))
-    return found
+    processes = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return [process for process in processes if parent_of(process) == pid]
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
@@ -175,5 +177,7 @@ def test_a_signal_ends_the_first_compilation_at_once(tmp_path, small_run, page, 
     assert process.returncode == 128 + number, err
     assert "Traceback" not in err
     page(out.strip())
-    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    while any(map(parent_of, children)) and time.monotonic() < sent + 10:
+        time.sleep(0.05)
+    assert not any(map(parent_of, children))
     assert bool(children) != alone
