@@ -341,7 +341,7 @@ def print_header(out: Console, trainer: Trainer, recipe: Recipe, folder: RunFold
                 (
                     "training",
                     f"{_length(trainer)} of "
-                    f"{plural(recipe.batch_size, 'image')}, {recipe.schedule}, lr {recipe.lr:g}, "
+                    f"{plural(recipe.batch_size, 'image')}, {recipe.schedule}, {_rates(recipe)}, "
                     f"{plural(threads, 'thread')}",
                 ),
                 *([("kernels", ", ".join(off))] if off else []),
@@ -362,6 +362,12 @@ def _weights(trainer: Trainer, recipe: Recipe) -> str:
     """What the run began with."""
     kept = trainer.loaded.kept if trainer.loaded is not None else []
     return f"{recipe.weights}" + (f", but for a new {' and '.join(kept)}" if kept else "")
+
+
+def _rates(recipe: Recipe) -> str:
+    """The learning rate in words, and that of each role with a factor: lr 0.005 (head 0.05)."""
+    others = ", ".join(f"{role} {recipe.lr * factor:g}" for role, factor in recipe.lr_factors.items())
+    return f"lr {recipe.lr:g}" + (f" ({others})" if others else "")
 
 
 def _length(trainer: Trainer) -> str:

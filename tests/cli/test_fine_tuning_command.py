@@ -41,6 +41,7 @@ def test_from_a_run(minires, first, tuned, tmp_path, page):
     code, out, err = minires(*words, "--out", "run")
     assert (code, err) == (0, "")
     assert re.search(r"weights +.*first, but for a new fc.weight and fc.bias\n +frozen +stem, layer1, layer2\n", out)
+    assert re.search(r"lr [\d.]+ \(head [\d.]+\), 1 thread\n", out)
     recipe = Recipe.read("run/config.toml")
     source = Checkpoint.load("first/last.safetensors")
     assert (recipe.model, recipe.model_options, recipe.num_classes) == ("resnet8", {"width": 4}, 10)
