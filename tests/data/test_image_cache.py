@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import time
 import warnings
 
 import numpy as np
@@ -146,11 +147,12 @@ def _fill(root, folder):
 def test_a_process_killed_at_any_time_leaves_a_good_cache_and_two_can_fill_one(tmp_path):
     root = folder_of_noise(tmp_path / "photos", count=30)
     expected = batches(root, None)
-    context = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
-    for seconds in (0.02, 0.05, 0.1):
+    context = multiprocessing.get_context("spawn")  # a copy of this process, which has threads, could wait for ever
+    for files in (1, 8, 20):
         process = context.Process(target=_fill, args=(root, tmp_path / "cache"))
         process.start()
-        process.join(seconds)
+        while process.is_alive() and len(list(tmp_path.glob("cache/**/*"))) < files:
+            time.sleep(0.001)
         process.kill()
         process.join()
     both = [context.Process(target=_fill, args=(root, tmp_path / "cache")) for _ in range(2)]
