@@ -61,6 +61,8 @@ def create_model(
             model = models.create(name, **options | inferred)
         match = _Match.of(model, name, weights, str(path))
     report = _load(model, match, replace_head=num_classes is not None)
+    if "max_pool" not in options and _may_lack_a_pool(model, report):
+        report.notes.append("no max pool after the 3×3 stem, which the file does not tell: max_pool=true has one")
     return model.eval(), report
 
 
@@ -76,6 +78,15 @@ def inferred_options(name: str, path: Path | str, model_options: dict[str, Any] 
     if default and found.setdefault("option", "B") == default:
         del found["option"]
     return found
+
+
+def _may_lack_a_pool(model: nn.Module, report: LoadReport) -> bool:
+    """Whether one code with these names pools after the stem, and another does not.
+
+    Both have torchvision's names: huyvnphan/PyTorch_CIFAR10, and torchvision's networks whose ``maxpool`` was replaced.
+    """
+    without = isinstance(model, models.ResNet) and isinstance(model.maxpool, nn.Identity)
+    return without and any(".downsample." in theirs for theirs, _ in report.matched)
 
 
 class _Match(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Literal
 
 from .. import functional as F
 from .. import nn
+from ..errors import ConfigError
 from ..tensor import Tensor
 from .blocks import BasicBlock, Bottleneck, BottleneckV1, Option, PreActBottleneck
 from .network import Network, Output, PreActNetwork, outputs
@@ -29,8 +30,9 @@ class ResNet(Network):
     function is left out in training; see ``set_stochastic_depth``. features_only: no classifier, but the outputs of C2 … C5, a
     list, for detection and segmentation; ``feature_info`` has their channels and strides. output_stride: 32, or 16 or 8 by
     dilation; see ``resolutions``. small_images: a 3×3 stem of stride 1 and no pooling after it, for images such as CIFAR's, as
-    in kuangliu/pytorch-cifar and weiaicunzai/pytorch-cifar100; output_stride is 8, 4 or 2 then, by default 8. Raises
-    ConfigError for values that cannot be.
+    in kuangliu/pytorch-cifar and weiaicunzai/pytorch-cifar100; output_stride is 8, 4 or 2 then, by default 8. max_pool: whether
+    a max pool of stride 2 follows the stem, by default unless it is for small images; with both as in
+    huyvnphan/PyTorch_CIFAR10. Raises ConfigError for values that cannot be.
     """
 
     recordable = True
@@ -53,11 +55,15 @@ class ResNet(Network):
         features_only: bool = False,
         output_stride: int | None = None,
         small_images: bool = False,
+        max_pool: bool | None = None,
     ) -> None:
+        if max_pool is not None and not isinstance(max_pool, bool):
+            raise ConfigError(f"max_pool is true or false, not {max_pool!r}")
+        pooled = not small_images if max_pool is None else max_pool
         if v1 and block is Bottleneck:
             block = BottleneckV1
         expansion, more = block.expansion, grouping(block, groups, base_width)
-        first = 1 if small_images else 4
+        first = (1 if small_images else 2) * (2 if pooled else 1)
         c2, c3, c4, c5 = sizes = resolutions((1, 2, 2, 2), first, 8 * first if output_stride is None else output_stride)
         features = ((f"layer{i + 1}", (64 << i) * expansion, c.reduction) for i, c in enumerate(sizes))
         self.prepare(features_only, aux_weight, features)
@@ -67,7 +73,7 @@ class ResNet(Network):
         else:
             self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        self.maxpool = nn.Identity() if small_images else nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if pooled else nn.Identity()
         self.layer1 = stage(block, 64, 64, depths[0], c2.stride, option, dilation=c2.dilation, **more)
         self.layer2 = stage(block, 64 * expansion, 128, depths[1], c3.stride, option, dilation=c3.dilation, **more)
         self.layer3 = stage(block, 128 * expansion, 256, depths[2], c4.stride, option, dilation=c4.dilation, **more)

@@ -131,6 +131,19 @@ def test_networks_of_imagenet_with_the_stem_for_small_images(name, code, tmp_pat
     assert mr.models.image_size(name) == 224
 
 
+@pytest.mark.parametrize("pooled", [True, False])
+def test_the_pool_after_a_stem_for_small_images(pooled, tmp_path):
+    """No array tells it: huyvnphan/PyTorch_CIFAR10 has the pool, and those who take it out of torchvision's have not."""
+    network = torch_peers.torchvision().models.resnet18(num_classes=10)
+    network.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    if not pooled:
+        network.maxpool = torch.nn.Identity()
+    path = save(trained(network).state_dict(), tmp_path / "weights")
+    model, report = interop.create_model("resnet18", path, model_options={"max_pool": True} if pooled else {})
+    np.testing.assert_allclose(own_logits(model, images()), logits(network, images()), atol=1e-4)
+    assert ("max_pool=true has one" in str(report)) != pooled
+
+
 def test_the_stem_for_small_images_in_a_network_without_it(tmp_path, page):
     path = tmp_path / "weights.safetensors"
     interop.save_safetensors(mr.models.resnet18(small_images=True, num_classes=10), path)

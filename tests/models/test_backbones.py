@@ -153,6 +153,17 @@ def test_networks_for_small_images_are_dilated_too(name, output_stride):
     assert convolutions[-1].dilation == convolutions[-1].padding == (4 // output_stride,) * 2
 
 
+@pytest.mark.parametrize("max_pool", [True, False])
+@pytest.mark.parametrize("small_images", [True, False])
+def test_strides_with_and_without_the_pool_of_the_stem(small_images, max_pool):
+    model = models.resnet18(features_only=True, small_images=small_images, max_pool=max_pool).eval()
+    with mr.no_grad():
+        maps = model(mr.tensor(images(32, 1)))
+    first = (1 if small_images else 2) * (2 if max_pool else 1)
+    assert [feature.stride for feature in model.feature_info] == [first, 2 * first, 4 * first, 8 * first]
+    assert [32 // m.shape[2] for m in maps] == [first, 2 * first, 4 * first, 8 * first]
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
