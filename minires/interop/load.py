@@ -61,6 +61,9 @@ def create_model(
             model = models.create(name, **options | inferred)
         match = _Match.of(model, name, weights, str(path))
     report = _load(model, match, replace_head=num_classes is not None)
+    told = _beside_defaults(inferred, default)
+    if told:
+        report.notes.append(f"so {name} with " + ", ".join(f"{option}={told[option]}" for option in sorted(told)))
     if "max_pool" not in options and _may_lack_a_pool(model, report):
         report.notes.append("no max pool after the 3×3 stem, which the file does not tell: max_pool=true has one")
     return model.eval(), report
@@ -75,9 +78,13 @@ def inferred_options(name: str, path: Path | str, model_options: dict[str, Any] 
     default = _default_option(name) if "option" not in options else None
     model = models.create(name, **options | ({"option": "B"} if default else {}))
     found = _inferred(name, model, _Match.of(model, name, read(path), str(path)), options, default)
-    if default and found.setdefault("option", "B") == default:
-        del found["option"]
-    return found
+    return _beside_defaults(found, default)
+
+
+def _beside_defaults(inferred: dict[str, Any], default: str | None) -> dict[str, Any]:
+    """What ``_inferred`` has found, without the option of shortcuts that is the default."""
+    option = {} if default is None else {"option": inferred.get("option", "B")}
+    return {name: value for name, value in (inferred | option).items() if (name, value) != ("option", default)}
 
 
 def _may_lack_a_pool(model: nn.Module, report: LoadReport) -> bool:

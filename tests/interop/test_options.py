@@ -4,7 +4,7 @@ import pytest
 
 from minires import models
 from minires.errors import WeightsError
-from minires.interop import inferred_options, load_weights, save_safetensors
+from minires.interop import create_model, inferred_options, load_weights, save_safetensors
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,18 @@ def test_options_of_a_file(tmp_path, name, made, expected):
     assert inferred_options(name, tmp_path / "a.safetensors") == expected | {"num_classes": 7}
     for option, value in expected.items():
         assert inferred_options(name, tmp_path / "a.safetensors", {"num_classes": 7, option: value}) == {}
+
+
+def test_the_report_says_what_the_file_tells(tmp_path):
+    save_safetensors(models.resnet18(num_classes=7, small_images=True), tmp_path / "a.safetensors")
+    _, report = create_model("resnet18", tmp_path / "a.safetensors")
+    assert "so resnet18 with num_classes=7, small_images=True" in str(report)
+    _, report = create_model("resnet18", tmp_path / "a.safetensors", model_options={"small_images": True})
+    assert "so resnet18 with num_classes=7, no max" in str(report)
+    save_safetensors(models.resnet20(option="B"), tmp_path / "c.safetensors")
+    assert str(create_model("resnet20", tmp_path / "c.safetensors")[1]).endswith("matched, so resnet20 with option=B")
+    save_safetensors(models.resnet20(), tmp_path / "b.safetensors")
+    assert create_model("resnet20", tmp_path / "b.safetensors")[1].notes == []
 
 
 def test_an_error_has_the_report(tmp_path):
