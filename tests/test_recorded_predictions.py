@@ -89,6 +89,18 @@ def test_predictions_follow_the_weights(change):
     assert bits([before]) != bits([predict(images(0)).data])
 
 
+def follows(model):
+    """A recorded prediction of a model whose weights changed after it was recorded; it gave those of the new ones."""
+    predict = RecordedPrediction(model)
+    for i in range(4):
+        predict(images(i))
+    assert predict.state == "checked"
+    for i in range(3):
+        half(model)
+        assert bits([predict(images(i)).data]) == bits([plain(model, images(i))])
+    return predict
+
+
 @pytest.mark.parametrize("winograd", [True, False])
 @pytest.mark.parametrize("groups", [1, 4, 16])
 def test_predictions_follow_weights_in_another_memory_order(groups, winograd):
@@ -97,13 +109,7 @@ def test_predictions_follow_weights_in_another_memory_order(groups, winograd):
     conv.weight.data = np.ascontiguousarray(conv.weight.data)
     model = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), conv).eval()
     with mr.winograd(winograd):
-        predict = RecordedPrediction(model)
-        for i in range(4):
-            predict(images(i))
-        assert predict.state == "checked"
-        for i in range(2):
-            half(model)
-            assert bits([predict(images(i)).data]) == bits([plain(model, images(i))])
+        assert follows(model).state == "checked"
 
 
 def test_weights_that_a_module_computes_are_those_of_now():
@@ -126,14 +132,7 @@ def test_weights_that_a_module_computes_are_those_of_now():
         nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), Doubled(3, 4)),
     ):
         model = nn.Sequential(layer).eval()
-        predict = RecordedPrediction(model)
-        for i in range(4):
-            predict(images(i))
-        assert predict.state == "checked"
-        for i in range(3):
-            half(model)
-            assert bits([predict(images(i)).data]) == bits([plain(model, images(i))])
-        assert predict.state == "refused"
+        assert follows(model).state == "refused"
 
 
 def test_a_change_of_the_weights_is_compared_once():

@@ -267,9 +267,9 @@ def recipe_of(name: str | None, given: dict[str, Any]) -> Recipe:
     recipe = _recipe_of(name, given)
     if given.get("weights") is None:
         return recipe
-    from ..training.weights import gentle_rates, inherited
+    from ..training.weights import fine_tuning_rates, inherited
 
-    rates = gentle_rates(recipe, given) if name is None else {}
+    rates = fine_tuning_rates(recipe, given) if name is None else {}
     return _recipe_of(name, rates | inherited(recipe, given) | given)
 
 

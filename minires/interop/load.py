@@ -50,12 +50,7 @@ def create_model(
     options = dict(model_options or {})
     if num_classes is not None:
         options["num_classes"] = num_classes
-    default = _default_option(name) if "option" not in options else None
-    # a network with projections shows whether the file has some
-    model = models.create(name, **options | ({"option": "B"} if default else {}))
-    weights = read(path)
-    match = _Match.of(model, name, weights, str(path))
-    inferred = _inferred(name, model, match, options, default)
+    model, weights, match, inferred, default = _compare(name, path, options)
     if inferred:
         with suppress(ConfigError):  # of a number that no network has: the model as it was shows what differs
             model = models.create(name, **options | inferred)
@@ -75,10 +70,23 @@ def inferred_options(name: str, path: Path | str, model_options: dict[str, Any] 
     Its errors for a name, an option or a file; {} for a file of another network.
     """
     options = dict(model_options or {})
+    *_, inferred, default = _compare(name, path, options)
+    return _beside_defaults(inferred, default)
+
+
+def _compare(
+    name: str, path: Path | str, options: dict[str, Any]
+) -> tuple[nn.Module, Weights, _Match, dict[str, Any], str | None]:
+    """(a network of that name, the weights, how they fit it, ``_inferred`` of these, the default option of its shortcuts).
+
+    The option is None where it is given or there is no choice; else the network has projections, which shows whether the
+    file has some.
+    """
     default = _default_option(name) if "option" not in options else None
     model = models.create(name, **options | ({"option": "B"} if default else {}))
-    found = _inferred(name, model, _Match.of(model, name, read(path), str(path)), options, default)
-    return _beside_defaults(found, default)
+    weights = read(path)
+    match = _Match.of(model, name, weights, str(path))
+    return model, weights, match, _inferred(name, model, match, options, default), default
 
 
 def _beside_defaults(inferred: dict[str, Any], default: str | None) -> dict[str, Any]:

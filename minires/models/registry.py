@@ -18,12 +18,13 @@ def register(name: str, network: Callable[..., Module], summary: str, fixed: dic
     """
 
     parameters = inspect.signature(network).parameters.values()
-    switches = {p.name for p in parameters if isinstance(p.default, bool)}
+    switches = {p.name: p.default for p in parameters if isinstance(p.default, bool) or p.annotation == bool | None}
 
     def construct(**options: Any) -> Module:
-        for option in switches & options.keys():
-            if not isinstance(options[option], bool):  # "no" would count as true
-                raise ConfigError(f"{option} is true or false, not {options[option]!r}")
+        for option in switches.keys() & options.keys():
+            value = options[option]
+            if not isinstance(value, bool) and value is not switches[option]:  # "no" would count as true
+                raise ConfigError(f"{option} is true or false, not {value!r}")
         return network(**fixed, **{**defaults, **options})
 
     construct.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # which inspect.signature reads

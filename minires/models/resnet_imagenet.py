@@ -11,7 +11,6 @@ from typing import Literal
 
 from .. import functional as F
 from .. import nn
-from ..errors import ConfigError
 from ..tensor import Tensor
 from .blocks import BasicBlock, Bottleneck, BottleneckV1, Option, PreActBottleneck
 from .network import Network, Output, PreActNetwork, outputs
@@ -57,8 +56,6 @@ class ResNet(Network):
         small_images: bool = False,
         max_pool: bool | None = None,
     ) -> None:
-        if max_pool is not None and not isinstance(max_pool, bool):
-            raise ConfigError(f"max_pool is true or false, not {max_pool!r}")
         pooled = not small_images if max_pool is None else max_pool
         if v1 and block is Bottleneck:
             block = BottleneckV1

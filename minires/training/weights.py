@@ -21,7 +21,7 @@ from .recipe import Recipe
 
 IMAGENET_SIZE = 224  # of the images that networks for ImageNet are trained on
 OF_THE_NETWORK = ("option", "small_images")  # what a file tells of it; classes and channels are the images' matter
-TENTH = 10.0  # by which the learning rate of new weights is divided for those that are trained already
+SLOWER = 10.0  # by which the learning rate of new weights is divided for those that are trained already
 
 
 def weights_file(path: Path | str) -> Path:
@@ -159,16 +159,16 @@ def inherited(recipe: Recipe, given: Collection[str]) -> dict[str, Any]:
     return found
 
 
-def gentle_rates(recipe: Recipe, given: Collection[str]) -> dict[str, Any]:
+def fine_tuning_rates(recipe: Recipe, given: Collection[str]) -> dict[str, Any]:
     """The learning rates of fine-tuning with the recipe of a data set, which is for new weights; {} when lr is given.
 
     A tenth of the recipe's, and for a classifier that is new all of it.
     """
     if "lr" in given:
         return {}
-    rates: dict[str, Any] = {"lr": recipe.lr / TENTH}
+    rates: dict[str, Any] = {"lr": recipe.lr / SLOWER}
     if "num_classes" in given and "lr_factors" not in given:
-        rates["lr_factors"] = recipe.lr_factors | {"head": recipe.lr_factors.get("head", 1.0) * TENTH}
+        rates["lr_factors"] = recipe.lr_factors | {"head": recipe.lr_factors.get("head", 1.0) * SLOWER}
     return rates
 
 

@@ -1,4 +1,4 @@
-"""Networks that are not exported: their values, their size, or for want of a package."""
+"""What is not exported: networks for their values or size, settings that cannot be; and what is missing without a package."""
 
 import sys
 
@@ -79,3 +79,25 @@ def test_without_onnx(tmp_path, monkeypatch):
 def test_without_onnxruntime_nothing_is_compared(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert interop.export_onnx(nn.Sequential(nn.Conv2d(3, 4, 1)), tmp_path / "a.onnx", image_size=8).difference is None
+
+
+SETTINGS = {
+    "image_size is a number of pixels from 1 up": {"image_size": 0},
+    "image_size is a number of pixels": {"image_size": (8, 8, 8)},
+    "image_size is at most 2048, not 5000: for larger images leave the size free": {"image_size": (8, 5000)},
+    "does not say for which images it is: give image_size": {"image_size": None},
+    "the normalisation is of 1 channels, and the network's images have 3": {"mean": [0.5], "std": [0.5]},
+    "mean and std go together": {"mean": [0.5, 0.5, 0.5]},
+    "needs the mean and the std": {"with_normalization": True},
+    "image_size is a number of pixels from 1 up, .* not 8.0": {"image_size": 8.0},
+    r"there are 2 names of classes, and the network's output is \(batch, 4\)": {"class_names": ["a", "b"]},
+    "opset is one of 18, 19, 20, 21, not 17": {"opset": 17},
+}
+
+
+@pytest.mark.parametrize("message", SETTINGS)
+def test_settings_that_cannot_be(message, tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(ConfigError, match=message):
+        interop.export_onnx(model, tmp_path / "a.onnx", **{"image_size": 8, **SETTINGS[message]})
+    assert not list(tmp_path.iterdir())

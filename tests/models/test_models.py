@@ -330,6 +330,7 @@ def test_pre_activation_blocks_that_begin_as_the_identity_learn(name):
         (lambda: mr.models.create("resnet20", groups=2), "resnet20 has no option 'groups'"),
         (lambda: mr.models.resnet18(small_images="no"), "small_images is true or false, not 'no'"),
         (lambda: mr.models.resnet18(max_pool="no"), "max_pool is true or false, not 'no'"),
+        (lambda: mr.models.resnet18(small_images=None), "small_images is true or false, not None"),
         (lambda: mr.models.create("resnet20", zero_init_residual=0.0), "zero_init_residual is true or false, not 0.0"),
     ],
 )

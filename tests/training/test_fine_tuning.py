@@ -16,7 +16,7 @@ from minires.nn import Linear
 from minires.training import Callback, Recipe, build_trainer, load_run
 from minires.training import build as build_module
 from minires.training.checkpoint import Checkpoint
-from minires.training.weights import gentle_rates, inherited, pinned
+from minires.training.weights import fine_tuning_rates, inherited, pinned
 
 pytestmark = pytest.mark.usefixtures("small_runs")
 FROZEN = ("stem", "layer1", "layer2")
@@ -171,13 +171,13 @@ def test_a_recipe_of_a_run_notices_that_the_file_has_changed(tmp_path, weights):
 
 def test_what_is_trained_already_learns_more_slowly():
     recipe = Recipe(lr=0.5, weights="net.pth", lr_factors={"biases": 64.0})
-    assert gentle_rates(recipe, {"weights"}) == {"lr": 0.05}
-    assert gentle_rates(recipe, {"weights", "num_classes"}) == {
+    assert fine_tuning_rates(recipe, {"weights"}) == {"lr": 0.05}
+    assert fine_tuning_rates(recipe, {"weights", "num_classes"}) == {
         "lr": 0.05,
         "lr_factors": {"biases": 64.0, "head": 10.0},
     }
-    assert gentle_rates(recipe, {"weights", "num_classes", "lr_factors"}) == {"lr": 0.05}
-    assert gentle_rates(recipe, {"weights", "num_classes", "lr"}) == {}
+    assert fine_tuning_rates(recipe, {"weights", "num_classes", "lr_factors"}) == {"lr": 0.05}
+    assert fine_tuning_rates(recipe, {"weights", "num_classes", "lr"}) == {}
 
 
 def test_from_another_run(tmp_path, few_classes, tiny, monkeypatch):
