@@ -133,19 +133,19 @@ class _FirstStepEnded(BaseException):
 def _signals_stop(trainer: Trainer) -> Iterator[list[int]]:
     """Inside, the first Ctrl-C, SIGTERM or hang-up ends training after the present step; a second one ends it at once.
 
-    So does one during the first step, which may be compiling kernels, and of which nothing is worth saving. Yields a list of
-    the signal numbers received.
+    So does one during the first step, which may be compiling kernels, and of which nothing is worth saving. A run of which
+    only the summary is missing has no step left, and goes on to its end. Yields a list of the signal numbers received.
     """
     caught: list[int] = []
     before: dict[int, Any] = {}
-    first = trainer.step
+    first = trainer.epoch, trainer.step
 
     def stop(number: int, _: object) -> None:
         trainer.stop()
         caught.append(number)
         for other, handler in before.items():
             signal.signal(other, handler)
-        if trainer.step == first:
+        if (trainer.epoch, trainer.step) == first and not trainer.finished:
             raise _FirstStepEnded
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from minires.training import Checkpoint, Recipe, RunFolder, read_metrics
+from minires.training import run as training_run
 
 ROOT = Path(__file__).parents[2]
 needs_signals = pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise")
@@ -130,6 +131,24 @@ def test_signals_at_random_moments_cost_nothing(minires, small_run, tmp_path, se
             assert code != 2, said  # nothing that it finds in the folder is wrong
         assert contents(run) == expected
         finished += 1
+
+
+@needs_signals
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_as_only_the_summary_is_missing(minires, small_run, monkeypatch, number):
+    """A run that was killed after its last checkpoint is gone on with, and stopped as it draws the curves."""
+    minires(*small_run, "--out", "run", "-q")
+    expected = contents("run")
+    Path("run/summary.json").unlink()
+    draw = training_run.draw_curves
+
+    def interrupted(*args):
+        os.kill(os.getpid(), number)
+        draw(*args)
+
+    monkeypatch.setattr(training_run, "draw_curves", interrupted)
+    assert minires("train", "--resume", "run", "-q")[::2] == (0, "")
+    assert contents("run") == expected
 
 
 # --- full disks
