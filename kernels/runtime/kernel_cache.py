@@ -102,6 +102,11 @@ def know_symbols():
     return True
 
 
+def not_kept():
+    """Whether this process could not write a kernel that it has compiled."""
+    return any(what == "write" for _, what in _warned)
+
+
 def _warn_of_file(path, reason):
     if (path.parent, "read") in _warned:
         return

@@ -51,4 +51,8 @@ def _release():
     _handlers.clear()
     while _caught:
         number = _caught.pop(0)
-        signal.getsignal(number)(number, None)
+        handler = signal.getsignal(number)
+        if callable(handler):
+            handler(number, None)
+        else:  # the handler of an earlier signal has put the system's back
+            signal.raise_signal(number)

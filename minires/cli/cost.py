@@ -7,6 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -70,7 +71,8 @@ def available_memory() -> int | None:
             found.append(1024 * int(line.split()[1]))
     limit, used = (_lines(CGROUP / name) for name in ("memory.max", "memory.current"))
     if limit and used and limit[0].isdecimal() and used[0].isdecimal():
-        found.append(int(limit[0]) - int(used[0]))
+        cached = [line.split()[1] for line in _lines(CGROUP / "memory.stat") if line.startswith("inactive_file ")]
+        found.append(int(limit[0]) - int(used[0]) + sum(map(int, cached)))  # files in memory that make way for others
     return min(found, default=None)
 
 
@@ -83,9 +85,10 @@ def _lines(path: Path) -> list[str]:
 
 def check_memory(trainer: Trainer, available: int | None = None) -> Memory:
     """The memory of a step. Raises ConfigError, with the batch that would fit, if there is not enough."""
-    images = trainer.train_loader.batch_size
+    images = _batch(trainer)
     height, width, channels = trainer.train_loader.dataset.image_shape
-    memory = memory_of(trainer.model, (channels, height, width))
+    with trainer.switches() if trainer.switches is not None else nullcontext():
+        memory = memory_of(trainer.model, (channels, height, width))
     available = available_memory() if available is None else available
     if available is not None and memory.of(images) > available:
         fits = memory.most_images(available)
@@ -97,10 +100,14 @@ def check_memory(trainer: Trainer, available: int | None = None) -> Memory:
     return memory
 
 
+def _batch(trainer: Trainer) -> int:
+    """The images of a step."""
+    return min(trainer.train_loader.batch_size, len(trainer.train_loader.dataset))
+
+
 def refuse_what_does_not_fit(trainer: Trainer) -> None:
     """``check_memory`` of a run whose batches are large; of others it is not worth the time."""
-    loader = trainer.train_loader
-    if loader.batch_size * math.prod(loader.dataset.image_shape) > LARGE:
+    if _batch(trainer) * math.prod(trainer.train_loader.dataset.image_shape) > LARGE:
         check_memory(trainer)
 
 
@@ -116,11 +123,11 @@ def preview(trainer: Trainer, recipe: Recipe, console: PlainConsole) -> None:
         reading = _reading_seconds(trainer)
         step = _step_seconds(trainer) + reading
         evaluation = _time(lambda: _evaluations(trainer)) + reading
-    loader, steps = trainer.train_loader, trainer.total_steps
+    loader, images, steps = trainer.train_loader, _batch(trainer), trainer.total_steps
     tested = sum(len(own.dataset) for own in (trainer.test_loader, trainer.val_loader) if own is not None)
-    per_epoch = len(loader) * step + tested / loader.batch_size * evaluation
+    per_epoch = len(loader) * step + tested / images * evaluation
     evaluations = -(-trainer.epochs // trainer.eval_every) + len(views(_last_images(trainer), trainer.tta)) - 1
-    whole = steps * step + evaluations * tested / loader.batch_size * evaluation
+    whole = steps * step + evaluations * tested / images * evaluation
     free = available_memory()
     console.print(
         pairs(
@@ -128,11 +135,11 @@ def preview(trainer: Trainer, recipe: Recipe, console: PlainConsole) -> None:
                 ("model", f"{recipe.model}, {parameters(trainer.model)}, {macs:,} multiply-adds for an image"),
                 (
                     "memory",
-                    f"{_bytes(memory.of(loader.batch_size))} for a step" + (f", {_bytes(free)} free" if free else ""),
+                    f"{_bytes(memory.of(images))} for a step" + (f", {_bytes(free)} free" if free else ""),
                 ),
                 (
                     "step",
-                    f"{1000 * step:.0f} ms for {plural(loader.batch_size, 'image')}, {loader.batch_size / step:,.0f} images/s",
+                    f"{1000 * step:.0f} ms for {plural(images, 'image')}, {images / step:,.0f} images/s",
                 ),
                 *([("reading", f"{1000 * reading:.0f} ms of a step, for its images")] if reading else []),
                 (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -171,6 +172,8 @@ def run_all(
     from ..lab.setting import Setting
     from . import display
 
+    if out is not None:
+        _check_folder(out)
     console, rows, began = display.console(), [], perf_counter()
     where: dict[str, Any] = {
         "dataset": dataset,
@@ -213,8 +216,8 @@ def _run(name: str, settings: dict[str, Any], options: dict[str, Any], out: Path
     from ..lab.setting import Setting
     from . import display
 
-    if out is not None and out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is no folder: --out takes the name of one for result.json and picture.png")
+    if out is not None:
+        _check_folder(out)
     console, introduced, at = display.console(stderr=as_json), False, 0
 
     def introduce() -> None:  # not before it is known that there is something to show
@@ -239,15 +242,26 @@ def _run(name: str, settings: dict[str, Any], options: dict[str, Any], out: Path
     if _is_default(name, setting, options):
         times.remember(name, setting.quick, perf_counter() - began)
     introduce()
-    if out is not None:
-        _keep(result, out)
     if as_json:
         typer.echo(result.to_json())
-        return
-    print_table(console, *result.rows())
-    _conclude(console, result)
+    else:
+        print_table(console, *result.rows())
+        _conclude(console, result)
     if out is not None:
-        console.print(f"kept in {out}: result.json, picture.png")
+        _keep(result, out)  # after all is said: a disk may be full
+        if not as_json:
+            console.print(f"kept in {out}: result.json, picture.png")
+
+
+def _check_folder(out: Path) -> None:
+    """Raise ConfigError for the name of a folder that cannot be written to, before hours are spent on what goes there."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is no folder: --out takes the name of one for result.json and picture.png")
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise ConfigError(
+            f"{out} cannot be written to ({there} is no folder that you may write to): choose another --out"
+        )
 
 
 def _is_default(name: str, setting: Any, options: dict[str, Any] | None = None) -> bool:

@@ -44,7 +44,7 @@ def train(
     for i, (name, its) in enumerate(wanted.items()):
         if not quiet:
             console.print(f"{name}, {i + 1} of {len(wanted)}")
-        code = train_in(out / name, its, console, quiet)
+        code = train_in(out / name, its, console, quiet, more=i + 1 < len(wanted))
         if code:
             again = command_line("minires", "lab", "train", *(names or []), "--out", out)
             console.print(f"To train the networks that are left too, say the same again: {again} …")

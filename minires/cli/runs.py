@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,36 +20,45 @@ if TYPE_CHECKING:
 Start = AbstractContextManager[tuple["Trainer | None", "Recipe", "RunFolder"]]
 
 
-def fit(start: Start, console: PlainConsole, quiet: bool = False) -> int:
+def fit(start: Start, console: PlainConsole, quiet: bool = False, more: bool = False) -> int:
     """Train until the run is complete or a signal stops it, and print its progress. Returns the exit code.
 
-    start: of ``new_run`` or ``resumed_run``.
+    start: of ``new_run`` or ``resumed_run``. more: whether other runs follow, which a signal stops too if it comes as this
+    run's last files are written.
     """
-    from ..kernels.runtime.progress import reported_to
-    from . import display
-
     with start as (trainer, settings, folder):
         if trainer is None:
             return 0
         console.on_closed = trainer.stop
-        watch = None if quiet else display.watch(console)
-        if watch is not None:
-            display.print_header(console, trainer, settings, folder)
-            trainer.callbacks += (watch,)
-        report = watch.on_compiling if watch is not None else lambda done, total: None
-        with _signals_stop(trainer) as caught, _resume_advice(folder), reported_to(report):
-            try:
-                trainer.fit(progress=False)
-            finally:
-                if watch is not None:
-                    watch.close()
-        if caught and not trainer.finished:
-            console.print(_stopped(trainer, folder, caught[0]))
-            return 128 + caught[0]  # the exit code that shells expect after a signal
-        if trainer.finished:
-            display.print_result(console, trainer, folder, quiet)
-        if console.closed:
-            raise RunError(_unread(trainer, folder))
+        try:
+            return _fit(trainer, settings, folder, console, quiet, more)
+        finally:
+            console.on_closed = None  # between two runs there is none to stop: what is printed there fails
+
+
+def _fit(trainer: Trainer, settings: Recipe, folder: RunFolder, console: PlainConsole, quiet: bool, more: bool) -> int:
+    from ..kernels.runtime.progress import reported_to
+    from . import display
+
+    watch = None if quiet else display.watch(console)
+    if watch is not None:
+        display.print_header(console, trainer, settings, folder)
+        trainer.callbacks += (watch,)
+    report = watch.on_compiling if watch is not None else lambda done, total: None
+    with _signals_stop(trainer) as caught, _resume_advice(folder), reported_to(report):
+        try:
+            trainer.fit(progress=False)
+        finally:
+            if watch is not None:
+                watch.close()
+    if caught and not trainer.finished:
+        console.print(_stopped(trainer, folder, caught[0]))
+    elif trainer.finished:
+        display.print_result(console, trainer, folder, quiet)
+    if caught and (more or not trainer.finished):
+        return 128 + caught[0]  # the exit code that shells expect after a signal
+    if console.closed:
+        raise RunError(_unread(trainer, folder))
     return 0
 
 
@@ -100,27 +108,27 @@ def resumed_run(
         yield trainer, run.recipe, folder
 
 
-def train_in(path: Path, wanted: Recipe, console: PlainConsole, quiet: bool) -> int:
-    """Begin the run in a folder, go on with it, or skip it if it is complete. Returns the exit code.
+def train_in(path: Path, wanted: Recipe, console: PlainConsole, quiet: bool, more: bool) -> int:
+    """Begin the run in a folder, go on with it, or skip it if it is complete. Returns the exit code. more: see ``fit``.
 
     Raises ConfigError when the folder holds a run with other settings, but for those that do not change its bits.
     """
     from ..training import Recipe, RunFolder
-    from ..training.resume import describe, important_differences
+    from ..training.resume import MAY_DIFFER, describe, important_differences
     from ..training.weights import pinned
 
     folder, wanted = RunFolder(path), pinned(wanted)
     if not folder.config.exists():
-        return fit(new_run(wanted, path, console, quiet), console, quiet)
-    if not folder.summary.exists():
-        given = {name: value for name, value in asdict(wanted).items() if value is not None}
-        return fit(resumed_run(path, given, console, quiet), console, quiet)
+        return fit(new_run(wanted, path, console, quiet), console, quiet, more)
     found = Recipe.read(folder.config)
     others = important_differences(found, wanted)
     if others:
         raise ConfigError(
             f"{path} was trained with other settings ({describe(others, found, wanted)}): choose another folder with --out"
         )
+    if not folder.summary.exists():
+        given = {name: value for name in MAY_DIFFER if (value := getattr(wanted, name)) is not None}
+        return fit(resumed_run(path, given, console, quiet), console, quiet, more)
     console.print(f"{path} is complete")
     return 0
 
@@ -148,12 +156,13 @@ def _signals_stop(trainer: Trainer) -> Iterator[list[int]]:
         if (trainer.epoch, trainer.step) == first and not trainer.finished:
             raise _FirstStepEnded
 
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no hang-up
-        # nohup and `&` in a script want it ignored; None is the handler of a library in C, which could not be put back
-        if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
-            before[number] = signal.signal(number, stop)
     try:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has no hang-up
+            # nohup and `&` in a script want it ignored; None is the handler of a library in C, which could not be put back
+            if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.getsignal(number)
+                signal.signal(number, stop)
         yield caught
     except _FirstStepEnded:
         pass

@@ -60,8 +60,10 @@ def sweep(
         if not quiet:
             console.print(f"{point.name}, {i + 1} of {len(points)}")
         try:
-            code = train_in(out / point.name, point.recipe, console, quiet)
+            code = train_in(out / point.name, point.recipe, console, quiet, more=i + 1 < len(points))
         except RunError as error:  # it has diverged; the others need not
+            if console.closed:
+                raise
             console.print(f"error: {error}")
             failed.append(point.name)
             continue

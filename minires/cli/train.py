@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 WHAT, HOW, AUGMENTATION, RUN = "What to train", "How to train it", "Augmentation", "The run"
 FINE_TUNING, KERNELS = "Fine-tuning", "How it is computed"
+TABLES = ("model_options", "lr_factors")  # settings of which options give some entries
 
 
 def _named() -> str:
@@ -106,7 +108,9 @@ def train(
             metavar="NAMES",
         ),
     ] = None,
-    epochs: Annotated[int | None, option(HOW, "Number of passes over the training images.")] = None,
+    epochs: Annotated[
+        int | None, option(HOW, "Number of passes over the training images; with --resume: more of them.")
+    ] = None,
     steps: Annotated[int | None, option(HOW, "The length of the run in steps, in place of epochs.")] = None,
     batch_size: Annotated[int | None, option(HOW, "Images in a step.")] = None,
     optimizer: Annotated[
@@ -218,7 +222,7 @@ def train(
     ] = None,
     out: Annotated[Path | None, path_option(RUN, "The run's folder; by default runs/MODEL-DATASET-N.")] = None,
     resume: Annotated[Path | None, path_option(RUN, "Resume the run in this folder.", metavar="RUN")] = None,
-    more_epochs: Annotated[int | None, option(RUN, "With --resume: number of epochs to add to the run.")] = None,
+    more_epochs: Annotated[int | None, option(RUN, "With --resume: number of epochs to add to a complete run.")] = None,
     dry_run: Annotated[
         bool,
         option(RUN, "Print what the run would cost (memory, minutes), from a few steps here, and stop.", "--dry-run"),
@@ -236,7 +240,7 @@ def train(
         return fit(_resumed(context.params, console), console, quiet)
     if more_epochs is not None:
         raise ConfigError("--more-epochs is for a run that is there already: name it with --resume, or say --epochs")
-    wanted = recipe_of(recipe, _given(context.params))
+    wanted = recipe_of(recipe, _given(context.params), TABLES)
     if dry_run:
         from ..training import build_trainer
         from .cost import preview
@@ -259,11 +263,16 @@ def _resumed(params: dict[str, Any], console: PlainConsole) -> Start:
     return resumed_run(params["resume"], _given(params), console, params["quiet"], more or 0)
 
 
-def recipe_of(name: str | None, given: dict[str, Any]) -> Recipe:
+def recipe_of(name: str | None, given: dict[str, Any], tables: Collection[str] = ()) -> Recipe:
     """The recipe of --recipe, or that of the dataset if there is none, with the settings that were given.
 
-    Weights that were given bring more settings along.
+    Weights that were given bring more settings along. tables: the settings of which some entries are given, and the recipe has
+    the others.
     """
+    tables = [table for table in tables if table in given]
+    if tables:
+        base = _recipe_of(name, {name: value for name, value in given.items() if name not in tables})
+        given = given | {table: getattr(base, table) | given[table] for table in tables}
     recipe = _recipe_of(name, given)
     if given.get("weights") is None:
         return recipe

@@ -7,9 +7,9 @@ from typing import Any
 from .errors import Debug
 
 
-def warmup(debug: Debug = False) -> None:
-    """Compile all kernels that training needs, and keep them on disk."""
-    from ..kernels.runtime import jit, precompile
+def warmup(debug: Debug = False) -> int:
+    """Compile all kernels that training needs, and keep them on disk. Exit code 1 if they could not be written."""
+    from ..kernels.runtime import jit, kernel_cache, precompile
     from ..kernels.runtime.progress import reported_to
     from . import display
 
@@ -25,9 +25,14 @@ def warmup(debug: Debug = False) -> None:
             with reported_to(lambda done, total, what=what: advance(0, f"{what}, {display.compiled(done, total)}")):
                 task()
             advance()
+    seconds = display.duration(time.perf_counter() - began)
+    if kernel_cache.not_kept():
+        console.print(
+            f"compiled in {seconds}, and not all of it could be kept: the rest is compiled again by every process"
+        )
+        return 1
     if not precompile.complete():
         precompile.note_complete()
-    seconds = display.duration(time.perf_counter() - began)
     kept = ", ".join(map(str, jit.FOLDERS.reading))
     kept = f"kept in {kept}" if kept else "kept nowhere, since no cache folder is writable"
     compiled = len(jit.compiles.kernels) - before
@@ -35,6 +40,7 @@ def warmup(debug: Debug = False) -> None:
         console.print(f"compiled {compiled} kernels in {seconds}, {kept}")
     else:
         console.print(f"already warm: nothing to compile (checked in {seconds}), {kept}")
+    return 0
 
 
 def _tasks() -> Iterator[tuple[str, Callable[[], None]]]:

@@ -31,7 +31,8 @@ class Loader:
     dataset    a Dataset, a MapDataset, or any object that the latter takes: an ImageFolder, or another one with ``__len__`` and
                ``__getitem__``, whose samples are (image, label). Images are read and resized by threads as batches are prepared
     image_size of an object that is no data set of minires: the side of the square images it is read as (``MapDataset``)
-    sizes      {epoch: side}: from that epoch on images have side × side pixels (``Dataset.resized``)
+    sizes      {epoch: side}: from that epoch on images have side × side pixels (``Dataset.resized``), and are normalised by
+               their own mean and std, or with same_statistics by those of the data set
     drop_last  leave out a last batch that is smaller than the others
     prefetch   the number of batches that a thread prepares in advance; 0: no thread
     workers    the number of threads that read images; by default as many as kernels have. Batches do not depend on it
@@ -52,6 +53,7 @@ class Loader:
         sizes: Mapping[int, int] | None = None,
         image_size: int | None = None,
         workers: int | None = None,
+        same_statistics: bool = False,
     ) -> None:
         if batch_size < 1 or prefetch < 0:
             raise ConfigError(
@@ -70,15 +72,23 @@ class Loader:
             )
         height, width = np.min([dataset.image_shape[:2], *((side, side) for side in (sizes or {}).values())], axis=0)
         for name, pixels in (("crop padding", augment.pad), ("cutout", augment.cutout)) if augment else ():
-            if pixels > min(height, width):
+            mirrored = (
+                augment is not None and augment.reflect and name == "crop padding"
+            )  # but for the pixel at the edge
+            most = min(height, width) - mirrored
+            if pixels > most:
+                what = "a reflected crop padding" if mirrored else f"a {name}"
                 raise ConfigError(
-                    f"a {name} of {pixels} pixels is larger than the images, which have {height}×{width}: "
-                    f"choose at most {min(height, width)}"
+                    f"{what} of {pixels} pixels is larger than the images, which have {height}×{width}: choose at most {most}"
                 )
         self.dataset: Dataset | MapDataset = dataset
         self.batch_size, self.shuffle, self.workers = batch_size, shuffle, workers
         self.sizes = dict(sizes or {})
         self._resized = {side: dataset.resized(side) for side in set(self.sizes.values())}
+        if same_statistics:
+            self._resized = {
+                side: own.with_statistics(dataset.mean, dataset.std) for side, own in self._resized.items()
+            }
         self.augment, self.seed, self.drop_last, self.prefetch = augment, seed, drop_last, prefetch
         self.epoch = 0  # the number of the next iteration
         if not len(self):

@@ -57,6 +57,8 @@ class Optimizer:
     def add_param_group(self, group: ParamGroup) -> None:
         """Add a parameter group; settings that it lacks are the defaults. Raises ConfigError as the constructor does."""
         group = {**self.defaults, **group}
+        if "params" not in group:
+            raise ConfigError(f"{self.name}: a parameter group without 'params', the list of its parameters")
         params = group["params"]
         group["params"] = [params] if isinstance(params, Tensor) else list(params)
         self._check(group)

@@ -48,6 +48,12 @@ class LRSchedule:
         self._set_lrs()
 
     def _set_lrs(self) -> None:
+        groups = len(self.optimizer.param_groups)
+        if groups != len(self.base_lrs):
+            raise ConfigError(
+                f"{type(self).__name__}: the optimizer has {groups} parameter groups, and had {len(self.base_lrs)} when this "
+                "schedule was made: add groups first"
+            )
         for i, group in enumerate(self.optimizer.param_groups):
             group["lr"] = self.lr_at(self.position, i)
 

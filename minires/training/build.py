@@ -62,6 +62,7 @@ def build_trainer(
         augment=augmentation,
         seed=recipe.seed,
         sizes=_sizes(recipe, model, train),
+        same_statistics=bool(recipe.mean),
     )
     optimizer = build_optimizer(recipe, model)
     steps, average = recipe.total_steps(len(train_loader)), AVERAGES[recipe.average]
@@ -97,7 +98,7 @@ def _sizes(recipe: Recipe, model: Module, train: Images) -> dict[int, int]:
             raise ConfigError(
                 f"sizes has images of {side}×{side} pixels, which {recipe.model} cannot take: {error}"
             ) from error
-    return {round(start * epochs): side for side, start in recipe.sizes}
+    return {min(round(start * epochs), epochs - 1): side for side, start in recipe.sizes}  # the last in any case
 
 
 def first_images(train: Images, count: int = 5000) -> NDArray[np.float32]:

@@ -77,6 +77,15 @@ def _cache(recipe: Recipe) -> data.ImageCache | None:
     return data.ImageCache(cache)
 
 
+def _cache_or_none(recipe: Recipe) -> data.ImageCache | None:
+    """``_cache`` of a run that is only evaluated, for which one that cannot be had is not needed."""
+    try:
+        return _cache(recipe)
+    except ConfigError as error:
+        warnings.warn(f"minires decodes the images without the run's cache: {error}", stacklevel=3)
+        return None
+
+
 def image_size(recipe: Recipe) -> int:
     """The side that the images of a folder are resized to."""
     return models.image_size(recipe.model) if recipe.image_size is None else recipe.image_size
@@ -170,7 +179,9 @@ def load_test_images(
         classes = data.ImageFolder(layout.train).classes
     images = data.ImageFolder(layout.test or layout.train, classes)
     if layout.test is None and then is None and checksum is not None:
-        _, held_out, _ = data.folder(_place(recipe), image_size(recipe), recipe.val, recipe.seed, _cache(recipe))
+        _, held_out, _ = data.folder(
+            _place(recipe), image_size(recipe), recipe.val, recipe.seed, _cache_or_none(recipe)
+        )
         if held_out.checksum() != checksum:
             raise DataError(
                 f"the images in {layout.train} are not those that the run was begun with, and which ones it was trained on is "
@@ -187,7 +198,7 @@ def load_test_images(
 
 def _tested(recipe: Recipe, images: data.ImageFolder, indices: list[int], train: Path) -> data.MapDataset:
     """These images, with the colour statistics of the recipe or of those in ``train``."""
-    size, name, cache = image_size(recipe), recipe.dataset, _cache(recipe)
+    size, name, cache = image_size(recipe), recipe.dataset, _cache_or_none(recipe)
     tested = data.MapDataset(images, size, name=name, cache=cache).take(np.array(indices, np.int64))
     if recipe.mean or train == images.root:
         return normalization_of(recipe, tested).applied(tested)

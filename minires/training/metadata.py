@@ -147,7 +147,7 @@ def check_info(info: Tree) -> None:
         if name in info and not (info[name] is None and name in NULLABLE):
             _check(info[name], rule, name)
     schedule = info.get("schedule")
-    if schedule:
+    if schedule is not None:
         _check(schedule, SCHEDULE | ERROR_WARMUP if "warm" in schedule else SCHEDULE, "schedule")
     progress = info.get("progress")
     if progress and progress["mean"]["correct"] > progress["mean"]["images"]:

@@ -60,11 +60,12 @@ class Confusion(Mean):
 
 def append_metrics(path: Path | str, row: dict[str, Any]) -> None:
     """Append one epoch's row to a ``metrics.jsonl`` and flush it to disk. After an error the file is unchanged."""
-    with open(path, "ab") as file, name_in_errors(path):
+    line = (_json(row) + "\n").encode()
+    with open(path, "ab", buffering=0) as file, name_in_errors(path):  # a buffer would be written again as it is closed
         before = file.tell()
         try:
-            file.write((_json(row) + "\n").encode())
-            file.flush()
+            while line:
+                line = line[file.write(line) :]
             os.fsync(file.fileno())
         except OSError:
             os.ftruncate(file.fileno(), before)
@@ -84,7 +85,8 @@ def repair_metrics(path: Path | str, epochs: int) -> list[dict[str, Any]]:
     rows = []
     for epoch, line in enumerate(lines[:epochs], start=1):
         row = _row(line)
-        if row is None or row.get("epoch") != epoch or not line.endswith(b"\n"):
+        complete = row is not None and row.get("epoch") == epoch and not math.isnan(column([row], "seconds")[0])
+        if row is None or not complete or not line.endswith(b"\n"):
             raise DataError(
                 f"{path}, line {epoch}, is not the row of epoch {epoch}: {line[:40].decode(errors='replace')!r}"
             )
@@ -100,18 +102,24 @@ def repair_metrics(path: Path | str, epochs: int) -> list[dict[str, Any]]:
 def _row(line: str | bytes) -> dict[str, Any] | None:
     """The dict in a line of JSON, or None."""
     try:
-        return dict(json.loads(line))
-    except (ValueError, TypeError):
+        return dict(json.loads(line, parse_int=_whole))
+    except (ValueError, TypeError, RecursionError):
         return None
+
+
+def _whole(text: str) -> int:
+    if len(text) > 18:
+        raise ValueError  # no run writes one that no float can be made of
+    return int(text)
 
 
 def read_metrics(path: Path | str) -> list[dict[str, Any]]:
     """The rows of a ``metrics.jsonl``, a dict for each epoch. Raises DataError for a line that is not a JSON object."""
     rows = []
-    for number, line in enumerate(Path(path).read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
         row = _row(line)
         if row is None:
-            raise DataError(f"{path}, line {number}, is not a JSON object: {line[:40]!r}")
+            raise DataError(f"{path}, line {number}, is not a JSON object: {line[:40].decode(errors='replace')!r}")
         rows.append(row)
     return rows
 

@@ -80,7 +80,7 @@ def build_schedule(recipe: Recipe, optimizer: optim.Optimizer, steps: int) -> op
 
 def _schedule(recipe: Recipe, optimizer: optim.Optimizer, steps: int) -> optim.LRSchedule:
     """The schedule without the warm-up by training error."""
-    warmup, last = _position("warmup", recipe.warmup, steps), recipe.final_lr
+    warmup, last = min(_position("warmup", recipe.warmup, steps), steps - 1), recipe.final_lr
     schedule: optim.LRSchedule
     match recipe.schedule:
         case "one-cycle":

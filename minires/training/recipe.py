@@ -176,9 +176,13 @@ class Recipe:
     def _model_options(self) -> None:
         for name, value in self.model_options.items():
             number = is_real(value) and abs(value) <= MOST
-            if not (value is None or number or isinstance(value, bool | str)):
+            if not (number or isinstance(value, bool | str)):  # what TOML can say
+                named = (
+                    ": networks without shortcuts have names of their own, such as plain20" if name == "option" else ""
+                )
                 raise ConfigError(
                     f"the model option {brief(name)} must be a text, a number below 2^31 or true or false, not {brief(value)}"
+                    + (named if value is None else "")
                 )
             _check_text("model_options", f"{name}{value}")
 
@@ -265,7 +269,8 @@ class Recipe:
         for_models = own.pop("with_model", {})
         if settings.get("model", own["model"]) != own["model"]:
             own.pop("model_options", None)  # which are the other model's
-        own |= for_models.get(settings.get("model", own["model"]), {})
+        model = settings.get("model", own["model"])
+        own |= for_models.get(model, {}) if isinstance(model, str) else {}
         return cls.from_settings(own, name).with_settings(**settings)
 
     def with_settings(self, **settings: Any) -> Self:
@@ -280,7 +285,8 @@ class Recipe:
         if "weights" in settings:
             settings = {"weights_sha256": None, **settings}
         if settings.get("schedule", self.schedule) != self.schedule:
-            settings = {"warmup": SCHEDULES.get(settings["schedule"], 0.0), **settings}
+            usual = SCHEDULES.get(settings["schedule"], 0.0) if isinstance(settings["schedule"], str) else 0.0
+            settings = {"warmup": usual, **settings}
         return replace(self, **settings)
 
     def total_steps(self, steps_per_epoch: int) -> int:

@@ -29,8 +29,9 @@ REQUIRED = ("epoch", "step", "progress", "schedule", "random", "data", "recipe",
 class Resumed:
     """The state of a run in its folder (``RunFolder.open``): ``recipe``, ``rows``, ``checkpoint`` (None before the first).
 
-    settings: settings that the user has given; they must equal those of the run, except for ``MAY_DIFFER``.
-    more_epochs: the number of epochs to add to the run, whose schedule becomes that of the longer run.
+    settings: settings that the user has given; they must equal those of the run, except for ``MAY_DIFFER`` and a larger number
+    of epochs, of which the run becomes one. more_epochs: the number of epochs to add to a run that is complete; the same again,
+    after the longer run was killed, is refused: epochs would be added once more. The schedule becomes that of the longer run.
     Raises RunError, which names each difference; DataError for files that are incomplete or damaged.
     """
 
@@ -46,10 +47,16 @@ class Resumed:
                 f"{folder} is a run of {self.recipe.steps:,} steps, to which no epochs can be added: begin a longer one with "
                 "--recipe and --steps"
             )
-        if more_epochs:
-            self.recipe = self.recipe.with_settings(epochs=self.recipe.epochs + more_epochs)
         info = self.checkpoint.info if self.checkpoint is not None else {"epoch": 0}
         self.rows = repair_metrics(folder.metrics, info["epoch"])
+        if more_epochs:
+            longer = self.recipe.epochs + more_epochs
+            if not self.complete:
+                raise RunError(
+                    f"{folder} has finished {len(self.rows)} of its {plural(self.recipe.epochs, 'epoch')}, and more are added "
+                    f"to a complete run: leave --more-epochs out to go on, or say --epochs {longer}"
+                )
+            self.recipe = self.recipe.with_settings(epochs=longer)
 
     def _check_config(self, written: Recipe, checkpoint: Checkpoint) -> None:
         """Compare config.toml with the recipe in the checkpoint. Raises RunError when they differ."""
@@ -71,13 +78,7 @@ class Resumed:
         else:
             wanted = pinned(recipe.with_settings(**settings))
         refused = important_differences(recipe, wanted)
-        if refused == ["epochs"] and wanted.epochs > recipe.epochs:
-            had = plural(recipe.epochs, "epoch")
-            raise RunError(
-                f"{self.folder} is a run of {had}, not of {wanted.epochs}: "
-                f"to train it longer, say --more-epochs {wanted.epochs - recipe.epochs}"
-            )
-        if refused:
+        if refused and not (refused == ["epochs"] and wanted.epochs > recipe.epochs):
             raise RunError(
                 f"{self.folder} was begun with other settings ({describe(refused, recipe, wanted)}): "
                 "leave these options out to go on, or begin a new run"
@@ -142,7 +143,7 @@ class Resumed:
                         trainer.average.exchange()
             except MiniresError as error:
                 raise RunError(f"{self.folder.last} does not fit the model of {self.folder.config}: {error}") from error
-            recorder.best_val_acc = info["best_val_acc"]
+            recorder.best_val_acc = info["best_val_acc"] if self._has_best(info["epoch"]) else None
         if self.recipe != Recipe.read(self.folder.config):
             self.folder.write_config(self.recipe)
         if not self.complete:
@@ -151,6 +152,13 @@ class Resumed:
         trainer.history = list(self.rows)
         trainer.callbacks = (recorder,)
         return trainer
+
+    def _has_best(self, epoch: int) -> bool:
+        """Whether best.safetensors is of one of the first epochs: not of one that is trained again, maybe to other weights."""
+        try:
+            return Checkpoint.load(self.folder.best).info.get("epoch", epoch + 1) <= epoch
+        except (OSError, MiniresError):
+            return False  # it is written again
 
     def _changed_images(self, trainer: Trainer) -> str:
         """Which images of a folder have changed, in parentheses; "" if it is not known."""

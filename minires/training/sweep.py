@@ -16,7 +16,6 @@ from .recipe import Recipe
 from .run import RunFolder
 
 MOST_RUNS = 1000
-OUTSIDE_LISTS = re.compile(r",(?![^\[]*\])")  # a comma that is not between brackets
 RANGE = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
 NOT_SWEPT = ("seed", "threads", "data_dir", "cache")  # seeds are given apart; the others change no result
 
@@ -35,7 +34,8 @@ def points(
     """The runs for all combinations of settings, and for every seed.
 
     recipe_with(**settings): the recipe with these settings, which may bring others along, as a model does in ``Recipe.named``.
-    Raises ConfigError for a setting that is unknown or no result depends on, a value out of range, no runs and too many.
+    Raises ConfigError for a setting that is unknown or no result depends on, a value out of range, or that is there twice, no
+    runs and too many.
     """
     known = [f.name for f in fields(Recipe) if f.name not in NOT_SWEPT]
     for name, values in choices.items():
@@ -45,6 +45,12 @@ def points(
             raise ConfigError(f"a sweep over {brief(name)}: {said}")
         if not values:
             raise ConfigError(f"a sweep over {name} needs values for it")
+        folders = [_plain(value) for value in values]
+        for folder in folders:
+            if folders.count(folder) > 1:
+                raise ConfigError(
+                    f"a sweep over {name} has the folder {name}={folder} twice: give values that differ in it"
+                )
     number = math.prod(map(len, choices.values())) * len(seeds)
     if not 1 <= number <= MOST_RUNS:
         raise ConfigError(f"a sweep has from 1 to {MOST_RUNS} runs, and these are {number}")
@@ -72,8 +78,29 @@ def parse_choices(texts: Iterable[str]) -> dict[str, list[Any]]:
             raise ConfigError(f"--set takes NAME=VALUE,VALUE…, such as lr=0.1,0.2, not {text!r}")
         if name in choices:
             raise ConfigError(f"--set has {name} twice: give all of its values at once")
-        choices[name] = [_value(part) for part in OUTSIDE_LISTS.split(values)]
+        choices[name] = [_value(part) for part in _split(values)]
     return choices
+
+
+def _split(text: str) -> list[str]:
+    """The parts between those commas that are in no list, table or quotes.
+
+    >>> _split('[[24, 0.0], [32, 0.5]],[],"a,b"')
+    ['[[24, 0.0], [32, 0.5]]', '[]', '"a,b"']
+    """
+    parts, depth, quote = [""], 0, ""
+    for c in text:
+        if quote:
+            quote = "" if c == quote else quote
+        elif c in "\"'":
+            quote = c
+        else:
+            depth += (c in "[{") - (c in "]}")
+            if c == "," and depth <= 0:
+                parts.append("")
+                continue
+        parts[-1] += c
+    return parts
 
 
 def _value(text: str) -> Any:

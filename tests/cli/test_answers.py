@@ -12,6 +12,7 @@ from minires.cli.commands import Commands
 from minires.errors import ConfigError
 from minires.gradcheck import cases
 from minires.kernels.runtime import jit as cache
+from minires.kernels.runtime import kernel_cache, precompile
 from minires.kernels.runtime.cache_folder import Folders
 from minires.training import Trainer
 
@@ -132,6 +133,23 @@ def test_warmup_says_what_it_compiled_and_where_it_is_kept(minires, monkeypatch,
     assert f"kept in {cache.FOLDERS.folder}"[:60] in out.replace("\n", "")
     monkeypatch.setattr(cache, "FOLDERS", Folders())
     assert "kept nowhere, since no cache folder is writable" in minires("warmup")[1].replace("\n", " ")
+
+
+@pytest.mark.filterwarnings("always:minires cannot write compiled kernels")
+def test_warmup_says_what_could_not_be_kept(minires, monkeypatch, tmp_path):
+    monkeypatch.setattr(cache, "FOLDERS", Folders(tmp_path))
+    warmup = sys.modules["minires.cli.warmup"]
+    monkeypatch.setattr(kernel_cache, "_warned", set())
+
+    def task():
+        kernel_cache._warn_of_folder(tmp_path, OSError(28, "No space left on device"))
+
+    monkeypatch.setattr(warmup, "_tasks", lambda: [("a kernel", task)])
+    code, out, err = minires("warmup")
+    assert code == 1
+    assert "not all of it could be kept" in out
+    assert "No space left on device" in err
+    assert not precompile.complete()
 
 
 def test_doctor_where_no_kernel_could_run(minires, monkeypatch):

@@ -6,10 +6,11 @@ import pytest
 import minires as mr
 from minires.cli import cost
 from minires.kernels.runtime.memory_pool import Arena, using
+from minires.training import Recipe, build_trainer
 
 
 def test_memory_grows_with_the_images_as_measured():
-    """What is foreseen for 48 images against what a step with 48 images takes, and the bytes of its convolutions' outputs."""
+    """What is foreseen for 48 images against what a step with 40 images takes, and the bytes of its convolutions' outputs."""
     model = mr.models.resnet8()
     memory = cost.memory_of(model, (3, 32, 32))
     step, arena = mr.RecordedStep(model.train()), Arena()
@@ -39,6 +40,8 @@ def test_what_is_free(tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text("4000\n")
     (tmp_path / "memory.current").write_text("3000\n")
     assert cost.available_memory() == 1000
+    (tmp_path / "memory.stat").write_text("anon 500\nactive_file 100\ninactive_file 900\n")
+    assert cost.available_memory() == 1900  # the kernel counts files that it keeps in memory as used
     (tmp_path / "memory.max").write_text("max\n")
     assert cost.available_memory() == 3072
     monkeypatch.setattr(cost, "MEMINFO", tmp_path / "nowhere")
@@ -61,6 +64,23 @@ def test_dry_run(minires, small_run, tmp_path):
     assert small.splitlines()[0] == out.splitlines()[0]  # the network's work on images of the last epoch
 
 
+def test_a_batch_has_no_more_images_than_there_are(minires, small_run):
+    steps = []
+    for batch in (40, 100_000):
+        code, out, err = minires(*small_run, "--batch-size", batch, "--dry-run")
+        assert (code, err) == (0, "")
+        steps.append(re.search(r"memory +(\d+) MB for a step.*step +\d+ ms for (\d+) images", out, re.DOTALL).groups())
+    assert steps[0] == steps[1]
+    assert steps[0][1] == "40"
+
+
+def test_memory_is_that_of_the_runs_own_operations(cifar):
+    """Operation by operation every intermediate tensor is stored."""
+    recipe = Recipe.for_dataset("cifar10", data_dir=str(cifar), model="resnet20", batch_size=16)
+    fused, separate = (cost.check_memory(build_trainer(recipe.with_settings(fusion=on))) for on in (True, False))
+    assert separate.per_image > 1.3 * fused.per_image
+
+
 @pytest.mark.parametrize(
     ("unrecorded", "recorded", "found", "calls"),
     [pytest.param(2.0, 3.0, 2.0, 2, id="slow"), pytest.param(0.02, 0.01, 0.01, 2 + 3 + cost.CALLS, id="quick")],
@@ -78,15 +98,17 @@ def test_steps_are_timed_as_they_will_be(monkeypatch, unrecorded, recorded, foun
     ("free", "said"),
     [
         pytest.param(
-            20 << 20,
-            r"a step with 4,000 images takes .* GB of memory, and 21 MB are free here: --batch-size \d+ would fit",
+            5_000_000,
+            r"a step with 40 images takes .* MB of memory, and 5 MB are free here: --batch-size \d+ would fit",
             id="batch",
         ),
         pytest.param(1 << 10, "no batch would fit: choose a smaller network", id="network"),
     ],
 )
 def test_a_run_that_does_not_fit(minires, small_run, tmp_path, monkeypatch, page, free, said):
+    """Of 40 images: a batch has no more than there are."""
     monkeypatch.setattr(cost, "available_memory", lambda: free)
+    monkeypatch.setattr(cost, "LARGE", 1000)
     for more in ([], ["--dry-run"]):
         code, _, err = minires(*small_run, "--batch-size", 4000, *more)
         assert code == 2

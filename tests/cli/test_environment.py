@@ -75,9 +75,7 @@ os.execv(sys.executable, [sys.executable, "-m", "minires", *sys.argv[1:]])
 """
     command = [sys.executable, "-c", script, "train", "--epochs", "50", "--out", str(tmp_path / "run")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    while not (tmp_path / "run" / "config.toml").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
+    assert process.stdout.readline()  # the run has begun
     process.send_signal(signal.SIGINT)
     time.sleep(1)
     assert process.poll() is None

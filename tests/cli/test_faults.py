@@ -30,10 +30,19 @@ def contents(run):
     return found
 
 
-def start(*command):
-    """`minires` in a process of its own."""
+SLOW = """
+import time
+from minires.training import Recorder
+own = Recorder.on_epoch
+Recorder.on_epoch = lambda *args: (own(*args), time.sleep(0.2))
+"""
+
+
+def start(*command, slow=False):
+    """`minires` in a process of its own. slow: whether it pauses after every epoch."""
+    code = (SLOW if slow else "") + "from minires.cli import main; main()"
     return subprocess.Popen(
-        [sys.executable, "-u", "-c", "from minires.cli import main; main()", *map(str, command)],
+        [sys.executable, "-u", "-c", code, *map(str, command)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -78,7 +87,7 @@ def whole(options):
 def test_a_signal_costs_nothing(minires, small_run, tmp_path, number, code, said, page):
     options = [*small_run, "--epochs", 25, "--val", 8]
     run = tmp_path / "run"
-    process = start(*options, "--out", run)
+    process = start(*options, "--out", run, slow=True)  # else it might be complete before the signal
     wait_for_epochs(process, run, 2)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -266,16 +275,28 @@ def test_a_run_that_is_complete_says_so(minires, finished):
     assert (code, out) == (0, "run is complete after 1 epoch; to train it longer, say --more-epochs N.\n")
 
 
-def test_more_epochs(minires, finished):
-    code, out, _ = minires("train", "--resume", "run", "--more-epochs", 1)
+@pytest.mark.parametrize("said", [["--more-epochs", 1], ["--epochs", 2]], ids=["more", "all"])
+def test_more_epochs(minires, finished, said):
+    code, out, _ = minires("train", "--resume", "run", *said)
     assert code == 0
     assert "Going on with run after epoch 1." in out
     assert len(read_metrics("run/metrics.jsonl")) == Recipe.read("run/config.toml").epochs == 2
 
 
+@needs_signals
+def test_more_epochs_are_not_added_twice(minires, small_run, finished, page):
+    process = start("train", "--resume", Path("run").absolute(), "--more-epochs", 1000)
+    wait_for_epochs(process, "run", 2)
+    process.kill()
+    process.communicate()
+    code, _, err = minires("train", "--resume", "run", "--more-epochs", 1000)
+    assert code == 2
+    page(err)
+    assert Recipe.read("run/config.toml").epochs == 1001
+
+
 REFUSED = [
     (["--lr", "0.3"], "run was begun with other settings (lr is 0.4 there, not 0.3): leave these options out"),
-    (["--epochs", "3"], "run is a run of 1 epoch, not of 3: to train it longer, say --more-epochs 2"),
     (["--no-augment"], "crop is 4 there, not 0, flip is True there, not False"),
     (
         ["--no-winograd"],

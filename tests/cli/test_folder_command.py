@@ -151,12 +151,19 @@ def test_sweep(minires, photos, tmp_path):
     assert len(list((tmp_path / "s").rglob("summary.json"))) == 2
 
 
+@pytest.mark.filterwarnings("always:minires decodes the images")
 def test_no_augmentation_and_a_cache(minires, train, tmp_path):
     code, _, err = train("--no-augment", "--cache", "cache")
     assert (code, err) == (0, "")
     assert 'cache = "' in (tmp_path / "run/config.toml").read_text()
     assert "crop_scale = []" in (tmp_path / "run/config.toml").read_text()
     assert sum(path.is_file() for path in (tmp_path / "cache").rglob("*")) == 24
+    expected = minires("eval", "run")[1]
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").write_text("")  # its disk is gone
+    code, out, err = minires("eval", "run")
+    assert (code, out) == (0, expected)
+    assert "decodes the images without the run's cache" in err
 
 
 class TestData:

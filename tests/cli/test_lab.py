@@ -1,7 +1,9 @@
 """`minires lab`: the list, an experiment from question to verdict, what it keeps, and bad input."""
 
 import json
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -119,6 +121,29 @@ def test_out_is_no_folder(minires, tmp_path):
     code, _, err = minires("lab", "split", *QUICK, "--out", str(tmp_path / "file"))
     assert code == 2
     assert "is no folder: --out takes the name of one" in err
+
+
+@pytest.mark.parametrize("words", [["split", *QUICK], ["all", "--quick"]])
+def test_out_cannot_be_written_to(minires, tmp_path, monkeypatch, words):
+    """This is said before the experiment."""
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    code, out, err = minires("lab", *words, "--out", str(tmp_path / "new/folder"))
+    assert (code, out) == (2, "")
+    assert f"new/folder cannot be written to ({tmp_path} is no folder that you may write to)" in " ".join(err.split())
+
+
+def test_a_result_that_cannot_be_kept_has_been_said(minires, tmp_path, monkeypatch):
+    def full(result, out):
+        raise OSError(28, "No space left on device", str(out))
+
+    monkeypatch.setattr(sys.modules["minires.cli.lab"], "_keep", full)  # minires.cli.lab is the group of commands
+    code, out, err = minires("lab", "split", *QUICK, "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert "No space left on device" in err
+    assert "The rule:" in out
+    code, out, _ = minires("lab", "split", *QUICK, "--out", str(tmp_path / "out"), "--json")
+    assert code == 2
+    assert json.loads(out)["verdict"]
 
 
 def test_explain(minires, tmp_path):

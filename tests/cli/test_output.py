@@ -41,10 +41,21 @@ def test_a_run_whose_output_is_read_no_more_is_saved_and_says_so(minires, small_
         pass
 
 
+def test_a_sweep_whose_output_is_read_no_more_ends(cifar, tmp_path):
+    """It does not train the runs that are left unseen."""
+    words = ["sweep", "--dataset", "cifar10", "--data-dir", cifar, "--set", "model=resnet8", "--set", "epochs=1000"]
+    code, read, err = closing([*MINIRES, *words, "--seeds", "0-2", "--threads", 1, "--out", tmp_path / "out"], 10)
+    assert any(line.split()[0].endswith("/1000") for line in read if line.strip())
+    assert code == 2
+    assert "standard output was closed" in err
+    assert len(list(tmp_path.rglob("config.toml"))) == 1
+
+
 def test_steps_of_an_epoch_are_saved_too(small_run, tmp_path):
     """The lines of progress within an epoch fail as well."""
     run = tmp_path / "run"
-    always = "from minires.cli import display, main; display.PLAIN_EVERY = 0.0; main()"
+    always = "import time; from minires.cli import display, main; display.PLAIN_EVERY = 0.0\n"
+    always += "from minires.training import Recorder; Recorder.on_step = lambda *args: time.sleep(0.05); main()"
     options = [*small_run, "--batch-size", 1, "--out", run]
     code, _, err = closing([sys.executable, "-c", always, *options], 9)
     assert code == 2

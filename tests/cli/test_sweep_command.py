@@ -1,10 +1,14 @@
 import json
+import os
 import re
+import signal
 
 import numpy as np
 import pytest
 
+from minires.cli import tables
 from minires.training import Callback, Checkpoint, Recipe, Recorder, RunFolder, build_trainer, compare, read_metrics
+from minires.training import run as training_run
 
 
 @pytest.fixture
@@ -55,6 +59,46 @@ def test_goes_on_with_a_run_that_was_stopped(minires, small, tmp_path):
     run = "model=resnet8/epochs=2/seed-0/last.safetensors"
     models = [Checkpoint.load(tmp_path / name / run).model for name in ("whole", "stopped")]
     assert all((models[0][name] == models[1][name]).all() for name in models[0])
+
+
+def test_a_stopped_run_of_other_settings_is_not_gone_on_with(minires, small, tmp_path, page):
+    """Nor where the setting is one that is no longer given."""
+    (tmp_path / "my.toml").write_text('dataset = "cifar10"\nerror_warmup = 0.1\n')
+    words = [*small, "--recipe", "my.toml", "--seeds", "0", "--threads", 1, "--out", "out"]
+    assert minires(*words)[0] == 0
+    run = tmp_path / "out/model=resnet8/epochs=2/seed-0"
+    (run / "summary.json").unlink()
+    (tmp_path / "my.toml").write_text('dataset = "cifar10"\n')
+    code, _, err = minires(*words)
+    assert code == 2
+    assert "was trained with other settings (error_warmup is 0.1 there, not None)" in err
+    assert not (run / "summary.json").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise")
+@pytest.mark.parametrize("seeds", [2, 1])
+def test_a_signal_as_a_run_ends_stops_the_sweep(minires, small, tmp_path, monkeypatch, seeds):
+    """The run is complete, and the next does not begin. After the last one there is nothing to stop."""
+    draw = training_run.draw_curves
+
+    def interrupted(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        draw(*args)
+
+    monkeypatch.setattr(training_run, "draw_curves", interrupted)
+    words = [*small, "--seeds", f"0-{seeds - 1}", "--threads", 1, "--out", "out"]
+    code, out, err = minires(*words)
+    assert (code, err) == (143 if seeds > 1 else 0, "")
+    assert ("To train the runs that are left too" in out) == (seeds > 1)
+    assert len(list(tmp_path.rglob("summary.json"))) == 1
+
+
+def test_a_table_that_nobody_reads(minires, small, monkeypatch):
+    """The reader goes after the last run, whose trainer there is no more reason to stop."""
+    monkeypatch.setattr(tables, "print_table", lambda console, *rest: console.on_broken_pipe())
+    code, _, err = minires(*small, "--seeds", "0", "--threads", 1, "--out", "out")
+    assert code == 2
+    assert "standard output was closed" in err
 
 
 def test_a_run_that_diverges_does_not_end_the_sweep(minires, small):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from minires.cli.train import TABLES, recipe_of
 from minires.training import Checkpoint, Recipe
 
 
@@ -18,6 +19,20 @@ def test_train_prints_a_line_an_epoch_and_fills_the_folder(minires, small_run, t
     for name in ("config.toml", "metrics.jsonl", "summary.json", "last.safetensors", "curves.png"):
         assert (tmp_path / "my/run" / name).exists()
     assert str(Path("my/run/curves.png")) in out
+
+
+def test_options_change_single_entries_of_a_recipes_tables():
+    """The recipe has a factor of biases and the network's widths, which stay as they are."""
+    base = Recipe.named("minutes5")
+    given = {"lr_factors": {"head": 0.1}, "model_options": {"whitening_bias": False}, "epochs": 2}
+    changed = recipe_of("minutes5", given, TABLES)
+    assert changed.lr_factors == {**base.lr_factors, "head": 0.1}
+    assert changed.model_options == {**base.model_options, "whitening_bias": False}
+    assert len(changed.lr_factors) > 1
+    assert len(changed.model_options) > 1
+    assert changed.epochs == 2
+    assert recipe_of("minutes5", {**given, "model": "resnet20", "model_options": {}}, TABLES).model_options == {}
+    assert recipe_of("minutes5", given).lr_factors == {"head": 0.1}  # of a sweep, which names whole settings
 
 
 def test_quiet_is_one_line(minires, small_run):

@@ -98,7 +98,7 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setitem(datasets.LAYOUTS, "cifar10", layout)
     monkeypatch.setattr(downloads, "SERVER", server.url)
     monkeypatch.setattr(downloads, "PAUSE", 0.0)
-    monkeypatch.setattr(downloads, "STALL", 0.5)
+    monkeypatch.setattr(downloads, "STALL", 10.0)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("MINIRES_CACHE_DIR", str(tmp_path / "cache"))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -131,6 +131,15 @@ class TestWhole:
         assert downloads.download("cifar10", tmp_path / "a/b") == (tmp_path / "a/b" / BINARY.archive, False)
         assert server.requests == 1
 
+    def test_the_second_time_what_a_killed_one_has_left_is_removed(self, server, tmp_path):
+        path, _ = downloads.download("cifar10", tmp_path)
+        for name, age in (("incomplete-old", 7200), ("incomplete-new", 60)):
+            (tmp_path / name).mkdir()
+            os.utime(tmp_path / name, (time.time() - age,) * 2)
+        assert downloads.download("cifar10", tmp_path) == (path, False)
+        assert not (tmp_path / "incomplete-old").exists()
+        assert (tmp_path / "incomplete-new").exists()
+
     def test_another_file_in_its_place_is_left_alone(self, server, tmp_path, page):
         (tmp_path / BINARY.archive).write_bytes(b"mine")
         with pytest.raises(
@@ -142,7 +151,8 @@ class TestWhole:
         assert server.requests == 0
 
     @pytest.mark.parametrize("first", ["stall", "cut at 5000", "without length, cut", "corrupt", "503"])
-    def test_after_a_fault_it_tries_again(self, server, tmp_path, first):
+    def test_after_a_fault_it_tries_again(self, server, tmp_path, monkeypatch, first):
+        monkeypatch.setattr(downloads, "STALL", 0.5 if first == "stall" else 10.0)
         server.answers, said = [first, "whole"], []
         path, _ = downloads.download("cifar10", tmp_path / "data", say=said.append)
         assert path.read_bytes() == server.content
@@ -173,7 +183,10 @@ FAULTS = [
 
 class TestFaults:
     @pytest.mark.parametrize(("answer", "tries", "said"), FAULTS, ids=[fault[0] for fault in FAULTS])
-    def test_a_bounded_number_of_tries_one_sentence_and_nothing_left(self, server, tmp_path, answer, tries, said, page):
+    def test_a_bounded_number_of_tries_one_sentence_and_nothing_left(
+        self, server, tmp_path, monkeypatch, answer, tries, said, page
+    ):
+        monkeypatch.setattr(downloads, "STALL", 0.5 if answer == "stall" else 10.0)
         server.answers = [answer]
         began = time.perf_counter()
         with pytest.raises(DataError, match=BINARY.archive) as caught:
@@ -221,7 +234,7 @@ class TestFaults:
 
 
 class TestSlow:
-    """A byte now and then, for ever: STALL, 0.5 s here, never comes to pass."""
+    """A byte now and then, for ever: STALL never comes to pass."""
 
     @pytest.fixture(autouse=True)
     def impatient(self, monkeypatch):
@@ -238,7 +251,7 @@ class TestSlow:
             DataError, match=r"nothing was kept: less than 1 kB came in 1 seconds, after \d\.\d MB"
         ) as caught:
             downloads.download("cifar10", tmp_path / "data", say=said.append)
-        assert time.perf_counter() - began < 5  # 1.3 s where nothing else runs
+        assert time.perf_counter() - began < 20  # 1.3 s where nothing else runs
         page(str(caught.value))
         assert len(said) == server.requests - 1 == 1
         assert nothing_is_left(tmp_path / "data")

@@ -3,12 +3,16 @@
 import ctypes
 import io
 import signal
+import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from minires.kernels.runtime import progress, signals
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -74,6 +78,20 @@ def test_a_handler_that_changes_handlers_has_its_way():
         assert signal.getsignal(signal.SIGTERM) == before
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_second_signal_after_a_handler_that_puts_the_systems_back():
+    """The second one of `minires train` ends it as the system would: that is no function to be called."""
+    script = """
+import signal
+from minires.kernels.runtime import signals
+signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+with signals.held_back():
+    for _ in range(2):
+        signal.raise_signal(signal.SIGTERM)
+"""
+    found = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (-signal.SIGTERM, "")
 
 
 def test_other_threads_hold_nothing():

@@ -64,8 +64,10 @@ def test_nobody_waits_for_a_thread_that_does_not_run(pool, monkeypatch):
 
 def test_threads_park_when_there_is_nothing_to_do(pool):
     launch(pool, 3, 30)
-    time.sleep(0.3)
+    until = time.monotonic() + 10
     parked = pool.control[(workers.PARKED + workers.EACH) // 8 :: workers.EACH // 8][:2]
+    while parked.tolist() != [1, 1] and time.monotonic() < until:
+        time.sleep(0.05)
     assert parked.tolist() == [1, 1]
     before = time.process_time()
     time.sleep(0.3)
@@ -324,7 +326,7 @@ while interrupter.is_alive():
         pass
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 assert np.array_equal(conv(), right)
-print(caught > 50)
+print(caught > 5)  # those that come during one kernel are one
 """
     assert python(script) == "True"
 
@@ -341,7 +343,7 @@ for _ in range(20):
 time.sleep({idle})
 print(time.time())
 """
-    assert time.time() - float(python(script)) < 2
+    assert time.time() - float(python(script)) < 10
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+import minires as mr
 from minires import nn
 from minires.errors import ConfigError
 from minires.optim import (
@@ -148,6 +149,12 @@ def test_refusals():
     ]:
         with pytest.raises(ConfigError, match=says):
             make()
+    late = MultiStepLR(optimizer(), [1])
+    late.optimizer.add_param_group({"params": mr.tensor(np.zeros(3, np.float32), requires_grad=True)})
+    with pytest.raises(
+        ConfigError, match="3 parameter groups, and had 2 when this schedule was made: add groups first"
+    ):
+        late.step()
     schedule = MultiStepLR(opt, [1])
     with pytest.raises(ConfigError, match="of 1 parameter groups, and the optimizer has 2"):
         schedule.load_state_dict({"position": 0, "base_lrs": [0.1]})

@@ -106,6 +106,7 @@ def test_a_state_that_does_not_fit_is_refused():
         (lambda w, b: SGD([w], lr=0.1, momentum=float("nan")), "momentum must be 0 or more, not nan"),
         (lambda w, b: SGD([w], lr=0.1, nesterov=True), "nesterov needs a momentum"),
         (lambda w, b: SGD([{"params": [w], "weigth_decay": 0}], lr=0.1), "did you mean weight_decay"),
+        (lambda w, b: SGD([{"param": [w]}], lr=0.1), "a parameter group without 'params'"),
         (lambda w, b: SGD([w.data], lr=0.1), "leaf tensors.* not ndarray"),
         (lambda w, b: SGD([w * 2], lr=0.1), "leaf tensors"),
     ],

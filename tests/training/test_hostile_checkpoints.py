@@ -106,6 +106,7 @@ SAID = [
     ("progress.mean.correct", 17, "progress.mean.correct is 17, more than progress.mean.images"),
     ("progress.mean.more", 1, "progress.mean has an entry 'more' too many"),
     ("schedule", None, "schedule is None"),
+    ("schedule", {}, "schedule.position is missing"),
     ("schedule.position", -3, "schedule.position is -3"),
     ("schedule.base_lrs", 0.1, "schedule.base_lrs is 0.1, not a list"),
     ("schedule.warm", 1, "schedule.recent is missing"),

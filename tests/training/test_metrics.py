@@ -43,6 +43,17 @@ def test_a_torn_line_is_named(tmp_path, page):
     page(str(caught.value))
 
 
+@pytest.mark.parametrize(
+    "line", [b'{"epoch": "\xff"}', b"[" * 100_000, b'{"epoch": ' + b"9" * 400 + b"}", b"[1, 2]"], ids=range(4)
+)
+def test_damaged_lines_are_named(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(line + b"\n")
+    for read in (read_metrics, lambda path: repair_metrics(path, 1)):
+        with pytest.raises(DataError, match=r"metrics.jsonl, line 1, is not "):
+            read(path)
+
+
 def test_a_row_that_does_not_fit_the_disk_leaves_no_half_of_it(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
@@ -55,7 +66,22 @@ def test_a_row_that_does_not_fit_the_disk_leaves_no_half_of_it(tmp_path, monkeyp
     assert path.read_text() == '{"epoch": 1}\n'
 
 
-ROWS = b'{"epoch": 1}\n{"epoch": 2}\n{"epoch": 3}\n'
+def test_a_row_of_which_a_part_fits_leaves_no_part_of_it(tmp_path):
+    """As on a disk that is full in the middle of the row."""
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "metrics.jsonl"
+    append_metrics(path, {"epoch": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 5, hard))
+    try:
+        with pytest.raises(OSError, match=r"metrics\.jsonl"):
+            append_metrics(path, {"epoch": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_text() == '{"epoch": 1}\n'
+
+
+ROWS = b'{"epoch": 1, "seconds": 1}\n{"epoch": 2, "seconds": 1}\n{"epoch": 3, "seconds": 1}\n'
 
 
 @pytest.mark.parametrize("length", range(len(ROWS) + 1))
@@ -65,7 +91,7 @@ def test_a_file_cut_anywhere_is_repaired_as_far_as_a_checkpoint_needs_it(tmp_pat
     for epochs in range(4):
         path.write_bytes(ROWS[:length])
         if epochs <= whole:
-            assert repair_metrics(path, epochs) == [{"epoch": n + 1} for n in range(epochs)]
+            assert repair_metrics(path, epochs) == [{"epoch": n + 1, "seconds": 1} for n in range(epochs)]
             assert path.read_bytes() == b"".join(ROWS.splitlines(True)[:epochs])
         else:
             with pytest.raises(DataError, match=r"metrics.jsonl(, line \d, is not the row of epoch \d| has \d rows)"):
@@ -74,9 +100,11 @@ def test_a_file_cut_anywhere_is_repaired_as_far_as_a_checkpoint_needs_it(tmp_pat
 
 def test_rows_that_are_out_of_order_are_named(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"epoch": 1}\n{"epoch": 1}\n')
-    with pytest.raises(DataError, match="line 2, is not the row of epoch 2"):
-        repair_metrics(path, 2)
+    row = '{"epoch": 1, "seconds": 1}\n'
+    for second in (row, '{"epoch": 2}\n', '{"epoch": 2, "seconds": null}\n'):
+        path.write_text(row + second)
+        with pytest.raises(DataError, match="line 2, is not the row of epoch 2"):
+            repair_metrics(path, 2)
     assert repair_metrics(tmp_path / "nowhere", 0) == []
 
 

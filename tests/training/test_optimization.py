@@ -131,6 +131,16 @@ def test_settings_that_cannot_work(settings, said):
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "multi-step", "constant", "one-cycle"])
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_warm_up_ends_before_the_run(schedule, steps):
+    """Nine tenths of four steps, rounded, would be all of them."""
+    recipe = Recipe(schedule=schedule, warmup=0.9, lr=0.5, steps=steps)
+    optimizer = build_optimizer(recipe, mr.nn.Linear(2, 2))
+    schedule = build_schedule(recipe, optimizer, steps)
+    assert 0 < max(schedule.lr_at(t) for t in range(steps)) <= 0.5
+
+
 def test_a_factor_of_zero_freezes():
     model = mr.models.resnet8()
     recipe = Recipe(lr_factors={"biases": 0.0}, decay_norms=True)

@@ -52,6 +52,8 @@ def test_recipes_that_have_a_name():
         Recipe.named("he2016")
     with pytest.raises(ConfigError, match="unknown setting 'epoch'"):
         Recipe.named("he2015", epoch=3)
+    with pytest.raises(ConfigError, match=r"model must be a text, not \[1\]"):
+        Recipe.named("he2015", model=[1])
 
 
 def test_settings_win_over_the_recipe_of_the_dataset():
@@ -127,6 +129,15 @@ def test_a_new_schedule_brings_its_warmup():
             {"model_options": {"option": [[]]}},
             "the model option 'option' must be a text, a number below 2^31 or true or",
         ),
+        (
+            {"model_options": {"option": None}},
+            "not None: networks without shortcuts have names of their own, such as plain20",
+        ),
+        (
+            {"model_options": {"width": None}},
+            "the model option 'width' must be a text, a number below 2^31 or true or false",
+        ),
+        ({"schedule": [1]}, "schedule must be a text, not [1]"),
         ({"model_options": {"num_classes": 10**400}}, "the model option 'num_classes' must be"),
         ({"model_options": {"option": "\udce9"}}, "model_options must be a text that UTF-8 can hold"),
     ],

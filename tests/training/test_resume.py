@@ -1,5 +1,6 @@
 """A run that is stopped or dies, at any moment, and goes on, ends with the bits of one that never stopped."""
 
+import json
 import os
 import shutil
 import stat
@@ -176,14 +177,45 @@ def test_more_epochs_are_those_of_the_longer_run(tmp_path, stop):
     constant = replace(RECIPE, schedule="constant", warmup=0.0)
     begin(tmp_path / "long", replace(constant, epochs=3))
     begin(tmp_path / "run", constant, *([StopAt(stop)] if stop else []))
-    go_on(tmp_path / "run", StopAt(7), more_epochs=1)
-    assert not (tmp_path / "run/summary.json").exists()
+    for step in (7, 8):  # the same again is no more than once
+        go_on(tmp_path / "run", StopAt(step), settings={"epochs": 3})
+        assert not (tmp_path / "run/summary.json").exists()
     go_on(tmp_path / "run")
     run, long = contents(tmp_path / "run"), contents(tmp_path / "long")
     best, other = (Checkpoint.load(tmp_path / name / "best.safetensors") for name in ("run", "long"))
     del run["best.safetensors"], long["best.safetensors"]  # its recipe may be that of the run before it got longer
     assert run == long
     assert all((best.model[name] == other.model[name]).all() for name in other.model)
+
+
+def test_epochs_are_added_to_a_complete_run_and_once(tmp_path):
+    """Said again after the longer run was killed, a number of epochs to add would be added twice."""
+    begin(tmp_path / "run")
+    go_on(tmp_path / "run", StopAt(7), more_epochs=1)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    with pytest.raises(RunError, match=r"has finished 2 of its 3 epochs, .* leave --more-epochs out .* say --epochs 4"):
+        go_on(tmp_path / "run", more_epochs=1)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
+    assert len(go_on(tmp_path / "run").history) == 3
+    assert len(go_on(tmp_path / "run", more_epochs=1).history) == 4
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_the_best_epoch_is_one_of_those_that_are_there(tmp_path, damaged):
+    """Killed between the checkpoint of the best epoch and the last one, and gone on with other weights than then."""
+    begin(tmp_path / "run")
+    best = tmp_path / "run/best.safetensors"
+    checkpoint = Checkpoint.load(best)
+    checkpoint.info["epoch"] = 3
+    Checkpoint(checkpoint.model, checkpoint.optimizer, checkpoint.info).save(best)
+    if damaged:
+        best.write_bytes(best.read_bytes()[:-1])
+    last = Checkpoint.load(tmp_path / "run/last.safetensors")
+    last.info["best_val_acc"] = 1.0  # no epoch is better
+    Checkpoint(last.model, last.optimizer, last.info).save(tmp_path / "run/last.safetensors")
+    row = go_on(tmp_path / "run", more_epochs=1).history[-1]
+    assert Checkpoint.load(best).info["best_val_acc"] == row["val_acc"]
+    assert json.loads((tmp_path / "run/summary.json").read_text())["best_val_acc"] == pytest.approx(row["val_acc"])
 
 
 def test_a_run_that_is_complete_is_left_alone(tmp_path):
@@ -198,7 +230,6 @@ def test_a_run_that_is_complete_is_left_alone(tmp_path):
     [
         ({"lr": 0.1}, r"begun with other settings \(lr is 0.05 there, not 0.1\): leave these options out"),
         ({"seed": 1, "model": "plain8"}, r"model is 'resnet8' there, not 'plain8', seed is 0 there, not 1"),
-        ({"epochs": 5}, "is a run of 2 epochs, not of 5: to train it longer, say --more-epochs 3"),
         ({"epochs": 1}, "epochs is 2 there, not 1"),
         ({"schedule": "cosine"}, r"\(schedule is 'one-cycle' there, not 'cosine'\)"),
     ],

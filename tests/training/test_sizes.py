@@ -7,7 +7,7 @@ from stop_at import StopAt
 
 from minires.data import Augmentation, Loader
 from minires.errors import ConfigError
-from minires.training import Callback, Recipe
+from minires.training import Callback, Recipe, build_trainer
 
 pytestmark = pytest.mark.usefixtures("small_runs")
 
@@ -25,6 +25,27 @@ def test_a_loader_has_the_sizes_of_its_epochs(tiny):
     np.testing.assert_array_equal(labels, expected_labels)
     with pytest.raises(ConfigError, match="a crop padding of 10 pixels is larger than the images, which have 8×8"):
         Loader(train, 16, augment=Augmentation(pad=10), sizes={0: 8})
+    with pytest.raises(ConfigError, match=r"a reflected crop padding of 8 pixels .* 8×8: choose at most 7"):
+        Loader(train, 16, augment=Augmentation(pad=8, reflect=True), sizes={0: 8})
+
+
+def test_a_normalisation_that_is_given_is_that_of_small_images_too():
+    recipe = RECIPE.with_settings(epochs=2, sizes=((16, 0.0), (32, 0.5)))
+    own = build_trainer(recipe).train_loader
+    assert own.dataset_at(0).std.tolist() != own.dataset.std.tolist()  # averages vary less
+    given = build_trainer(recipe.with_settings(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))).train_loader
+    for epoch in range(2):
+        assert given.dataset_at(epoch).mean.tolist() == [0.5] * 3
+        assert given.dataset_at(epoch).std.tolist() == [0.25] * 3
+
+
+@pytest.mark.parametrize(("start", "epochs"), [(0.6, 1), (0.95, 8), (0.5, 1)])
+def test_the_last_size_comes_in_any_case(start, epochs):
+    """Rounding to whole epochs would put its start after the end."""
+    recipe = RECIPE.with_settings(epochs=epochs, sizes=((24, 0.0), (32, start)))
+    loader = build_trainer(recipe).train_loader
+    sides = [loader.dataset_at(epoch).image_size for epoch in range(epochs)]
+    assert sides == [24] * (epochs - 1) + [32]
 
 
 def test_a_run(tmp_path):

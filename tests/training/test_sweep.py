@@ -40,6 +40,8 @@ def test_a_model_brings_its_own_settings_of_a_named_recipe():
         (["model=resnet8, plain8", "nesterov=true,false"], {"model": ["resnet8", "plain8"], "nesterov": [True, False]}),
         (["milestones=[0.5,0.75],[0.3]"], {"milestones": [[0.5, 0.75], [0.3]]}),
         (["average=ema"], {"average": ["ema"]}),
+        (["sizes=[[24,0.0],[32,0.5]],[]"], {"sizes": [[[24, 0.0], [32, 0.5]], []]}),
+        (["model_options={option='B',width=8},{}"], {"model_options": [{"option": "B", "width": 8}, {}]}),
     ],
 )
 def test_choices(texts, expected):
@@ -65,6 +67,9 @@ def test_seeds_that_cannot_be(text):
         ({"threads": [1, 2]}, "a sweep over 'threads': no result depends on it"),
         ({"lrs": [1]}, r"a sweep over 'lrs': unknown setting \(did you mean lr"),
         ({"lr": [-1]}, "lr must be a number above 0"),
+        ({"lr": [0.1, 0.2, 0.1]}, "a sweep over lr has the folder lr=0.1 twice"),
+        ({"data_dir": ["a"]}, "no result depends on it"),
+        ({"weights": ["a/b", "a_b"]}, "a sweep over weights has the folder weights=a_b twice: give values that differ"),
         ({"lr": list(range(1, 2000))}, "from 1 to 1000 runs, and these are 1999"),
     ],
 )

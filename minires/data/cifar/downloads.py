@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +59,8 @@ def download(
     if target.exists():
         md5 = md5_of(target)
         if md5 == version.md5:
+            with suppress(OSError):
+                _remove_abandoned(folder)
             return target, False
         raise DataError(
             f"{target} is there already, and is not the official file: its md5 sum is {md5}, not {version.md5}. "
