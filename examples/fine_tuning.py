@@ -11,7 +11,7 @@ steps on the same pictures.
 On the command line it would be, with a folder of pictures for each class:
 
     minires train --out first
-    minires train --weights first --dataset folder --data-dir pictures --num-classes 2 --freeze stem,layer1
+    minires train --weights first --dataset folder --data-dir pictures --val 0.2 --num-classes 2 --freeze stem,layer1
 """
 
 import argparse

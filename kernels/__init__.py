@@ -16,7 +16,7 @@ from importlib import import_module
 
 from ..decorators import Decorator
 from ..errors import ConfigError, nearest
-from .memory_format import copy, nchw, nhwc, to_channels_last
+from .memory_format import copy, nchw, nhwc, reshaped, to_channels_last
 from .runtime import fork
 from .runtime.memory_pool import empty, empty_like, zeros
 from .runtime.recording import also, computed
@@ -127,6 +127,7 @@ __all__ = [
     "load",
     "nchw",
     "nhwc",
+    "reshaped",
     "set_num_threads",
     "to_channels_last",
     "zeros",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .runtime.memory_pool import empty, empty_like
-from .runtime.recording import also, preparing
+from .runtime.recording import also, is_recording, preparing
 
 Array = NDArray[Any]
 Pair = tuple[int, int]  # (height, width)
@@ -30,6 +30,16 @@ def copy(x: Array) -> Array:
     y = empty_like(x)
     also(np.copyto, y, x)
     return y
+
+
+def reshaped(x: Array, shape: Shape) -> Array:
+    """x.reshape(shape): a view where it can be one, else a copy, which is recorded. Raises ValueError as NumPy does."""
+    y = x.reshape(shape)
+    if not is_recording() or np.may_share_memory(x, y):
+        return y
+    recorded = empty(y.shape, y.dtype)
+    also(np.copyto, recorded.reshape(x.shape), x)
+    return recorded
 
 
 def nhwc(x: Array) -> Array:

@@ -80,6 +80,10 @@ class LazyTensor(Tensor):
         if self._array is None:
             self._store(nchw(self.compute()))
 
+    def __reduce_ex__(self, protocol: Any) -> Any:  # of copies and pickles: they have values
+        self.materialize()
+        return super().__reduce_ex__(protocol)
+
     def _store(self, array: NDArray[Any]) -> None:
         self._array, self._compute, self.saved, self.moments = array, None, None, None
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .errors import ConfigError, NoAxisError, ShapeError
+from .errors import ConfigError, GraphError, NoAxisError, ShapeError
+from .grad_mode import is_grad_enabled
 from .ops import activation, arithmetic, linear, reduction, shape
 from .ops.checks import as_tensor
 from .tensor import Tensor
@@ -39,6 +40,20 @@ def _no_out(op: str, out: Any) -> None:
 
 def _in_dtype(x: Tensor, dtype: DTypeLike | None) -> Tensor:
     return x if dtype is None else arithmetic.astype(x, dtype)
+
+
+def _in_place(op: Callable[[Any, Any], Tensor], name: str, x: Any, other: Any) -> Tensor:
+    """``x op= other`` for a leaf that requires a gradient, as in PyTorch; of any other tensor the name gets the new one."""
+    if x.op is not None or not x.requires_grad:
+        return op(x, other)
+    if is_grad_enabled():
+        raise GraphError(f"{name}: a leaf that requires a gradient is changed in place under no_grad() only")
+    value = op(x, other).data
+    if value.shape != x.shape:
+        raise ShapeError(f"{name}: a result of shape {value.shape} does not fit into shape {x.shape}")
+    x.data[...] = value
+    x.count_change()
+    return x
 
 
 class TensorMethods:
@@ -71,6 +86,18 @@ class TensorMethods:
 
     def __rpow__(self: Any, other: Any) -> Tensor:
         return arithmetic.pow(as_tensor(other, self), self)
+
+    def __iadd__(self: Any, other: Any) -> Tensor:
+        return _in_place(arithmetic.add, "+=", self, other)
+
+    def __isub__(self: Any, other: Any) -> Tensor:
+        return _in_place(arithmetic.sub, "-=", self, other)
+
+    def __imul__(self: Any, other: Any) -> Tensor:
+        return _in_place(arithmetic.mul, "*=", self, other)
+
+    def __itruediv__(self: Any, other: Any) -> Tensor:
+        return _in_place(arithmetic.div, "/=", self, other)
 
     def __neg__(self: Any) -> Tensor:
         return arithmetic.neg(self)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from . import functional as F
 from . import kernels
+from .errors import DtypeError
 from .grad_mode import is_grad_enabled, no_grad
 from .handle import structure
 from .kernels.checks import labels_in
@@ -88,6 +89,8 @@ class _Recorded:
 
     def _choose(self, inputs: tuple[NDArray[Any], ...]) -> Arrays:
         changed = self._look_at_model()
+        if changed:
+            self._key = None  # even if nothing is recorded now: what is recorded is of the model as it was
         if self.state == "refused" or self._signature is None or not self._possible():
             return self.compute(*inputs)
         arrays = [(p._array, p.requires_grad) for p in self._parameters]
@@ -115,9 +118,9 @@ class _Recorded:
             return False
         version, now = structure.version, signature(self.model)
         changed = now != self._signature
-        self._version, self._signature, self._parameters = version, now, list(self.model.parameters())
         if not changed and self._recording is not None:
             self._recording.prepare()  # the values of buffers may have changed
+        self._version, self._signature, self._parameters = version, now, list(self.model.parameters())
         return changed
 
     # --- the recording
@@ -130,6 +133,7 @@ class _Recorded:
         self._set(inputs)
         with record(recording):
             outputs = self.compute(*self._inputs)
+        self._note()
         self._outputs = [recording.alias(a) for a in outputs]
         del outputs
         self._release()
@@ -144,20 +148,28 @@ class _Recorded:
         return results
 
     def _check(self, recording: Recording, inputs: tuple[NDArray[Any], ...]) -> Arrays:
-        """Compute both ways, and return what the recording gives if every bit is the same."""
-        self._set(inputs)
+        """Compute both ways, and return what the recording gives if every bit is the same.
+
+        Inputs that are those of the last time would not tell a recording that holds their values: others are tried first.
+        """
         buffers = list(self.model.buffers())
         before = [b.copy() for b in buffers]
+        tried = [inputs] if not all(map(np.array_equal, self._inputs, inputs)) else [_others(inputs), inputs]
         try:
-            expected = self._digests_of_plain(recording, buffers)
-            _copy_to(buffers, before)
-            recording.replay()
+            for each in tried:
+                self._set(each)
+                _copy_to(buffers, before)
+                expected = self._digests_of_plain(recording, buffers)
+                _copy_to(buffers, before)
+                recording.replay()
+                if _digests([*self._outputs, *buffers]) != expected:
+                    break
+            else:
+                self.state = "checked"
+                return self._results()
         except BaseException:  # KeyboardInterrupt too: the running statistics would have moved twice
             _copy_to(buffers, before)
             raise
-        if _digests([*self._outputs, *buffers]) == expected:
-            self.state = "checked"
-            return self._results()
         self._forget("refused", "the recorded computation and the plain one differ")
         _copy_to(buffers, before)
         return self.compute(*inputs)
@@ -186,6 +198,9 @@ class _Recorded:
         """What the recording has computed, for the caller to keep."""
         return [kernels.copy(a) for a in self._outputs]
 
+    def _note(self) -> None:
+        """Remember what ``_results`` needs to know of the computation that is being recorded."""
+
     def _release(self) -> None:
         """Let go of what ``compute`` left in the model."""
 
@@ -211,12 +226,13 @@ class RecordedPrediction(_Recorded):
         super().__init__(model)
         self._versions: list[int] | None = None  # of the parameters, when what follows from them was computed
         self._has_followed = False  # has the recording been compared after the weights had changed?
+        self._is_list = False  # does the model return a list?
 
     def __call__(self, images: NDArray[Any] | Tensor) -> Any:
         """The model's output for images (N, C, H, W), with the errors that the model raises."""
         array = images.data if isinstance(images, Tensor) else np.asarray(images)
         found = [Tensor(a) for a in self._run(array)]
-        return found if getattr(self.model, "features_only", False) else found[0]
+        return found if self._is_list else found[0]
 
     def refresh(self) -> None:
         """Have what follows from the weights computed anew in the next call."""
@@ -225,14 +241,20 @@ class RecordedPrediction(_Recorded):
     def compute(self, *inputs: NDArray[Any]) -> Arrays:
         with no_grad():
             output = main_logits(self.model(Tensor(inputs[0])))
-            return [y.data for y in output] if isinstance(output, list) else [output.data]
+        self._is_list = isinstance(output, list | tuple)
+        outputs = list(output) if self._is_list else [output]
+        if not outputs or not all(isinstance(y, Tensor) for y in outputs):
+            raise DtypeError(
+                f"RecordedPrediction: a model returns a Tensor or a list of them, not {type(output).__name__}"
+            )
+        return [y.data for y in outputs]
 
     def _possible(self) -> bool:
         versions = [p.version for p in self._parameters]
         if versions != self._versions:
-            self._versions = versions
             if self._recording is not None:
                 self._recording.prepare()
+            self._versions = versions
             if self.state == "checked" and not self._has_followed:
                 self.state, self._has_followed = "recorded", True
         return super()._possible() and not self.model.training
@@ -261,6 +283,7 @@ class RecordedStep(_Recorded):
         super().__init__(model)
         self.label_smoothing = label_smoothing
         self._trained: list[Any] = []  # the parameters that got a gradient
+        self._owners: list[Any] = []  # those of the recording
 
     def __call__(self, images: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """(loss, logits); see the class."""
@@ -289,9 +312,12 @@ class RecordedStep(_Recorded):
     def _results(self) -> Arrays:
         """Losses and logits. Gradients are copied when somebody looks at them."""
         self._release()
-        for p, gradient in zip(self._trained, self._outputs[2:], strict=True):
+        for p, gradient in zip(self._owners, self._outputs[2:], strict=True):
             p._grad = TransientGradient(gradient)
         return [kernels.copy(a) for a in self._outputs[:2]]
+
+    def _note(self) -> None:
+        self._owners = self._trained
 
     def _release(self) -> None:
         self.model.zero_grad()
@@ -339,6 +365,11 @@ def _same(key: Any, other: Any) -> bool:
     if other is None or key[:-1] != other[:-1] or len(key[-1]) != len(other[-1]):
         return False
     return all(a is b and needs == needed for (a, needs), (b, needed) in zip(key[-1], other[-1]))
+
+
+def _others(inputs: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
+    """Inputs with other values: of images 1 − x, and labels that are labels too."""
+    return tuple(1 - a if a.dtype.kind == "f" else a.max(initial=0) - a for a in inputs)
 
 
 def _digests(arrays: Arrays) -> list[bytes]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import minires as mr
+from minires.errors import GraphError, ShapeError
 from minires.ops.arithmetic import Unary
 from minires.tensor import Op
 
@@ -41,3 +42,31 @@ def test_a_missing_method_is_named():
         y = op.apply(leaf(3.0))
         with pytest.raises(NotImplementedError, match=said):
             y.backward()
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "says"),
+    [
+        (
+            lambda dy: 2 * dy,
+            GraphError,
+            "double: backward returns a tuple with a gradient, or None, for each of its inputs",
+        ),
+        (lambda dy: (), GraphError, "double: backward returns a tuple"),
+        (lambda dy: (dy.sum(0),), ShapeError, r"a gradient of shape \(3,\) for an input of shape \(2, 3\)"),
+    ],
+    ids=["array", "too-few", "shape"],
+)
+def test_what_backward_returns_is_checked(returned, error, says):
+    """An array in place of a tuple would be taken apart, a row for each input."""
+
+    class Double(Op):
+        def forward(self, x):
+            return 2 * x
+
+        def backward(self, dy, needs):
+            return returned(dy)
+
+    x = mr.tensor(np.ones((2, 3)), requires_grad=True)
+    with pytest.raises(error, match=says):
+        Double().apply(x).sum().backward()

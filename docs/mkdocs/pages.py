@@ -39,6 +39,7 @@ PACKAGES = {  # page → what is on it; a function that has the name of its modu
     "minires.models": ["minires.models"],
     "minires.data": ["minires.data"],
     "minires.gradcheck": ["minires.gradcheck"],
+    "minires.interop": ["minires.interop"],
     "minires.lab": ["minires.lab", "minires.lab.explain", "minires.lab.setting", "minires.lab.networks"],
     "minires.training": ["minires.training", "minires.training.replay.replay"],
     "minires.kernels": ["minires.kernels", "minires.kernels.reference", *reference_kernels()],

@@ -88,10 +88,15 @@ def _flat(param, grad, velocity):
     alike("sgd_step", param, grad, velocity)
     arrays = [a.ravel(order="K") for a in (param, same_order(grad, param), velocity)]
     arrays[1] = contiguous(arrays[1])
-    one_order = param.strides == velocity.strides and not (arrays[0].flags.owndata or arrays[2].flags.owndata)
+    one_order = _steps(param) == _steps(velocity) and not (arrays[0].flags.owndata or arrays[2].flags.owndata)
     if not (one_order and param.flags.behaved and velocity.flags.behaved):
         raise ShapeError(
             "sgd_step: a parameter and its velocity are updated in place: both are writeable and fill their memory, in "
             "one order of axes"
         )
     return arrays
+
+
+def _steps(array):
+    """The strides of those axes along which there is more than one element: those of others mean nothing."""
+    return [stride for stride, length in zip(array.strides, array.shape) if length > 1]

@@ -170,6 +170,11 @@ def also(function, *args, **keywords):
         recording.also(function, args, keywords)
 
 
+def is_recording():
+    """Whether this thread records."""
+    return threads.current() is not None
+
+
 def computed(function, shape, dtype, *args):
     """A new array with the values of ``function(*args)``, a function of NumPy's as in ``also``, of this shape and dtype."""
     result = memory_pool.empty(shape, dtype)

@@ -57,9 +57,9 @@ def explain(
     if image_size is not None and not 1 <= image_size <= 1024:
         raise ConfigError(f"image_size must be a whole number from 1 to 1024, not {image_size}")
     console = display.console()
-    network, name, side = _network(model, width, seed, image_size)
+    network, name, side, classes = _network(model, width, seed, image_size)
     with display.spinner(console, "one forward and backward pass"):
-        found = explained(network, _batch(batch_size, side, seed), gradient, name)
+        found = explained(network, _batch(network, batch_size, side, classes, seed), gradient, name)
     size = f"{found.parameters:,} parameters, {found.macs:,} multiply-adds for an image of {side}×{side} pixels"
     console.print(f"{name}: {size}")
     console.print(f"a step with {plural(batch_size, 'image')}: {diagram.memory_text(found.bytes)} of values\n")
@@ -74,21 +74,24 @@ def explain(
         console.print(f"drawn in {plot}")
 
 
-def _network(model: str, width: int | None, seed: int, image_size: int | None) -> tuple[Module, str, int]:
-    """(network, its name, the side of its images)."""
+def _network(model: str, width: int | None, seed: int, image_size: int | None) -> tuple[Module, str, int, int]:
+    """(network, its name, the side of its images, the number of its classes)."""
     from .. import models, training
     from ..lab.setting import Setting
 
     if model not in models.names() and Path(model).exists():
-        recipe, network, _ = training.load_run(Path(model))
-        return network.train(), recipe.model, image_size or 32
+        recipe, network, checkpoint = training.load_run(Path(model))
+        usual: int = checkpoint.info.get("image_size", getattr(network, "image_size", 32))
+        return network.train(), recipe.model, image_size or usual, checkpoint.info["num_classes"]
     network = Setting(model=model, width=width, seed=seed).network("float32")
     side: int = getattr(network, "image_size", 32)
-    return network, model, image_size or side
+    return network, model, image_size or side, 10
 
 
-def _batch(images: int, side: int, seed: int) -> tuple[NDArray, NDArray]:
+def _batch(network: Module, images: int, side: int, classes: int, seed: int) -> tuple[NDArray, NDArray]:
     import numpy as np
 
-    rng = np.random.default_rng(seed)
-    return rng.standard_normal((images, 3, side, side)).astype(np.float32), rng.integers(0, 10, images)
+    from ..training.prediction import input_channels
+
+    rng, shape = np.random.default_rng(seed), (images, input_channels(network), side, side)
+    return rng.standard_normal(shape).astype(np.float32), rng.integers(0, classes, images)

@@ -159,9 +159,10 @@ The outputs and gradients of the fast kernels are compared with those of the rea
 """
 
 WARMUP = """\
-Compile all kernels that training needs, and keep them on disk.
+Compile the kernels that training a ResNet needs, and keep them on disk.
 
-Training compiles kernels itself when it first needs them; after a warm-up it starts at full speed.
+Training compiles kernels itself when it first needs them; after a warm-up it starts at full speed. ResNeXt and DenseNet compile
+a few more of their own.
 
 `minires warmup` is needed once, before the first training; it says when there is nothing left to do
 
@@ -248,7 +249,7 @@ In Python: `minires.lab.explain.explain(model, (images, labels))`.
 """
 
 LAB_TRAIN = """\
-Train the networks that several experiments look at, each by the data set's recipe for 10 epochs: about two hours.
+Train the networks that several experiments look at, each by the data set's recipe for 10 epochs: about three hours.
 
 Each is an ordinary run in a folder of its own, for `--run`. Networks that are complete are left alone, and those that were
 stopped are gone on with: the same command again ends with what is missing.

@@ -163,7 +163,8 @@ def run(name: str, setting: Setting, progress: Progress | None = None, **options
     if setting.run is not None:
         used |= of_run(setting.run)
     given = {key: value for key, value in options.items() if value is not None and value is not False and value != ""}
-    result.settings = {**result.settings, **used, **given}
+    own = {key: value for key, value in result.settings.items() if key != "model"}  # which is a class's name
+    result.settings = {**result.settings, **used, **given, **own}  # what the experiment says of itself was so
     return result
 
 

@@ -67,7 +67,7 @@ def run_flow(setting: Setting, progress: Progress | None, **options: Any) -> Res
     networks = (
         {"the run's": setting.network(np.float32)}
         if setting.run
-        else flow_networks(_depth(setting), setting.seed, **_width(setting))
+        else flow_networks(_depth(setting), setting.seed, num_classes=setting.num_classes, **_width(setting))
     )
     return flow(networks, setting.batches(last + 1, np.float32), steps, options["lr"], progress=progress)
 
@@ -81,7 +81,8 @@ def run_identity(setting: Setting, progress: Progress | None, **options: Any) ->
     if setting.run:
         networks = {"the run's": setting.network()}
     else:
-        networks = identity_networks(_depth(setting), setting.seed, **_width(setting))
+        own = {"num_classes": setting.num_classes, **_width(setting)}
+        networks = identity_networks(_depth(setting), setting.seed, **own)
         networks = {name: network.double() for name, network in networks.items()}
     draws = 4 if setting.quick else 16
     return identity(networks, setting.batch(), True, draws, setting.seed, progress)
@@ -156,14 +157,32 @@ def _with_control(setting: Setting, plain: str | None) -> tuple[str, str]:
     return of_runs[0] or setting.model, of_runs[1] or ("plain" if setting.run else fit.twin(setting.model))
 
 
+OF_SHORTCUTS = ("option", "shortcut", "zero_init_residual", "stochastic_depth")  # options that plain networks have not
+
+
+def _twin(setting: Setting, name: str) -> Setting:
+    """The setting with the plain network of that name. Raises ConfigError, before anything is trained, if it cannot be made."""
+    own = {key: value for key, value in setting.model_options.items() if key not in OF_SHORTCUTS}
+    found = setting.with_(model=name, model_options=own)
+    found.network(np.float32)
+    return found
+
+
+def _check_steps(setting: Setting, steps: int | None) -> None:
+    """Raise ConfigError for steps of a training that there is not."""
+    if setting.run is not None and steps is not None:
+        raise ConfigError("--steps is for networks that are trained here: leave it out with --run")
+
+
 def run_lesion(setting: Setting, progress: Progress | None, **options: Any) -> Result:
+    _check_steps(setting, options["steps"])
     names = _with_control(setting, options["plain"])
     plain = None if options["plain"] is None else control(setting, options["plain"])
     train, test = fit.images_for(setting)
     some, some_test = (d.take(np.arange(min(512 if setting.quick else 2048, len(d)))) for d in (train, test))
+    twin = _twin(setting, names[1]) if plain is None and setting.run is None else None
     model = fit.network_of(setting, train, options["steps"], fit.within(progress, 0, 4, f"training {names[0]}"))
-    if plain is None and setting.run is None:
-        twin = setting.with_(model=names[1])
+    if twin is not None:
         plain = fit.network_of(twin, train, options["steps"], fit.within(progress, 1, 4, f"training {names[1]}"))
     draws = 2 if setting.quick else 10
     result = lesion(model, some_test, some, plain, names, draws, setting.seed, progress)
@@ -173,6 +192,7 @@ def run_lesion(setting: Setting, progress: Progress | None, **options: Any) -> R
 
 
 def run_responses(setting: Setting, progress: Progress | None, **options: Any) -> Result:
+    _check_steps(setting, options["steps"])
     train, _ = fit.images_for(setting)
     batch = normalised(train, np.arange(min(256, len(train))), np.float32)
     steps = 150 if options["steps"] is None and setting.quick else options["steps"]
@@ -184,7 +204,7 @@ def run_responses(setting: Setting, progress: Progress | None, **options: Any) -
         networks[of_runs[1]] = control(setting, options["plain"]).eval()
         pairs.append((name, of_runs[1]))
     elif setting.run is None:
-        settings[fit.twin(setting.model)] = setting.with_(model=fit.twin(setting.model))
+        settings[fit.twin(setting.model)] = _twin(setting, fit.twin(setting.model))
         pairs.append((name, fit.twin(setting.model)))
     if options["deeper"] is not None:
         networks[of_runs[2]] = deeper_network(setting, options["deeper"]).eval()
@@ -204,6 +224,7 @@ def run_responses(setting: Setting, progress: Progress | None, **options: Any) -
 
 
 def run_landscape(setting: Setting, progress: Progress | None, **options: Any) -> Result:
+    _check_steps(setting, options["steps"])
     names = _with_control(setting, options["plain"])
     control_run = None if options["plain"] is None else control(setting, options["plain"])
     points, images = options["points"], options["images"]
@@ -215,7 +236,7 @@ def run_landscape(setting: Setting, progress: Progress | None, **options: Any) -
         raise ConfigError(f"{images:,} images are more than the {len(train):,} training images that there are")
     settings = [setting]
     if control_run is None and setting.run is None:
-        settings.append(setting.with_(model=names[1]))
+        settings.append(_twin(setting, names[1]))
     networks = []
     for i, (name, its) in enumerate(zip(names, settings)):
         if options["steps"] == 0:
@@ -236,16 +257,18 @@ def run_degradation(setting: Setting, progress: Progress | None, **options: Any)
     if setting.run is not None:
         raise ConfigError("degradation compares several networks: give --trained, a folder of runs, in place of --run")
     if options["trained"] is not None:
+        for name in ("depths", "steps"):
+            if options[name] is not None:
+                raise ConfigError(f"--trained compares the runs that are there: leave --{name} out")
         return degradation(curves_in(options["trained"]), "epoch")
     families = [family_and_depth(name)[0] for name in (fit.twin(setting.model), setting.model)]
-    depths = [
-        d
-        for name in (setting.model, fit.deeper(setting.model, setting.quick))
-        if (d := family_and_depth(name)[1]) is not None
-    ]
     if options["depths"] is not None:
         depths = _whole_numbers("depths", options["depths"])
-    settings = {s.model: s for s in (setting.with_(model=f"{f}{d}") for f in families for d in depths)}
+    else:
+        both = (family_and_depth(name)[1] for name in (setting.model, fit.deeper(setting.model, setting.quick)))
+        depths = [depth for depth in both if depth is not None]
+    settings = {f"{families[0]}{d}": _twin(setting, f"{families[0]}{d}") for d in depths}
+    settings |= {f"{families[1]}{d}": setting.with_(model=f"{families[1]}{d}") for d in depths}
     networks = {name: its.network(np.float32) for name, its in settings.items()}  # refuses before it trains
     steps = options["steps"] if options["steps"] is not None else 200 if setting.quick else fit.STEPS
     how: dict[str, Any] = {"steps": steps, "batch_size": setting.batch_size, "seed": setting.seed}
@@ -288,6 +311,7 @@ def _of_run(run: str) -> tuple[str, dict[str, Any], int]:
 
     recipe, _, checkpoint = training.load_run(run)
     options = {**recipe.model_options, "num_classes": checkpoint.info["num_classes"]}
+    options.pop("aux_weight", None)  # of training: what is made like it has it or not
     return recipe.model, options, checkpoint.info["step"]
 
 

@@ -30,16 +30,22 @@ def of_run(run: str) -> dict[str, str]:
 def other_network(setting: Setting, run: str) -> Module:
     """The network of a run, float32, to be compared with the setting's, on its images.
 
-    Raises what loading raises, and ConfigError for a run of another data set.
+    Raises what loading raises, and ConfigError for a run of another data set, or of images of another size.
     """
     from .. import training
 
-    recipe, model, _ = training.load_run(Path(run))
+    recipe, model, checkpoint = training.load_run(Path(run))
     dataset, whose = setting.dataset, "--dataset is"
     if setting.run is not None:
         dataset, whose = training.load_run(Path(setting.run))[0].dataset, f"{setting.run} of"
     if recipe.dataset != dataset:
         raise ConfigError(f"{run} is a run of {recipe.dataset} and {whose} {dataset}: compare networks of one data set")
+    side = checkpoint.info.get("image_size")
+    if setting.image_size not in (None, side) and side is not None:
+        raise ConfigError(
+            f"{run} was trained on images of {side}×{side} pixels, and the others here have {setting.image_size}×"
+            f"{setting.image_size}: name the run that it is compared with (--run), or give --image-size {side}"
+        )
     return model.to(np.float32)
 
 

@@ -67,7 +67,7 @@ class Setting:
             return self
         return replace(
             self,
-            width=width if self.width is None and self._has_width else self.width,
+            width=width if self.width is None and self._has_width and "width" not in self.model_options else self.width,
             image_size=image_size if self.image_size is None else self.image_size,
         )
 
@@ -88,6 +88,8 @@ class Setting:
                 raise ConfigError("a run has the options that its network was made with: leave --model-option out")
             _, model, _ = training.load_run(Path(self.run))
             return model.to(dtype).train()
+        if self.width is not None and "width" in self.model_options:
+            raise ConfigError("width is given twice: leave --width or --model-option width=… out")
         options = self.model_options | ({} if self.width is None else {"width": self.width}) | options
         if "width" in options and self.model in models.MODELS and not self._has_width:
             raise ConfigError(f"{self.model} has no width: --width is for the CIFAR networks, such as resnet20")
@@ -96,7 +98,14 @@ class Setting:
                 "features_only makes a backbone, which returns feature maps: the lab looks at classifiers"
             )
         random.manual_seed(self.seed)
-        return models.create(self.model, **{"num_classes": 10, **options}).to(dtype)
+        return models.create(self.model, **{"num_classes": self.num_classes, **options}).to(dtype)
+
+    @property
+    def num_classes(self) -> int:
+        """The classes of the data set. Raises ConfigError for an unknown one."""
+        if self.dataset not in data.names():
+            data.load(self.dataset)  # which says so
+        return len(data.LAYOUTS[self.dataset].classes) if self.dataset in data.LAYOUTS else 10
 
     def first_and_last(self, dtype: DTypeLike = np.float64) -> dict[int, Module]:
         """The network of the run as it was new and as it is now, in training mode, by the number of steps done.
@@ -108,6 +117,11 @@ class Setting:
 
         assert self.run is not None
         recipe, model, checkpoint = training.load_run(Path(self.run))
+        if recipe.weights is not None:
+            raise ConfigError(
+                f"{self.run} began with the weights {recipe.weights}, and this looks at a training from new ones: give a run "
+                "without --weights"
+            )
         random.manual_seed(recipe.seed)
         new = build_model(recipe, checkpoint.info["num_classes"])
         return {n: network.to(dtype).train() for n, network in ((0, new), (checkpoint.info["step"], model))}
@@ -122,7 +136,7 @@ class Setting:
             if self.data_dir is not None:
                 recipe = recipe.with_settings(data_dir=self.data_dir)
             found, found_test, _ = training.load_data(recipe)
-            train, test = (d.in_memory() if isinstance(d, data.MapDataset) else d for d in (found, found_test))
+            train, test = (_mixed(d) if isinstance(d, data.MapDataset) else d for d in (found, found_test))
         else:
             train, test = _built_in() if (name, data_dir) == ("shapes", None) else data.load(name, data_dir)
         train, test = averaged(train, self.image_size), averaged(test, self.image_size)
@@ -140,6 +154,12 @@ class Setting:
         rng = np.random.default_rng(self.seed)
         drawn = [rng.choice(len(train), self.batch_size, replace=False) for _ in range(count)]
         return [normalised(train, indices, dtype) for indices in drawn]
+
+
+def _mixed(dataset: data.MapDataset) -> Dataset:
+    """The images of a folder in memory, in an order in which the first ones are of all classes: the folder's is by class."""
+    found = dataset.in_memory()
+    return found.take(np.random.default_rng(0).permutation(len(found)))
 
 
 @functools.cache

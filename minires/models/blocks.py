@@ -1,4 +1,4 @@
-"""Shortcuts, residual blocks and stages, from which all networks here are assembled.
+"""Shortcuts and residual blocks, from which all networks here are assembled.
 
 [1] "Deep Residual Learning for Image Recognition", He et al. 2015: y = relu(F(x) + Wₛx).
 [2] "Identity Mappings in Deep Residual Networks", He et al. 2016: y = x + F(x), with F = conv ∘ relu ∘ bn, two or three times.

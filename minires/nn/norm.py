@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from .. import functional as F
 from .. import kernels
 from ..errors import ConfigError, ShapeError
+from ..handle import structure
 from ..tensor import Tensor
 from .module import Module, Parameter
 
@@ -47,6 +48,7 @@ class BatchNorm2d(Module):
         """Reset the running statistics: mean 0, variance 1, no batches."""
         if self.track_running_stats:
             self.running_mean[...], self.running_var[...], self.num_batches_tracked[...] = 0, 1, 0
+            structure.count_change()  # recorded predictions hold what follows from them
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4:

@@ -44,11 +44,11 @@ class Linear(Op):
 
     def backward(self, dy, needs):
         dx = dw = db = None
-        rows = dy.reshape(-1, dy.shape[-1])  # (rows, O)
+        rows = kernels.reshaped(dy, (-1, dy.shape[-1]))  # (rows, O)
         if needs[0]:
             dx = product(dy, self.w)
         if needs[1]:
-            dw = kernels.matmul(rows.T, self.x.reshape(-1, self.x.shape[-1]))
+            dw = kernels.matmul(rows.T, kernels.reshaped(self.x, (-1, self.x.shape[-1])))
         if needs[2:] == (True,):
             db = unbroadcast(rows, rows.shape[1:])
         return dx, dw, db

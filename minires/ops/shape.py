@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import kernels
 from ..errors import ConfigError, IndexShapeError, ShapeError
-from ..kernels import nchw, nhwc, to_channels_last, zeros
+from ..kernels import nchw, nhwc, reshaped, to_channels_last, zeros
 from ..lazy import is_lazy, unseen, values
 from ..tensor import Op, Tensor
 from .checks import axis_in, needs_tensor, same_dtype
@@ -38,12 +38,12 @@ class Reshape(Op):
     def forward(self, x):
         self.before = x.shape
         try:
-            return to_channels_last(x.reshape(self.shape))
+            return to_channels_last(reshaped(x, self.shape))
         except ValueError:
             raise ShapeError(f"reshape: {x.size} elements of shape {x.shape} do not fill shape {self.shape}") from None
 
     def backward(self, dy, needs):
-        return (to_channels_last(dy.reshape(self.before)),)
+        return (to_channels_last(reshaped(dy, self.before)),)
 
 
 class Permute(Op):
@@ -221,7 +221,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     same_dtype("cat", *tensors)
     axis = axis_in("cat", dim, tensors[0].ndim)
     shapes = [x.shape for x in tensors]
-    if len({s[:axis] + s[axis + 1 :] for s in shapes}) > 1:
+    if len({(len(s), s[:axis] + s[axis + 1 :]) for s in shapes}) > 1:
         raise ShapeError(f"cat: shapes {' and '.join(map(str, shapes))} differ in an axis other than {axis}")
     if axis == 1 and len(shapes[0]) == 4 and all(0 not in s for s in shapes):
         return ConcatenateChannels().apply(*tensors)

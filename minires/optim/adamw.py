@@ -42,7 +42,7 @@ class AdamW(Optimizer):
             m += (1 - beta1) * (g - m)
             v *= beta2
             v += (1 - beta2) * (g * g)
-            step = np.sqrt(v)
+            step = np.sqrt(v, out=np.empty_like(v))  # an array, of 0-d ones too
             step /= math.sqrt(1 - beta2**t)
             step += eps
             np.divide(m, step, out=step)

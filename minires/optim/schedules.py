@@ -96,7 +96,7 @@ class MultiStepLR(LRSchedule):
 class CosineAnnealingLR(LRSchedule):
     """η + (lr₀ - η)(1 + cos(πt/T))/2, from lr₀ to η = eta_min in T = T_max steps.
 
-    "OptimizerR", Loshchilov & Hutter 2017, eq. 5. Raises ConfigError unless T_max > 0.
+    "SGDR", Loshchilov & Hutter 2017, eq. 5. Raises ConfigError unless T_max > 0.
     """
 
     def __init__(self, optimizer: Optimizer, T_max: float, eta_min: float = 0.0) -> None:

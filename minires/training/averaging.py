@@ -32,8 +32,13 @@ class WeightAverage:
     def own(self) -> Arrays:
         """The model's arrays that are averaged."""
         fixed = {name for name, p in self.model.named_parameters() if not p.requires_grad}
-        state = self.model.state_dict()
-        return {name: array for name, array in state.items() if array.dtype.kind == "f" and name not in fixed}
+        found: Arrays = {}
+        seen: set[int] = set()  # an array that has two names is averaged once
+        for name, array in self.model.state_dict().items():
+            if array.dtype.kind == "f" and name not in fixed and id(array) not in seen:
+                found[name] = array
+                seen.add(id(array))
+        return found
 
     def step(self, share: float) -> None:
         """Count a step, and move the averages."""

@@ -73,6 +73,7 @@ WRONG = {  # what: (call, error, what the message says)
     "relu of an array": (lambda: F.relu(np.ones(3)), DtypeError, r"relu: takes Tensors, got ndarray.*mr\.tensor"),
     "sum of an array": (lambda: F.sum(np.ones(3)), DtypeError, "sum: takes Tensors"),
     "two arrays": (lambda: F.add(np.ones(3), np.ones(3)), DtypeError, "add: takes Tensors"),
+    "cat, other axes": (lambda: F.cat([t(3, 4), t(3)], 1), ShapeError, r"cat: .*\(3, 4\) and \(3,\)"),
     "cat, nothing": (lambda: F.cat([]), ShapeError, "cat: needs one"),
     "stack, nothing": (lambda: F.stack([]), ShapeError, "stack: needs one"),
     "astype, half": (lambda: t(3).astype(np.float16), DtypeError, "float16.*float32"),

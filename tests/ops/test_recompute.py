@@ -4,8 +4,10 @@ Outputs of residual blocks are discarded after the next block and recomputed in 
 are computed where they are added.
 """
 
+import copy
 import gc
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -256,3 +258,16 @@ print("numba" in sys.modules)
         with mr.fusion(False):
             y = F.zero_pad_shortcut(x, 2, 0, 0)
         assert type(y) is mr.Tensor
+
+    def test_tensors_that_are_not_stored_can_be_copied_and_pickled(self):
+        """Also where others would be computed from their values later on."""
+        conv, bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        with mr.no_grad():
+            y = conv(mr.tensor(np.ones((2, 3, 5, 5), np.float32)))
+            z = F.bn_relu(y, bn)
+        assert isinstance(y, LazyTensor)
+        module = nn.Identity()
+        module.kept = [y, z]
+        for found in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+            for a, b in zip(found.kept, (y, z)):
+                assert np.array_equal(a.data, b.data)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from parameters import give_grads, params
 
+from minires import nn
 from minires.errors import ConfigError
 from minires.optim import AdamW
 
@@ -69,3 +70,14 @@ def test_a_group_with_a_setting_of_another_optimizer():
         ConfigError, match=r"AdamW: unknown setting 'momentum' .*; there are lr, betas, eps, weight_decay"
     ):
         AdamW([{"params": params(), "momentum": 0.9}])
+
+
+def test_a_parameter_without_axes():
+    torch = pytest.importorskip("torch")
+    p, q = nn.Parameter(np.array(1.0, np.float32)), torch.tensor(1.0, requires_grad=True)
+    a, b = AdamW([p], 0.1), torch.optim.AdamW([q], 0.1)
+    for _ in range(3):
+        p.grad, q.grad = np.array(0.5, np.float32), torch.tensor(0.5)
+        a.step()
+        b.step()
+    assert p.item() == pytest.approx(q.item(), rel=1e-6)

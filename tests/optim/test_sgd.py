@@ -202,3 +202,31 @@ def test_a_state_without_momentum():
         opt.load_state_dict({"state": {0: entry}, "param_groups": [group]})
     assert opt.param_groups[0]["lr"] == 0.25
     assert not opt.state
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Conv2d(1, 8, 3),
+        lambda: nn.Conv2d(3, 1, 3),
+        lambda: nn.Conv2d(8, 8, 3, groups=8),
+        lambda: nn.Conv2d(1, 1, 1),
+        lambda: nn.Conv2d(4, 6, 1),
+    ],
+    ids=["one-channel", "one-filter", "depthwise", "one-weight", "1x1"],
+)
+def test_filters_with_axes_of_length_one(make, backend):
+    """The strides of such axes say nothing of the order in memory."""
+    with mr.backend(backend):
+        conv = make()
+        before = conv.weight.data.copy()
+        optimizer = SGD(conv.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+        gradient = np.random.default_rng(0).standard_normal(before.shape).astype(np.float32)
+        for _ in range(2):
+            for p in conv.parameters():
+                p.grad = gradient if p is conv.weight else np.zeros_like(p.data)
+            optimizer.step()
+        # v = g, 1.9 g; w = w - lr·(g + 0.9 v)
+        np.testing.assert_allclose(
+            conv.weight.data, before - 0.1 * (1.9 + 1 + 0.9 * 1.9) * gradient, rtol=1e-4, atol=1e-6
+        )

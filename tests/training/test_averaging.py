@@ -106,3 +106,28 @@ def test_averages_that_do_not_fit(tmp_path):
         Checkpoint(checkpoint.model, checkpoint.optimizer, checkpoint.info, average=average).save(path)
         with pytest.raises((RunError, CheckpointError), match=said):
             go_on(tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", [EMA, Lookahead])
+def test_a_module_with_two_names_is_averaged_once(kind):
+    """Its arrays stand twice in the state dict."""
+    rng = np.random.default_rng(0)
+    single, shared = mr.nn.Sequential(mr.nn.Linear(2, 2)), mr.nn.Sequential(mr.nn.Linear(2, 2))
+    for p, q in zip(single.parameters(), shared.parameters()):
+        q.data = p.data.copy()
+    shared.again = shared[0]
+    averages = kind(single), kind(shared)
+    for _ in range(5):
+        state = rng.bit_generator.state
+        walk(single, rng)
+        rng.bit_generator.state = state
+        walk(shared, rng)
+        for average in averages:
+            average.step(0.5)
+    trained = shared[0].weight.data.copy()
+    assert np.array_equal(trained, single[0].weight.data)
+    for average in averages:
+        average.exchange()
+    assert np.array_equal(shared[0].weight.data, single[0].weight.data)
+    averages[1].exchange()
+    assert np.array_equal(shared[0].weight.data, trained)

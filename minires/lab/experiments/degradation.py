@@ -310,7 +310,7 @@ def _errors(path: Path, epochs: int | None) -> NDArray[np.float64]:
         if path.stat().st_size > MOST_BYTES:
             raise DataError(f"{path} has more than {MOST_BYTES:,} bytes: no run writes so many")
         rows = read_metrics(path)
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
+    except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if epochs is None:
         if not rows or not (path.parent / "summary.json").exists():

@@ -172,6 +172,8 @@ def paths(
     """
     if draws < 2:
         raise ConfigError(f"draws must be a whole number from 2 up, not {draws}")
+    if samples < 0:
+        raise ConfigError(f"samples must be a whole number from 0 up, not {samples}")
     graph = record(model, *batch, training=training)
     needs_additions(graph, model)
     x, report = graph.place(at), progress or (lambda done, total, what: None)

@@ -58,6 +58,8 @@ class Refine(Result):
 
     @property
     def verdict(self) -> Verdict:
+        if max(self.stage) < self.settings.get("stages", 0):
+            return Verdict(UNCLEAR, "the last stage has no block that keeps its shape")
         last = [i for i, s in enumerate(self.stage) if s == max(self.stage)]
         mean = float(np.mean(self.cosine[last]))
         error = float(np.mean(self.cosine_error[last]))  # the same images in all blocks: errors do not average out
@@ -132,5 +134,5 @@ def refine(
         ratio = size / np.maximum(np.linalg.norm(x, axis=1), 1e-300)
         rows.append([value for a in (cosine, ratio) for value in (a.mean(), a.std(ddof=1) / math.sqrt(len(a)))])
     columns = dict(zip(("cosine", "cosine_error", "ratio", "ratio_error"), map(np.array, zip(*rows))))
-    settings = {"model": type(model).__name__, "images": len(batch[0])}
+    settings = {"model": type(model).__name__, "images": len(batch[0]), "stages": stages}
     return Refine(settings, [a.name for a, _ in kept], stage, **columns)

@@ -3,8 +3,8 @@
 A layer's response is the output of a convolution after its batch norm, before the ReLU or the addition. If residual functions
 are closer to zero than what layers of plain networks compute, their responses have smaller standard deviations.
 
-With the batch's own statistics a response has in each channel the mean β and nearly the variance γ², whatever the layer's
-input: its standard deviation says what the network has learnt of γ and β.
+With the batch's own statistics a response has in each channel the mean β and the variance γ², but for ε, whatever the layer's
+input; with the stored ones it is nearly so: the standard deviation says what the network has learnt of γ and β.
 """
 
 from __future__ import annotations
