@@ -104,9 +104,13 @@ class _Recorded:
             return self._record(inputs)
         if self.state == "recorded":
             return self._check(self._recording, inputs)
+        self._check_inputs(inputs)
         self._set(inputs)
         self._recording.replay()
         return self._results()
+
+    def _check_inputs(self, inputs: tuple[NDArray[Any], ...]) -> None:
+        """Raise what ``compute`` raises for inputs whose values are wrong: a recording does not look."""
 
     def _possible(self) -> bool:
         """Whether a recording can stand for what this thread asks for."""
@@ -288,8 +292,6 @@ class RecordedStep(_Recorded):
     def __call__(self, images: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """(loss, logits); see the class."""
         labels = np.asarray(labels)
-        if self.state == "checked":
-            labels_in("cross_entropy", labels, self._outputs[1].shape[1])
         losses, logits, *_ = self._run(np.asarray(images), labels)
         return F.mean(Tensor(losses)).data, logits
 
@@ -308,6 +310,9 @@ class RecordedStep(_Recorded):
 
     def _possible(self) -> bool:
         return super()._possible() and is_grad_enabled()
+
+    def _check_inputs(self, inputs: tuple[NDArray[Any], ...]) -> None:
+        labels_in("cross_entropy", inputs[1], self._outputs[1].shape[1])
 
     def _results(self) -> Arrays:
         """Losses and logits. Gradients are copied when somebody looks at them."""

@@ -25,13 +25,16 @@ def _resize(
         above, below, v = x[n, top[i]], x[n, bottom[i]], down[i]
         for j in range(columns):
             a, b, u, pixel = left[j], right[j], along[j], y[n, i, j]
-            if top[i] == bottom[i] and a == b:  # no infinity is multiplied by 0
-                for c in range(C):
-                    pixel[c] = above[a, c]
-                continue
+            of_one_row, of_one_column = (
+                top[i] == bottom[i] or v == 0,
+                a == b or u == 0,
+            )  # no infinity is multiplied by 0
             for c in range(C):
-                upper = above[a, c] * (1 - u) + above[b, c] * u
-                lower = below[a, c] * (1 - u) + below[b, c] * u
+                upper = above[a, c] if of_one_column else above[a, c] * (1 - u) + above[b, c] * u
+                if of_one_row:
+                    pixel[c] = upper
+                    continue
+                lower = below[a, c] if of_one_column else below[a, c] * (1 - u) + below[b, c] * u
                 pixel[c] = upper * (1 - v) + lower * v
     return 0
 

@@ -30,7 +30,8 @@ class Dataset:
     mean, std  (C,) float32, of pixels scaled to [0, 1]; by default those of these images. A test set has those of its
                training set.
 
-    Raises DtypeError for other dtypes; DataError for other shapes, no image at all, or a label that is no class.
+    Raises DtypeError for other dtypes; DataError for other shapes, no image at all, or a label that is no class; ConfigError
+    for a mean without a std.
 
     >>> Dataset(np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 1, 1, 0]), ("cat", "dog"), "pets")
     Dataset pets: 4 images of 8×8×3, 2 classes
@@ -57,7 +58,9 @@ class Dataset:
             raise DataError(f"image {wrong[0]} has label {labels[wrong[0]]}; there are {len(self.classes)} classes")
         self.images, self.labels = contiguous(images), labels.astype(np.int64)
         self.classes = tuple(self.classes)
-        if self.mean is None or self.std is None:
+        if (self.mean is None) != (self.std is None):
+            raise ConfigError(f"{self.name}: mean and std go together: give both or none")
+        if self.mean is None:
             self.mean, self.std = colour_statistics(self.images)
         self.mean, self.std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
 

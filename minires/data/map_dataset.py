@@ -25,6 +25,7 @@ from .images.pixels import pixels_of
 from .images.resized_crop import random_window, reduced, resized_crop
 from .threads import in_threads
 
+MOST_CLASSES = 1 << 20
 MOST_MEASURED = 4096  # images that the colour statistics are of
 MOST_IN_MEMORY = 2_000_000_000  # bytes
 
@@ -84,10 +85,13 @@ class MapDataset:
             raise DataError(f"{name}: a data set has at least one image")
         self.samples, self.name, self.cache = samples, name, cache
         self.indices = np.arange(len(samples))
-        given = getattr(samples, "classes", None) if classes is None else classes
+        given = getattr(samples, "classes", None) if classes is None else tuple(map(str, classes))
         if isinstance(given, Sequence) and not isinstance(given, str) and all(isinstance(c, str) for c in given):
             self.classes = tuple(given)
+        if (mean is None) != (std is None):
+            raise ConfigError(f"{name}: mean and std go together: give both or none")
         self._statistics = None if mean is None or std is None else (_colours(mean), _colours(std))
+        self._origin: MapDataset | None = None  # of which this is a part; it has the same classes
         self._reference: MapDataset | None = None  # whose statistics are taken, if there are none
         self.image_size = self._size(image_size)
 
@@ -114,7 +118,9 @@ class MapDataset:
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes."""
+        """The names of the classes: without names given, numbers up to the largest label, of the whole of a part."""
+        if self._origin is not None:
+            return self._origin.classes
         return tuple(str(label) for label in range(int(self.labels.max()) + 1))
 
     @property
@@ -192,6 +198,7 @@ class MapDataset:
 
     def _with(self, **changes: Any) -> Self:
         other = copy.copy(self)
+        other._origin = self._origin or self
         for known in ("labels", "channels"):
             other.__dict__.pop(known, None)
         other.__dict__.update(changes)
@@ -208,12 +215,9 @@ class MapDataset:
             raise DataError(
                 f"{self.name}: sample {i} is (image, label), the label an integer, not {brief(item)}"
             ) from error
-        known = len(self.classes) if "classes" in self.__dict__ else None
-        if label < 0 or (known is not None and label >= known):
-            raise DataError(
-                f"{self.name}: sample {i} has label {label}; labels are integers from 0"
-                + (" up" if known is None else f" to {known - 1}")
-            )
+        classes = len(self.classes) if "classes" in self.__dict__ else MOST_CLASSES
+        if not 0 <= label < classes:
+            raise DataError(f"{self.name}: sample {i} has label {label}; labels are integers from 0 to {classes - 1:,}")
         return pixels_of(image, f"{self.name}: the image of sample {i}"), label
 
     def whole(self, i: int) -> NDArray[np.uint8]:

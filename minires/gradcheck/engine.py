@@ -5,6 +5,7 @@ outputs sum to a constant). Backward gives ∂L/∂x, and a central difference o
 direction of a large array, must agree with it. The tensors are changed in place and restored.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ConfigError
 from ..lazy import fusion
 from ..tensor import Tensor, backward
 from . import kinks
@@ -22,6 +24,7 @@ Step = tuple[int, ...] | NDArray[np.float64]  # an element, or a direction of th
 
 STEP_FACTORS = (1, 0.1, 0.01, 0.001)  # of the step that the sweep chose, tried in turn while a kink lies within it
 DENSITIES = (1, 0.5, 0.25, 0.1, 0.03)  # of random directions, tried in turn while one meets kinks
+TINY = 1e-4  # values below which the step may be too small beside the outputs
 EPS = float(np.finfo(np.float64).eps)
 
 
@@ -43,6 +46,13 @@ class Settings:
     sweep_points: int = 8
     stop: bool = False
 
+    def __post_init__(self) -> None:
+        for name, least in (("directions", 1), ("sweep_points", 3)):
+            if not getattr(self, name) >= least:
+                raise ConfigError(
+                    f"gradcheck: {name} must be a whole number from {least} up, not {getattr(self, name)}"
+                )
+
 
 class Evaluation:
     """The values of the outputs at one point, and the branches that the operations took there."""
@@ -58,7 +68,7 @@ class Objective:
     def __init__(self, run: Callable[[], Any], state: Snapshot, rng: np.random.Generator) -> None:
         self.run, self.state = run, state
         self.base = self.evaluate()
-        self.state.keep_changed()
+        self.state = state.of_changed()
         self.cotangents = [rng.standard_normal(y.shape) for y in self.base.values]
         again = self.evaluate()
         self.deterministic = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(self.base.values, again.values))
@@ -82,7 +92,7 @@ class Objective:
         if not pairs:
             return "no output depends on an input through minires operations"
         try:
-            backward([y for y, _ in pairs], [v for _, v in pairs])
+            backward([y for y, _ in pairs], [v.copy() for _, v in pairs])  # a wrong one may write into what it gets
         except Exception as error:  # a wrong backward pass may well raise, which is a finding like any other
             return f"backward raised {type(error).__name__}: {error}"
         return [leaf.grad for leaf in leaves]
@@ -139,7 +149,9 @@ class LeafCheck:
         step = self.rng.standard_normal(self.x.shape)
         if density < 1:
             step[self.rng.random(step.shape) >= density] = 0
-        return step / (np.linalg.norm(step) or 1)
+        if not step.any():
+            step.flat[self.rng.integers(step.size)] = 1
+        return step / np.linalg.norm(step)
 
     def analytic_slope(self, step: Step) -> float:
         """Backward's slope along an element or a direction."""
@@ -152,7 +164,8 @@ class LeafCheck:
         try:
             for signed in (-h, h):
                 self.x[at] = start + signed * (1 if isinstance(step, tuple) else step)
-                sides.append(self.objective.evaluate())
+                with np.errstate(all="ignore"):  # the step may lead out of the function's domain
+                    sides.append(self.objective.evaluate())
         finally:
             self.x[at] = start
         return sides
@@ -163,24 +176,29 @@ class LeafCheck:
         allowed = self.allowed * (1 if isinstance(step, tuple) else 3)  # a sum is as large as an element times √size
         where = where or f"element {list(map(int, step))}"
         index = step if isinstance(step, tuple) else None
-        best, disagreed = None, 0
+        best, disagreed, previous = None, 0, math.nan
         for h in (self.result.h * factor for factor in STEP_FACTORS):
             below, above = self.both_sides(step, h)
             flips = kinks.flips(below.branches, above.branches)
             numeric = self.objective.change(below, above) / (2 * h)
             rounding = self.objective.rounding(h)
             right = abs(analytic - numeric) <= allowed + rounding
+            open_yet = (
+                best is None or best.interval is not None or not np.isfinite(best.numeric)
+            )  # has nothing been told?
             if flips:
-                if best is None or best.status == KINK:
+                if open_yet:
                     best = self.at_kink(
                         Difference(where, index, analytic, numeric, allowed, h, KINK), below, above, flips
                     )
                 continue
             zero = max(abs(analytic), abs(numeric)) <= self.settings.atol + 2 * rounding
             status = ZERO if right and zero else RIGHT if right else WRONG
-            if right or best is None or best.status == KINK:
+            if right or open_yet:
                 best = Difference(where, index, analytic, numeric, allowed + rounding, h, status)
-            disagreed += not right
+            # not where the step leads out of the function's domain, nor where slopes still change by more than they disagree
+            settled = np.isfinite(numeric) and not abs(numeric - previous) > abs(numeric - analytic) / 2
+            disagreed, previous = disagreed + int(settled and not right), numeric
             if right or disagreed == 2:
                 break
         assert best is not None  # the first h has set it
@@ -198,8 +216,8 @@ class LeafCheck:
         sides = self.objective.change(base, above) / d.h, self.objective.change(below, base) / d.h
         low, high = sorted(sides)
         slack = d.allowed + 2 * self.objective.rounding(d.h)
-        # Max keeps a mask, in which one kink flips two elements: the old maximum and the new one
-        single = sum(flips.values()) <= (2 if set(flips) == {"max"} else 1)
+        # Max and Min keep a mask, in which one kink flips two elements: the old maximum and the new one
+        single = sum(flips.values()) <= (2 if set(flips) in ({"max"}, {"min"}) else 1)
         outside = not low - slack <= d.analytic <= high + slack
         status = WRONG if not np.isfinite(d.analytic) or (single and outside) else KINK
         return Difference(d.where, d.index, d.analytic, d.numeric, d.allowed, d.h, status, (low, high), flips)
@@ -209,6 +227,13 @@ class LeafCheck:
         neighbours agree with it best. Larger steps suffer from curvature, smaller ones from rounding. Backward's slope has
         no influence on the choice."""
         size = float(np.sqrt(np.mean(np.square(self.x)))) or 1.0
+        step = self._sweep(size)
+        numeric = max((abs(slope) for _, slope in self._slopes if np.isfinite(slope)), default=0.0)
+        if size < TINY and numeric <= 2 * self.objective.rounding(step):  # rounding hides everything: look further
+            step = self._sweep(1.0)
+        return step
+
+    def _sweep(self, size: float) -> float:
         steps = size * np.logspace(-2, -9, self.settings.sweep_points)
         direction = self.direction()
         analytic = self.analytic_slope(direction)
@@ -217,11 +242,12 @@ class LeafCheck:
             below, above = self.both_sides(direction, h)
             slopes.append(self.objective.change(below, above) / (2 * h))
             flips.append(sum(kinks.flips(below.branches, above.branches).values()))
+        self._slopes = list(zip(steps, slopes))
         self.result.sweep = [(float(h), s - analytic, n) for h, s, n in zip(steps, slopes, flips)]
         inner = range(1, len(steps) - 1)
         smooth = [k for k in inner if not flips[k]] or inner
         spread = [abs(slopes[k] - slopes[k - 1]) + abs(slopes[k] - slopes[k + 1]) for k in smooth]
-        return float(steps[smooth[int(np.nanargmin(spread)) if np.isfinite(spread).any() else 0]])
+        return float(steps[smooth[int(np.nanargmin(spread)) if np.isfinite(spread).any() else -1]])
 
     def find_wrong_element(self) -> Difference | None:
         """The Difference of a wrong element, or None: bisection, which keeps a half along which the slopes disagree."""

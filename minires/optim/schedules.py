@@ -189,6 +189,7 @@ class LinearWarmup(LRSchedule):
         self.schedule, self.steps, self.start_factor = schedule, steps, start_factor
         if steps < 0:
             raise ConfigError(f"LinearWarmup: steps must be 0 or more, not {steps}")
+        _check_inner("LinearWarmup", schedule)
         super().__init__(schedule.optimizer)
 
     def formula(self, t: float, base: float) -> float:
@@ -214,6 +215,7 @@ class ErrorWarmup(LRSchedule):
         _check_positive("ErrorWarmup", "window", window)
         if not 0 < error <= 1:
             raise ConfigError(f"ErrorWarmup: error is a fraction of the images above 0 and up to 1, not {error}")
+        _check_inner("ErrorWarmup", schedule)
         self.schedule, self.factor, self.error, self.window = schedule, factor, error, window
         self.recent: list[float] = []  # errors of the last steps
         self.warm = False  # whether the factor is a thing of the past
@@ -239,6 +241,12 @@ class ErrorWarmup(LRSchedule):
             raise ConfigError("ErrorWarmup.load_state_dict: the state is that of another schedule")
         self.warm, self.recent = bool(state["warm"]), list(state["recent"])
         super().load_state_dict(state)
+
+
+def _check_inner(where: str, schedule: LRSchedule) -> None:
+    """Raise ConfigError for a schedule that learns of errors in its own step(), which nobody would call."""
+    if isinstance(schedule, ErrorWarmup):
+        raise ConfigError(f"{where} of an ErrorWarmup would not tell it the errors: put the ErrorWarmup outside")
 
 
 def _check_positive(where: str, name: str, value: float) -> None:

@@ -44,6 +44,10 @@ class WeightAverage:
         """Count a step, and move the averages."""
         raise NotImplementedError
 
+    def average_of(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        """The average of one of the model's arrays; of one that is trained from now on it begins here."""
+        return self.arrays.setdefault(name, array.copy())
+
     @contextmanager
     def exchanged(self) -> Iterator[None]:
         """Inside, the model holds the averages, and ``arrays`` the weights."""
@@ -57,7 +61,7 @@ class WeightAverage:
         """Exchange the model's arrays with the averages."""
         for name, array in self.own().items():
             kept = array.copy()
-            array[...] = self.arrays[name]
+            array[...] = self.average_of(name, array)
             self.arrays[name] = kept
         self._changed()
 
@@ -100,7 +104,7 @@ class EMA(WeightAverage):
         self.steps += 1
         move = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, array in self.own().items():
-            average = self.arrays[name]
+            average = self.average_of(name, array)
             average += array.dtype.type(move) * (array - average)
 
 
@@ -122,7 +126,7 @@ class Lookahead(WeightAverage):
             return
         move = 0.0 if last else 1 - self.decay**self.every * share**3
         for name, array in self.own().items():
-            average = self.arrays[name]
+            average = self.average_of(name, array)
             average += array.dtype.type(move) * (array - average)
             array[...] = average
         self._changed()

@@ -74,9 +74,10 @@ def _magnitude(array: NDArray) -> float:
 def diagnose(model: Module, batch: Batch, watch: detect_anomaly | None = None) -> AnomalyError | None:
     """Run a batch through the model under detect_anomaly; return the AnomalyError that this raises, or None.
 
-    watch: the detect_anomaly to use, such as a Trace. Weights, modes and the random generator are as before afterwards;
-    the parameters' gradients are not.
+    watch: the detect_anomaly to use, such as a Trace. Weights, buffers, modes and the random generator are as before
+    afterwards; the parameters' gradients are not.
     """
+    buffers = [(buffer, buffer.copy()) for buffer in model.buffers()]
     modes = [(module, module.training) for module in model.modules()]
     rng_state = get_rng_state()
     set_rng_state(batch.random)
@@ -95,6 +96,8 @@ def diagnose(model: Module, batch: Batch, watch: detect_anomaly | None = None) -
         return error
     finally:
         set_rng_state(rng_state)
+        for buffer, before in buffers:
+            buffer[...] = before
         for module, training in modes:
             module.training = training
     return None

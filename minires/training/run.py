@@ -175,6 +175,7 @@ class Recorder(Callback):
         self.best_val_acc: float | None = None
 
     def on_start(self, trainer: Trainer) -> None:
+        self._check_folder(trainer)
         self.began = time.perf_counter()
         self.seconds = sum(row["seconds"] for row in trainer.history) + trainer.progress.seconds  # in earlier sessions
         self.data = data_checksums(trainer)
@@ -185,6 +186,19 @@ class Recorder(Callback):
             self.folder.check()
             write_listing(self.folder.images, listed)
         self._note_saved(trainer)
+
+    def _check_folder(self, trainer: Trainer) -> None:
+        """Raise RunError, before hours are spent, for a folder that is not locked, or not one of the trainer's epochs."""
+        folder = self.folder
+        if folder.lock is None:
+            raise RunError(f"{folder} is not open: give the Recorder what RunFolder.create or RunFolder.open returns")
+        folder.check()
+        rows = folder.metrics.read_bytes().count(b"\n") if folder.metrics.exists() else 0
+        if rows != trainer.epoch:
+            raise RunError(
+                f"{folder} holds a run after {plural(rows, 'epoch')}, and the trainer is after {trainer.epoch}: go on by "
+                "Resumed(folder).trainer(), or create another folder"
+            )
 
     def on_step(self, trainer: Trainer, mean: Mean) -> None:
         if time.perf_counter() - self.saved_at > self.save_every:

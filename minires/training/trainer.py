@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from .. import kernels
 from ..anomaly import all_finite
 from ..data import Loader
-from ..errors import AnomalyError, DataError
+from ..errors import AnomalyError, ConfigError, DataError
 from ..functional import cross_entropy
 from ..grad_mode import no_grad
+from ..handle import structure
 from ..interop import LoadReport
 from ..nn import Module
 from ..optim import LRSchedule, Optimizer
@@ -28,7 +29,7 @@ from .averaging import WeightAverage
 from .diagnosis import QUIET, Batch, diagnose
 from .metrics import Mean
 from .progress import is_watched, print_epoch
-from .views import predictions
+from .views import check_views, predictions
 
 
 class Callback:
@@ -81,7 +82,8 @@ class Trainer:
     returns a context manager for ``fit``, such as ``Recipe.switches``; None to run in the caller's context. The state of
     training: the model, the optimizer, the schedule, ``average`` (of the weights, or None), the random generator, ``epoch``
     (complete epochs), ``progress`` (in the next epoch), ``step`` (steps taken), ``history`` (a row of metrics for each epoch).
-    A trainer with the same state continues to the same bits: ``state_dict``. eval_every: epochs from one evaluation to the
+    A trainer with the same state continues to the same bits: ``state_dict`` has all of it but the model's, the optimizer's and
+    the average's, which have a state_dict of their own, and the history. eval_every: epochs from one evaluation to the
     next. After the last epoch there always is one, which has the accuracy by tta, a name of ``views.VIEWS``, too. loaded: what
     became of the weights that the model began with, or None.
 
@@ -115,6 +117,10 @@ class Trainer:
         self.progress = Progress()
         self.stopping = False
         self._step: RecordedStep | None = None
+        self._known_buffers: tuple[int, list[NDArray[Any]]] = -1, []  # of which version of ``structure``
+        check_views(self.tta)
+        if self.eval_every < 1:
+            raise ConfigError(f"Trainer: eval_every is a number of epochs from 1 up, not {self.eval_every}")
 
     @property
     def finished(self) -> bool:
@@ -137,7 +143,7 @@ class Trainer:
         self.stopping = True
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of training as plain values: all that a checkpoint needs besides model and optimizer."""
+        """The state of training as plain values: what a checkpoint needs besides model, optimizer, average and history."""
         return {
             "epoch": self.epoch,
             "step": self.step,
@@ -211,6 +217,10 @@ class Trainer:
                 views = evaluate(self.model, loader, partial(self._evaluated, split), tta=tta, plain=plain)
                 if self.stopping:
                     return None
+                if not plain.images:
+                    raise DataError(
+                        f"the {split} loader gave no image: it is gone through after each epoch, as a Loader can be"
+                    )
                 if not (math.isfinite(plain.loss) and math.isfinite(views.loss)):
                     self._find_anomaly_in_evaluation(split, loader)
             row |= {f"{split}_loss": plain.loss, f"{split}_acc": plain.accuracy}
@@ -230,20 +240,28 @@ class Trainer:
 
         images: (N, C, H, W) float32 or float64, labels: (N,) integers. Raises AnomalyError as ``fit`` does.
         """
-        rng_state = get_rng_state()
+        rng_state, statistics = get_rng_state(), [(b, b.copy()) for b in self._buffers()]
         with np.errstate(**QUIET):
             loss, logits = self._gradients(images, labels)
             wrong = self._not_finite(loss)
             if wrong:
+                for buffer, before in statistics:  # else they would not be finite for ever
+                    buffer[...] = before
                 self._raise_anomaly(wrong, Batch(images, labels, rng_state, self.label_smoothing))
             self.optimizer.step()
+        if self.average is not None:  # before anything is counted: it may be interrupted
+            self.average.step((self.step + 1) / self.total_steps)
         right = mean.correct
         mean.add(loss.item(), logits, labels)
         if self.schedule is not None:
             self.schedule.step(1 - (mean.correct - right) / len(labels))
         self.step += 1
-        if self.average is not None:
-            self.average.step(self.step / self.total_steps)
+
+    def _buffers(self) -> list[NDArray[Any]]:
+        """The model's buffers: batch norm's running statistics."""
+        if self._known_buffers[0] != structure.version:
+            self._known_buffers = structure.version, list(self.model.buffers())
+        return self._known_buffers[1]
 
     def _gradients(self, images: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Forward and backward pass: the loss, a 0-d array, and the logits (N, K)."""

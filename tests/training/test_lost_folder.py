@@ -92,6 +92,7 @@ def trainer(trained, make_trainer):
 def lost(trainer, tmp_path):
     """(the Recorder of a complete run, the folder that was made in place of its own)."""
     recorder = Recorder(RunFolder.create(RECIPE, tmp_path / "run"), RECIPE, save_every=0.0)
+    recorder.folder.metrics.write_text("\n")  # of the trainer's epoch
     recorder.on_start(trainer)
     with make_again(tmp_path / "run") as other:
         yield recorder, other

@@ -14,7 +14,12 @@ def pixels_of(image: Any, what: str) -> NDArray[np.uint8]:
     Pillow images that are neither RGB nor grey are converted to RGB. what: its name in messages.
     Raises DtypeError, DataError for other arrays.
     """
-    if getattr(image, "mode", None) not in (None, "L", "RGB") and hasattr(image, "convert"):
+    mode = getattr(image, "mode", None)
+    if isinstance(mode, str) and mode.startswith(("I", "F")):
+        raise DtypeError(
+            f"{what} is a Pillow image of mode {mode}, which does not say what white is: scale it to uint8"
+        )
+    if mode not in (None, "L", "RGB") and hasattr(image, "convert"):
         image = image.convert("RGB")
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
