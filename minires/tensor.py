@@ -291,11 +291,11 @@ def backward(outputs: Sequence[Tensor], grads: Sequence[NDArray[Any]], retain_gr
         if op is None:
             continue
         op.check_versions()
-        gradients = op.backward(dy, op.needs)
+        gradients = _checked(op, op.backward(dy, op.needs))
         if watch is not None:
             gradients = tuple(None if dx is None else _array(dx) for dx in gradients)
             watch.backward(op, _array(dy), gradients)
-        for x, dx in zip(op.inputs, _checked(op, gradients)):
+        for x, dx in zip(op.inputs, gradients):
             if dx is not None and x.requires_grad:
                 _add(totals, x, dx, owned=not op.aliases)
         if not retain_graph:
@@ -307,7 +307,7 @@ def _checked(op, gradients):
     if not isinstance(gradients, tuple | list) or len(gradients) < len(op.inputs):
         raise GraphError(f"{op.name}: backward returns a tuple with a gradient, or None, for each of its inputs")
     for x, dx in zip(op.inputs, gradients):
-        if isinstance(dx, np.ndarray) and dx.shape != x.shape:
+        if isinstance(dx, np.ndarray | np.generic) and dx.shape != x.shape:
             raise ShapeError(
                 f"{op.name}: backward returns a gradient of shape {dx.shape} for an input of shape {x.shape}"
             )

@@ -92,6 +92,16 @@ def test_sums_of_the_reading_order():
     assert [int(number.replace(",", "")) for number in said.groups()] == [total, everything, everything - total]
 
 
+def test_what_the_reading_order_has_of_each_folder():
+    rows = re.findall(r"^\| `([\w/.*]+)` \| [\d,]+ \| ([\d,]+) \|", text(READING_ORDER), re.MULTILINE)
+    assert len(rows) > 10
+    files = {name: number for name, number in counted().items() if name.endswith(".py") and "*" not in name}
+    for folder, read in rows:
+        parent = folder.rstrip("/*.py")
+        own = sum(number for name, number in files.items() if str(Path(name).parent) == parent)
+        assert int(read.replace(",", "")) == own, folder
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_examples_run(page):
     """The blocks marked python are one script, those marked pycon one session."""

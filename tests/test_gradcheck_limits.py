@@ -87,9 +87,17 @@ def test_a_kink_in_a_curve(f, eps):
     assert passes(f, np.array([0.0, 1.0]), eps=eps)
 
 
-def test_a_wrong_gradient_at_a_kink_in_a_curve():
-    wrong = lambda x, dy: dy * (2.0 * (x == 0) + (x > 0))  # noqa: E731
-    assert not passes(lambda x: Unary(lambda x: np.maximum(x, 0), wrong).apply(x) - x * x, np.array([0.5, -1.0, 1e-9]))
+class Corner(Unary):
+    def branches(self):
+        return self.x > 0
+
+
+@pytest.mark.parametrize(("slope", "right"), [(0.0, True), (0.6, True), (1.0, True), (2.0, False), (-0.5, False)])
+def test_slopes_at_a_kink_in_a_curve(slope, right):
+    """At 0 the right ones are those between its two sides."""
+    gradient = lambda x, dy: dy * (slope * (x == 0) + (x > 0))  # noqa: E731
+    x = np.array([0.5, -1.0, 0.0])
+    assert passes(lambda x: Corner(lambda x: np.maximum(x, 0), gradient).apply(x) - x * x, x) == right
 
 
 @pytest.mark.parametrize(("name", "value"), [("directions", 0), ("sweep_points", 2)])

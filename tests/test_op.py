@@ -1,5 +1,7 @@
 """Custom operations: what they may omit, and what they must define."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -54,10 +56,12 @@ def test_a_missing_method_is_named():
         ),
         (lambda dy: (), GraphError, "double: backward returns a tuple"),
         (lambda dy: (dy.sum(0),), ShapeError, r"a gradient of shape \(3,\) for an input of shape \(2, 3\)"),
+        (lambda dy: (dy.sum(),), ShapeError, r"a gradient of shape \(\) for an input of shape \(2, 3\)"),
     ],
-    ids=["array", "too-few", "shape"],
+    ids=["array", "too-few", "shape", "scalar"],
 )
-def test_what_backward_returns_is_checked(returned, error, says):
+@pytest.mark.parametrize("watched", [False, True])
+def test_what_backward_returns_is_checked(returned, error, says, watched):
     """An array in place of a tuple would be taken apart, a row for each input."""
 
     class Double(Op):
@@ -68,5 +72,5 @@ def test_what_backward_returns_is_checked(returned, error, says):
             return returned(dy)
 
     x = mr.tensor(np.ones((2, 3)), requires_grad=True)
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=says), mr.detect_anomaly() if watched else nullcontext():
         Double().apply(x).sum().backward()

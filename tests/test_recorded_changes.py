@@ -185,3 +185,28 @@ def test_models_that_return_several():
     assert np.array_equal(2 * first.numpy(), second.numpy())
     with pytest.raises(mr.errors.DtypeError, match="a model returns a Tensor or a list of them, not str"):
         mr.RecordedPrediction(Text().eval())(X)
+
+
+class Constant(nn.Module):
+    """Says that it can be recorded, and computes with NumPy, which is not."""
+
+    recordable = True
+
+    def forward(self, x):
+        return x * 2
+
+
+@pytest.mark.parametrize("value", [X, np.full_like(X, 0.5), np.zeros_like(X)], ids=["noise", "grey", "black"])
+@pytest.mark.parametrize("labels", ["same", "others", "zero"])
+def test_what_a_recording_holds_is_found_whatever_the_batches_are(value, labels):
+    mr.manual_seed(0)
+    model = nn.Sequential(Constant(), nn.Flatten(), nn.Linear(192, 5))
+    step = mr.RecordedStep(model)
+    for i in range(5):
+        step(value, {"same": Y, "others": (Y + i) % 5, "zero": 0 * Y}[labels])
+    assert step.state == "refused"
+    assert float(step(OTHER, Y)[0]) == pytest.approx(plain_step(model, OTHER, Y)[0], rel=1e-6)
+    predict = mr.RecordedPrediction(model.eval())
+    for _ in range(5):
+        predict(value)
+    np.testing.assert_array_equal(predict(OTHER).numpy(), expected(model, OTHER))

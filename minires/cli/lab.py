@@ -242,15 +242,17 @@ def _run(name: str, settings: dict[str, Any], options: dict[str, Any], out: Path
     if _is_default(name, setting, options):
         times.remember(name, setting.quick, perf_counter() - began)
     introduce()
-    if as_json:
-        typer.echo(result.to_json())
-    else:
-        print_table(console, *result.rows())
-        _conclude(console, result)
-    if out is not None:
-        _keep(result, out)  # after all is said: a disk may be full
-        if not as_json:
-            console.print(f"kept in {out}: result.json, picture.png")
+    try:
+        if as_json:
+            typer.echo(result.to_json())
+        else:
+            print_table(console, *result.rows())
+            _conclude(console, result)
+    finally:  # after all is said, since a disk may be full; and if nobody reads it
+        if out is not None:
+            _keep(result, out)
+    if out is not None and not as_json:
+        console.print(f"kept in {out}: result.json, picture.png")
 
 
 def _check_folder(out: Path) -> None:

@@ -109,7 +109,7 @@ def train(
         ),
     ] = None,
     epochs: Annotated[
-        int | None, option(HOW, "Number of passes over the training images; with --resume: more of them.")
+        int | None, option(HOW, "Number of passes over the training images; with --resume a larger total.")
     ] = None,
     steps: Annotated[int | None, option(HOW, "The length of the run in steps, in place of epochs.")] = None,
     batch_size: Annotated[int | None, option(HOW, "Images in a step.")] = None,
@@ -298,6 +298,8 @@ def _recipe_of(name: str | None, given: dict[str, Any]) -> Recipe:
     recipe = Recipe.from_file(path)
     if given.get("dataset", recipe.dataset) != recipe.dataset:
         given = {"data_dir": None, **given}  # not that of the other data set
+    if given.get("model", recipe.model) != recipe.model:
+        given = {"model_options": {}, **given}  # not those of the other model
     return recipe.with_settings(**given)
 
 

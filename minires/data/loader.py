@@ -31,8 +31,8 @@ class Loader:
     dataset    a Dataset, a MapDataset, or any object that the latter takes: an ImageFolder, or another one with ``__len__`` and
                ``__getitem__``, whose samples are (image, label). Images are read and resized by threads as batches are prepared
     image_size of an object that is no data set of minires: the side of the square images it is read as (``MapDataset``)
-    sizes      {epoch: side}: from that epoch on images have side × side pixels (``Dataset.resized``), and are normalised by
-               their own mean and std, or with same_statistics by those of the data set
+    sizes      {epoch: side}: from that epoch on images have side × side pixels (``Dataset.resized``); those of images in memory
+               are normalised by their own mean and std, or with same_statistics by those of the data set
     drop_last  leave out a last batch that is smaller than the others
     prefetch   the number of batches that a thread prepares in advance; 0: no thread
     workers    the number of threads that read images; by default as many as kernels have. Batches do not depend on it

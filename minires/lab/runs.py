@@ -35,16 +35,18 @@ def other_network(setting: Setting, run: str) -> Module:
     from .. import training
 
     recipe, model, checkpoint = training.load_run(Path(run))
-    dataset, whose = setting.dataset, "--dataset is"
+    dataset, whose, wanted = setting.dataset, "--dataset is", setting.image_size
     if setting.run is not None:
-        dataset, whose = training.load_run(Path(setting.run))[0].dataset, f"{setting.run} of"
+        first, _, of_first = training.load_run(Path(setting.run))
+        dataset, whose, wanted = first.dataset, f"{setting.run} of", of_first.info.get("image_size")
     if recipe.dataset != dataset:
         raise ConfigError(f"{run} is a run of {recipe.dataset} and {whose} {dataset}: compare networks of one data set")
     side = checkpoint.info.get("image_size")
-    if setting.image_size not in (None, side) and side is not None:
+    if side is not None and wanted not in (None, side):
+        way_out = f"name a run of that size too (--run), or give --image-size {side}"
+        way_out = way_out if setting.run is None else "compare runs of one size"
         raise ConfigError(
-            f"{run} was trained on images of {side}×{side} pixels, and the others here have {setting.image_size}×"
-            f"{setting.image_size}: name the run that it is compared with (--run), or give --image-size {side}"
+            f"{run} was trained on images of {side}×{side} pixels, and the others here have {wanted}×{wanted}: {way_out}"
         )
     return model.to(np.float32)
 

@@ -73,6 +73,9 @@ class Resumed:
     def _with(self, recipe: Recipe, settings: dict[str, Any]) -> Recipe:
         """The recipe with the user's settings. Raises RunError for those that may not differ."""
         settings = {"warmup": recipe.warmup, **settings}  # so that a different schedule does not change it
+        for table in ("model_options", "lr_factors"):
+            if table in settings:  # some of its entries
+                settings[table] = getattr(recipe, table) | settings[table]
         if settings.get("weights", recipe.weights) == recipe.weights:  # whose file may be gone
             wanted = recipe.with_settings(**{"weights_sha256": recipe.weights_sha256, **settings})
         else:

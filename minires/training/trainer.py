@@ -117,7 +117,7 @@ class Trainer:
         self.progress = Progress()
         self.stopping = False
         self._step: RecordedStep | None = None
-        self._known_buffers: tuple[int, list[NDArray[Any]]] = -1, []  # of which version of ``structure``
+        self._known_buffers: tuple[int, Module | None, list[NDArray[Any]]] = -1, None, []
         check_views(self.tta)
         if self.eval_every < 1:
             raise ConfigError(f"Trainer: eval_every is a number of epochs from 1 up, not {self.eval_every}")
@@ -242,12 +242,15 @@ class Trainer:
         """
         rng_state, statistics = get_rng_state(), [(b, b.copy()) for b in self._buffers()]
         with np.errstate(**QUIET):
-            loss, logits = self._gradients(images, labels)
-            wrong = self._not_finite(loss)
-            if wrong:
+            try:
+                loss, logits = self._gradients(images, labels)
+                wrong = self._not_finite(loss)
+                if wrong:
+                    self._raise_anomaly(wrong, Batch(images, labels, rng_state, self.label_smoothing))
+            except AnomalyError:
                 for buffer, before in statistics:  # else they would not be finite for ever
                     buffer[...] = before
-                self._raise_anomaly(wrong, Batch(images, labels, rng_state, self.label_smoothing))
+                raise
             self.optimizer.step()
         if self.average is not None:  # before anything is counted: it may be interrupted
             self.average.step((self.step + 1) / self.total_steps)
@@ -259,9 +262,11 @@ class Trainer:
 
     def _buffers(self) -> list[NDArray[Any]]:
         """The model's buffers: batch norm's running statistics."""
-        if self._known_buffers[0] != structure.version:
-            self._known_buffers = structure.version, list(self.model.buffers())
-        return self._known_buffers[1]
+        version, model, buffers = self._known_buffers
+        if version != structure.version or model is not self.model:
+            buffers = list(self.model.buffers())
+            self._known_buffers = structure.version, self.model, buffers
+        return buffers
 
     def _gradients(self, images: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Forward and backward pass: the loss, a 0-d array, and the logits (N, K)."""

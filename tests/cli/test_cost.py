@@ -10,7 +10,7 @@ from minires.training import Recipe, build_trainer
 
 
 def test_memory_grows_with_the_images_as_measured():
-    """What is foreseen for 48 images against what a step with 40 images takes, and the bytes of its convolutions' outputs."""
+    """What is foreseen for 48 images against what a step with 48 images takes, and the bytes of its convolutions' outputs."""
     model = mr.models.resnet8()
     memory = cost.memory_of(model, (3, 32, 32))
     step, arena = mr.RecordedStep(model.train()), Arena()

@@ -275,6 +275,16 @@ def test_a_run_that_is_complete_says_so(minires, finished):
     assert (code, out) == (0, "run is complete after 1 epoch; to train it longer, say --more-epochs N.\n")
 
 
+def test_the_options_that_a_run_was_begun_with_may_be_said_again(minires, small_run):
+    """Those that are entries of its recipe's tables too."""
+    Path("my.toml").write_text('dataset = "cifar10"\n[lr_factors]\nbiases = 2.0\n')
+    own = ["--lr-factor", "head=3"]
+    assert minires(*small_run, "--recipe", "my.toml", *own, "--out", "run", "-q")[0] == 0
+    assert Recipe.read("run/config.toml").lr_factors == {"biases": 2.0, "head": 3}
+    assert "is complete" in minires("train", "--resume", "run", *own)[1]
+    assert "lr_factors is" in minires("train", "--resume", "run", "--lr-factor", "head=4")[2]
+
+
 @pytest.mark.parametrize("said", [["--more-epochs", 1], ["--epochs", 2]], ids=["more", "all"])
 def test_more_epochs(minires, finished, said):
     code, out, _ = minires("train", "--resume", "run", *said)

@@ -146,6 +146,20 @@ def test_a_result_that_cannot_be_kept_has_been_said(minires, tmp_path, monkeypat
     assert json.loads(out)["verdict"]
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_result_that_nobody_reads_is_kept(minires, tmp_path, monkeypatch, as_json):
+    module = sys.modules["minires.cli.lab"]
+
+    def closed(*args):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(module, "print_table", closed)
+    monkeypatch.setattr(module.typer, "echo", closed)
+    with pytest.raises(BrokenPipeError):
+        module._run("split", {"quick": True, "batch_size": 4, "model": "resnet8"}, {}, tmp_path / "out", as_json)
+    assert (tmp_path / "out/result.json").exists()
+
+
 def test_explain(minires, tmp_path):
     code, out, err = minires("explain", "resnet8", "--width", "4", "--plot", str(tmp_path / "net.svg"))
     assert (code, err) == (0, "")

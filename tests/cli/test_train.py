@@ -21,8 +21,9 @@ def test_train_prints_a_line_an_epoch_and_fills_the_folder(minires, small_run, t
     assert str(Path("my/run/curves.png")) in out
 
 
-def test_options_change_single_entries_of_a_recipes_tables():
+def test_options_change_single_entries_of_a_recipes_tables(tmp_path, monkeypatch):
     """The recipe has a factor of biases and the network's widths, which stay as they are."""
+    monkeypatch.chdir(tmp_path)
     base = Recipe.named("minutes5")
     given = {"lr_factors": {"head": 0.1}, "model_options": {"whitening_bias": False}, "epochs": 2}
     changed = recipe_of("minutes5", given, TABLES)
@@ -33,6 +34,10 @@ def test_options_change_single_entries_of_a_recipes_tables():
     assert changed.epochs == 2
     assert recipe_of("minutes5", {**given, "model": "resnet20", "model_options": {}}, TABLES).model_options == {}
     assert recipe_of("minutes5", given).lr_factors == {"head": 0.1}  # of a sweep, which names whole settings
+    Path("my.toml").write_text('model = "resnet8"\n[model_options]\nwidth = 8\n')
+    other = {"model": "wrn16_4", "model_options": {"stochastic_depth": 0.3}}
+    assert recipe_of("my.toml", other, TABLES).model_options == {"stochastic_depth": 0.3}
+    assert recipe_of("my.toml", {"model_options": {"option": "B"}}, TABLES).model_options == {"width": 8, "option": "B"}
 
 
 def test_quiet_is_one_line(minires, small_run):

@@ -83,7 +83,21 @@ def test_a_control_on_images_of_another_size_is_refused(few, tmp_path):
         ):
             catalogue.run(name, Setting(**SMALL), plain=plain)
     residual = train(tmp_path / "residual")
-    assert catalogue.run("responses", Setting(run=residual, quick=True), plain=plain).deviations
+    for size in (None, 16):  # both runs' images are averaged
+        setting = Setting(run=residual, quick=True, image_size=size)
+        assert catalogue.run("responses", setting, plain=plain).deviations
+    deep = train(tmp_path / "deep", model="plain20")
+    setting = Setting(run=plain, quick=True, image_size=16, batch_size=8)
+    assert catalogue.run("construct", setting, steps=1, deeper=deep).settings["model"] == "plain8"
+
+
+def test_runs_on_images_of_two_sizes_are_not_compared(folder, tmp_path):
+    small = train(tmp_path / "small", **folder)
+    large = train(tmp_path / "large", model="plain8", **folder | {"image_size": 32})
+    with pytest.raises(
+        ConfigError, match="large was trained on images of 32×32 pixels, and the others here have 24×24: comp"
+    ):
+        catalogue.run("responses", Setting(run=small, quick=True), plain=large)
 
 
 def test_a_width_that_is_given_counts():

@@ -26,8 +26,16 @@ def test_a_step_that_is_refused_leaves_no_trace(make_trainer, tiny):
     for _ in range(5):  # recorded by then, if it were not for the NaN
         with pytest.raises(AnomalyError):
             trainer.train_step(images, labels, Mean())
+    with pytest.raises(AnomalyError), mr.detect_anomaly():
+        trainer.train_step(images, labels, Mean())
     assert all(np.array_equal(a, b) for a, b in zip(buffers, trainer.model.buffers()))
     assert all(np.array_equal(a, p.data) for a, p in zip(weights, trainer.model.parameters()))
+    other = mr.models.create("resnet8", num_classes=10)
+    trainer.train_step(*next(iter(data.Loader(tiny[0], 16))), Mean())
+    trainer.model = other
+    with pytest.raises(AnomalyError):
+        trainer.train_step(images, labels, Mean())
+    assert all(np.isfinite(b).all() for b in other.buffers())
 
 
 @pytest.mark.parametrize(
