@@ -71,7 +71,7 @@ def train(model, train_images, test_images, epochs, lr, head=1.0):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--steps", type=int, default=300, help="of 64 built-in images each, which are learnt from first"
+        "--steps", type=int, default=450, help="of 64 built-in images each, which are learnt from first"
     )
     parser.add_argument("--epochs", type=int, default=10, help="passes over the 200 pictures")
     options = parser.parse_args()
@@ -90,11 +90,11 @@ def main():
         report = mr.interop.load_weights(tuned, path, replace_head=True)
     print(f"tuned    {len(report.matched)} arrays are those of the first network, {', '.join(report.kept)} are new")
     freeze(tuned, ["stem", "layer1"])
-    accuracy = train(tuned, train_images, test_images, options.epochs, lr=0.05, head=10)
+    accuracy = train(tuned, train_images, test_images, options.epochs, lr=0.02, head=10)
     print(f"tuned    {accuracy:.1%} of 1,000 hearts and crescents that it has not seen")
 
     scratch = mr.models.resnet8(num_classes=2)
-    accuracy = train(scratch, train_images, test_images, options.epochs, lr=0.05)
+    accuracy = train(scratch, train_images, test_images, options.epochs, lr=0.02)
     print(f"scratch  {accuracy:.1%} of them after the same steps with new weights")
 
 
