@@ -288,6 +288,7 @@ print(digest.hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_thousands_of_small_kernels_beside_a_busy_process():
     """Threads lose their cores at random points; no bit changes."""
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
