@@ -5,16 +5,14 @@ import pytest
 
 import minires as mr
 from minires import nn
-from minires.cli import selftest
 from minires.errors import ConfigError
 from minires.gradcheck import gradcheck, gradcheck_model
-from minires.kernels.compiled import backend as compiled
 from minires.ops.reduction import Min
 from minires.tensor import Op
 
 
 class Unary(Op):
-    """f(x), with a gradient that is f'(x) times a factor, by a function of dy that may write into it."""
+    """y = forward(x), and dx = backward(x, dy), which may be wrong, or write into dy."""
 
     def __init__(self, forward, backward):
         self.f, self.df = forward, backward
@@ -95,7 +93,10 @@ class Corner(Unary):
 @pytest.mark.parametrize(("slope", "right"), [(0.0, True), (0.6, True), (1.0, True), (2.0, False), (-0.5, False)])
 def test_slopes_at_a_kink_in_a_curve(slope, right):
     """At 0 the right ones are those between its two sides."""
-    gradient = lambda x, dy: dy * (slope * (x == 0) + (x > 0))  # noqa: E731
+
+    def gradient(x, dy):
+        return dy * (slope * (x == 0) + (x > 0))
+
     x = np.array([0.5, -1.0, 0.0])
     assert passes(lambda x: Corner(lambda x: np.maximum(x, 0), gradient).apply(x) - x * x, x) == right
 
@@ -118,8 +119,10 @@ def test_tiny_values_do_not_hide_a_wrong_sign(size):
 
 def test_steps_that_lead_out_of_the_functions_domain():
     assert passes(lambda x: x.log(), np.array([1e6, 1e-2]))
-    log = lambda x: np.log(np.where(x > 0, x, np.nan))  # noqa: E731
-    assert not passes(lambda x: Unary(log, lambda x, dy: 2 * dy / x).apply(x), np.array([1e6, 1e-2]))
+    assert not passes(
+        lambda x: Unary(lambda x: np.log(np.where(x > 0, x, np.nan)), lambda x, dy: 2 * dy / x).apply(x),
+        np.array([1e6, 1e-2]),
+    )
 
 
 @pytest.mark.parametrize(("factor", "right"), [(1.0, True), (-7.0, False)])
@@ -140,21 +143,3 @@ def test_sparse_directions_are_not_zero():
     result = gradcheck_model(model, np.ones((3, 2)), raise_exception=False)
     [bias] = [checked for checked in result.checked if checked.name == "0.bias"]
     assert {d.status for d in bias.differences} == {"kink"}
-
-
-def test_a_kernel_of_nan_is_not_exact(monkeypatch):
-    monkeypatch.setattr(compiled, "relu_grad", lambda y, dy: np.full_like(dy, np.nan))
-    result = selftest._check("ReLU", lambda: selftest._differences(lambda x: x.relu(), [(2, 3, 4, 4)]))
-    assert not result.passed
-    assert "exact" not in result.note
-
-
-@pytest.mark.parametrize("size", [(2, 4), (4, 2), (4, 4), (3, 5)])
-def test_an_infinite_pixel_between_others(size):
-    x = np.zeros((1, 1, 2, 2), np.float32)
-    x[0, 0, 0, 0] = np.inf
-    found = {}
-    for name in ("numba", "reference"):
-        with mr.backend(name), np.errstate(invalid="ignore"):
-            found[name] = mr.functional.interpolate(mr.tensor(x), size, mode="bilinear").numpy()
-    np.testing.assert_array_equal(found["numba"], found["reference"])

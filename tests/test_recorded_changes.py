@@ -7,6 +7,7 @@ import pytest
 
 import minires as mr
 from minires import nn
+from minires.errors import DataError
 from minires.optim import SGD
 
 RNG = np.random.default_rng(0)
@@ -210,3 +211,19 @@ def test_what_a_recording_holds_is_found_whatever_the_batches_are(value, labels)
     for _ in range(5):
         predict(value)
     np.testing.assert_array_equal(predict(OTHER).numpy(), expected(model, OTHER))
+
+
+def test_a_classifier_that_is_replaced_has_other_labels():
+    model = mr.models.create("resnet8", num_classes=4, width=4)
+    step = mr.RecordedStep(model)
+    x = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
+    for i in range(5):
+        step(x + i, np.arange(8) % 4)
+    with pytest.raises(DataError, match=r"outside \[0, 4\)"):
+        step(x, np.arange(8))
+    model.fc = mr.nn.Linear(16, 8)
+    for i in range(5):
+        _, logits = step(x + i, np.arange(8))
+        assert logits.shape == (8, 8)
+    with pytest.raises(DataError, match=r"outside \[0, 8\)"):
+        step(x, np.arange(8) + 1)

@@ -25,10 +25,8 @@ def _resize(
         above, below, v = x[n, top[i]], x[n, bottom[i]], down[i]
         for j in range(columns):
             a, b, u, pixel = left[j], right[j], along[j], y[n, i, j]
-            of_one_row, of_one_column = (
-                top[i] == bottom[i] or v == 0,
-                a == b or u == 0,
-            )  # no infinity is multiplied by 0
+            of_one_row = top[i] == bottom[i] or v == 0  # no infinity is multiplied by 0
+            of_one_column = a == b or u == 0
             for c in range(C):
                 upper = above[a, c] if of_one_column else above[a, c] * (1 - u) + above[b, c] * u
                 if of_one_row:

@@ -183,9 +183,8 @@ class LeafCheck:
             numeric = self.objective.change(below, above) / (2 * h)
             rounding = self.objective.rounding(h)
             right = abs(analytic - numeric) <= allowed + rounding
-            open_yet = (
-                best is None or best.interval is not None or not np.isfinite(best.numeric)
-            )  # has nothing been told?
+            # whether no step so far has told right from wrong
+            open_yet = best is None or best.interval is not None or not np.isfinite(best.numeric)
             if flips:
                 if open_yet:
                     best = self.at_kink(

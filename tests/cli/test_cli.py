@@ -97,3 +97,10 @@ def test_warmup_leaves_nothing_to_compile(minires):
     code, out, _ = minires("warmup")
     assert out.startswith("already warm: nothing to compile")
     assert "kept in" in out
+
+
+def test_a_kernel_of_nan_is_not_exact(monkeypatch):
+    monkeypatch.setattr(fast, "relu_grad", lambda y, dy: np.full_like(dy, np.nan))
+    result = selftest._check("ReLU", lambda: selftest._differences(lambda x: x.relu(), [(2, 3, 4, 4)]))
+    assert not result.passed
+    assert "exact" not in result.note

@@ -271,3 +271,40 @@ def test_sets_may_be_larger_than_memory():
     finally:
         tracemalloc.stop()
     assert peak < 20e6
+
+
+GREY = np.full((8, 8), 0.5, np.float32)
+
+
+@pytest.mark.parametrize(
+    "pixels", [GREY, (GREY * 60_000).astype(np.uint16), (GREY * 9).astype(np.int32)], ids=["F", "I;16", "I"]
+)
+def test_pictures_of_wide_grey_levels_are_not_black(pixels):
+    """Pillow would clip them to 0 … 255."""
+    image = pytest.importorskip("PIL.Image").fromarray(pixels)
+    with pytest.raises(
+        DtypeError, match=r"a Pillow image of mode \S+, which does not say what white is: scale it to uint8"
+    ):
+        data.MapDataset([(image, 0)])
+
+
+def test_parts_have_the_classes_of_the_whole():
+    image = np.zeros((4, 4, 3), np.uint8)
+    whole = data.MapDataset([(image, 9 if i == 3 else i % 2) for i in range(20)])
+    assert {part.num_classes for part in whole.hold_out(5)} == {10}
+    assert whole.take(np.array([0, 1])).num_classes == 10
+    for label in (10**12, 2**70, -1):
+        with pytest.raises(DataError, match=f"sample 1 has label {label}; labels are integers from 0 to 1,048,575"):
+            assert data.MapDataset([(image, 0), (image, label)]).labels
+
+
+def test_statistics_and_names_that_are_given_count():
+    images, labels = np.zeros((4, 4, 4, 3), np.uint8), np.arange(4)
+    samples = list(zip(images, labels))
+    with pytest.raises(ConfigError, match="mean and std go together"):
+        data.Dataset(images, labels, "abcd", "x", mean=[0.5] * 3)
+    for given in ({"mean": [0.5] * 3}, {"std": [0.5] * 3}):
+        with pytest.raises(ConfigError, match="mean and std go together"):
+            data.MapDataset(samples, **given)
+    assert data.MapDataset(samples, classes=np.array(["a", "b", "c", "d"])).classes == ("a", "b", "c", "d")
+    assert data.MapDataset(samples, classes=[10, 20, 30, 40]).classes == ("10", "20", "30", "40")

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from minires import data, lab
 from minires.cli.explain import _batch, _network
@@ -38,10 +37,11 @@ def few(monkeypatch):
 @pytest.fixture
 def folder(tmp_path):
     """24 images of three colours, in folders of their own: (the settings of a run on them)."""
+    image = pytest.importorskip("PIL.Image")
     for name, colour in (("blue", (0, 0, 200)), ("green", (0, 200, 0)), ("red", (200, 0, 0))):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(8):
-            Image.fromarray(np.full((24, 24, 3), np.add(colour, i), np.uint8)).save(
+            image.fromarray(np.full((24, 24, 3), np.add(colour, i), np.uint8)).save(
                 tmp_path / "photos" / name / f"{i}.png"
             )
     return {"dataset": "folder", "data_dir": str(tmp_path / "photos"), "val": 0.25, "image_size": 24}

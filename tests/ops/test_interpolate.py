@@ -141,3 +141,14 @@ def test_positions_outside_are_refused_by_the_kernel(first):
             kernels.resize(np.zeros((1, 3, 3, 2)), *lines)
         with pytest.raises(MiniresError, match=r"resize_grad: the positions|resize_grad: shapes"):
             kernels.resize_grad(np.zeros((1, 3, 3, 2)), (1, 3, 3, 2), *lines)
+
+
+@pytest.mark.parametrize("size", [(2, 4), (4, 2), (4, 4), (3, 5)])
+def test_an_infinite_pixel_between_others(size):
+    x = np.zeros((1, 1, 2, 2), np.float32)
+    x[0, 0, 0, 0] = np.inf
+    found = {}
+    for name in ("numba", "reference"):
+        with mr.backend(name), np.errstate(invalid="ignore"):
+            found[name] = F.interpolate(mr.tensor(x), size, mode="bilinear").numpy()
+    np.testing.assert_array_equal(found["numba"], found["reference"])

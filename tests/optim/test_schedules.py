@@ -166,3 +166,14 @@ def test_a_gamma_whose_powers_no_float_holds():
     with pytest.raises(ConfigError, match=r"gamma = 1e\+300 to the power of 2, the number of milestones, is too large"):
         MultiStepLR(optimizer(), [3, 7], 1e300)
     assert MultiStepLR(optimizer(), [3], 1e300).lr_at(5) > 1e290
+
+
+def test_schedules_that_need_the_error_are_outermost():
+    optimizer = SGD(mr.nn.Linear(2, 2).parameters(), lr=0.1)
+    inner = ErrorWarmup(MultiStepLR(optimizer, [10]), 0.1)
+    for make in (lambda: LinearWarmup(inner, 5), lambda: ErrorWarmup(inner, 0.1)):
+        with pytest.raises(
+            ConfigError, match="of an ErrorWarmup would not tell it the errors: put the ErrorWarmup outside"
+        ):
+            make()
+    assert ErrorWarmup(LinearWarmup(MultiStepLR(optimizer, [10]), 5), 0.1).lr_at(0) > 0
